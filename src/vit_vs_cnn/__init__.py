@@ -1,0 +1,1 @@
+"""ViT or CNN? A measured answer on your own images."""

@@ -1,0 +1,161 @@
+"""The command `vit-vs-cnn`: one sub-command per stage, and what a person needs around them."""
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vit_vs_cnn.errors import UserError
+
+if TYPE_CHECKING:
+    from vit_vs_cnn.config import Settings
+
+USER_MISTAKE = 2
+_MACHINE_REFUSES = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
+
+_EPILOG = """\b
+Examples:
+  vit-vs-cnn run --preset demo               the whole pipeline on the packaged digits, two minutes
+  vit-vs-cnn run --preset cpu --set data.source=folder --set data.name=pets --set data.path=pets.zip
+  dvc repro                                  the experiment of params.yaml, in place
+  vit-vs-cnn doctor                          what this machine lacks, if anything
+"""
+
+_preset = click.option("--preset", metavar="NAME", help="Lay presets/NAME.yaml over params.yaml.")
+_overrides = click.option(
+    "--set",
+    "overrides",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Change one setting, e.g. train.epochs=3; repeatable.",
+)
+
+
+@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="vit-vs-cnn")
+def commands() -> None:
+    """ViT or CNN? A measured answer on your own images, and a registered model at the end."""
+
+
+def _stage(name: str, summary: str) -> None:
+    """A sub-command that runs a stage for the whole experiment, in the project folder."""
+
+    @commands.command(name, help=summary, epilog=f"\b\nExample:\n  vit-vs-cnn {name}")
+    def _run() -> None:
+        _stage_function(name)(_settings())
+
+
+def _model_stage(name: str, summary: str) -> None:
+    """A sub-command that runs a stage for one contestant, in the project folder."""
+
+    @commands.command(name, help=summary, epilog=f"\b\nExample:\n  vit-vs-cnn {name} vit")
+    @click.argument("contestant")
+    def _run(contestant: str) -> None:
+        settings = _settings()
+        settings.model(contestant)
+        _stage_function(name)(settings, contestant)
+
+
+_stage("prepare", "Read, check, split and store the images.")
+_stage("eda", "Look at the training images: figures and the numbers behind them.")
+_model_stage("tune", "Search for a better recipe of CONTESTANT, a key of models: in params.yaml.")
+_model_stage("train", "Train CONTESTANT; killed and started again it goes on where it was.")
+_model_stage("evaluate", "Measure CONTESTANT on the test split.")
+_model_stage("explain", "Show what CONTESTANT looks at.")
+_stage("compare", "Compare the contestants: statistics, charts, report.")
+_stage("register", "Make the trained contestants versions of the registered model.")
+
+
+@commands.command(epilog="\b\nExample:\n  vit-vs-cnn run --preset cpu --set train.epochs=3 --name quick")
+@_preset
+@_overrides
+@click.option("--name", metavar="NAME", help="Name of the run and of its DVC experiment; the same name continues it.")
+def run(preset: str | None, overrides: tuple[str, ...], name: str | None) -> None:
+    """Run the pipeline with changed parameters in a workspace of its own.
+
+    The working tree is not touched; the result appears in `dvc exp show`. Done work is not repeated.
+    """
+    from vit_vs_cnn.runs import run_isolated
+    from vit_vs_cnn.summary import run_summary
+
+    finished = run_isolated(preset, overrides, name)
+    click.echo(run_summary(finished))
+
+
+@commands.command(epilog="\b\nExample:\n  vit-vs-cnn params --preset cpu --set seed=1")
+@_preset
+@_overrides
+def params(preset: str | None, overrides: tuple[str, ...]) -> None:
+    """Print params.yaml with a preset and changes laid over it, checked."""
+    from vit_vs_cnn.layout import project_root
+    from vit_vs_cnn.params import dump, merged_params, settings_of
+    from vit_vs_cnn.runs import check_models
+
+    merged = merged_params(project_root(), preset, overrides)
+    check_models(settings_of(merged))
+    click.echo(dump(merged), nl=False)
+
+
+@commands.command()
+def sync() -> None:
+    """Send to MLflow what could not be sent while it was away."""
+    from vit_vs_cnn.tracking.run import sync as send_what_is_left
+
+    sent, waiting = send_what_is_left()
+    click.echo(f"{sent} runs sent, {waiting} still waiting.")
+
+
+@commands.command()
+def doctor() -> None:
+    """Check Python, packages, device, disk, DVC, tracking store and downloads; say what a failure means."""
+    from vit_vs_cnn.doctor import checks, render
+
+    results = checks()
+    click.echo(render(results))
+    if any(not result.ok and result.required for result in results):
+        sys.exit(1)
+
+
+def main() -> None:
+    """The entry point: a user's mistake is one sentence and exit code 2."""
+    try:
+        commands(standalone_mode=False)
+    except click.exceptions.Abort:
+        _fail("stopped.", 130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except UserError as error:
+        failure = os.environ.get("VIT_VS_CNN_FAILURE")
+        if failure:
+            Path(failure).write_text(str(error), encoding="utf-8")
+        _fail(f"error: {error}", USER_MISTAKE)
+    except OSError as error:
+        if error.errno not in _MACHINE_REFUSES:
+            raise
+        _fail(f"error: {error.filename or 'a file'} cannot be written: {error.strerror}.", USER_MISTAKE)
+    except KeyboardInterrupt:
+        _fail("stopped; the same command continues.", 130)
+
+
+def _fail(sentence: str, code: int) -> None:
+    click.echo(sentence, err=True)
+    sys.exit(code)
+
+
+def _settings() -> "Settings":
+    from vit_vs_cnn.config import read_settings
+    from vit_vs_cnn.layout import PARAMS, project_root
+
+    os.chdir(project_root())
+    return read_settings(PARAMS)
+
+
+def _stage_function(name: str) -> Callable[..., None]:
+    function: Callable[..., None] = import_module(f"vit_vs_cnn.stages.{name}").run
+    return function

@@ -1,0 +1,228 @@
+"""params.yaml as frozen, strict settings: the only shape in which parameters travel through the code."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from vit_vs_cnn.errors import UserError
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Scalar = bool | int | float | str
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class DataSettings(_Strict):
+    """The images: where they come from and how they are stored and split."""
+
+    source: Literal["cifar10", "folder", "digits"]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+    path: str
+    image_size: Annotated[int, Field(ge=8, le=1024)] = 32
+    split_seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    val_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
+    test_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.2
+    min_images_per_class: Annotated[int, Field(ge=3)] = 10
+    on_bad: Literal["fail", "skip"] = "fail"
+
+
+class OptimizerSettings(_Strict):
+    """timm's optimizer factory, by timm's names."""
+
+    name: str = "adamw"
+    lr: Annotated[float, Field(gt=0.0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.05
+    momentum: Fraction = 0.9
+
+
+class ScheduleSettings(_Strict):
+    """timm's scheduler factory, updated at every step."""
+
+    name: Literal["cosine", "step", "multistep", "poly", "tanh"] = "cosine"
+    warmup_epochs: Annotated[int, Field(ge=0)] = 1
+    min_lr: Annotated[float, Field(ge=0.0)] = 1e-6
+
+
+class AugmentSettings(_Strict):
+    """Random changes of a training image; each image of a batch has its own draw.
+
+    `flip` is the probability of a horizontal flip, `translate` the largest shift as a fraction of the side,
+    `brightness` and `contrast` the largest relative change, `erase` the probability of an erased square,
+    `mixup` and `cutmix` the alpha of their Beta distribution (0 switches each of them off).
+    """
+
+    flip: Fraction = 0.5
+    translate: Annotated[float, Field(ge=0.0, le=0.5)] = 0.125
+    brightness: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    contrast: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    erase: Fraction = 0.0
+    mixup: Annotated[float, Field(ge=0.0)] = 0.0
+    cutmix: Annotated[float, Field(ge=0.0)] = 0.0
+
+
+class Recipe(_Strict):
+    """How a contestant is trained, apart from the budget, which all contestants share."""
+
+    batch_size: Annotated[int, Field(ge=1)] = 128
+    optimizer: OptimizerSettings = OptimizerSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    augment: AugmentSettings = AugmentSettings()
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    clip_grad: Annotated[float, Field(gt=0.0)] | None = None
+    ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+
+
+class ModelSettings(_Strict):
+    """One contestant: any timm image model and its recipe."""
+
+    timm: str
+    pretrained: bool = False
+    weights: str | None = None
+    input_size: Annotated[int, Field(ge=8, le=1024)] | None = None
+    stem: Literal["timm", "cifar"] = "timm"
+    freeze_backbone: bool = False
+    args: dict[str, Scalar | list[Scalar] | None] = {}
+    recipe: Recipe = Recipe()
+
+
+class TrainSettings(_Strict):
+    """The budget, the same for every contestant, and the machine."""
+
+    epochs: Annotated[int, Field(ge=1)]
+    patience: Annotated[int, Field(ge=1)] | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+
+
+class TuneSettings(_Strict):
+    """The tuning budget of each contestant."""
+
+    trials: Annotated[int, Field(ge=0)] = 0
+
+
+class EvaluateSettings(_Strict):
+    """The statistics of the evaluation on test."""
+
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+    bootstrap: Annotated[int, Field(ge=100, le=1_000_000)] = 10_000
+    batch_size: Annotated[int, Field(ge=1)] = 256
+
+
+class ExplainSettings(_Strict):
+    """How many test images the explanations show, half of them misclassified where there are enough."""
+
+    images: Annotated[int, Field(ge=2, le=32)] = 8
+
+
+class Settings(_Strict):
+    """The whole experiment."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    data: DataSettings
+    recipe: Recipe
+    train: TrainSettings
+    tune: TuneSettings
+    evaluate: EvaluateSettings
+    explain: ExplainSettings
+    models: Annotated[dict[str, ModelSettings], Field(min_length=1)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lay_model_recipes_over_the_shared_one(cls, values: Any) -> Any:
+        models, shared = values.get("models"), values.get("recipe")
+        if not isinstance(models, dict) or not isinstance(shared, dict):
+            return values
+        merged = {
+            name: {**model, "recipe": merge(shared, model.get("recipe") or {})} if isinstance(model, dict) else model
+            for name, model in models.items()
+        }
+        return {**values, "models": merged}
+
+    @model_validator(mode="after")
+    def _model_names_are_safe_in_paths(self) -> Self:
+        for name in self.models:
+            if not (name.isidentifier() and name.islower()):
+                raise ValueError(f"models.{name}: a contestant's name is lower-case letters, digits and underscores")
+        return self
+
+    def model(self, name: str) -> ModelSettings:
+        """The contestant `name`. Raises UserError if there is none of that name."""
+        if name not in self.models:
+            raise UserError(f"models.{name}: no such contestant in params.yaml; there are {', '.join(self.models)}.")
+        return self.models[name]
+
+
+def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the keys of `overlay` laid over it, nested mappings key by key."""
+    merged = dict(base)
+    for key, value in overlay.items():
+        below = merged.get(key)
+        merged[key] = merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def parse_settings(values: Any, where: str = "params.yaml") -> Settings:
+    """Settings from plain values as YAML gives them.
+
+    Raises UserError with the path of each key that is unknown, missing, of a wrong type or out of range.
+    """
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where}: expected a mapping of settings, found {type(values).__name__}.")
+    _refuse_what_json_cannot_say(values, where)
+    try:
+        # JSON mode is as strict about types as Python mode, and takes a list where a tuple is declared.
+        return Settings.model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        raise UserError(f"{where}: " + "; ".join(_sentences(error)) + ".") from None
+
+
+def read_settings(path: Path) -> Settings:
+    """Settings from a params.yaml. Raises UserError if it cannot be read or is not valid."""
+    return parse_settings(read_yaml(path), path.name)
+
+
+def read_yaml(path: Path) -> Any:
+    """The plain values of a YAML 1.2 file. Raises UserError if it cannot be read or parsed."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}.") from None
+
+
+def _refuse_what_json_cannot_say(values: Any, where: str) -> None:
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            _refuse_what_json_cannot_say(value, f"{where}: {key}" if where.endswith(".yaml") else f"{where}.{key}")
+    elif isinstance(values, list):
+        for value in values:
+            _refuse_what_json_cannot_say(value, where)
+    elif not isinstance(values, Scalar | None) or (isinstance(values, float) and not math.isfinite(values)):
+        raise UserError(f"{where}: {values!r} is not a number, text, true, false or null.")
+
+
+def _sentences(error: ValidationError) -> list[str]:
+    sentences = []
+    for problem in error.errors(include_url=False):
+        location = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            text = "is not a known setting"
+        elif problem["type"] == "missing":
+            text = "is missing"
+        else:
+            text = f"{problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}"
+        if problem["type"] == "value_error":
+            sentences.append(str(problem["ctx"]["error"]))
+        else:
+            sentences.append(f"{location}: {text}")
+    return list(dict.fromkeys(sentences))

@@ -1,0 +1,1 @@
+"""What a trained model looks at: attention, Grad-CAM, filters, feature maps."""

@@ -1,0 +1,103 @@
+"""A timm network from a contestant's settings."""
+
+import difflib
+from typing import Any
+
+import timm
+import torch
+from timm.models import get_arch_name
+from torch import nn
+
+from vit_vs_cnn.config import ModelSettings
+from vit_vs_cnn.errors import UserError
+
+
+def input_size(model: ModelSettings, image_size: int) -> int:
+    """Side in pixels of the square images that the network sees."""
+    return model.input_size or image_size
+
+
+def create_model(model: ModelSettings, num_classes: int, image_size: int, where: str = "models") -> nn.Module:
+    """The network with random weights: float32 (N, 3, S, S) in, logits (N, num_classes) out.
+
+    `where` is the key that an error names. Raises UserError for a name that timm does not have, arguments that
+    the architecture refuses, or a stem that does not fit it.
+    """
+    _require_known_name(model.timm, where)
+    size = input_size(model, image_size)
+    arguments: dict[str, Any] = {key: _tuples(value) for key, value in model.args.items()}
+    if takes_img_size(model.timm):
+        arguments.setdefault("img_size", size)
+    try:
+        network: nn.Module = timm.create_model(model.timm, pretrained=False, num_classes=num_classes, **arguments)
+    except (TypeError, ValueError, AssertionError, RuntimeError, KeyError) as error:
+        raise UserError(f"{where}.args: {model.timm} cannot be built with {arguments}: {_first_line(error)}.") from None
+    _require_whole_patches(network, size, where)
+    if model.stem == "cifar":
+        _use_cifar_stem(network, where)
+    if model.freeze_backbone:
+        _freeze_backbone(network, where)
+    return network
+
+
+def check_model(model: ModelSettings, num_classes: int, image_size: int, where: str) -> None:
+    """Build the network without memory and run it on a shapeless batch. Raises UserError where it does not fit."""
+    with torch.device("meta"):
+        network = create_model(model, num_classes, image_size, where).eval()
+        size = input_size(model, image_size)
+        try:
+            network(torch.empty(2, 3, size, size))
+        except (RuntimeError, ValueError, AssertionError) as error:
+            raise UserError(
+                f"{where}: {model.timm} does not take images of {size} px ({_first_line(error)}); "
+                f"change {where}.input_size, {where}.args or data.image_size."
+            ) from None
+
+
+def takes_img_size(timm_name: str) -> bool:
+    """Whether the architecture is built for one image size (most transformers) and must be told it."""
+    cfg = timm.get_pretrained_cfg(timm_name, allow_unregistered=True)
+    return bool(cfg and cfg.fixed_input_size)
+
+
+def _require_known_name(name: str, where: str) -> None:
+    if timm.is_model(name):
+        return
+    nearest = difflib.get_close_matches(get_arch_name(name), timm.list_models(), n=3, cutoff=0.5)
+    hint = f"; the nearest are {', '.join(nearest)}" if nearest else ""
+    raise UserError(f"{where}.timm: timm has no model {name!r}{hint}.")
+
+
+def _require_whole_patches(network: nn.Module, size: int, where: str) -> None:
+    patch = getattr(getattr(network, "patch_embed", None), "patch_size", None)
+    if patch is not None and any(size % side for side in patch):
+        raise UserError(
+            f"{where}: an image of {size} px cannot be cut into patches of {patch[0]} px: choose {where}.input_size "
+            f"as a multiple of {patch[0]}, or {where}.args.patch_size as a divisor of {size}."
+        )
+
+
+def _use_cifar_stem(network: nn.Module, where: str) -> None:
+    """He et al. 2016, section 4.2: small images keep their resolution (3×3 convolution, stride 1, no pooling)."""
+    conv = getattr(network, "conv1", None)
+    if not isinstance(conv, nn.Conv2d) or not hasattr(network, "maxpool"):
+        raise UserError(f"{where}.stem: 'cifar' is for timm's ResNets with a plain first convolution; use 'timm'.")
+    network.conv1 = nn.Conv2d(conv.in_channels, conv.out_channels, kernel_size=3, stride=1, padding=1, bias=False)
+    network.maxpool = nn.Identity()
+    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+
+
+def _freeze_backbone(network: nn.Module, where: str) -> None:
+    get_classifier = getattr(network, "get_classifier", None)
+    if get_classifier is None:
+        raise UserError(f"{where}.freeze_backbone: this architecture does not tell which layer is its classifier.")
+    network.requires_grad_(False)
+    get_classifier().requires_grad_(True)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -1,0 +1,66 @@
+"""train@<model>: trained/<model>/ with weights, exported model, history and summary."""
+
+from dataclasses import asdict
+
+from vit_vs_cnn.config import Settings
+from vit_vs_cnn.data.prepared import read_info, read_split
+from vit_vs_cnn.layout import PREPARED, trained
+from vit_vs_cnn.models.export import export_model
+from vit_vs_cnn.models.trained import save_weights
+from vit_vs_cnn.tracking.run import start_run
+from vit_vs_cnn.tracking.system import SystemMeter
+from vit_vs_cnn.training.checkpoint import Checkpoints, Epoch, fingerprint
+from vit_vs_cnn.training.contestant import prepare_contestant, train_contestant
+from vit_vs_cnn.training.outputs import write_history, write_summary
+from vit_vs_cnn.tuning.recipe import with_tuned
+
+
+def run(settings: Settings, name: str) -> None:
+    """Train contestant `name` on train, choose the epoch on val, record it."""
+    settings = with_tuned(settings, name)
+    model, info = settings.model(name), read_info(PREPARED)
+    splits = (read_split(PREPARED, "train"), read_split(PREPARED, "val"))
+    ready = prepare_contestant(settings, name, info)
+    checkpoints = Checkpoints(fingerprint(settings, model, info, ready.plan.device))
+    meter = SystemMeter()
+    with start_run(settings, "train", name, checkpoints.run_key()) as tracked:
+        tracked.log_params({"seed": settings.seed, "train": settings.train.model_dump(), **model.model_dump()})
+        tracked.set_tags(
+            {"device": ready.plan.device_name, "precision": ready.plan.precision, "data.digest": info.digest}
+        )
+        tracked.log_dataset(info, "train", "training")
+        tracked.log_dataset(info, "val", "validation")
+
+        def record(epoch: Epoch) -> None:
+            values = {key: value for key, value in asdict(epoch).items() if key != "epoch"}
+            tracked.log_metrics(values | meter.read(), step=epoch.epoch)
+
+        try:
+            contestant, result, summary = train_contestant(settings, name, info, splits, ready, checkpoints, record)
+        except BaseException:
+            checkpoints.close()
+            raise
+        folder = trained(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_weights(contestant.network, folder / "weights.safetensors")
+        example = splits[1].images[:2]
+        export_model(contestant, example, folder / "model", info.classes, name, model.timm)
+        write_history(result.history, folder / "history.csv")
+        write_summary(summary, folder / "training.json")
+        tracked.log_metrics(
+            {
+                "best_val_accuracy": summary.val_accuracy,
+                "best_val_loss": summary.val_loss,
+                "best_epoch": summary.best_epoch,
+                "seconds_per_epoch": summary.seconds_per_epoch,
+                "parameters": summary.parameters,
+            },
+            step=summary.epochs,
+        )
+        for file in ("history.csv", "training.json"):
+            tracked.log_artifact(folder / file)
+        tags = {"contestant": name, "timm": model.timm, "data.digest": info.digest}
+        tracked.log_model(folder / "model", name, "image-classifier", summary.model_dump(), tags, summary.best_epoch)
+        tracked.send()
+        tracked.write_ref(folder)
+    checkpoints.remove()

@@ -1,0 +1,59 @@
+"""Where a run comes from: code, data, parameters, packages, machine, orchestrator."""
+
+import hashlib
+import os
+import platform
+import subprocess
+from importlib.metadata import distributions
+from pathlib import Path
+
+from vit_vs_cnn.layout import PARAMS
+
+GIT_COMMIT_TAG = "mlflow.source.git.commit"
+_OUTSIDE_TAGS = {
+    "prefect.flow_run_id": "PREFECT__FLOW_RUN_ID",
+    "vit_vs_cnn.run_name": "VIT_VS_CNN_RUN",
+}
+
+
+def lineage_tags() -> dict[str, str]:
+    """Tags that every run and model version carries: git commit, dirty flag, parameter digest, machine, caller."""
+    tags = {
+        GIT_COMMIT_TAG: _git("rev-parse", "HEAD") or "none",
+        "git.dirty": str(bool(_git("status", "--porcelain"))).lower(),
+        "params.digest": digest_of(PARAMS.read_bytes()) if PARAMS.is_file() else "none",
+        "host.python": platform.python_version(),
+        "host.platform": platform.platform(),
+        "host.cpus": str(os.cpu_count()),
+        "mlflow.user": os.environ.get("USER") or "unknown",
+        "mlflow.source.name": "vit-vs-cnn",
+        "mlflow.source.type": "LOCAL",
+    }
+    return tags | {tag: os.environ[name] for tag, name in _OUTSIDE_TAGS.items() if os.environ.get(name)}
+
+
+def write_lineage(folder: Path) -> None:
+    """Write what is too long for tags into `folder`: params.yaml, dvc.lock, package versions, uncommitted diff."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in (PARAMS, Path("dvc.lock")):
+        if path.is_file():
+            (folder / path.name).write_bytes(path.read_bytes())
+    # DVC creates dvc.lock in the end only; params.yaml of an isolated run differs from the commit by design.
+    packages = sorted({f"{each.name}=={each.version}" for each in distributions()}, key=str.lower)
+    (folder / "packages.txt").write_text("\n".join(packages) + "\n", encoding="utf-8")
+    difference = _git("diff", "HEAD", "--", ".", ":(exclude)dvc.lock")
+    if difference:
+        (folder / "uncommitted.diff").write_text(difference + "\n", encoding="utf-8")
+
+
+def digest_of(content: bytes) -> str:
+    """A short content digest (hex)."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def _git(*arguments: str) -> str:
+    try:
+        answer = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return answer.stdout.strip() if answer.returncode == 0 else ""

@@ -1,0 +1,154 @@
+"""The tracking store: where it is, and how a journal gets into it."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vit_vs_cnn.layout import mlruns_dir
+from vit_vs_cnn.tracking.journal import Journal
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment
+
+KEY_TAG = "vit_vs_cnn.key"
+
+
+def tracking_uri() -> str:
+    """MLFLOW_TRACKING_URI, or the SQLite file in the project's mlruns/."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{mlruns_dir() / 'mlflow.db'}"
+
+
+def open_client() -> "MlflowClient":
+    """A client of the tracking store. It does not connect until it is used, except that SQLite's file is created."""
+    # MLflow's own defaults would hold a training up for minutes when its server is away.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    _quiet_database_creation()
+    from mlflow import MlflowClient
+
+    uri = tracking_uri()
+    if uri.startswith("sqlite:///"):
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    return MlflowClient(tracking_uri=uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI", uri))
+
+
+def store_errors() -> tuple[type[Exception], ...]:
+    """What the client raises where the store cannot be reached, read or written."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return (MlflowException, SQLAlchemyError, OSError)
+
+
+def experiment(client: "MlflowClient", name: str) -> "Experiment":
+    """The experiment `name`, created where it does not exist."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        # Without a server MLflow would put artifacts under the working directory, which differs between runs.
+        local = tracking_uri().startswith("sqlite:")
+        location = (mlruns_dir() / "artifacts" / name).as_uri() if local else None
+        try:
+            client.create_experiment(name, artifact_location=location)
+        except MlflowException:
+            if client.get_experiment_by_name(name) is None:
+                raise
+        found = client.get_experiment_by_name(name)
+    assert found is not None
+    return found
+
+
+def find_run(client: "MlflowClient", experiment_id: str, key: str) -> str | None:
+    """The id of the run that carries `key`, None if the store has none."""
+    runs = client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
+    return runs[0].info.run_id if runs else None
+
+
+def send(journal: Journal, client: "MlflowClient") -> None:
+    """Bring the store up to date with the journal. Raises one of `store_errors` where that fails halfway.
+
+    It can be repeated: what was sent twice is in the store once.
+    """
+    if journal.sent.run_id is None:
+        journal.mark_sent(run_id=_create_or_find_run(journal, client))
+    assert journal.sent.run_id is not None
+    for event in journal.unsent():
+        _send_event(event, journal, client, journal.sent.run_id)
+        journal.mark_sent(events=1)
+
+
+def model_of_run(client: "MlflowClient", run_id: str) -> str | None:
+    """The id of the logged model that the run made, None if it made none."""
+    outputs = client.get_run(run_id).outputs
+    models = outputs.model_outputs if outputs else []
+    return models[-1].model_id if models else None
+
+
+def _create_or_find_run(journal: Journal, client: "MlflowClient") -> str:
+    from mlflow.exceptions import MlflowException
+
+    header = journal.header
+    experiment_id = experiment(client, header.experiment).experiment_id
+    found = find_run(client, experiment_id, header.key)
+    if found is not None:
+        return found
+    if not header.own:
+        raise MlflowException(f"the run {header.name} that this belongs to is not in the store yet")
+    run = client.create_run(experiment_id, header.created_ms, {KEY_TAG: header.key}, header.name)
+    return str(run.info.run_id)
+
+
+def _send_event(event: dict[str, Any], journal: Journal, client: "MlflowClient", run_id: str) -> None:
+    from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param, RunTag
+
+    match event["kind"]:
+        case "params":
+            # MLflow refuses a parameter's second value, and a batch over 100: a resumed run repeats the same ones.
+            pairs = [Param(key, str(value)) for key, value in event["values"].items()]
+            for start in range(0, len(pairs), 100):
+                client.log_batch(run_id, params=pairs[start : start + 100])
+        case "tags":
+            client.log_batch(run_id, tags=[RunTag(key, str(value)) for key, value in event["values"].items()])
+        case "metrics":
+            link: dict[str, Any] = {}
+            if event.get("dataset"):
+                link = {"model_id": model_of_run(client, run_id), **event["dataset"]}
+            client.log_batch(
+                run_id,
+                metrics=[
+                    Metric(key, value, event["time_ms"], event["step"], run_id=run_id, **link)
+                    for key, value in event["values"].items()
+                ],
+            )
+        case "artifact":
+            source = journal.folder / event["place"]
+            if source.is_dir():
+                client.log_artifacts(run_id, str(source), event["folder"])
+            else:
+                client.log_artifact(run_id, str(source), event["folder"])
+        case "dataset":
+            dataset = Dataset(event["name"], event["digest"], "local", event["source"], profile=event["profile"])
+            context = InputTag("mlflow.data.context", event["context"])
+            client.log_inputs(run_id, [DatasetInput(dataset, [context])])
+        case "model":
+            if model_of_run(client, run_id) is None:
+                experiment_id = client.get_run(run_id).info.experiment_id
+                model = client.create_logged_model(
+                    experiment_id, event["name"], run_id, event["tags"], event["params"], event["type"]
+                )
+                client.log_model_artifacts(model.model_id, str(journal.folder / event["place"]))
+                client.finalize_logged_model(model.model_id, "READY")
+                client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=event["step"])])
+        case "finish":
+            client.set_terminated(run_id, event["status"], event["time_ms"])
+
+
+def _quiet_database_creation() -> None:
+    import logging
+
+    for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,98 @@
+"""The device and the precision: measured, not assumed."""
+
+import copy
+import json
+import logging
+import statistics
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+from torch.nn import functional
+
+from vit_vs_cnn.config import ModelSettings, TrainSettings
+from vit_vs_cnn.data.prepared import DatasetInfo
+from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.layout import state_dir
+from vit_vs_cnn.models.build import input_size
+from vit_vs_cnn.tracking.lineage import digest_of
+
+# Lower precision must pay clearly before it is taken: a timing on a busy machine is off by some percent.
+_WORTHWHILE_SPEEDUP = 1.15
+_TIMED_BATCH = 16
+_TIMED_STEPS = 3
+
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What training will run on: device name, Fabric's precision, measured seconds per image (forward + backward)."""
+
+    device: torch.device
+    device_name: str
+    precision: Precision
+    seconds_per_image: float
+
+
+def choose_device(settings: TrainSettings) -> torch.device:
+    """The device that the settings ask for. Raises UserError where CUDA is asked for and not there."""
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("train.device: 'cuda' is set and PyTorch sees no CUDA device; use 'auto' or 'cpu'.")
+    use_cuda = settings.device != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda", 0) if use_cuda else torch.device("cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """The name of the device for people."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+
+
+def make_plan(network: nn.Module, model: ModelSettings, settings: TrainSettings, info: DatasetInfo) -> Plan:
+    """Choose device and precision for `network` by timing a few steps.
+
+    The choice is remembered per machine, network and version of PyTorch, so a run that is started again takes the
+    same one.
+    """
+    device = choose_device(settings)
+    name = device_name(device)
+    identity = [name, torch.__version__, model.timm, model.args, model.input_size, info.image_size, settings.precision]
+    memory = state_dir() / "measured" / f"{digest_of(json.dumps(identity).encode())}.json"
+    if memory.is_file():
+        known = json.loads(memory.read_text(encoding="utf-8"))
+        return Plan(device, name, known["precision"], known["seconds_per_image"])
+    candidates: list[Precision] = ["32-true", "bf16-mixed"] if settings.precision == "auto" else [settings.precision]
+    size = input_size(model, info.image_size)
+    timings = {each: _seconds_per_image(network, each, device, size) for each in candidates}
+    best = min(timings, key=lambda each: timings[each])
+    if settings.precision == "auto" and timings["32-true"] < timings[best] * _WORTHWHILE_SPEEDUP:
+        best = "32-true"
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    memory.write_text(json.dumps({"precision": best, "seconds_per_image": timings[best], "timings": timings}))
+    return Plan(device, name, best, timings[best])
+
+
+def make_fabric(device: torch.device, precision: Precision) -> Fabric:
+    """Fabric on one device."""
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    fabric = Fabric(accelerator=device.type, devices=1, precision=precision)
+    fabric.launch()
+    return fabric
+
+
+def _seconds_per_image(network: nn.Module, precision: Precision, device: torch.device, size: int) -> float:
+    fabric = make_fabric(device, precision)
+    trial = fabric.setup(copy.deepcopy(network).to(memory_format=torch.channels_last))
+    inputs = torch.randn(_TIMED_BATCH, 3, size, size, device=device).to(memory_format=torch.channels_last)
+    seconds = []
+    for _ in range(_TIMED_STEPS + 1):
+        start = time.perf_counter()
+        fabric.backward(functional.cross_entropy(trial(inputs), torch.zeros(_TIMED_BATCH, dtype=torch.long).to(device)))
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:]) / _TIMED_BATCH

@@ -1,0 +1,238 @@
+"""The training loop."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Optimizer
+from tqdm import tqdm
+
+from vit_vs_cnn.config import ModelSettings, TrainSettings
+from vit_vs_cnn.data.augment import Augment, mix
+from vit_vs_cnn.data.loader import ResidentImages
+from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.models.preprocess import Preprocess
+from vit_vs_cnn.training.checkpoint import Checkpoints, Epoch
+from vit_vs_cnn.training.optimization import create_ema, create_optimizer, create_scheduler
+
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Result:
+    """The weights of the best epoch by validation, and the history of all."""
+
+    weights: Weights
+    best_epoch: int
+    history: list[Epoch]
+
+
+class Trainer:
+    """One training of one contestant; `run` reads top to bottom."""
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        network: nn.Module,
+        preprocess: Preprocess,
+        num_classes: int,
+        model: ModelSettings,
+        budget: TrainSettings,
+        seed: int,
+        name: str,
+    ) -> None:
+        self.where = f"models.{name}"
+        self.name, self.model, self.budget, self.seed = name, model, budget, seed
+        self.num_classes = num_classes
+        self.fabric, self.device = fabric, fabric.device
+        self.network = network.to(self.device).to(memory_format=torch.channels_last)
+        self.preprocess = preprocess.to(self.device)
+        self.augment = Augment(model.recipe.augment)
+        self.ema = create_ema(self.network, model.recipe)
+        self.optimizer: Optimizer = create_optimizer(self.network, model.recipe, f"{self.where}.recipe")
+        self.stepper, self.fabric_optimizer = fabric.setup(self.network, self.optimizer)
+
+    def run(
+        self,
+        train: ResidentImages,
+        val: ResidentImages,
+        checkpoints: Checkpoints,
+        on_epoch: Callable[[Epoch], None],
+    ) -> Result:
+        """Train to the end of the budget, from the checkpoint where there is one.
+
+        `on_epoch` is called after each epoch of this process. Raises UserError where the loss is not finite or
+        memory does not suffice.
+        """
+        recipe = self.model.recipe
+        steps = train.steps(recipe.batch_size)
+        scheduler = create_scheduler(self.optimizer, recipe, self.budget.epochs, steps)
+        history, best = self._restore(checkpoints)
+        bar = tqdm(
+            total=self.budget.epochs * steps,
+            initial=len(history) * steps,
+            desc=f"train {self.name}",
+            unit="step",
+            disable=None,
+        )
+        with bar:
+            for epoch in range(len(history) + 1, self.budget.epochs + 1):
+                if self._has_no_patience_left(history):
+                    break
+                start = time.perf_counter()
+                try:
+                    train_loss, train_accuracy = self._train_epoch(train, epoch, steps, scheduler, bar)
+                    train_seconds = time.perf_counter() - start
+                    val_loss, val_accuracy = self._validate(val)
+                except (torch.OutOfMemoryError, RuntimeError) as error:
+                    raise self._readable(error) from error
+                self._require_finite(train_loss, val_loss, epoch)
+                seconds = time.perf_counter() - start
+                row = Epoch(
+                    epoch=epoch,
+                    elapsed_seconds=(history[-1].elapsed_seconds if history else 0.0) + seconds,
+                    epoch_seconds=seconds,
+                    learning_rate=self.optimizer.param_groups[0]["lr"],
+                    train_loss=train_loss,
+                    train_accuracy=train_accuracy,
+                    val_loss=val_loss,
+                    val_accuracy=val_accuracy,
+                    images_per_second=steps * min(recipe.batch_size, len(train)) / train_seconds,
+                )
+                history.append(row)
+                if _best_epoch(history) == epoch:
+                    best = _copy_weights(self._evaluated_network())
+                self._save(checkpoints, history, best)
+                on_epoch(row)
+                _tell(bar, self.name, row, self.budget.epochs)
+        return Result(best, _best_epoch(history), history)
+
+    def _train_epoch(
+        self, train: ResidentImages, epoch: int, steps: int, scheduler: Any, bar: "tqdm[Any]"
+    ) -> tuple[float, float]:
+        recipe = self.model.recipe
+        # Every epoch has its own seeds, so one that starts from a checkpoint draws what it would have drawn.
+        torch.manual_seed(_epoch_seed(self.seed, epoch))
+        order = torch.Generator().manual_seed(_epoch_seed(self.seed, epoch))
+        draws = torch.Generator(self.device).manual_seed(_epoch_seed(self.seed, epoch) + 1)
+        self.stepper.train()
+        loss_sum = torch.zeros((), device=self.device)
+        hits = torch.zeros((), device=self.device)
+        seen, told = 0, time.perf_counter()
+        for step, (images, labels) in enumerate(train.shuffled(recipe.batch_size, order)):
+            inputs = self.preprocess(self.augment(images, draws))
+            targets = labels
+            if recipe.augment.mixup or recipe.augment.cutmix:
+                inputs, targets = mix(inputs, self._one_hot(labels), recipe.augment, draws)
+            logits = self.stepper(inputs)
+            loss = functional.cross_entropy(logits.float(), targets, label_smoothing=recipe.label_smoothing)
+            self.fabric_optimizer.zero_grad(set_to_none=True)
+            self.fabric.backward(loss)
+            if recipe.clip_grad:
+                self.fabric.clip_gradients(self.stepper, self.fabric_optimizer, max_norm=recipe.clip_grad)
+            self.fabric_optimizer.step()
+            updates = (epoch - 1) * steps + step + 1
+            scheduler.step_update(updates)
+            if self.ema is not None:
+                self.ema.update(self.network, step=updates)
+            # Sums stay on the device: reading them at every step would wait for the device at every step.
+            loss_sum += loss.detach() * len(labels)
+            hits += (logits.detach().argmax(dim=1) == labels).sum()
+            seen += len(labels)
+            bar.update()
+            if not bar.disable and time.perf_counter() - told > 1.0:
+                told = time.perf_counter()
+                bar.set_postfix_str(f"epoch {epoch}, loss {loss_sum.item() / seen:.3f}, acc {hits.item() / seen:.1%}")
+        return loss_sum.item() / seen, hits.item() / seen
+
+    @torch.no_grad()
+    def _validate(self, val: ResidentImages) -> tuple[float, float]:
+        network = self._evaluated_network()
+        network.eval()
+        loss_sum = torch.zeros((), device=self.device)
+        hits = torch.zeros((), device=self.device)
+        for images, labels in val.in_order(max(self.model.recipe.batch_size, 256)):
+            with self.fabric.autocast():
+                logits = network(self.preprocess(images)).float()
+            loss_sum += functional.cross_entropy(logits, labels, reduction="sum")
+            hits += (logits.argmax(dim=1) == labels).sum()
+        return loss_sum.item() / len(val), hits.item() / len(val)
+
+    def _evaluated_network(self) -> nn.Module:
+        """The averaged weights where the recipe averages, the current ones otherwise."""
+        averaged: nn.Module | None = self.ema.module if self.ema is not None else None
+        return averaged or self.network
+
+    def _restore(self, checkpoints: Checkpoints) -> tuple[list[Epoch], Weights]:
+        found = checkpoints.load()
+        if found is None:
+            return [], {}
+        state, history = found
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.ema is not None:
+            self.ema.module.load_state_dict(state["ema"])
+        return history, state["best"]
+
+    def _save(self, checkpoints: Checkpoints, history: list[Epoch], best: Weights) -> None:
+        checkpoints.save(
+            {
+                "network": self.network.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "ema": self.ema.module.state_dict() if self.ema is not None else None,
+                "best": best,
+            },
+            history,
+        )
+
+    def _has_no_patience_left(self, history: list[Epoch]) -> bool:
+        patience = self.budget.patience
+        return patience is not None and bool(history) and len(history) - _best_epoch(history) >= patience
+
+    def _one_hot(self, labels: Tensor) -> Tensor:
+        return functional.one_hot(labels, self.num_classes).float()
+
+    def _require_finite(self, train_loss: float, val_loss: float, epoch: int) -> None:
+        if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
+            lr = self.model.recipe.optimizer.lr
+            raise UserError(
+                f"{self.where}: the loss is not finite any more in epoch {epoch}; lower "
+                f"{self.where}.recipe.optimizer.lr (now {lr:g}), set {self.where}.recipe.clip_grad to 1.0, or "
+                "train.precision to '32-true'."
+            )
+
+    def _readable(self, error: RuntimeError) -> Exception:
+        if not isinstance(error, torch.OutOfMemoryError) and "not enough memory" not in str(error):
+            return error
+        return UserError(
+            f"{self.where}: memory does not suffice on {self.device} for batches of {self.model.recipe.batch_size}; "
+            f"lower {self.where}.recipe.batch_size or {self.where}.input_size."
+        )
+
+
+def _best_epoch(history: list[Epoch]) -> int:
+    """The epoch (from 1) of the highest validation accuracy; among equals the lower loss, then the earlier one."""
+    return min(history, key=lambda row: (-row.val_accuracy, row.val_loss, row.epoch)).epoch
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    return (seed * 1_000_003 + epoch * 7_919) % 2**62
+
+
+def _copy_weights(network: nn.Module) -> Weights:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in network.state_dict().items()}
+
+
+def _tell(bar: "tqdm[Any]", name: str, row: Epoch, epochs: int) -> None:
+    line = (
+        f"train {name}  epoch {row.epoch:>{len(str(epochs))}}/{epochs}  loss {row.train_loss:.3f}  "
+        f"val {row.val_accuracy:6.2%}  {row.images_per_second:,.0f} images/s  "
+        f"left {row.elapsed_seconds / row.epoch * (epochs - row.epoch):,.0f} s"
+    )
+    bar.write(line)

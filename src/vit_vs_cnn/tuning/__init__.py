@@ -1,0 +1,1 @@
+"""The search for better recipes under the same budget for every contestant."""
