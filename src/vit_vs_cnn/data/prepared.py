@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from vit_vs_cnn.errors import UserError
 
 SplitName = Literal["train", "val", "test"]
+PREPARED_SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
 
 class SplitInfo(BaseModel):

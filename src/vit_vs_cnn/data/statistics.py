@@ -14,6 +14,7 @@ Measure = Literal["brightness", "contrast", "sharpness"]
 
 MEAN_IMAGE_SIDE = 128
 _CHUNK_BYTES = 3 * 2**20
+_MOST_WORKERS = 8  # each holds its own sums of all classes
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,10 @@ def pixel_statistics(
 ) -> PixelStatistics:
     """Statistics of all `images`, uint8 (N, H, W, 3), exact and the same with any number of `workers`.
 
-    Images may be memory-mapped: each of the threads (by default one per core) holds one small chunk at a time.
+    Images may be memory-mapped: each of the threads, by default one per core up to eight, holds one small chunk.
     """
     count, side = len(images), images.shape[1]
-    workers = workers or os.cpu_count() or 1
+    workers = workers or min(os.cpu_count() or 1, _MOST_WORKERS)
     chunk = max(1, _CHUNK_BYTES // images[0].nbytes)
     measures: dict[Measure, NDArray[np.float32]] = {
         name: np.empty(count, np.float32) for name in ("brightness", "contrast", "sharpness")

@@ -9,9 +9,9 @@ from vit_vs_cnn.models.export import export_model
 from vit_vs_cnn.models.trained import save_weights
 from vit_vs_cnn.tracking.run import start_run
 from vit_vs_cnn.tracking.system import SystemMeter
-from vit_vs_cnn.training.checkpoint import Checkpoints, Epoch, fingerprint
+from vit_vs_cnn.training.checkpoint import Checkpoints, fingerprint
 from vit_vs_cnn.training.contestant import prepare_contestant, train_contestant
-from vit_vs_cnn.training.outputs import write_history, write_summary
+from vit_vs_cnn.training.outputs import Epoch, write_history, write_summary
 from vit_vs_cnn.tuning.recipe import with_tuned
 
 

@@ -5,7 +5,7 @@ import json
 import shutil
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +17,10 @@ from vit_vs_cnn.config import ModelSettings, Settings
 from vit_vs_cnn.data.prepared import DatasetInfo
 from vit_vs_cnn.errors import UserError
 from vit_vs_cnn.layout import state_dir
+from vit_vs_cnn.training.outputs import Epoch
 
 # Code whose change makes another training of the same settings.
 _CODE = ("config.py", "data/augment.py", "data/loader.py", "models/*.py", "training/*.py")
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One line of history.csv; accuracies are fractions, elapsed_seconds counts training and validation so far."""
-
-    epoch: int
-    elapsed_seconds: float
-    epoch_seconds: float
-    learning_rate: float
-    train_loss: float
-    train_accuracy: float
-    val_loss: float
-    val_accuracy: float
-    images_per_second: float
 
 
 def fingerprint(settings: Settings, model: ModelSettings, info: DatasetInfo, device: torch.device) -> str:

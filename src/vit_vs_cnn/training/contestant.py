@@ -14,10 +14,10 @@ from vit_vs_cnn.data.prepared import DatasetInfo, Split
 from vit_vs_cnn.models.build import create_model
 from vit_vs_cnn.models.trained import TrainedModel, preprocess_for
 from vit_vs_cnn.models.weights import is_pretrained, load_pretrained_weights
-from vit_vs_cnn.training.checkpoint import Checkpoints, Epoch
+from vit_vs_cnn.training.checkpoint import Checkpoints
 from vit_vs_cnn.training.device import Plan, make_fabric, make_plan
 from vit_vs_cnn.training.loop import Result, Trainer
-from vit_vs_cnn.training.outputs import TrainingSummary
+from vit_vs_cnn.training.outputs import Epoch, TrainingSummary
 
 _LONG_ON_CPU_SECONDS = 3600
 

@@ -18,8 +18,9 @@ from vit_vs_cnn.data.augment import Augment, mix
 from vit_vs_cnn.data.loader import ResidentImages
 from vit_vs_cnn.errors import UserError
 from vit_vs_cnn.models.preprocess import Preprocess
-from vit_vs_cnn.training.checkpoint import Checkpoints, Epoch
+from vit_vs_cnn.training.checkpoint import Checkpoints
 from vit_vs_cnn.training.optimization import create_ema, create_optimizer, create_scheduler
+from vit_vs_cnn.training.outputs import Epoch
 
 Weights = dict[str, Tensor]
 

@@ -2,13 +2,27 @@
 
 import csv
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vit_vs_cnn.errors import UserError
-from vit_vs_cnn.training.checkpoint import Epoch
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of history.csv; accuracies are fractions, elapsed_seconds counts training and validation so far."""
+
+    epoch: int
+    elapsed_seconds: float
+    epoch_seconds: float
+    learning_rate: float
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    images_per_second: float
 
 
 class TrainingSummary(BaseModel):

@@ -1,0 +1,96 @@
+"""What a trained model costs to use: parameters, FLOPs, latency, throughput, memory."""
+
+import resource
+import sys
+import time
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.flop_counter import FlopCounterMode
+
+from vit_vs_cnn.evaluation.predict import predict_batch
+from vit_vs_cnn.evaluation.results import Cost
+from vit_vs_cnn.models.trained import TrainedModel
+
+_SECONDS = 1.5
+_FEWEST_CALLS = 20
+_FEWEST_BATCHES = 2
+_WARM_UP_CALLS = 3
+# Seconds; a warm-up is a small part of a call that takes so long, as of a large model's batch on a CPU.
+_TOO_LONG_TO_REPEAT = 5.0
+
+
+def measure_cost(
+    trained: TrainedModel,
+    images: NDArray[np.uint8],
+    batch_size: int,
+    device: torch.device,
+    device_name: str,
+    seconds_per_epoch: float,
+) -> Cost:
+    """Cost of a model that is on `device`, on uint8 images (N, H, W, 3) that are repeated where they are few.
+
+    Latency (one image) and throughput (batches of `batch_size`) are end to end: from uint8 in the host's memory
+    through resizing, normalisation, network and softmax to probabilities in the host's memory.
+    """
+    batch = np.resize(images, (batch_size, *images.shape[1:]))
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    latencies = _call_seconds(trained, batch[:1], device, _FEWEST_CALLS, _WARM_UP_CALLS)
+    batches = _call_seconds(trained, batch, device, _FEWEST_BATCHES, warm_up=1)
+    p50, p95 = np.percentile(latencies, [50, 95])
+    return Cost(
+        parameters=sum(each.numel() for each in trained.network.parameters()),
+        flops=count_flops(trained, batch[:1], device),
+        seconds_per_epoch=seconds_per_epoch,
+        latency_p50_ms=1e3 * float(p50),
+        latency_p95_ms=1e3 * float(p95),
+        throughput_images_per_second=batch_size / float(np.median(batches)),
+        peak_memory_mb=peak_memory_mb(device),
+        device=device_name,
+        input_size=trained.preprocess.input_size,
+    )
+
+
+def count_flops(trained: TrainedModel, image: NDArray[np.uint8], device: torch.device) -> int:
+    """Floating-point operations of the forward pass for one image (1, H, W, 3), as PyTorch counts them.
+
+    Matrix products, convolutions and attention count, a multiplication and an addition as two; the rest is small.
+    """
+    with FlopCounterMode(display=False) as counter:
+        predict_batch(trained, image, device)
+    return int(counter.get_total_flops())
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """The most memory used, in megabytes (10⁶ bytes).
+
+    On a GPU what PyTorch had allocated there since its counter was reset; on a CPU the largest resident size of the
+    whole process since it started, Python and its libraries included, so it compares models on one machine only.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts kilobytes, macOS bytes.
+    return largest / 1e6 if sys.platform == "darwin" else largest * 1024 / 1e6
+
+
+def _call_seconds(
+    trained: TrainedModel, batch: NDArray[np.uint8], device: torch.device, fewest: int, warm_up: int
+) -> list[float]:
+    """Seconds of each call on `batch` after the warm-up: at least `fewest`, and as many as fit the time there is."""
+
+    def timed_call() -> float:
+        start = time.perf_counter()
+        # Bringing the answer to the host waits for the device.
+        predict_batch(trained, batch, device)
+        return time.perf_counter() - start
+
+    warm = [timed_call() for _ in range(warm_up)]
+    if min(warm) > _TOO_LONG_TO_REPEAT:
+        return warm
+    seconds: list[float] = []
+    while len(seconds) < fewest or sum(seconds) < _SECONDS:
+        seconds.append(timed_call())
+    return seconds

@@ -1,0 +1,156 @@
+"""What an evaluation leaves behind in evaluated/<model>: metrics, cost, tables, predictions per image."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from vit_vs_cnn.errors import UserError
+
+
+class Metrics(BaseModel):
+    """metrics.json: quality on the test split; fractions, not per cent. None is what this data cannot give."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    top5_accuracy: float | None = None
+    macro_f1: float
+    negative_log_likelihood: float
+    brier_score: float
+    expected_calibration_error: float
+    roc_auc_ovr: float | None = None
+    images: int
+    confidence: float
+
+
+class Cost(BaseModel):
+    """cost.json: what training and using the model costs; units are in the names, `flops` is for one image."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    parameters: int
+    flops: int
+    seconds_per_epoch: float
+    latency_p50_ms: float
+    latency_p95_ms: float
+    throughput_images_per_second: float
+    peak_memory_mb: float
+    device: str
+    input_size: int
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One row per test image: labels and predicted int64 (N,), probabilities float32 (N, K)."""
+
+    names: tuple[str, ...]
+    labels: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether each image got its own class, bool (N,)."""
+        return np.equal(self.labels, self.predicted)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything measured on test of one contestant.
+
+    `per_class` has columns class, precision, recall, f1, images; `confusion` is int64 (K, K), rows true, columns
+    predicted; `reliability` has columns bin_low, bin_high, images, confidence, accuracy.
+    """
+
+    classes: tuple[str, ...]
+    metrics: Metrics
+    cost: Cost
+    per_class: pd.DataFrame
+    confusion: NDArray[np.int64]
+    reliability: pd.DataFrame
+    predictions: Predictions
+
+
+def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
+    """Write all files of `evaluation` into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / "metrics.json", evaluation.metrics)
+    _write_json(folder / "cost.json", evaluation.cost)
+    evaluation.per_class.to_csv(folder / "per_class.csv", index=False)
+    evaluation.reliability.to_csv(folder / "reliability.csv", index=False)
+    confusion = pd.DataFrame(evaluation.confusion, columns=list(evaluation.classes))
+    confusion.insert(0, "true", list(evaluation.classes), allow_duplicates=True)
+    confusion.to_csv(folder / "confusion.csv", index=False)
+    _write_predictions(folder / "predictions.parquet", evaluation.predictions)
+
+
+def read_evaluation(folder: Path) -> Evaluation:
+    """Read what `write_evaluation` wrote. Raises UserError where a file is missing or damaged."""
+    try:
+        confusion = pd.read_csv(folder / "confusion.csv", dtype={"true": str}, keep_default_na=False)
+        return Evaluation(
+            classes=tuple(confusion["true"]),
+            metrics=Metrics.model_validate_json((folder / "metrics.json").read_text(encoding="utf-8")),
+            cost=Cost.model_validate_json((folder / "cost.json").read_text(encoding="utf-8")),
+            per_class=_read_per_class(folder / "per_class.csv"),
+            confusion=confusion.iloc[:, 1:].to_numpy(np.int64),
+            reliability=pd.read_csv(folder / "reliability.csv"),
+            predictions=_read_predictions(folder / "predictions.parquet"),
+        )
+    except (OSError, ValueError, KeyError, ValidationError, pa.ArrowInvalid) as error:
+        raise UserError(
+            f"{folder}: no complete evaluation here ({_first_line(error)}); run `dvc repro evaluate@{folder.name}`."
+        ) from None
+
+
+def numbers_of(values: BaseModel) -> dict[str, float]:
+    """The numbers of metrics or cost by name, without what is None or text."""
+    return {key: value for key, value in values.model_dump().items() if isinstance(value, int | float)}
+
+
+def _write_json(path: Path, values: Metrics | Cost) -> None:
+    # None is left out: `dvc metrics show` would print it as a value.
+    kept = {key: value for key, value in values.model_dump().items() if value is not None}
+    path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+
+
+def _read_per_class(path: Path) -> pd.DataFrame:
+    # A class may be called "NA" or "007": names stay text, only the scores may be empty.
+    scores = ["precision", "recall", "f1"]
+    return pd.read_csv(path, dtype={"class": str}, keep_default_na=False, na_values={score: [""] for score in scores})
+
+
+def _write_predictions(path: Path, predictions: Predictions) -> None:
+    columns: dict[str, Any] = {
+        "name": predictions.names,
+        "label": predictions.labels,
+        "predicted": predictions.predicted,
+    }
+    columns |= {f"p_{index}": column for index, column in enumerate(predictions.probabilities.T)}
+    # Almost every value is there once: a dictionary of them would only add to the file.
+    pq.write_table(pa.table(columns), path, compression="zstd", use_dictionary=False)
+
+
+def _read_predictions(path: Path) -> Predictions:
+    table = pq.read_table(path)
+    classes = sum(name.startswith("p_") for name in table.column_names)
+    return Predictions(
+        names=tuple(map(str, table["name"].to_pylist())),
+        labels=table["label"].to_numpy(),
+        predicted=table["predicted"].to_numpy(),
+        probabilities=np.column_stack([table[f"p_{index}"].to_numpy() for index in range(classes)]),
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

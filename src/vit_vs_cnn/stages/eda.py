@@ -1,0 +1,23 @@
+"""eda: reports/eda/ with figures of the training images and the numbers behind them."""
+
+import json
+
+from vit_vs_cnn.config import Settings
+from vit_vs_cnn.data.checks import read_checks
+from vit_vs_cnn.data.prepared import SplitName, read_info, read_split
+from vit_vs_cnn.layout import EDA, PREPARED
+from vit_vs_cnn.report.eda import write_eda
+from vit_vs_cnn.tracking.run import start_run
+
+_SPLITS: tuple[SplitName, ...] = ("train", "val")
+
+
+def run(settings: Settings) -> None:
+    """Look at all training images. The test split stays closed: its counts come from dataset.json."""
+    splits = {split: read_split(PREPARED, split) for split in _SPLITS}
+    info = read_info(PREPARED)
+    write_eda(settings, info, splits, read_checks(PREPARED), EDA)
+    with start_run(settings, "eda") as tracked:
+        tracked.log_dataset(info, "train", "analysis")
+        tracked.log_metrics(json.loads((EDA / "summary.json").read_text(encoding="utf-8")))
+        tracked.log_artifact(EDA, "eda")

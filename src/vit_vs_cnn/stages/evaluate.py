@@ -1,0 +1,42 @@
+"""evaluate@<model>: evaluated/<model>/ with metrics, cost, predictions and figures of the test split."""
+
+from vit_vs_cnn.config import Settings
+from vit_vs_cnn.data.prepared import read_info, read_split
+from vit_vs_cnn.evaluation.cost import measure_cost
+from vit_vs_cnn.evaluation.metrics import evaluate
+from vit_vs_cnn.evaluation.predict import predict
+from vit_vs_cnn.evaluation.results import numbers_of, write_evaluation
+from vit_vs_cnn.layout import PREPARED, evaluated, trained
+from vit_vs_cnn.models.trained import load_trained
+from vit_vs_cnn.report.evaluation import save_evaluation_figures
+from vit_vs_cnn.report.style import contestant_colour
+from vit_vs_cnn.tracking.run import add_to_run, read_ref
+from vit_vs_cnn.training.device import choose_device, device_name
+from vit_vs_cnn.training.outputs import read_summary
+from vit_vs_cnn.tuning.recipe import with_tuned
+
+
+def run(settings: Settings, model: str) -> None:
+    """Measure contestant `model` on test, once, and what it costs."""
+    settings = with_tuned(settings, model)
+    info, test = read_info(PREPARED), read_split(PREPARED, "test")
+    device, batch_size = choose_device(settings.train), settings.evaluate.batch_size
+    contestant = load_trained(settings, model, info).to(device)
+    probabilities = predict(contestant, test.images, batch_size, device)
+    seconds_per_epoch = read_summary(trained(model)).seconds_per_epoch
+    cost = measure_cost(contestant, test.images, batch_size, device, device_name(device), seconds_per_epoch)
+    evaluation = evaluate(probabilities, test, info.classes, settings.evaluate.confidence, cost)
+    write_evaluation(evaluated(model), evaluation)
+    save_evaluation_figures(evaluated(model), model, evaluation, contestant_colour(settings.models, model))
+    metrics = evaluation.metrics
+    with add_to_run(read_ref(trained(model)), "evaluate") as tracked:
+        tracked.log_dataset(info, "test", "testing")
+        tracked.log_metrics(
+            {f"test_{key}": value for key, value in numbers_of(metrics).items()}, dataset=(info, "test")
+        )
+        tracked.log_metrics({f"cost_{key}": value for key, value in numbers_of(cost).items()})
+        tracked.log_artifact(evaluated(model), "evaluation")
+    print(
+        f"evaluate {model}: {metrics.accuracy:.2%} of {metrics.images:,} test images right "
+        f"({100 * metrics.confidence:g} % interval {metrics.accuracy_low:.2%} to {metrics.accuracy_high:.2%})"
+    )

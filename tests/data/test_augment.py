@@ -1,0 +1,207 @@
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest, chisquare
+
+from vit_vs_cnn.config import AugmentSettings
+from vit_vs_cnn.data.augment import Augment, mix
+
+OFF: dict[str, Any] = dict.fromkeys(AugmentSettings.model_fields, 0.0)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def only(**switched_on: float) -> Augment:
+    return Augment(AugmentSettings(**(OFF | switched_on)))
+
+
+def random_images(count: int = 6, side: int = 8, seed: int = 1) -> torch.Tensor:
+    return torch.randint(0, 256, (count, side, side, 3), dtype=torch.uint8, generator=seeded(seed))
+
+
+def equal_images(count: int, side: int = 16) -> torch.Tensor:
+    """Copies of one image in which the first channel tells the row and the second the column of each pixel."""
+    places = torch.arange(side, dtype=torch.uint8)
+    image = torch.stack([places[:, None].expand(side, side), places.expand(side, side), places.expand(side, side)], -1)
+    return image.expand(count, -1, -1, -1)
+
+
+def mix_with(images: torch.Tensor, labels: torch.Tensor, seed: int = 0, **alphas: float) -> tuple[Any, Any]:
+    return mix(images, labels, AugmentSettings(**(OFF | alphas)), seeded(seed))
+
+
+def own_pixels(count: int, height: int = 12, width: int = 10) -> torch.Tensor:
+    """Float images in which every pixel of image i has the value i."""
+    return torch.arange(count, dtype=torch.float32)[:, None, None, None].expand(count, 3, height, width)
+
+
+def test_everything_off_is_the_identity_and_draws_nothing() -> None:
+    images, generator = random_images(), seeded()
+    before = generator.get_state()
+    assert only()(images, generator) is images
+    assert torch.equal(generator.get_state(), before)
+
+
+def test_flip_with_certainty_is_the_exact_mirror() -> None:
+    images = random_images()
+    assert torch.equal(only(flip=1.0)(images, seeded()), images.flip(2))
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    flip=st.sampled_from([0.0, 0.5, 1.0]),
+    translate=st.floats(0, 0.5),
+    brightness=st.floats(0, 0.9),
+    contrast=st.floats(0, 0.9),
+    erase=st.sampled_from([0.0, 0.5, 1.0]),
+)
+@settings(max_examples=30, deadline=None)
+def test_the_generator_alone_decides_and_the_originals_stay(seed: int, **switched_on: float) -> None:
+    images = random_images()
+    originals = images.clone()
+    augment = only(**switched_on)
+    first = augment(images, seeded(seed))
+    assert torch.equal(first, augment(images, seeded(seed)))
+    assert first.dtype == torch.uint8
+    assert first.shape == images.shape
+    assert torch.equal(images, originals)
+
+
+@pytest.mark.parametrize(
+    "switched_on", [{"flip": 0.5}, {"translate": 0.25}, {"brightness": 0.5}, {"contrast": 0.5}, {"erase": 0.9}]
+)
+def test_each_image_has_its_own_draw(switched_on: dict[str, float]) -> None:
+    changed = only(**switched_on)(equal_images(64), seeded())
+    assert len(torch.unique(changed, dim=0)) > 1
+    assert not torch.equal(only(**switched_on)(equal_images(64), seeded(1)), changed)
+
+
+def test_flips_come_at_the_rate_asked_for() -> None:
+    changed = only(flip=0.3)(equal_images(4000), seeded())
+    flipped = int((changed[:, 0, 0, 1] != 0).sum())
+    assert binomtest(flipped, 4000, 0.3).pvalue > 1e-3
+
+
+def test_shifts_are_uniform_in_both_directions_and_reflect_at_the_border() -> None:
+    side, reach = 16, 4
+    changed = only(translate=reach / side)(equal_images(9000, side), seeded())
+    # Far from the border, the pixel itself tells from where it came.
+    vertical = changed[:, 8, 8, 0].long() - 8
+    horizontal = changed[:, 8, 8, 1].long() - 8
+    for shift in (vertical, horizontal):
+        counts = torch.bincount(shift + reach, minlength=2 * reach + 1)
+        assert len(counts) == 2 * reach + 1
+        assert chisquare(counts).pvalue > 1e-3
+    pairs = torch.bincount((vertical + reach) * (2 * reach + 1) + horizontal + reach, minlength=(2 * reach + 1) ** 2)
+    assert chisquare(pairs).pvalue > 1e-3
+
+    rows = torch.arange(side) + vertical[:, None]
+    expected = torch.where(rows < 0, -rows, torch.where(rows >= side, 2 * (side - 1) - rows, rows))
+    assert torch.equal(changed[:, :, 0, 0].long(), expected)
+
+
+def test_brightness_scales_within_its_range() -> None:
+    changed = only(brightness=0.25)(torch.full((3000, 2, 2, 3), 100, dtype=torch.uint8), seeded())
+    levels = changed[:, 0, 0, 0]
+    assert torch.equal(changed, levels[:, None, None, None].expand_as(changed))
+    assert (int(levels.min()), int(levels.max())) == (75, 125)
+    counts = torch.histc(levels.float(), bins=5, min=75, max=125.001)
+    assert chisquare(counts).pvalue > 1e-3
+
+
+def test_brightness_saturates_instead_of_wrapping_round() -> None:
+    changed = only(brightness=0.5)(torch.full((200, 2, 2, 3), 250, dtype=torch.uint8), seeded())
+    assert int(changed.min()) >= 125
+    assert int(changed.max()) == 255
+
+
+def test_contrast_keeps_the_mean_and_changes_the_spread() -> None:
+    images = torch.tensor([80, 120], dtype=torch.uint8).repeat(500, 2, 3, 1).transpose(2, 3)
+    changed = only(contrast=0.5)(images, seeded()).float()
+    assert torch.allclose(changed.mean(dim=(1, 2, 3)), torch.tensor(100.0), atol=0.51)
+    spread = changed.amax(dim=(1, 2, 3)) - changed.amin(dim=(1, 2, 3))
+    assert 20 <= spread.min() < 24
+    assert 56 < spread.max() <= 60
+
+
+def test_erasing_fills_one_square_with_the_mean_of_the_image() -> None:
+    side = 32
+    images = torch.zeros(2000, side, side, 3, dtype=torch.uint8)
+    images[:, ::2] = torch.tensor([200, 100, 50], dtype=torch.uint8)
+    changed = only(erase=0.4)(images, seeded())
+    erased = (changed != images).any(dim=3)
+    hit = erased.flatten(1).any(dim=1)
+    assert binomtest(int(hit.sum()), 2000, 0.4).pvalue > 1e-3
+    assert torch.equal(changed[erased].unique(dim=0), torch.tensor([[100, 50, 25]], dtype=torch.uint8))
+    heights, widths = erased[hit].any(dim=2).sum(dim=1), erased[hit].any(dim=1).sum(dim=1)
+    assert torch.equal(heights, widths)
+    assert torch.equal(heights * widths, erased[hit].sum(dim=(1, 2)))
+    assert (int(heights.min()), int(heights.max())) == (side // 8, side // 2)
+
+
+def test_mix_switched_off_returns_the_very_tensors() -> None:
+    images, labels, generator = own_pixels(4), torch.eye(4), seeded()
+    before = generator.get_state()
+    mixed_images, mixed_labels = mix(images, labels, AugmentSettings(**OFF), generator)
+    assert mixed_images is images
+    assert mixed_labels is labels
+    assert torch.equal(generator.get_state(), before)
+
+
+@given(seed=st.integers(0, 2**32), mixup=st.floats(0.05, 5), count=st.integers(1, 12))
+@settings(max_examples=30, deadline=None)
+def test_mixup_mixes_labels_as_it_mixes_pixels(seed: int, mixup: float, count: int) -> None:
+    images, labels = mix_with(own_pixels(count), torch.eye(count), seed, mixup=mixup)
+    assert torch.allclose(labels.sum(dim=1), torch.ones(count))
+    # With the value i in all of image i, a mixed pixel is the mean of the label's distribution.
+    expected = labels @ torch.arange(count, dtype=torch.float32)
+    assert torch.allclose(images, expected[:, None, None, None].expand_as(images), atol=1e-4)
+
+
+@given(seed=st.integers(0, 2**32), cutmix=st.floats(0.05, 5), count=st.integers(1, 12))
+@settings(max_examples=30, deadline=None)
+def test_cutmix_labels_are_exactly_the_shares_of_the_pixels(seed: int, cutmix: float, count: int) -> None:
+    images, labels = mix_with(own_pixels(count), torch.eye(count), seed, cutmix=cutmix)
+    assert torch.equal(images, images.round()), "a pixel comes from one image or from the other"
+    shares = torch.nn.functional.one_hot(images[:, 0].long(), count).float().mean(dim=(1, 2))
+    assert torch.allclose(labels, shares, atol=1e-6)
+    foreign = images[:, 0] != torch.arange(count)[:, None, None]
+    boxes = foreign.any(dim=2).sum(dim=1) * foreign.any(dim=1).sum(dim=1)
+    assert torch.equal(boxes, foreign.sum(dim=(1, 2))), "what comes from the other image is one rectangle"
+
+
+@pytest.mark.parametrize("method", ["mixup", "cutmix"])
+def test_own_share_follows_the_beta_distribution(method: str) -> None:
+    # Beta(1, 1) is uniform. In cutmix clipping at the border only ever adds to the own share.
+    count = 4000
+    _, labels = mix_with(own_pixels(count, 32, 32), torch.eye(count), **{method: 1.0})
+    own = labels.diagonal()
+    assert len(own.unique()) > 100, "each image has its own draw"
+    if method == "mixup":
+        assert chisquare(torch.histc(own, bins=10, min=0, max=1)).pvalue > 1e-3
+    else:
+        assert 0.5 < own.mean() < 0.75
+
+
+def test_both_methods_share_the_batch() -> None:
+    count = 2000
+    images, labels = mix_with(own_pixels(count), torch.eye(count), mixup=1.0, cutmix=1.0)
+    flat = images.flatten(1)
+    blended = (flat == flat[:, :1]).all(dim=1) & (flat[:, 0] != torch.arange(count))
+    cut = (flat != flat[:, :1]).any(dim=1)
+    assert binomtest(int(blended.sum()), count, 0.5).pvalue > 1e-3
+    assert 0.4 < cut.float().mean() < 0.6
+    assert torch.allclose(labels.sum(dim=1), torch.ones(count))
+
+
+def test_mix_depends_on_the_generator_alone() -> None:
+    images, labels = own_pixels(8), torch.eye(8)
+    first, again, other = (mix_with(images, labels, seed, mixup=0.8, cutmix=1.0) for seed in (3, 3, 4))
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert not torch.equal(first[0], other[0])

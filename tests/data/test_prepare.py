@@ -1,0 +1,216 @@
+import io
+import os
+import subprocess
+import sys
+import tarfile
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vit_vs_cnn.config import DataSettings
+from vit_vs_cnn.data import prepare as prepare_module
+from vit_vs_cnn.data.checks import read_checks
+from vit_vs_cnn.data.prepare import prepare
+from vit_vs_cnn.data.prepared import PREPARED_SPLITS, read_info, read_split
+from vit_vs_cnn.errors import UserError
+
+CIFAR10_IMAGES = Path(__file__).parents[3] / "shared/data/cifar10-images.tar.gz"
+
+
+def data_settings(path: Path, **changes: object) -> DataSettings:
+    values = {"source": "folder", "name": "pets", "path": str(path), "image_size": 16, "min_images_per_class": 3}
+    return DataSettings.model_validate(values | changes)
+
+
+def write_pets(folder: Path, per_class: int = 10, splits: tuple[str, ...] = ("",)) -> Path:
+    """Noise of mixed sizes, a brightness for each class: cat, dog and emu."""
+    rng = np.random.default_rng(0)
+    for split in splits:
+        for bright, name in enumerate(("cat", "dog", "emu")):
+            (folder / split / name).mkdir(parents=True)
+            for number in range(per_class):
+                side = 16 + 4 * (number % 2)
+                pixels = rng.integers(60 * bright, 60 * bright + 120, (side, 16, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{number}.png")
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_what_is_written_is_what_is_returned_and_consistent(tmp_path: Path):
+    result = prepare(data_settings(write_pets(tmp_path / "pets")), tmp_path / "out")
+    assert read_info(tmp_path / "out") == result.info
+    assert read_checks(tmp_path / "out") == result.checks
+    names = []
+    for name in PREPARED_SPLITS:
+        split, info = read_split(tmp_path / "out", name), result.info.splits[name]
+        assert split.images.shape == (info.images, 16, 16, 3)
+        assert np.bincount(split.labels).tolist() == list(info.counts)
+        assert [result.info.classes[label] for label in split.labels] == [file.split("/")[0] for file in split.names]
+        names += split.names
+    assert sorted(names) == sorted(f"{name}/{number}.png" for name in ("cat", "dog", "emu") for number in range(10))
+    assert [result.info.splits[name].counts for name in PREPARED_SPLITS] == [(7, 7, 7), (1, 1, 1), (2, 2, 2)]
+
+
+def test_every_image_stands_beside_its_own_name(tmp_path: Path):
+    folder = write_pets(tmp_path / "pets")
+    prepare(data_settings(folder), tmp_path / "out")
+    for name in PREPARED_SPLITS:
+        split = read_split(tmp_path / "out", name)
+        for pixels, file in zip(split.images, split.names, strict=True):
+            with Image.open(folder / file) as image:
+                if image.size == (16, 16):
+                    assert (pixels == np.asarray(image)).all()
+
+
+def test_mean_and_deviation_are_those_of_the_training_pixels(tmp_path: Path):
+    info = prepare(data_settings(write_pets(tmp_path / "pets")), tmp_path / "out").info
+    train = read_split(tmp_path / "out", "train").images / 255
+    np.testing.assert_allclose(info.mean, train.mean(axis=(0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(info.std, train.std(axis=(0, 1, 2)), rtol=1e-12)
+
+
+def test_the_same_source_gives_the_same_bytes_and_another_seed_another_split(tmp_path: Path):
+    folder = write_pets(tmp_path / "pets")
+    prepare(data_settings(folder), tmp_path / "one")
+    prepare(data_settings(folder), tmp_path / "two")
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    other = prepare(data_settings(folder, split_seed=1), tmp_path / "two").info
+    assert other.digest != read_info(tmp_path / "one").digest
+
+
+def test_a_folder_and_its_archive_give_the_same_data(tmp_path: Path):
+    folder = write_pets(tmp_path / "pets", splits=("train", "test"))
+    with tarfile.open(tmp_path / "pets.tar.gz", "w:gz") as tar:
+        for path in sorted(folder.rglob("*.png"), reverse=True):
+            tar.add(path, path.relative_to(folder))
+    one = prepare(data_settings(folder), tmp_path / "one").info
+    two = prepare(data_settings(tmp_path / "pets.tar.gz"), tmp_path / "two").info
+    assert one.digest == two.digest
+    assert one.splits["test"].images == 30
+
+
+def test_one_changed_image_changes_the_digest(tmp_path: Path):
+    folder = write_pets(tmp_path / "pets")
+    before = prepare(data_settings(folder), tmp_path / "out").info
+    Image.new("RGB", (16, 16), "red").save(folder / "cat" / "0.png")
+    assert prepare(data_settings(folder), tmp_path / "out").info.digest != before.digest
+
+
+def test_what_was_prepared_before_is_gone(tmp_path: Path):
+    (tmp_path / "out" / "train").mkdir(parents=True)
+    (tmp_path / "out" / "train" / "left.npy").write_bytes(b"old")
+    prepare(data_settings(write_pets(tmp_path / "pets")), tmp_path / "out")
+    assert not (tmp_path / "out" / "train" / "left.npy").exists()
+
+
+def test_unreadable_files_fail_by_name_with_both_ways_out(tmp_path: Path):
+    folder = write_pets(tmp_path / "pets")
+    for number in range(7):
+        (folder / "dog" / f"broken{number}.jpg").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"7 files in .*dog/broken0\.jpg \(not an image.*, …: mend .*on_bad to skip"):
+        prepare(data_settings(folder), tmp_path / "out")
+    assert not (tmp_path / "out" / "dataset.json").exists()
+
+
+def test_unreadable_files_are_skipped_and_reported_and_the_rest_stands_in_place(tmp_path: Path):
+    folder = write_pets(tmp_path / "pets")
+    clean = write_pets(tmp_path / "clean")
+    for name in ("cat/3.png", "emu/0.png", "emu/9.png"):
+        (folder / name).write_bytes(b"no image")
+    result = prepare(data_settings(folder, on_bad="skip"), tmp_path / "out")
+    prepare(data_settings(clean), tmp_path / "whole")
+    assert result.checks.counts["unreadable"] == 3
+    assert sum(split.images for split in result.info.splits.values()) == 27
+    for name in PREPARED_SPLITS:
+        split, whole = read_split(tmp_path / "out", name), read_split(tmp_path / "whole", name)
+        kept = [row for row, file in enumerate(whole.names) if file in split.names]
+        assert split.names == tuple(whole.names[row] for row in kept)
+        assert (split.images == whole.images[kept]).all()
+        assert (split.labels == whole.labels[kept]).all()
+
+
+def test_a_class_without_any_readable_image_fails_even_if_bad_files_are_skipped(tmp_path: Path):
+    folder = write_pets(tmp_path / "pets", splits=("train", "val", "test"), per_class=3)
+    for path in (folder / "train" / "dog").iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(UserError, match="no readable training image of dog"):
+        prepare(data_settings(folder, on_bad="skip"), tmp_path / "out")
+
+
+def test_a_split_without_any_readable_image_fails(tmp_path: Path):
+    folder = write_pets(tmp_path / "pets", splits=("train", "val", "test"), per_class=3)
+    for path in (folder / "val").rglob("*.png"):
+        path.write_bytes(b"no image")
+    with pytest.raises(UserError, match="no readable image for val"):
+        prepare(data_settings(folder, on_bad="skip"), tmp_path / "out")
+
+
+def test_a_class_that_a_split_lacks_is_only_reported(tmp_path: Path):
+    folder = write_pets(tmp_path / "pets", splits=("train", "val", "test"), per_class=3)
+    for path in (folder / "test" / "dog").iterdir():
+        path.unlink()
+    result = prepare(data_settings(folder), tmp_path / "out")
+    assert result.checks.counts["missing_class"] == 1
+    assert result.info.splits["test"].counts == (3, 0, 3)
+
+
+def test_a_full_disk_is_found_before_anything_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(prepare_module.shutil, "disk_usage", lambda _: usage(10**9, 10**9, 1000))
+    with pytest.raises(UserError, match=r"out: cannot be written \(No space left on device\).* of free disk"):
+        prepare(data_settings(write_pets(tmp_path / "pets")), tmp_path / "out")
+
+
+def test_a_disk_that_fills_up_meanwhile_is_one_sentence(tmp_path: Path):
+    """In a process of its own that may write no file as large as the arrays."""
+    program = f"""
+import resource, signal
+from pathlib import Path
+from vit_vs_cnn.config import DataSettings
+from vit_vs_cnn.data.prepare import prepare
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+prepare(DataSettings(source="digits", name="digits", path=""), Path({str(tmp_path / "out")!r}))
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment, timeout=60
+    )
+    assert "UserError: " in done.stderr.splitlines()[-1]
+    assert "cannot be written" in done.stderr.splitlines()[-1]
+
+
+def test_digits_are_prepared_without_torch(tmp_path: Path):
+    program = f"""
+import sys
+from pathlib import Path
+from vit_vs_cnn.config import DataSettings
+from vit_vs_cnn.data.prepare import prepare
+info = prepare(DataSettings(source="digits", name="digits", path=""), Path({str(tmp_path / "out")!r})).info
+assert sum(split.images for split in info.splits.values()) == 1797
+assert "torch" not in sys.modules
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment, timeout=60)
+
+
+@pytest.mark.skipif(not CIFAR10_IMAGES.exists(), reason=f"{CIFAR10_IMAGES} is not on this machine")
+def test_a_part_of_the_cifar10_copy(tmp_path: Path):
+    with tarfile.open(CIFAR10_IMAGES) as whole, tarfile.open(tmp_path / "part.tar", "w") as part:
+        for member in whole:
+            if member.isfile() and member.name.endswith(("00.jpg", "50.jpg")):
+                part.addfile(member, whole.extractfile(member))
+    result = prepare(data_settings(tmp_path / "part.tar", image_size=32), tmp_path / "out")
+    assert result.info.splits["test"].counts == (20,) * 10
+    split = read_split(tmp_path / "out", "test")
+    with tarfile.open(tmp_path / "part.tar") as part:
+        for row in (0, 77, 199):
+            file = part.extractfile(split.names[row])
+            assert file is not None
+            assert (split.images[row] == np.asarray(Image.open(io.BytesIO(file.read())))).all()

@@ -1,0 +1,57 @@
+import pytest
+import torch
+
+from vit_vs_cnn.config import ModelSettings
+from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.models.build import check_model, create_model
+
+SMALL_VIT = {"patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}
+
+
+@pytest.mark.parametrize(
+    ("timm", "args"),
+    [
+        ("vit_tiny_patch16_224", SMALL_VIT),
+        ("resnet10t", {}),
+        ("convnext_atto", {"depths": [1, 1, 1, 1], "dims": [8, 16, 16, 16]}),
+        (
+            "swin_tiny_patch4_window7_224",
+            {"patch_size": 2, "window_size": 4, "embed_dim": 12, "depths": [1, 1], "num_heads": [2, 2]},
+        ),
+    ],
+)
+def test_any_timm_architecture_gives_logits_of_the_stored_image_size(timm: str, args: dict[str, int]) -> None:
+    model = ModelSettings(timm=timm, args=args)
+    check_model(model, 7, 32, "models.x")
+    assert create_model(model, 7, 32)(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        (ModelSettings(timm="vit_tiny_patch16_225"), "timm has no model 'vit_tiny_patch16_225'; the nearest are vit_tiny"),
+        (ModelSettings(timm="zzzzzzzzzz"), "timm has no model 'zzzzzzzzzz'."),
+        (ModelSettings(timm="vit_tiny_patch16_224", input_size=30), "30 px cannot be cut into patches of 16 px"),
+        (ModelSettings(timm="resnet18", args={"no_such": 1}), "models.x.args: resnet18 cannot be built with"),
+        (ModelSettings(timm="vit_tiny_patch16_224", stem="cifar"), "models.x.stem: 'cifar' is for timm's ResNets"),
+        (ModelSettings(timm="inception_v3"), "inception_v3 does not take images of 32 px"),
+    ],
+)
+def test_what_cannot_be_built_is_one_sentence_with_the_key(model: ModelSettings, sentence: str) -> None:
+    with pytest.raises(UserError) as error:
+        check_model(model, 10, 32, "models.x")
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_the_cifar_stem_keeps_the_resolution_of_small_images() -> None:
+    plain = create_model(ModelSettings(timm="resnet18"), 10, 32).eval()
+    cifar = create_model(ModelSettings(timm="resnet18", stem="cifar"), 10, 32).eval()
+    images = torch.zeros(1, 3, 32, 32)
+    assert plain.forward_features(images).shape[-1] == 1
+    assert cifar.forward_features(images).shape[-1] == 4
+
+
+def test_a_frozen_backbone_leaves_the_classifier_to_train() -> None:
+    network = create_model(ModelSettings(timm="resnet18", freeze_backbone=True), 10, 32)
+    assert {name for name, each in network.named_parameters() if each.requires_grad} == {"fc.weight", "fc.bias"}

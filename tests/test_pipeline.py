@@ -1,0 +1,208 @@
+"""The real pipeline in a temporary clone: DVC, every stage as its own process, MLflow, the registry."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from conftest import REPOSITORY
+
+TINY_OVERRIDES = [
+    "train.epochs=2",
+    "train.precision=32-true",
+    "recipe.batch_size=64",
+    "evaluate.bootstrap=200",
+    "explain.images=2",
+    "models.vit.args={patch_size: 8, embed_dim: 24, depth: 2, num_heads: 2}",
+    "models.resnet.args={channels: [8, 8, 16, 16], stem_width: 8}",
+]
+
+
+def command(*arguments: str) -> list[str]:
+    """`vit-vs-cnn …` by this interpreter, measured by coverage."""
+    return [sys.executable, "-c", "from vit_vs_cnn.cli import main; main()", *arguments]
+
+
+def call(folder: Path, arguments: Sequence[str], code: int = 0) -> str:
+    scripts = str(Path(sys.executable).parent)
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "VIT_VS_CNN"))}
+    answer = subprocess.run(
+        arguments,
+        cwd=folder,
+        env=kept | {"PATH": f"{scripts}{os.pathsep}{kept['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == code, answer.stdout + answer.stderr
+    return answer.stdout + answer.stderr
+
+
+def dvc(folder: Path, *arguments: str, code: int = 0) -> str:
+    return call(folder, [sys.executable, "-m", "dvc", *arguments], code)
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=test", "-c", "user.email=test@example.com"]
+    return call(folder, ["git", *identity, *arguments])
+
+
+def stages_that_ran(output: str) -> set[str]:
+    return set(re.findall(r"Running stage '([^']+)'", output))
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
+    """The project as it stands, tiny and on digits, the whole pipeline run once in place."""
+    folder = tmp_path_factory.mktemp("clone") / "project"
+    files = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=REPOSITORY, capture_output=True, check=True
+    )
+    for name in filter(None, files.stdout.decode().split("\0")):
+        if (REPOSITORY / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, folder / name)
+    git(folder, "init", "--quiet")
+    git(folder, "config", "user.name", "test")
+    git(folder, "config", "user.email", "test@example.com")
+    overrides = [part for override in TINY_OVERRIDES for part in ("--set", override)]
+    text = call(folder, command("params", "--preset", "demo", *overrides))
+    (folder / "params.yaml").write_text(text)
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "a small project")
+    (folder / "mlruns").mkdir()
+    shutil.copy(empty_store, folder / "mlruns")
+    (folder / "first-run.log").write_text(dvc(folder, "repro"))
+    return folder
+
+
+@pytest.fixture
+def client(clone: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{clone}/mlruns/mlflow.db")
+
+
+def test_every_stage_ran_and_left_the_tree_clean(clone: Path) -> None:
+    ran = stages_that_ran((clone / "first-run.log").read_text())
+    assert ran == {
+        "prepare", "eda", "compare", "register",
+        *(f"{stage}@{name}" for stage in ("tune", "train", "evaluate", "explain") for name in ("vit", "resnet")),
+    }  # fmt: skip
+    (clone / "first-run.log").rename(clone.parent / "first-run.log")
+    assert git(clone, "status", "--short").split() == ["??", "dvc.lock"]
+    git(clone, "add", "dvc.lock")
+    git(clone, "commit", "--quiet", "--message", "locked")
+
+
+def test_running_again_does_nothing(clone: Path) -> None:
+    assert stages_that_ran(dvc(clone, "repro")) == set()
+
+
+def test_the_report_is_one_file_that_says_what_was_measured(clone: Path) -> None:
+    html = (clone / "reports/compare/report.html").read_text()
+    for name in ("vit", "resnet"):
+        metrics = json.loads((clone / f"evaluated/{name}/metrics.json").read_text())
+        assert f"{metrics['accuracy']:.1%}".rstrip("%") in html.replace("\u202f", "")
+    assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]*\.(?:png|css|js)"', html)
+    assert "published" in html.lower()
+
+
+def test_dvc_shows_metrics_and_plots(clone: Path) -> None:
+    metrics = json.loads(dvc(clone, "metrics", "show", "--json"))[""]["data"]
+    assert "accuracy" in json.dumps(metrics["evaluated/vit/metrics.json"])
+    plots = dvc(clone, "plots", "show", "--json")
+    for path in ("trained/vit/history.csv", "evaluated/resnet/confusion.png", "reports/eda/samples.png"):
+        assert path in plots
+
+
+def test_mlflow_has_the_runs_the_models_and_the_links(clone: Path, client: MlflowClient) -> None:
+    experiment = client.get_experiment_by_name("digits")
+    assert experiment is not None
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert runs.keys() == {"prepare", "eda", "train-vit", "train-resnet", "compare"}
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    for name in ("vit", "resnet"):
+        run = runs[f"train-{name}"]
+        assert run.data.metrics["test_accuracy"] == pytest.approx(
+            json.loads((clone / f"evaluated/{name}/metrics.json").read_text())["accuracy"]
+        )
+        assert {each.dataset.name for each in run.inputs.dataset_inputs} == {
+            "digits-train",
+            "digits-val",
+            "digits-test",
+        }
+        folders = {each.path for each in client.list_artifacts(run.info.run_id)}
+        assert {"lineage", "evaluation", "explanation"} <= folders
+        logged = client.get_logged_model(run.outputs.model_outputs[0].model_id)
+        assert "test_accuracy" in {metric.key for metric in logged.metrics}
+    compared = runs["compare"].data.tags
+    assert compared["run.vit"] == runs["train-vit"].info.run_id
+    assert compared["run.resnet"] == runs["train-resnet"].info.run_id
+    artifacts = {each.path for each in client.list_artifacts(runs["compare"].info.run_id, "comparison")}
+    assert "comparison/report.html" in artifacts
+
+
+def test_the_better_by_validation_is_the_challenger_and_answers_as_evaluated(clone: Path, client: MlflowClient) -> None:
+    import mlflow
+    import numpy as np
+    import pandas as pd
+
+    record = json.loads((clone / "registered/versions.json").read_text())
+    accuracies = {
+        name: json.loads((clone / f"trained/{name}/training.json").read_text())["val_accuracy"]
+        for name in ("vit", "resnet")
+    }
+    assert record["challenger"] == max(accuracies, key=lambda name: accuracies[name])
+    version = client.get_model_version_by_alias("digits-classifier", "challenger")
+    assert int(version.version) == record["versions"][record["challenger"]]
+    assert version.tags["contestant"] == record["challenger"]
+    assert {"data.digest", "accuracy", "accuracy_low", "mlflow.source.git.commit"} <= version.tags.keys()
+    model = mlflow.pyfunc.load_model(client.get_logged_model(version.model_id).artifact_location)
+    images = np.load(clone / "data/prepared/test/images.npy")
+    expected = pd.read_parquet(clone / f"evaluated/{record['challenger']}/predictions.parquet")
+    np.testing.assert_allclose(
+        model.predict(images), expected[[f"p_{index}" for index in range(10)]].to_numpy(), atol=1e-5
+    )
+
+
+def test_an_isolated_run_changes_one_model_only_and_leaves_the_working_tree_alone(clone: Path) -> None:
+    before = (clone / "dvc.lock").read_bytes()
+    arguments = ["run", "--name", "faster", "--set", "models.resnet.recipe.optimizer.lr=0.008"]
+    output = call(clone, command(*arguments))
+    # What did not change comes from the shared cache.
+    assert stages_that_ran(output) == {
+        "tune@resnet", "train@resnet", "evaluate@resnet", "explain@resnet", "compare", "register",
+    }  # fmt: skip
+    assert "report    runs/faster/reports/compare/report.html" in output
+    assert (clone / "runs/faster/reports/compare/report.html").is_file()
+    assert git(clone, "status", "--short") == ""
+    assert (clone / "dvc.lock").read_bytes() == before
+    shown = dvc(clone, "exp", "show", "--csv", "--no-pager")
+    assert "faster" in shown
+    assert "0.008" in shown
+    again = call(clone, command(*arguments))
+    assert stages_that_ran(again) == set()
+
+
+def test_an_isolated_run_that_fails_says_the_stages_own_sentence(clone: Path) -> None:
+    bad = command("run", "--name", "bad", "--set", "recipe.optimizer.name=nope", "--set", "recipe.optimizer.lr=0.1")
+    output = call(clone, bad, code=2)
+    assert output.strip().splitlines()[-1].startswith("error: models.vit.recipe.optimizer.name: timm has no optimizer")
+    assert git(clone, "status", "--short") == ""
+
+
+def test_prepared_data_travel_through_a_remote(clone: Path, tmp_path: Path) -> None:
+    remote, other = tmp_path / "remote", tmp_path / "other"
+    dvc(clone, "remote", "add", "--local", "--force", "--default", "store", str(remote))
+    dvc(clone, "push", "prepare")
+    git(tmp_path, "clone", "--quiet", str(clone), str(other))
+    dvc(other, "remote", "add", "--local", "--default", "store", str(remote))
+    dvc(other, "pull", "prepare")
+    for name in ("dataset.json", "train/images.npy", "test/labels.npy"):
+        assert (other / "data/prepared" / name).read_bytes() == (clone / "data/prepared" / name).read_bytes()

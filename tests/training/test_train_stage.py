@@ -1,0 +1,201 @@
+"""The train stage as a whole: kills, seeds, records, errors."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mlflow import MlflowClient
+from ruamel.yaml import YAML
+from safetensors.torch import load_file
+
+from conftest import TINY
+from vit_vs_cnn.config import Settings, merge
+from vit_vs_cnn.data import prepared as prepared_module
+from vit_vs_cnn.data.prepared import DatasetInfo
+from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.layout import state_dir, trained
+from vit_vs_cnn.stages import train
+from vit_vs_cnn.tracking.run import read_ref
+from vit_vs_cnn.tracking.store import tracking_uri
+
+Make = Callable[..., Settings]
+
+
+def weights(name: str) -> dict[str, torch.Tensor]:
+    return load_file(trained(name) / "weights.safetensors")
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_training_learns_and_leaves_everything_that_later_stages_need(settings: Settings, prepared: DatasetInfo) -> None:
+    train.run(settings, "resnet")
+    folder = trained("resnet")
+    summary = json.loads((folder / "training.json").read_text())
+    history = list(csv.DictReader((folder / "history.csv").open()))
+    assert [row["epoch"] for row in history] == ["1", "2"]
+    assert summary["best_epoch"] == max((1, 2), key=lambda epoch: float(history[epoch - 1]["val_accuracy"]))
+    assert float(history[-1]["train_loss"]) < float(history[0]["train_loss"])
+    assert (folder / "model" / "MLmodel").is_file()
+    assert not list((state_dir() / "checkpoints").glob("*/checkpoint.pt"))
+
+
+def test_the_run_in_mlflow_has_parameters_curves_data_model_and_lineage(
+    settings: Settings, prepared: DatasetInfo
+) -> None:
+    train.run(settings, "vit")
+    client = MlflowClient(tracking_uri())
+    ref = read_ref(trained("vit"))
+    assert ref.run_id is not None
+    run = client.get_run(ref.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["recipe.optimizer.lr"] == "0.002"
+    assert [each.step for each in client.get_metric_history(ref.run_id, "val_accuracy")] == [1, 2]
+    assert "system/cpu_utilization_percentage" in run.data.metrics
+    assert {each.dataset.name for each in run.inputs.dataset_inputs} == {"tiny-train", "tiny-val"}
+    assert {"git.dirty", "params.digest", "data.digest", "device"} <= run.data.tags.keys()
+    assert {each.path for each in client.list_artifacts(ref.run_id, "lineage")} >= {
+        "lineage/params.yaml",
+        "lineage/packages.txt",
+    }
+    model = client.get_logged_model(run.outputs.model_outputs[0].model_id)
+    assert model.source_run_id == ref.run_id
+    assert model.status == "READY"
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(make_settings: Make, prepared: DatasetInfo) -> None:
+    # Dropout, mixup and the moving average all draw or remember: they must not break it.
+    overlay: dict[str, Any] = {
+        "recipe": {"augment": {"mixup": 0.5, "cutmix": 0.5, "erase": 0.5}, "ema_decay": 0.9},
+        "models": {"vit": {"args": {"proj_drop_rate": 0.1}}},
+    }
+    train.run(make_settings(overlay), "vit")
+    first = weights("vit")
+    train.run(make_settings(overlay), "vit")
+    assert same(first, weights("vit"))
+    train.run(make_settings(overlay | {"seed": 1}), "vit")
+    assert not same(first, weights("vit"))
+
+
+TRAIN_IN_A_PROCESS = "import sys; from vit_vs_cnn.cli import main; sys.argv = ['vit-vs-cnn', 'train', 'vit']; main()"
+
+
+def test_killed_at_random_moments_training_ends_with_the_same_weights(prepared: DatasetInfo, project: Path) -> None:
+    overlay = {
+        "train": {"epochs": 8},
+        "recipe": {"augment": {"mixup": 0.3}, "ema_decay": 0.9, "optimizer": {"lr": 0.01}},
+        "models": {"vit": {"args": {"proj_drop_rate": 0.1}}},
+    }
+    YAML().dump(merge(TINY, overlay), project / "params.yaml")
+    command = [sys.executable, "-c", TRAIN_IN_A_PROCESS]
+    subprocess.run(command, check=True, capture_output=True)
+    undisturbed = weights("vit")
+    (trained("vit") / "weights.safetensors").unlink()
+    draw = random.Random(0)
+    kills = 0
+    for _ in range(2):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        checkpoints = state_dir() / "checkpoints"
+        deadline = time.monotonic() + 60
+        # Killed after it made a step of progress, at a moment that nobody chose.
+        before = {path: path.stat().st_mtime_ns for path in checkpoints.glob("*/checkpoint.pt")}
+        while process.poll() is None and time.monotonic() < deadline:
+            now = {path: path.stat().st_mtime_ns for path in checkpoints.glob("*/checkpoint.pt")}
+            if now != before:
+                break
+            time.sleep(0.005)
+        time.sleep(draw.random() * 0.05)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+        process.wait()
+    subprocess.run(command, check=True, capture_output=True)
+    assert kills >= 1
+    assert same(undisturbed, weights("vit"))
+    client = MlflowClient(tracking_uri())
+    runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
+    assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"]
+
+
+def test_training_opens_train_and_val_only(
+    settings: Settings, prepared: DatasetInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    load = np.load
+    monkeypatch.setattr(prepared_module.np, "load", lambda path, **more: (opened.append(path), load(path, **more))[1])
+    train.run(settings, "resnet")
+    assert {path.parent.name for path in opened} == {"train", "val"}
+
+
+def test_patience_ends_a_training_that_gets_no_better(make_settings: Make, prepared: DatasetInfo) -> None:
+    overlay = {"train": {"epochs": 30, "patience": 2}, "recipe": {"optimizer": {"lr": 1e-12}}}
+    train.run(make_settings(overlay), "vit")
+    summary = json.loads((trained("vit") / "training.json").read_text())
+    assert summary["epochs"] < 30
+    assert summary["epochs"] - summary["best_epoch"] == 2
+
+
+def test_a_loss_that_explodes_is_one_sentence_and_a_failed_run(make_settings: Make, prepared: DatasetInfo) -> None:
+    overlay = {"recipe": {"optimizer": {"name": "sgd", "lr": 1e30}, "clip_grad": None}}
+    with pytest.raises(UserError, match=r"models\.vit: the loss is not finite any more in epoch 1; lower"):
+        train.run(make_settings(overlay), "vit")
+    client = MlflowClient(tracking_uri())
+    (run,) = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
+    assert run.info.status == "FAILED"
+    assert "not finite" in run.data.tags["failure"]
+
+
+def test_an_unknown_optimizer_is_one_sentence(make_settings: Make, prepared: DatasetInfo) -> None:
+    with pytest.raises(UserError, match=r"models\.vit\.recipe\.optimizer\.name: timm has no optimizer 'adamz'"):
+        train.run(make_settings({"recipe": {"optimizer": {"name": "adamz"}}}), "vit")
+
+
+def test_cuda_asked_for_where_there_is_none_is_one_sentence(
+    make_settings: Make, prepared: DatasetInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match=r"train\.device: 'cuda' is set and PyTorch sees no CUDA device"):
+        train.run(make_settings({"train": {"device": "cuda"}}), "vit")
+
+
+def test_memory_that_does_not_suffice_is_one_sentence(
+    settings: Settings, prepared: DatasetInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train.run(settings, "vit")  # so that the speed is known and only the training itself meets the full memory
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("vit_vs_cnn.training.loop.Fabric.backward", full)
+    with pytest.raises(UserError, match=r"lower models\.vit\.recipe\.batch_size or models\.vit\.input_size"):
+        train.run(settings, "vit")
+
+
+def test_precision_auto_measures_and_remembers(make_settings: Make, prepared: DatasetInfo) -> None:
+    train.run(make_settings({"train": {"precision": "auto"}}), "vit")
+    (memory,) = (state_dir() / "measured").glob("*.json")
+    known = json.loads(memory.read_text())
+    assert known["timings"].keys() == {"32-true", "bf16-mixed"}
+    train.run(make_settings({"train": {"precision": "auto", "epochs": 3}}), "vit")
+    assert json.loads(memory.read_text()) == known
+
+
+def test_tuned_values_are_what_is_trained_with(settings: Settings, prepared: DatasetInfo) -> None:
+    Path("tuned").mkdir()
+    Path("tuned/vit.yaml").write_text("recipe: {optimizer: {lr: 0.25}}\n")
+    train.run(settings, "vit")
+    run_id = read_ref(trained("vit")).run_id
+    assert run_id is not None
+    assert MlflowClient(tracking_uri()).get_run(run_id).data.params["recipe.optimizer.lr"] == "0.25"
