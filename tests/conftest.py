@@ -97,5 +97,3 @@ def prepared(project: Path) -> DatasetInfo:
     )
     write_info(layout.PREPARED, info)
     return info
-
-

@@ -49,7 +49,8 @@ def test_a_stage_lists_the_modules_that_it_imports(graph: grimp.ImportGraph, sta
     expected = shortest_list(modules_of(graph, stage))
     templates = [path for path in listed(stage) if path.endswith(".j2")]
     assert listed(stage) == sorted([*expected, *templates]), (
-        f"the dependencies of {stage} in dvc.yaml should be:\n" + "\n".join(f"        - {path}" for path in sorted(expected))
+        f"the dependencies of {stage} in dvc.yaml should be:\n"
+        + "\n".join(f"        - {path}" for path in sorted(expected))
     )
 
 

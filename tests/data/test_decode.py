@@ -1,5 +1,6 @@
 import io
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 from vit_vs_cnn.data.decode import decode_image, decode_into
 from vit_vs_cnn.data.source import RawImage, Source
+from vit_vs_cnn.errors import UserError
 
 RED, WHITE = [255, 0, 0], [255, 255, 255]
 
@@ -166,3 +168,9 @@ def test_pixels_are_resized_like_files():
 def test_garbage_in_the_exif_does_not_hide_a_picture():
     content = encoded(Image.new("RGB", (8, 8), "red"), "JPEG", exif=b"Exif\x00\x00garbage that is no TIFF header")
     assert decode_image(content, 8).shape == (8, 8, 3)
+
+
+def test_a_source_that_lost_files_meanwhile_is_one_sentence():
+    source = replace(source_of(noise(8, 8, 3), noise(8, 8, 3)), read=lambda: iter([(0, noise(8, 8, 3))]))
+    with pytest.raises(UserError, match="changed while it was read"):
+        decode_into(np.zeros((2, 8, 8, 3), np.uint8), source, np.arange(2))

@@ -29,7 +29,10 @@ def test_any_timm_architecture_gives_logits_of_the_stored_image_size(timm: str, 
 @pytest.mark.parametrize(
     ("model", "sentence"),
     [
-        (ModelSettings(timm="vit_tiny_patch16_225"), "timm has no model 'vit_tiny_patch16_225'; the nearest are vit_tiny"),
+        (
+            ModelSettings(timm="vit_tiny_patch16_225"),
+            "timm has no model 'vit_tiny_patch16_225'; the nearest are vit_tiny",
+        ),
         (ModelSettings(timm="zzzzzzzzzz"), "timm has no model 'zzzzzzzzzz'."),
         (ModelSettings(timm="vit_tiny_patch16_224", input_size=30), "30 px cannot be cut into patches of 16 px"),
         (ModelSettings(timm="resnet18", args={"no_such": 1}), "models.x.args: resnet18 cannot be built with"),

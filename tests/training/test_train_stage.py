@@ -40,7 +40,9 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_training_learns_and_leaves_everything_that_later_stages_need(settings: Settings, prepared: DatasetInfo) -> None:
+def test_training_learns_and_leaves_everything_that_later_stages_need(
+    settings: Settings, prepared: DatasetInfo
+) -> None:
     train.run(settings, "resnet")
     folder = trained("resnet")
     summary = json.loads((folder / "training.json").read_text())
@@ -75,7 +77,9 @@ def test_the_run_in_mlflow_has_parameters_curves_data_model_and_lineage(
     assert model.status == "READY"
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_seed_others(make_settings: Make, prepared: DatasetInfo) -> None:
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
+    make_settings: Make, prepared: DatasetInfo
+) -> None:
     # Dropout, mixup and the moving average all draw or remember: they must not break it.
     overlay: dict[str, Any] = {
         "recipe": {"augment": {"mixup": 0.5, "cutmix": 0.5, "erase": 0.5}, "ema_decay": 0.9},

@@ -81,9 +81,10 @@ def _visible(path: Path, members: Sequence[Member]) -> list[_Placed]:
         parts = tuple(part for part in member.name.split("/") if part not in ("", "."))
         if parts and not any(part.startswith(".") or part in _CLUTTER for part in parts):
             placed.append(_Placed(member, parts))
-    (most_common, count), *_ = Counter(e.parts for e in placed if not e.member.is_folder).most_common(1) or [((), 0)]
-    if count > 1:
-        raise UserError(f"{path}: holds {'/'.join(most_common)} more than once: pack the archive again.")
+    times = Counter(entry.parts for entry in placed if not entry.member.is_folder)
+    twice = next((parts for parts, count in times.items() if count > 1), None)
+    if twice:
+        raise UserError(f"{path}: holds {'/'.join(twice)} more than once: pack the archive again.")
     return placed
 
 
