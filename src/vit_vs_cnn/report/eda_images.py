@@ -33,7 +33,7 @@ _REPEATS: dict[Kind, str] = {
     "leakage": "in two splits",
     "duplicate": "identical",
     "near_duplicate": "nearly identical",
-    "near_leakage": "nearly, two splits",
+    "near_leakage": "across splits",
 }
 
 

@@ -75,8 +75,8 @@ def per_class_figure(per_class: pd.DataFrame, title: str) -> Figure:
         axes.scatter(per_class.loc[shown, score], rows, marker=marker, color=colour, s=38, label=name, zorder=3)
     name_rows(axes, list(per_class["class"]), shown, rows)
     axes.set(xlabel="score on the test images", title=title)
-    axes.margins(x=0.03)
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.set_xlim(min(0.9, float(lowest.min()) - 0.02), 1.01)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     figure.legend(loc="outside lower center", ncols=3)
     return figure
 

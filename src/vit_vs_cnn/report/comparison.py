@@ -1,0 +1,169 @@
+"""The comparison of the contestants: one table, the paired tests, and the answer in words."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from vit_vs_cnn.config import Settings
+from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.evaluation.results import Evaluation, read_evaluation
+from vit_vs_cnn.evaluation.significance import PairedComparison, compare_all_pairs, verdict
+from vit_vs_cnn.layout import COMPARE, evaluated, trained
+from vit_vs_cnn.training.outputs import TrainingSummary, read_summary
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """What is known of one contestant; `history` has the columns of history.csv."""
+
+    name: str
+    summary: TrainingSummary
+    history: pd.DataFrame
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All contestants on the same test images, in the order of params.yaml, and each pair's tests."""
+
+    contestants: tuple[Contestant, ...]
+    pairs: tuple[PairedComparison, ...]
+
+    @property
+    def sentences(self) -> list[str]:
+        """What the tests of each pair say."""
+        return [verdict(pair, len(self.pairs)) for pair in self.pairs]
+
+
+def read_comparison(settings: Settings) -> Comparison:
+    """Read the contestants of `settings` from trained/ and evaluated/ and test each pair.
+
+    Raises UserError where something is missing or where they were not evaluated on the same images.
+    """
+    contestants = tuple(
+        Contestant(
+            name=name,
+            summary=read_summary(trained(name)),
+            history=pd.read_csv(trained(name) / "history.csv"),
+            evaluation=read_evaluation(evaluated(name)),
+        )
+        for name in settings.models
+    )
+    names = contestants[0].evaluation.predictions.names
+    for other in contestants[1:]:
+        if other.evaluation.predictions.names != names:
+            raise UserError(
+                f"evaluated/{other.name}: was measured on other test images than {contestants[0].name}; "
+                "run `dvc repro` to evaluate both on the present ones."
+            )
+    right = {each.name: each.evaluation.predictions.right for each in contestants}
+    pairs = compare_all_pairs(right, settings.evaluate.confidence, settings.evaluate.bootstrap, settings.seed)
+    return Comparison(contestants, tuple(pairs))
+
+
+def answer(comparison: Comparison) -> str:
+    """The answer in one or two sentences: who is better by more than chance, and at what cost."""
+    ranked = sorted(comparison.contestants, key=lambda each: -each.evaluation.metrics.accuracy)
+    best = ranked[0]
+    if len(ranked) == 1:
+        return f"{best.name} is right on {best.evaluation.metrics.accuracy:.1%} of the test images; nothing to compare."
+    beaten = [each for each in ranked[1:] if _is_better(best.name, each.name, comparison.pairs)]
+    if len(beaten) == len(ranked) - 1:
+        first = f"{best.name} is better: {_accuracies(ranked)}, more than chance explains."
+    elif beaten:
+        tied = " and ".join(each.name for each in ranked[1:] if each not in beaten)
+        first = f"{best.name} and {tied} cannot be told apart and are better than the others: {_accuracies(ranked)}."
+    else:
+        first = f"No winner: {_accuracies(ranked)} on test, a difference that may be chance."
+    fastest = min(ranked, key=lambda each: each.summary.seconds_per_epoch)
+    slowest = max(ranked, key=lambda each: each.summary.seconds_per_epoch)
+    ratio = slowest.summary.seconds_per_epoch / fastest.summary.seconds_per_epoch
+    return f"{first} An epoch of {slowest.name} takes {ratio:.1f} times as long as one of {fastest.name}."
+
+
+def comparison_table(comparison: Comparison) -> pd.DataFrame:
+    """One row per contestant: quality on test and cost; fractions, seconds, milliseconds, megabytes."""
+    return pd.DataFrame(
+        {
+            "contestant": each.name,
+            "timm": each.summary.timm,
+            "accuracy": each.evaluation.metrics.accuracy,
+            "accuracy_low": each.evaluation.metrics.accuracy_low,
+            "accuracy_high": each.evaluation.metrics.accuracy_high,
+            "macro_f1": each.evaluation.metrics.macro_f1,
+            "negative_log_likelihood": each.evaluation.metrics.negative_log_likelihood,
+            "expected_calibration_error": each.evaluation.metrics.expected_calibration_error,
+            "val_accuracy": each.summary.val_accuracy,
+            "best_epoch": each.summary.best_epoch,
+            "seconds_per_epoch": each.summary.seconds_per_epoch,
+            "parameters": each.evaluation.cost.parameters,
+            "flops": each.evaluation.cost.flops,
+            "latency_p50_ms": each.evaluation.cost.latency_p50_ms,
+            "latency_p95_ms": each.evaluation.cost.latency_p95_ms,
+            "throughput_images_per_second": each.evaluation.cost.throughput_images_per_second,
+            "peak_memory_mb": each.evaluation.cost.peak_memory_mb,
+        }
+        for each in comparison.contestants
+    )
+
+
+def write_tables(comparison: Comparison, folder: Path) -> None:
+    """Write comparison.csv, significance.json and the flat summary.json for `dvc metrics show`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    comparison_table(comparison).to_csv(folder / "comparison.csv", index=False)
+    pairs = [
+        asdict(pair) | {"sentence": sentence}
+        for pair, sentence in zip(comparison.pairs, comparison.sentences, strict=True)
+    ]
+    _write_json(folder / "significance.json", {"answer": answer(comparison), "pairs": pairs})
+    summary = {f"accuracy_{each.name}": each.evaluation.metrics.accuracy for each in comparison.contestants}
+    for pair in comparison.pairs:
+        summary[f"difference_{pair.first}_{pair.second}"] = pair.difference
+        summary[f"p_value_{pair.first}_{pair.second}"] = pair.adjusted_p_value
+    _write_json(folder / "summary.json", summary)
+
+
+def terminal_table(project: Path) -> str:
+    """The table that a run ends with, from reports/compare of the folder `project`, and the answer below it."""
+    table = pd.read_csv(project / COMPARE / "comparison.csv")
+    header = ("model", "test accuracy", "95 % interval", "s/epoch", "parameters", "latency p50")
+    rows = [
+        (
+            str(row.contestant),
+            f"{row.accuracy:.2%}",
+            f"{row.accuracy_low:.2%} – {row.accuracy_high:.2%}",
+            f"{row.seconds_per_epoch:.1f}",
+            f"{row.parameters:,}",
+            f"{row.latency_p50_ms:.1f} ms",
+        )
+        for row in table.itertuples()
+    ]
+    verdicts = json.loads((project / COMPARE / "significance.json").read_text(encoding="utf-8"))
+    if verdicts["pairs"]:
+        confidence = verdicts["pairs"][0]["confidence"]
+        header = (*header[:2], f"{100 * confidence:g} % interval", *header[3:])
+    return "\n".join([*_aligned([header, *rows]), "", verdicts["answer"]])
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(cells))
+        for cells in (list(zip(row, widths, strict=True)) for row in rows)
+    ]
+    return [lines[0], "  ".join("─" * width for width in widths), *lines[1:]]
+
+
+def _is_better(name: str, other: str, pairs: Sequence[PairedComparison]) -> bool:
+    return any(pair.better == name and {pair.first, pair.second} == {name, other} for pair in pairs)
+
+
+def _accuracies(contestants: Sequence[Contestant]) -> str:
+    return ", ".join(f"{each.name} {each.evaluation.metrics.accuracy:.1%}" for each in contestants)
+
+
+def _write_json(path: Path, values: object) -> None:
+    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,118 @@
+"""The report as one self-contained HTML file."""
+
+import base64
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from pydantic import BaseModel
+
+from vit_vs_cnn.config import Settings
+from vit_vs_cnn.data.checks import Checks
+from vit_vs_cnn.data.prepared import DatasetInfo
+from vit_vs_cnn.report.comparison import Comparison, answer, comparison_table
+from vit_vs_cnn.report.published import PUBLISHED
+
+_PACKAGES = ("torch", "timm", "mlflow", "dvc", "scikit-learn", "numpy")
+# The rest of the analysis is in its own folder: a report is read, not searched.
+_EDA_SHOWN = ("class_distribution", "samples", "augmentation", "sharpness", "outliers", "duplicates")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure inside the page: title, caption, and the PNG as a data URI."""
+
+    title: str
+    caption: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The figures of one folder and what had to be left out of it."""
+
+    figures: tuple[Picture, ...]
+    left_out: tuple[str, ...]
+
+
+def read_pictures(folder: Path, only: tuple[str, ...] | None = None) -> Pictures:
+    """The figures that the folder's figures.json lists, of these names if `only` says so."""
+    contents = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
+    figures = [each for each in contents["figures"] if only is None or Path(each["file"]).stem in only]
+    return Pictures(
+        figures=tuple(
+            Picture(each["title"], each["caption"], _data_uri(folder / Path(each["file"]).name)) for each in figures
+        ),
+        left_out=tuple(contents["left_out"]),
+    )
+
+
+def render_report(
+    settings: Settings,
+    info: DatasetInfo,
+    checks: Checks,
+    comparison: Comparison,
+    colours: Mapping[str, str],
+    charts: Pictures,
+    eda: Path,
+    explanations: Mapping[str, Path],
+) -> str:
+    """The page; `charts` are the comparison's, `eda` and `explanations` the folders of the other figures."""
+    environment = Environment(
+        loader=PackageLoader("vit_vs_cnn", "report"),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(
+        title=f"{' or '.join(settings.models)} on {info.name}?",
+        answer=answer(comparison),
+        sentences=comparison.sentences,
+        rows=comparison_table(comparison).to_dict("records"),
+        confidence=settings.evaluate.confidence,
+        colours=colours,
+        charts=charts,
+        info=info,
+        findings=checks.findings,
+        eda=read_pictures(eda, _EDA_SHOWN),
+        explanations={name: read_pictures(folder) for name, folder in explanations.items()},
+        published=PUBLISHED,
+        recipes={name: _differences(settings, name) for name in settings.models},
+        shared_recipe=_flat(settings.recipe),
+        budget=_flat(settings.train),
+        seed=settings.seed,
+        devices=sorted({each.summary.device for each in comparison.contestants}),
+        precisions={each.name: each.summary.precision for each in comparison.contestants},
+        machine=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        packages={name: version(name) for name in _PACKAGES},
+    )
+
+
+def _differences(settings: Settings, name: str) -> dict[str, Any]:
+    """What is particular to one contestant: its architecture, and where its recipe leaves the shared one."""
+    model, shared = settings.models[name], _flat(settings.recipe)
+    own = {key: value for key, value in _flat(model.recipe).items() if value != shared[key]}
+    return _flat(model, skip="recipe") | own
+
+
+def _flat(settings: BaseModel, skip: str | None = None) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key in type(settings).model_fields:
+        value = getattr(settings, key)
+        if key == skip:
+            continue
+        if isinstance(value, BaseModel):
+            flat |= {f"{key}.{inner}": each for inner, each in _flat(value).items()}
+        else:
+            flat[key] = value
+    return flat
+
+
+def _data_uri(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
