@@ -163,7 +163,8 @@ def test_the_better_by_validation_is_the_challenger_and_answers_as_evaluated(clo
     assert int(version.version) == record["versions"][record["challenger"]]
     assert version.tags["contestant"] == record["challenger"]
     assert {"data.digest", "accuracy", "accuracy_low", "mlflow.source.git.commit"} <= version.tags.keys()
-    model = mlflow.pyfunc.load_model(client.get_logged_model(version.model_id).artifact_location)
+    mlflow.set_tracking_uri(f"sqlite:///{clone}/mlruns/mlflow.db")
+    model = mlflow.pyfunc.load_model("models:/digits-classifier@challenger")
     images = np.load(clone / "data/prepared/test/images.npy")
     expected = pd.read_parquet(clone / f"evaluated/{record['challenger']}/predictions.parquet")
     np.testing.assert_allclose(

@@ -16,6 +16,8 @@ from vit_vs_cnn.report.style import DIVERGING, NEUTRAL, new_figure
 Colours = Mapping[str, str]
 
 _MOST_COUNTED_CLASSES = 20
+_TELLABLE_RATIO = 1.2
+_FEWEST_IN_A_BIN = 10
 
 
 def write_comparison_figures(comparison: Comparison, colours: Colours, gallery: Gallery) -> None:
@@ -46,7 +48,7 @@ def write_comparison_figures(comparison: Comparison, colours: Colours, gallery: 
         reliability(comparison, colours),
         "Can their confidence be believed?",
         "How often each is right, by how sure it said it was; on the dashed line it is right as often as it says. "
-        "Larger dots stand for more images.",
+        f"Larger dots stand for more images; bins of fewer than {_FEWEST_IN_A_BIN} are left out.",
     )
     if len(comparison.contestants) > 1:
         first, second = comparison.contestants[:2]
@@ -130,7 +132,8 @@ def reliability(comparison: Comparison, colours: Colours) -> Figure:
     draw_perfect_calibration(axes)
     for each in comparison.contestants:
         table = each.evaluation.reliability
-        table = table[table["images"] > 0]
+        # The accuracy of three images is 0, 33, 67 or 100 %: it would draw spikes that mean nothing.
+        table = table[table["images"] >= _FEWEST_IN_A_BIN]
         error = each.evaluation.metrics.expected_calibration_error
         axes.plot(
             table["confidence"],
@@ -171,10 +174,14 @@ def confusion_difference(first: Contestant, second: Contestant) -> Figure:
 
 
 def _logarithmic(axes: Axes, values: list[float]) -> None:
-    """A logarithmic axis with plain numbers at the values themselves: two dots need no decades."""
+    """A logarithmic axis with plain numbers at the values themselves: a few dots need no decades."""
     axes.set_xscale("log")
     axes.set_xlim(min(values) / 1.6, max(values) * 1.6)
-    axes.set_xticks(sorted(set(values)))
+    told_apart: list[float] = []
+    for value in sorted(values):
+        if not told_apart or value > _TELLABLE_RATIO * told_apart[-1]:
+            told_apart.append(value)
+    axes.set_xticks(told_apart)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
     axes.xaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
 

@@ -1,0 +1,94 @@
+"""What an evaluation writes can be read back, and what is missing is said."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from vit_vs_cnn.data.prepared import Split
+from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.evaluation.metrics import evaluate
+from vit_vs_cnn.evaluation.results import Cost, Evaluation, numbers_of, read_evaluation, write_evaluation
+
+# Names that CSV readers like to turn into something else.
+CLASSES = ("NA", "true", "007", "a,b")
+
+
+@pytest.fixture
+def evaluation() -> Evaluation:
+    rng = np.random.default_rng(0)
+    weights = rng.random((20, 4)).astype(np.float32)
+    labels = np.arange(20) % 3
+    split = Split(np.zeros((20, 1, 1, 3), np.uint8), labels, tuple(f"test/NA/{i}.png" for i in range(20)))
+    cost = Cost(
+        parameters=11_173_962,
+        flops=1_113_000_000,
+        seconds_per_epoch=12.5,
+        latency_p50_ms=3.1,
+        latency_p95_ms=4.2,
+        throughput_images_per_second=812.0,
+        peak_memory_mb=640.0,
+        device="CPU, 2 threads",
+        input_size=32,
+    )
+    return evaluate(weights / weights.sum(axis=1, keepdims=True), split, CLASSES, 0.95, cost)
+
+
+def test_everything_is_read_as_it_was_written(tmp_path: Path, evaluation: Evaluation) -> None:
+    write_evaluation(tmp_path, evaluation)
+    back = read_evaluation(tmp_path)
+    assert back.classes == CLASSES
+    assert back.metrics == evaluation.metrics
+    assert back.cost == evaluation.cost
+    pd.testing.assert_frame_equal(back.per_class, evaluation.per_class, check_dtype=False)
+    pd.testing.assert_frame_equal(back.reliability, evaluation.reliability, check_dtype=False)
+    np.testing.assert_array_equal(back.confusion, evaluation.confusion)
+    assert back.predictions.names == evaluation.predictions.names
+    np.testing.assert_array_equal(back.predictions.labels, evaluation.predictions.labels)
+    np.testing.assert_array_equal(back.predictions.predicted, evaluation.predictions.predicted)
+    np.testing.assert_array_equal(back.predictions.probabilities, evaluation.predictions.probabilities)
+    assert back.predictions.probabilities.dtype == np.float32
+
+
+def test_predictions_have_a_row_for_each_image_and_a_column_for_each_class(
+    tmp_path: Path, evaluation: Evaluation
+) -> None:
+    write_evaluation(tmp_path, evaluation)
+    table = pq.read_table(tmp_path / "predictions.parquet")
+    assert table.column_names == ["name", "label", "predicted", "p_0", "p_1", "p_2", "p_3"]
+    assert table.num_rows == 20
+    assert [str(field.type) for field in table.schema] == ["string", "int64", "int64", *["float"] * 4]
+
+
+def test_metrics_are_flat_numbers_without_what_there_is_not(tmp_path: Path, evaluation: Evaluation) -> None:
+    write_evaluation(tmp_path, evaluation)
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert "top5_accuracy" not in written
+    assert all(isinstance(value, int | float) for value in written.values())
+    assert numbers_of(evaluation.metrics) == written
+    assert "device" not in numbers_of(evaluation.cost)
+
+
+def test_an_evaluation_that_is_not_there_names_the_command_that_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no complete evaluation here.*dvc repro evaluate@swin"):
+        read_evaluation(tmp_path / "swin")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metrics.json", b"{"),
+        ("cost.json", b'{"parameters": 3}'),
+        ("confusion.csv", b"true,a\na,x\n"),
+        ("per_class.csv", b""),
+        ("predictions.parquet", b"not parquet"),
+    ],
+)
+def test_a_damaged_file_is_a_users_error(tmp_path: Path, evaluation: Evaluation, name: str, content: bytes) -> None:
+    write_evaluation(tmp_path, evaluation)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match="no complete evaluation here"):
+        read_evaluation(tmp_path)

@@ -1,0 +1,103 @@
+"""The charts of one contestant: what they draw, for few classes and for many."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vit_vs_cnn.data.prepared import Split
+from vit_vs_cnn.evaluation.metrics import evaluate
+from vit_vs_cnn.evaluation.results import Cost, Evaluation
+from vit_vs_cnn.report.class_axis import MOST_ROWS, ends_of_order
+from vit_vs_cnn.report.evaluation import (
+    confusion_figure,
+    per_class_figure,
+    reliability_figure,
+    save_evaluation_figures,
+)
+
+
+def evaluation_of(classes: int) -> Evaluation:
+    rng = np.random.default_rng(0)
+    labels = np.arange(10 * classes) % classes
+    weights = rng.random((len(labels), classes)) + 2 * np.eye(classes)[labels] * (rng.random((len(labels), 1)) > 0.2)
+    probabilities = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    split = Split(np.zeros((len(labels), 1, 1, 3), np.uint8), labels, tuple(map(str, range(len(labels)))))
+    cost = Cost(
+        parameters=1,
+        flops=1,
+        seconds_per_epoch=1.0,
+        latency_p50_ms=1.0,
+        latency_p95_ms=1.0,
+        throughput_images_per_second=1.0,
+        peak_memory_mb=1.0,
+        device="CPU",
+        input_size=8,
+    )
+    return evaluate(probabilities, split, tuple(f"class {index}" for index in range(classes)), 0.95, cost)
+
+
+@pytest.mark.parametrize("classes", [2, 10, 120])
+def test_three_pictures_for_any_number_of_classes(tmp_path: Path, classes: int) -> None:
+    save_evaluation_figures(tmp_path, "swin", evaluation_of(classes), "#0072B2")
+    assert {path.name for path in tmp_path.iterdir()} == {"confusion.png", "reliability.png", "per_class.png"}
+    for path in tmp_path.iterdir():
+        with Image.open(path) as picture:
+            assert min(picture.size) > 200
+            assert max(picture.size) < 2500
+            assert len(picture.convert("RGB").getcolors(1 << 24) or ()) > 10
+
+
+def test_confusion_has_its_counts_where_there_is_room() -> None:
+    few = evaluation_of(4)
+    axes = confusion_figure(few.confusion, few.classes, "few").axes[0]
+    assert sorted(int(text.get_text()) for text in axes.texts) == sorted(few.confusion[few.confusion > 0])
+    many = evaluation_of(30)
+    assert not confusion_figure(many.confusion, many.classes, "many").axes[0].texts
+
+
+def test_confusion_is_coloured_by_the_share_of_the_true_class() -> None:
+    axes = confusion_figure(np.array([[90, 10], [0, 0]]), ("a", "b"), "title").axes[0]
+    assert np.asarray(axes.images[0].get_array()).tolist() == [[90, 10], [0, 0]]
+
+
+def test_no_more_than_a_hundred_names_along_a_matrix() -> None:
+    many = evaluation_of(120)
+    axes = confusion_figure(many.confusion, many.classes, "many").axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == [f"class {index}" for index in range(0, 120, 2)]
+
+
+def test_reliability_shows_accuracy_by_confidence_and_the_error() -> None:
+    evaluation = evaluation_of(10)
+    figure = reliability_figure(evaluation.reliability, "swin", "#0072B2")
+    filled = evaluation.reliability[evaluation.reliability["images"] > 0]
+    (dots,) = [line for line in figure.axes[0].lines if line.get_label() == "mean of a bin"]
+    np.testing.assert_array_equal(dots.get_xydata(), filled[["confidence", "accuracy"]].to_numpy())
+    error = evaluation.metrics.expected_calibration_error
+    assert figure.axes[0].get_title(loc="left") == f"swin: ECE {100 * error:.1f} points"
+
+
+def test_classes_stand_in_the_order_of_their_f1_with_the_best_on_top() -> None:
+    evaluation = evaluation_of(10)
+    axes = per_class_figure(evaluation.per_class, "title").axes[0]
+    names = dict(zip(axes.get_yticks().tolist(), [each.get_text() for each in axes.get_yticklabels()], strict=True))
+    by_row = [names[row] for row in sorted(names, reverse=True)]
+    ordered = evaluation.per_class.sort_values("f1", ascending=False, kind="stable")
+    assert by_row == ordered["class"].tolist()
+
+
+def test_of_many_classes_the_best_and_the_worst_are_shown() -> None:
+    values = np.random.default_rng(0).permutation(100).astype(float)
+    shown, rows = ends_of_order(values)
+    assert sorted(values[shown]) == [*range(20), *range(80, 100)]
+    by_row = dict(zip(rows.tolist(), values[shown].tolist(), strict=True))
+    assert list(by_row) == sorted(by_row, reverse=True)
+    assert list(by_row.values()) == sorted(by_row.values(), reverse=True)
+    assert MOST_ROWS // 2 not in by_row
+
+
+def test_few_classes_are_all_shown_and_those_without_a_score_last() -> None:
+    shown, rows = ends_of_order(np.array([0.5, np.nan, 0.9]))
+    assert shown.tolist() == [2, 0, 1]
+    assert rows.tolist() == [2, 1, 0]
