@@ -150,6 +150,6 @@ def _add_stages(gallery: Gallery, explanation: Explanation) -> None:
         stages_figure(explanation.shared.images[0], explanation.stages),
         "What its layers make of an image",
         "One image from first stage to last, in the channels that vary most over it, brighter for more active; each "
-        "picture has its own scale. Deeper maps are more about content and less about place. The channels are picked "
+        "picture has its own scale; a stage that is down to one position has no map. Deeper maps are more about content and less about place. The channels are picked "
         "for this image: for another one they would be others.",
     )

@@ -30,8 +30,8 @@ _COLOURS = 24  # few enough that a picture of heat stays small as PNG, too many 
 def looks_figure(looks: Looks, classes: Sequence[str]) -> Figure:
     """A row per image: the image itself, Grad-CAM and attention rollout, as far as the contestant has them."""
     heats = {
-        "Grad-CAM" if looks.cam_true is None else "for its answer": looks.cam_predicted,
-        "for the truth": looks.cam_true,
+        "Grad-CAM" if looks.cam_true is None else "Grad-CAM: says": looks.cam_predicted,
+        "Grad-CAM: is": looks.cam_true,
         "attention": looks.attention.rollout if looks.attention else None,
     }
     shown = {title: heat for title, heat in heats.items() if heat is not None}
@@ -40,7 +40,7 @@ def looks_figure(looks: Looks, classes: Sequence[str]) -> Figure:
         for i, image in enumerate(looks.images)
     ]
     labels = [
-        f"is {classes[label]}\nsays {classes[predicted]}\n{confidence:.0%} sure\n{verdict}"
+        f"is {classes[label]}\nsays {classes[predicted]}\n{_percent(confidence)} sure\n{verdict}"
         for label, predicted, confidence, verdict in zip(
             looks.labels,
             looks.predicted,
@@ -117,6 +117,11 @@ def stages_figure(image: NDArray[np.uint8], stages: Sequence[StageMaps]) -> Figu
     return mosaic(rows, _MAP, row_labels=labels)
 
 
+def _percent(probability: float) -> str:
+    # Rounding must not make anything look certain.
+    return "> 99 %" if probability > 0.99 else f"{100 * probability:.0f} %"
+
+
 def _stage_label(stage: StageMaps) -> str:
     grid = stage.maps.shape[-1]
     return f"{stage.name}\n{grid}×{grid}\n{stage.total} channels"
@@ -138,4 +143,4 @@ def _heated(image: NDArray[np.uint8], heat: NDArray[np.float32], side: int) -> N
     smooth = cv2.resize(heat, (side, side), interpolation=cv2.INTER_CUBIC).clip(min=0)
     smooth = np.round(smooth / smooth.max() * _COLOURS) / _COLOURS
     colours = mpl.colormaps[SEQUENTIAL](smooth, bytes=True)[..., :3]
-    return np.asarray(0.45 * grey + 0.55 * colours, np.uint8)
+    return np.asarray(0.35 * grey + 0.65 * colours, np.uint8)

@@ -1,5 +1,6 @@
 """Where a run comes from: code, data, parameters, packages, machine, orchestrator."""
 
+import getpass
 import hashlib
 import os
 import platform
@@ -25,7 +26,7 @@ def lineage_tags() -> dict[str, str]:
         "host.python": platform.python_version(),
         "host.platform": platform.platform(),
         "host.cpus": str(os.cpu_count()),
-        "mlflow.user": os.environ.get("USER") or "unknown",
+        "mlflow.user": _user(),
         "mlflow.source.name": "vit-vs-cnn",
         "mlflow.source.type": "LOCAL",
     }
@@ -49,6 +50,13 @@ def write_lineage(folder: Path) -> None:
 def digest_of(content: bytes) -> str:
     """A short content digest (hex)."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"  # a container's user id without a name
 
 
 def _git(*arguments: str) -> str:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment
 
 KEY_TAG = "vit_vs_cnn.key"
+# Without it MLflow's pages open an experiment as one about language models.
+_TRAINING_PAGES = {"mlflow.experimentKind": "custom_model_development"}
 
 
 def tracking_uri() -> str:
@@ -55,7 +57,7 @@ def experiment(client: "MlflowClient", name: str) -> "Experiment":
         local = tracking_uri().startswith("sqlite:")
         location = (mlruns_dir() / "artifacts" / name).as_uri() if local else None
         try:
-            client.create_experiment(name, artifact_location=location)
+            client.create_experiment(name, artifact_location=location, tags=_TRAINING_PAGES)
         except MlflowException:
             if client.get_experiment_by_name(name) is None:
                 raise
