@@ -198,6 +198,19 @@ def test_an_isolated_run_that_fails_says_the_stages_own_sentence(clone: Path) ->
     assert git(clone, "status", "--short") == ""
 
 
+def test_a_run_whose_stage_breaks_names_its_workspace_and_continues(clone: Path) -> None:
+    broken = ["run", "--name", "broken", "--set", "train.epochs=1"]
+    dvc_yaml = clone / "dvc.yaml"
+    whole = dvc_yaml.read_text()
+    dvc_yaml.write_text(whole.replace("cmd: vit-vs-cnn prepare", "cmd: sh -c 'exit 7'"))
+    output = call(clone, command(*broken), code=1)
+    assert output.strip().splitlines()[-1] == (
+        f"error: run broken failed; its workspace is {clone}/runs/broken. The same command continues it."
+    )
+    git(clone, "checkout", "--quiet", ".")
+    assert git(clone, "status", "--short") == ""
+
+
 def test_prepared_data_travel_through_a_remote(clone: Path, tmp_path: Path) -> None:
     remote, other = tmp_path / "remote", tmp_path / "other"
     dvc(clone, "remote", "add", "--local", "--force", "--default", "store", str(remote))

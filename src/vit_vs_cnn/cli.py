@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
     from vit_vs_cnn.config import Settings
@@ -135,6 +135,8 @@ def main() -> None:
         if failure:
             Path(failure).write_text(str(error), encoding="utf-8")
         _fail(f"error: {error}", USER_MISTAKE)
+    except RunFailed as error:
+        _fail(f"error: {error}", 1)
     except OSError as error:
         if error.errno not in _MACHINE_REFUSES:
             raise

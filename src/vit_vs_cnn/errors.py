@@ -1,4 +1,4 @@
-"""The one exception that people are meant to read."""
+"""The exceptions whose text people read in place of a traceback."""
 
 
 class UserError(Exception):
@@ -6,3 +6,7 @@ class UserError(Exception):
 
     The command prints the sentence without a traceback and exits with code 2.
     """
+
+
+class RunFailed(Exception):  # noqa: N818 - it reads as what happened
+    """A run that a command started has failed; the reason stands in the output above. The command exits with 1."""

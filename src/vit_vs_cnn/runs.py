@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from vit_vs_cnn.config import Settings
-from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.errors import RunFailed, UserError
 from vit_vs_cnn.layout import PARAMS, main_root, runs_dir, state_dir
 from vit_vs_cnn.params import dump, merged_params, settings_of
 
@@ -33,7 +33,7 @@ def run_isolated(preset: str | None, overrides: Sequence[str], name: str | None)
 
     The worktree stays: the same run again continues there, and recomputes nothing that is done. Without a name,
     the preset and a digest of the parameters make one. Raises UserError for bad parameters, and with a stage's own
-    sentence where a stage fails on a user's mistake; RuntimeError where it fails otherwise.
+    sentence where a stage fails on a user's mistake; RunFailed where it fails otherwise.
     """
     root = main_root()
     caller = Path.cwd()
@@ -123,7 +123,7 @@ def _reproduce(workspace: Path, name: str) -> None:
     if answer.returncode != 0:
         if failure.is_file():
             raise UserError(failure.read_text(encoding="utf-8"))
-        raise RuntimeError(f"run {name} failed; its workspace is {workspace}. The same command continues it.")
+        raise RunFailed(f"run {name} failed; its workspace is {workspace}. The same command continues it.")
 
 
 def _dvc(folder: Path, *arguments: str) -> None:
@@ -136,7 +136,7 @@ def _dvc(folder: Path, *arguments: str) -> None:
         check=False,
     )
     if answer.returncode != 0:
-        raise RuntimeError(f"`dvc {' '.join(arguments)}` failed in {folder}: {answer.stderr.strip()}")
+        raise RunFailed(f"`dvc {' '.join(arguments)}` failed in {folder}: {answer.stderr.strip()}")
 
 
 def _environment() -> dict[str, str]:
@@ -150,7 +150,7 @@ def _environment() -> dict[str, str]:
 def _git(folder: Path, *arguments: str, check: bool = False) -> "subprocess.CompletedProcess[str]":
     answer = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
     if check and answer.returncode != 0:
-        raise RuntimeError(f"`git {' '.join(arguments)}` failed in {folder}: {answer.stderr.strip()}")
+        raise RunFailed(f"`git {' '.join(arguments)}` failed in {folder}: {answer.stderr.strip()}")
     return answer
 
 

@@ -1,3 +1,5 @@
+"""The answer, the tables and the charts of a comparison."""
+
 import json
 import re
 from collections.abc import Callable
@@ -6,142 +8,186 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from made_up import contestant
+from matplotlib.figure import Figure
 
 from vit_vs_cnn.config import Settings
-from vit_vs_cnn.data.checks import Checks, write_checks
-from vit_vs_cnn.data.prepared import DatasetInfo, Split
+from vit_vs_cnn.data.prepared import DatasetInfo
 from vit_vs_cnn.errors import UserError
-from vit_vs_cnn.evaluation.metrics import evaluate
-from vit_vs_cnn.evaluation.results import Cost, write_evaluation
-from vit_vs_cnn.layout import COMPARE, EDA, PREPARED, evaluated, explained, trained
-from vit_vs_cnn.report.comparison import answer, comparison_table, read_comparison, terminal_table, write_tables
-from vit_vs_cnn.report.gallery import Gallery
-from vit_vs_cnn.report.style import new_figure
-from vit_vs_cnn.stages import compare
-from vit_vs_cnn.tracking.run import start_run
-from vit_vs_cnn.training.outputs import Epoch, TrainingSummary, write_history, write_summary
+from vit_vs_cnn.layout import COMPARE
+from vit_vs_cnn.report.comparison import (
+    answer,
+    comparison_table,
+    read_comparison,
+    terminal_table,
+    validation_sentence,
+    write_tables,
+)
+from vit_vs_cnn.report.comparison_figures import (
+    accuracy_and_cost,
+    confusion_difference,
+    learning_curves,
+    per_class,
+    reliability,
+)
 
-CLASSES = ("cat", "dog <b>", "NA")
-IMAGES = 300
-
-
-def contestant(settings: Settings, name: str, errors: int, seconds: float, first_image: str = "0") -> None:
-    """A contestant that is wrong on the first `errors` test images."""
-    labels = np.arange(IMAGES) % len(CLASSES)
-    predicted = np.where(np.arange(IMAGES) < errors, (labels + 1) % len(CLASSES), labels)
-    probabilities = np.full((IMAGES, len(CLASSES)), 0.1, np.float32)
-    probabilities[np.arange(IMAGES), predicted] = 0.8
-    names = (first_image, *map(str, range(1, IMAGES)))
-    split = Split(np.zeros((IMAGES, 8, 8, 3), np.uint8), labels, names)
-    cost = Cost(
-        parameters=1000,
-        flops=10**6,
-        seconds_per_epoch=seconds,
-        latency_p50_ms=1.0,
-        latency_p95_ms=2.0,
-        throughput_images_per_second=500.0,
-        peak_memory_mb=100.0,
-        device="CPU, 2 threads",
-        input_size=8,
-    )
-    write_evaluation(evaluated(name), evaluate(probabilities, split, CLASSES, 0.95, cost))
-    folder = trained(name)
-    folder.mkdir(parents=True)
-    epochs = [Epoch(n, n * seconds, seconds, 0.1, 1.0 / n, 0.5, 1.0 / n, 0.5 + n / 10, 100.0) for n in (1, 2)]
-    write_history(epochs, folder / "history.csv")
-    summary = TrainingSummary(
-        model=name,
-        timm=settings.models[name].timm,
-        parameters=1000,
-        trainable_parameters=1000,
-        epochs=2,
-        best_epoch=2,
-        val_accuracy=0.7,
-        val_loss=0.5,
-        seconds=2 * seconds,
-        seconds_per_epoch=seconds,
-        images_per_second=100.0,
-        device="CPU, 2 threads",
-        precision="32-true",
-        train_images=64,
-        batch_size=16,
-    )
-    write_summary(summary, folder / "training.json")
-    with start_run(settings, "train", name) as run:
-        run.send()
-        run.write_ref(folder)
+Make = Callable[..., Settings]
+COLOURS = {"vit": "#000001", "resnet": "#000002", "third": "#000003"}
 
 
-def pictures(folder: Path) -> None:
-    gallery = Gallery(folder)
-    gallery.add("samples", new_figure(2, 1), "A title", "A <caption>")
-    gallery.leave_out("No attention: this one has none.")
-    gallery.close()
+@pytest.fixture(autouse=True)
+def _in_a_project(prepared: DatasetInfo) -> None:
+    """Every test writes into a project of its own."""
 
 
 @pytest.fixture
-def setting(settings: Settings, prepared: DatasetInfo) -> Settings:
-    return settings
+def three(make_settings: Make) -> Settings:
+    return make_settings({"models": {"third": {"timm": "convnext_atto"}}})
 
 
-def test_a_clear_difference_names_the_better_one_whichever_it_is(setting: Settings) -> None:
-    contestant(setting, "vit", errors=90, seconds=4.0)
-    contestant(setting, "resnet", errors=30, seconds=1.0)
-    comparison = read_comparison(setting)
-    assert answer(comparison).startswith("resnet is better: resnet 90.0%, vit 70.0%, more than chance explains.")
-    assert "An epoch of vit takes 4.0 times as long as one of resnet." in answer(comparison)
+def of_two(settings: Settings, first_errors: int, second_errors: int) -> None:
+    contestant(settings, "vit", first_errors, seconds=4.0)
+    contestant(settings, "resnet", second_errors, seconds=1.0)
+
+
+def labels_of(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_a_clear_difference_names_the_better_one_whichever_it_is(settings: Settings) -> None:
+    of_two(settings, 90, 30)
+    comparison = read_comparison(settings)
+    assert answer(comparison) == (
+        "resnet is better: it is right on 90.0 % of the test images, vit on 70.0 %, more than chance explains. "
+        "An epoch of vit takes 4.0 times as long as one of resnet."
+    )
     assert "resnet is right on 20.0 points more than vit" in comparison.sentences[0]
 
 
-def test_a_small_difference_has_no_winner(setting: Settings) -> None:
-    contestant(setting, "vit", errors=31, seconds=1.0)
-    contestant(setting, "resnet", errors=30, seconds=1.0)
-    assert answer(read_comparison(setting)).startswith("No winner: ")
+def test_a_small_difference_has_no_winner(settings: Settings) -> None:
+    of_two(settings, 31, 30)
+    assert answer(read_comparison(settings)).startswith(
+        "No winner: resnet is right on 90.0 % of the test images, vit on 89.7 %, a difference that may be chance."
+    )
 
 
-def test_of_three_the_two_best_may_be_tied(make_settings: Callable[..., Settings], prepared: DatasetInfo) -> None:
-    three = make_settings({"models": {"third": {"timm": "convnext_atto"}}})
+def test_of_three_the_two_best_may_be_tied(three: Settings) -> None:
     for name, errors in (("vit", 30), ("resnet", 31), ("third", 120)):
-        contestant(three, name, errors, seconds=1.0)
+        contestant(three, name, errors)
     comparison = read_comparison(three)
     assert len(comparison.pairs) == 3
-    assert answer(comparison).startswith("vit and resnet cannot be told apart and are better than the others")
+    assert all("adjusted for 3 pairs" in sentence for sentence in comparison.sentences)
+    assert answer(comparison) == (
+        "vit is right on 90.0 % of the test images, resnet on 89.7 %, third on 60.0 %. It is better than third by more "
+        "than chance and cannot be told apart from resnet. Their epochs take about the same time."
+    )
     assert list(comparison_table(comparison)["contestant"]) == ["vit", "resnet", "third"]
 
 
-def test_contestants_measured_on_other_images_are_not_compared(setting: Settings) -> None:
-    contestant(setting, "vit", errors=30, seconds=1.0)
-    contestant(setting, "resnet", errors=30, seconds=1.0, first_image="another")
+def test_of_three_one_may_be_the_best(three: Settings) -> None:
+    for name, errors in (("vit", 90), ("resnet", 5), ("third", 120)):
+        contestant(three, name, errors)
+    assert answer(read_comparison(three)).startswith("resnet is the best: it is right on 98.3 %")
+
+
+def test_one_alone_is_compared_with_nobody(settings: Settings) -> None:
+    alone = settings.model_copy(update={"models": {"vit": settings.models["vit"]}})
+    contestant(alone, "vit", 30)
+    comparison = read_comparison(alone)
+    assert answer(comparison).endswith("there is no other contestant to compare it with.")
+    assert validation_sentence(comparison) is None
+    assert comparison.pairs == ()
+
+
+@pytest.mark.parametrize(
+    ("resnet_errors", "expected"),
+    [
+        (30, "On validation resnet was ahead with 80.0 %, and test bears it out."),
+        (90, "On validation resnet was ahead with 80.0 %; the test images do not show that it is better than vit."),
+        (120, "On validation resnet was ahead with 80.0 %; the test images do not show that it is better than vit."),
+    ],
+)
+def test_the_best_on_validation_is_no_winner_unless_test_says_so(
+    settings: Settings, resnet_errors: int, expected: str
+) -> None:
+    contestant(settings, "vit", 90, val_accuracy=0.7)
+    contestant(settings, "resnet", resnet_errors, val_accuracy=0.8)
+    assert validation_sentence(read_comparison(settings)) == expected
+
+
+def test_contestants_measured_on_other_images_are_not_compared(settings: Settings) -> None:
+    contestant(settings, "vit", 30)
+    contestant(settings, "resnet", 30, first_image="another")
     with pytest.raises(UserError, match="evaluated/resnet: was measured on other test images than vit"):
-        read_comparison(setting)
+        read_comparison(settings)
 
 
-def test_tables_and_the_terminal_say_the_same(setting: Settings) -> None:
-    contestant(setting, "vit", errors=90, seconds=4.0)
-    contestant(setting, "resnet", errors=30, seconds=1.0)
-    write_tables(read_comparison(setting), COMPARE)
+def test_tables_and_the_terminal_say_the_same(settings: Settings) -> None:
+    of_two(settings, 90, 30)
+    comparison = read_comparison(settings)
+    write_tables(comparison, COMPARE)
     table = terminal_table(Path())
+    assert "95 % interval" in table
     assert re.search(r"vit +70\.00% +64\.\d+% – 74\.\d+% +4\.0 +1,000 +1\.0 ms", table)
-    assert table.endswith(json.loads((COMPARE / "significance.json").read_text())["answer"])
+    verdicts = json.loads((COMPARE / "significance.json").read_text())
+    assert table.endswith(verdicts["answer"])
+    assert verdicts["pairs"][0]["better"] == "resnet"
+    assert verdicts["pairs"][0]["sentence"] == comparison.sentences[0]
     assert pd.read_csv(COMPARE / "comparison.csv")["accuracy"].tolist() == [0.7, 0.9]
     summary = json.loads((COMPARE / "summary.json").read_text())
     assert summary["difference_vit_resnet"] == pytest.approx(-0.2)
+    assert summary["accuracy_vit"] == 0.7
+    assert all(isinstance(value, float) for value in summary.values())
 
 
-def test_the_report_is_one_safe_file_with_everything_in_it(setting: Settings) -> None:
-    contestant(setting, "vit", errors=90, seconds=4.0)
-    contestant(setting, "resnet", errors=30, seconds=1.0)
-    pictures(EDA)
-    for name in setting.models:
-        pictures(explained(name))
-    write_checks(PREPARED, Checks(images=112, counts={}, findings=()))
-    compare.run(setting)
-    html = (COMPARE / "report.html").read_text()
-    assert "resnet is better" in html
-    assert "A &lt;caption&gt;" in html
-    assert "<caption>" not in html
-    assert "No attention: this one has none." in html
-    assert "94.61 % (test)" in html
-    assert "Published, not measured" in html
-    assert not re.findall(r'(?:src|href)="(?!data:)', html)
-    assert "<script" not in html
+def test_the_terminal_names_the_confidence_even_of_one_alone(make_settings: Make) -> None:
+    settings = make_settings({"evaluate": {"confidence": 0.9}})
+    alone = settings.model_copy(update={"models": {"vit": settings.models["vit"]}})
+    contestant(alone, "vit", 30)
+    write_tables(read_comparison(alone), COMPARE)
+    assert "90 % interval" in terminal_table(Path())
+
+
+def test_learning_curves_show_train_validation_and_the_chosen_epoch(settings: Settings) -> None:
+    of_two(settings, 90, 30)
+    figure = learning_curves(read_comparison(settings), COLOURS, "elapsed_seconds", "seconds")
+    accuracy = figure.axes[0]
+    assert labels_of(figure) == ["vit", "resnet"]
+    train, val, chosen = accuracy.lines[:3]
+    assert train.get_xydata().tolist() == [[4.0, 0.5], [8.0, 0.5]]
+    assert val.get_xydata() == pytest.approx(np.array([[4.0, 0.6], [8.0, 0.7]]))
+    assert chosen.get_xydata() == pytest.approx(np.array([[8.0, 0.7]]))
+    assert {line.get_color() for line in accuracy.lines} == {"#000001", "#000002"}
+
+
+def test_accuracy_stands_over_each_cost_with_its_interval(settings: Settings) -> None:
+    of_two(settings, 90, 30)
+    comparison = read_comparison(settings)
+    figure = accuracy_and_cost(comparison, COLOURS)
+    assert len(figure.axes) == 3
+    (point, _, (bar,)) = figure.axes[0].containers[0].lines
+    assert point.get_xydata().tolist() == [[4.0, 0.7]]
+    metrics = comparison.contestants[0].evaluation.metrics
+    assert bar.get_segments()[0][:, 1].tolist() == pytest.approx([metrics.accuracy_low, metrics.accuracy_high])
+
+
+def test_recall_of_each_class_for_each_contestant(settings: Settings) -> None:
+    of_two(settings, 90, 30)
+    axes = per_class(read_comparison(settings), COLOURS).axes[0]
+    dots = [np.asarray(each.get_offsets())[:, 0].tolist() for each in axes.collections[1:]]
+    assert dots == [pytest.approx([0.7] * 3), pytest.approx([0.9] * 3)]
+
+
+def test_reliability_leaves_out_empty_bins(settings: Settings) -> None:
+    of_two(settings, 90, 30)
+    axes = reliability(read_comparison(settings), COLOURS).axes[0]
+    points = [container.lines[0].get_xydata() for container in axes.containers]
+    assert points == [pytest.approx(np.array([[0.8, 0.7]])), pytest.approx(np.array([[0.8, 0.9]]))]
+
+
+def test_confusion_difference_is_in_points_of_the_true_class(settings: Settings) -> None:
+    of_two(settings, 90, 30)
+    figure = confusion_difference(*read_comparison(settings).contestants)
+    shown = np.asarray(figure.axes[0].images[0].get_array())
+    assert np.diag(shown).tolist() == pytest.approx([-20.0] * 3)
+    assert shown.sum(axis=1).tolist() == pytest.approx([0.0] * 3)

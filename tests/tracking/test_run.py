@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,19 @@ def test_metrics_of_a_split_are_linked_to_model_and_data(settings: Settings, pre
     logged = client.get_logged_model(found.outputs.model_outputs[0].model_id)
     (metric,) = logged.metrics
     assert (metric.key, metric.value, metric.dataset_name) == ("test_accuracy", 0.9, "tiny-test")
+
+
+def test_a_store_that_cannot_be_written_is_like_one_that_is_away(
+    settings: Settings, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(project / "mlruns")
+    (project / "mlruns").write_text("not a folder")
+    with start_run(settings, "eda") as run:
+        run.log_metrics({"x": 1.0})
+    assert "nothing is lost" in capsys.readouterr().err
+    (project / "mlruns").unlink()
+    assert sync() == (1, 0)
+    assert runs()[0].data.metrics == {"x": 1.0}
 
 
 def test_a_foreign_run_json_is_one_sentence(project: Path) -> None:

@@ -26,7 +26,7 @@ from vit_vs_cnn.data.prepared import DatasetInfo
 from vit_vs_cnn.errors import UserError
 from vit_vs_cnn.layout import state_dir, trained
 from vit_vs_cnn.stages import train
-from vit_vs_cnn.tracking.run import read_ref
+from vit_vs_cnn.tracking.run import read_ref, sync
 from vit_vs_cnn.tracking.store import tracking_uri
 
 Make = Callable[..., Settings]
@@ -131,6 +131,21 @@ def test_killed_at_random_moments_training_ends_with_the_same_weights(prepared: 
     client = MlflowClient(tracking_uri())
     runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
     assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"]
+
+
+def test_training_completes_while_the_store_is_away_and_sync_sends_it_whole(
+    settings: Settings, prepared: DatasetInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    train.run(settings, "vit")
+    assert (trained("vit") / "weights.safetensors").is_file()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert sync() == (1, 0)
+    client = MlflowClient(tracking_uri())
+    (run,) = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
+    assert [each.step for each in client.get_metric_history(run.info.run_id, "val_loss")] == [1, 2]
+    assert run.outputs.model_outputs
 
 
 def test_training_opens_train_and_val_only(

@@ -131,16 +131,14 @@ def explain_attention(network: nn.Module, pixels: Tensor) -> Attention:
 
 def _grid_of_patches(network: nn.Module, weights: Sequence[Tensor], prefix: int) -> int:
     """Patches along one side of the image, where every block has one attention over all of them."""
-    pictures = "Attention per head, attention rollout and attention distance are left out"
-    if not weights:
-        raise LeftOutError(f"{pictures}: no layer of this network attends, as is usual for a convolutional network.")
-    tokens = weights[0].shape[-1]
+    tokens = weights[0].shape[-1] if weights else 0
     grid = math.isqrt(max(0, tokens - prefix))
     blocks = getattr(network, "blocks", weights)
     everywhere = all(block.shape[0] == 1 and block.shape[2:] == (tokens, tokens) for block in weights)
     if not everywhere or grid < 2 or grid**2 != tokens - prefix or len(blocks) != len(weights):
         raise LeftOutError(
-            f"{pictures}: this network does not attend once per block from all patches of the image to all others "
-            "(it may attend within windows), so that there is no map of the whole image."
+            "Attention per head, attention rollout and attention distance are left out: this network does not attend, "
+            "once per block, from every patch of the image to all others; convolutional networks do not, nor do "
+            "transformers that attend within windows."
         )
     return grid

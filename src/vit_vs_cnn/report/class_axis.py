@@ -46,7 +46,8 @@ def name_matrix(axes: Axes, classes: Sequence[str]) -> None:
     places = range(0, len(classes), step)
     names = [shortened(classes[place], _NAME_LENGTH) for place in places]
     size = 10 if len(classes) <= 20 else float(np.clip(420 / len(classes), 5.5, 9))
-    axes.set_xticks(places, names, rotation=90, fontsize=size)
+    upright = len(classes) <= 20 and max(map(len, names)) <= 3
+    axes.set_xticks(places, names, rotation=0 if upright else 90, fontsize=size)
     axes.set_yticks(places, names, fontsize=size)
     axes.set(xlabel="predicted class", ylabel="true class")
     axes.grid(visible=False)

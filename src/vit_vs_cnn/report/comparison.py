@@ -14,6 +14,9 @@ from vit_vs_cnn.evaluation.significance import PairedComparison, compare_all_pai
 from vit_vs_cnn.layout import COMPARE, evaluated, trained
 from vit_vs_cnn.training.outputs import TrainingSummary, read_summary
 
+# Times of the same training differ by some percent from run to run.
+_SAME_TIME = 1.1
+
 
 @dataclass(frozen=True)
 class Contestant:
@@ -67,21 +70,41 @@ def read_comparison(settings: Settings) -> Comparison:
 def answer(comparison: Comparison) -> str:
     """The answer in one or two sentences: who is better by more than chance, and at what cost."""
     ranked = sorted(comparison.contestants, key=lambda each: -each.evaluation.metrics.accuracy)
-    best = ranked[0]
-    if len(ranked) == 1:
-        return f"{best.name} is right on {best.evaluation.metrics.accuracy:.1%} of the test images; nothing to compare."
-    beaten = [each for each in ranked[1:] if _is_better(best.name, each.name, comparison.pairs)]
-    if len(beaten) == len(ranked) - 1:
-        first = f"{best.name} is better: {_accuracies(ranked)}, more than chance explains."
-    elif beaten:
-        tied = " and ".join(each.name for each in ranked[1:] if each not in beaten)
-        first = f"{best.name} and {tied} cannot be told apart and are better than the others: {_accuracies(ranked)}."
+    best, others = ranked[0], ranked[1:]
+    scores = ", ".join(
+        [f"is right on {_accuracy(best)} of the test images", *(f"{each.name} on {_accuracy(each)}" for each in others)]
+    )
+    beaten = [each.name for each in others if _is_better(best.name, each.name, comparison.pairs)]
+    equals = [each.name for each in others if each.name not in beaten]
+    if not others:
+        return f"{best.name} {scores}; there is no other contestant to compare it with."
+    if not beaten:
+        found = f"No winner: {best.name} {scores}, a difference that may be chance."
+    elif not equals:
+        degree = "better" if len(others) == 1 else "the best"
+        found = f"{best.name} is {degree}: it {scores}, more than chance explains."
     else:
-        first = f"No winner: {_accuracies(ranked)} on test, a difference that may be chance."
-    fastest = min(ranked, key=lambda each: each.summary.seconds_per_epoch)
-    slowest = max(ranked, key=lambda each: each.summary.seconds_per_epoch)
-    ratio = slowest.summary.seconds_per_epoch / fastest.summary.seconds_per_epoch
-    return f"{first} An epoch of {slowest.name} takes {ratio:.1f} times as long as one of {fastest.name}."
+        found = (
+            f"{best.name} {scores}. It is better than {_listed(beaten)} by more than chance and cannot be told apart "
+            f"from {_listed(equals)}."
+        )
+    return f"{found} {_cost_sentence(ranked)}"
+
+
+def validation_sentence(comparison: Comparison) -> str | None:
+    """Who was ahead on validation, by which models are chosen, and whether test bears it out; None of one alone."""
+    if len(comparison.contestants) == 1:
+        return None
+    ahead = max(comparison.contestants, key=lambda each: each.summary.val_accuracy)
+    lead = f"On validation {ahead.name} was ahead with {100 * ahead.summary.val_accuracy:.1f} %"
+    unbeaten = [
+        each.name
+        for each in comparison.contestants
+        if each is not ahead and not _is_better(ahead.name, each.name, comparison.pairs)
+    ]
+    if not unbeaten:
+        return f"{lead}, and test bears it out."
+    return f"{lead}; the test images do not show that it is better than {_listed(unbeaten, 'or')}."
 
 
 def comparison_table(comparison: Comparison) -> pd.DataFrame:
@@ -93,6 +116,8 @@ def comparison_table(comparison: Comparison) -> pd.DataFrame:
             "accuracy": each.evaluation.metrics.accuracy,
             "accuracy_low": each.evaluation.metrics.accuracy_low,
             "accuracy_high": each.evaluation.metrics.accuracy_high,
+            "confidence": each.evaluation.metrics.confidence,
+            "images": each.evaluation.metrics.images,
             "macro_f1": each.evaluation.metrics.macro_f1,
             "negative_log_likelihood": each.evaluation.metrics.negative_log_likelihood,
             "expected_calibration_error": each.evaluation.metrics.expected_calibration_error,
@@ -110,26 +135,31 @@ def comparison_table(comparison: Comparison) -> pd.DataFrame:
     )
 
 
+def summary_numbers(comparison: Comparison) -> dict[str, float]:
+    """Accuracy by contestant, difference and p value by pair, in one flat mapping for DVC and MLflow."""
+    numbers = {f"accuracy_{each.name}": each.evaluation.metrics.accuracy for each in comparison.contestants}
+    for pair in comparison.pairs:
+        numbers[f"difference_{pair.first}_{pair.second}"] = pair.difference
+        numbers[f"p_value_{pair.first}_{pair.second}"] = pair.adjusted_p_value
+    return numbers
+
+
 def write_tables(comparison: Comparison, folder: Path) -> None:
     """Write comparison.csv, significance.json and the flat summary.json for `dvc metrics show`."""
     folder.mkdir(parents=True, exist_ok=True)
     comparison_table(comparison).to_csv(folder / "comparison.csv", index=False)
     pairs = [
-        asdict(pair) | {"sentence": sentence}
+        asdict(pair) | {"better": pair.better, "sentence": sentence}
         for pair, sentence in zip(comparison.pairs, comparison.sentences, strict=True)
     ]
     _write_json(folder / "significance.json", {"answer": answer(comparison), "pairs": pairs})
-    summary = {f"accuracy_{each.name}": each.evaluation.metrics.accuracy for each in comparison.contestants}
-    for pair in comparison.pairs:
-        summary[f"difference_{pair.first}_{pair.second}"] = pair.difference
-        summary[f"p_value_{pair.first}_{pair.second}"] = pair.adjusted_p_value
-    _write_json(folder / "summary.json", summary)
+    _write_json(folder / "summary.json", summary_numbers(comparison))
 
 
 def terminal_table(project: Path) -> str:
     """The table that a run ends with, from reports/compare of the folder `project`, and the answer below it."""
-    table = pd.read_csv(project / COMPARE / "comparison.csv")
-    header = ("model", "test accuracy", "95 % interval", "s/epoch", "parameters", "latency p50")
+    table = pd.read_csv(project / COMPARE / "comparison.csv", dtype={"contestant": str}, keep_default_na=False)
+    interval = f"{100 * table['confidence'].iloc[0]:g} % interval"
     rows = [
         (
             str(row.contestant),
@@ -141,10 +171,8 @@ def terminal_table(project: Path) -> str:
         )
         for row in table.itertuples()
     ]
+    header = ("model", "test accuracy", interval, "s/epoch", "parameters", "latency p50")
     verdicts = json.loads((project / COMPARE / "significance.json").read_text(encoding="utf-8"))
-    if verdicts["pairs"]:
-        confidence = verdicts["pairs"][0]["confidence"]
-        header = (*header[:2], f"{100 * confidence:g} % interval", *header[3:])
     return "\n".join([*_aligned([header, *rows]), "", verdicts["answer"]])
 
 
@@ -161,8 +189,20 @@ def _is_better(name: str, other: str, pairs: Sequence[PairedComparison]) -> bool
     return any(pair.better == name and {pair.first, pair.second} == {name, other} for pair in pairs)
 
 
-def _accuracies(contestants: Sequence[Contestant]) -> str:
-    return ", ".join(f"{each.name} {each.evaluation.metrics.accuracy:.1%}" for each in contestants)
+def _accuracy(contestant: Contestant) -> str:
+    return f"{100 * contestant.evaluation.metrics.accuracy:.1f} %"
+
+
+def _listed(names: Sequence[str], conjunction: str = "and") -> str:
+    return f" {conjunction} ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def _cost_sentence(contestants: Sequence[Contestant]) -> str:
+    fastest, *_, slowest = sorted(contestants, key=lambda each: each.summary.seconds_per_epoch)
+    ratio = slowest.summary.seconds_per_epoch / fastest.summary.seconds_per_epoch
+    if ratio < _SAME_TIME:
+        return "Their epochs take about the same time."
+    return f"An epoch of {slowest.name} takes {ratio:.1f} times as long as one of {fastest.name}."
 
 
 def _write_json(path: Path, values: object) -> None:

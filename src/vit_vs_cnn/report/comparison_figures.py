@@ -1,12 +1,12 @@
-"""The charts in which the contestants stand side by side."""
+"""The charts in which the contestants stand side by side, narrow enough for a phone."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
+from vit_vs_cnn.evaluation.metrics import accuracy_interval
 from vit_vs_cnn.report.class_axis import ends_of_order, matrix_side, name_matrix, name_rows
 from vit_vs_cnn.report.comparison import Comparison, Contestant
 from vit_vs_cnn.report.evaluation import draw_perfect_calibration
@@ -16,26 +16,30 @@ from vit_vs_cnn.report.style import DIVERGING, NEUTRAL, new_figure
 Colours = Mapping[str, str]
 
 _MOST_COUNTED_CLASSES = 20
-_TELLABLE_RATIO = 1.2
-_FEWEST_IN_A_BIN = 10
+_WIDTH = 6.5
 
 
 def write_comparison_figures(comparison: Comparison, colours: Colours, gallery: Gallery) -> None:
     """Add every chart of the comparison to `gallery`; `colours` gives each contestant's colour."""
     gallery.add(
-        "learning_curves",
-        learning_curves(comparison, colours),
-        "How they learned",
-        "Accuracy and loss after each epoch, over epochs and over the seconds that training and validation took. "
+        "learning_by_epoch",
+        learning_curves(comparison, colours, "epoch", "epoch"),
+        "How they learned, by epoch",
         "Solid: validation; dotted: training, measured on augmented images while the weights still change. "
         "The dot is the epoch that was chosen, by validation.",
+    )
+    gallery.add(
+        "learning_by_time",
+        learning_curves(comparison, colours, "elapsed_seconds", "seconds of training and validation"),
+        "How they learned, by time",
+        "The same curves over the time that they took: where each would stand if the clock were the budget.",
     )
     gallery.add(
         "accuracy_and_cost",
         accuracy_and_cost(comparison, colours),
         "What the accuracy costs",
         "Test accuracy with its interval against the time of an epoch, the number of parameters and the time for one "
-        "image. Up is better, left is cheaper; the cost axes are logarithmic.",
+        "image. Up is better, left is cheaper.",
     )
     gallery.add(
         "per_class",
@@ -48,7 +52,7 @@ def write_comparison_figures(comparison: Comparison, colours: Colours, gallery: 
         reliability(comparison, colours),
         "Can their confidence be believed?",
         "How often each is right, by how sure it said it was; on the dashed line it is right as often as it says. "
-        f"Larger dots stand for more images; bins of fewer than {_FEWEST_IN_A_BIN} are left out.",
+        "A long bar means few images, where the dot says little. ECE is the mean distance from the line.",
     )
     if len(comparison.contestants) > 1:
         first, second = comparison.contestants[:2]
@@ -61,50 +65,46 @@ def write_comparison_figures(comparison: Comparison, colours: Colours, gallery: 
         )
 
 
-def learning_curves(comparison: Comparison, colours: Colours) -> Figure:
-    """Accuracy and loss over epochs (left) and over seconds (right)."""
-    figure = new_figure(10, 7)
-    grid = figure.subplots(2, 2, sharex="col", sharey="row")
+def learning_curves(comparison: Comparison, colours: Colours, column: str, label: str) -> Figure:
+    """Accuracy and loss over a `column` of the histories."""
+    figure = new_figure(_WIDTH, 6.4)
+    panels = figure.subplots(2, 1, sharex=True)
     for each in comparison.contestants:
-        colour, best = colours[each.name], each.history["epoch"] == each.summary.best_epoch
-        for column, x in enumerate(("epoch", "elapsed_seconds")):
-            for row, quantity in enumerate(("accuracy", "loss")):
-                axes = grid[row, column]
-                marker = "." if len(each.history) < 3 else ""
-                axes.plot(each.history[x], each.history[f"train_{quantity}"], ":", color=colour, marker=marker)
-                axes.plot(each.history[x], each.history[f"val_{quantity}"], color=colour, label=each.name, linewidth=2)
-                axes.plot(each.history[x][best], each.history[f"val_{quantity}"][best], "o", color=colour)
-    grid[0, 0].set(ylabel="accuracy", title="over epochs")
-    grid[0, 1].set(title="over time")
-    grid[1, 0].set(ylabel="cross-entropy loss", xlabel="epoch")
-    grid[1, 1].set(xlabel="seconds of training and validation")
-    grid[0, 0].yaxis.set_major_formatter(PercentFormatter(1.0))
-    grid[1, 0].xaxis.get_major_locator().set_params(integer=True)
-    grid[0, 0].legend(loc="lower right")
+        history, colour = each.history, colours[each.name]
+        best = history[history["epoch"] == each.summary.best_epoch]
+        # A line through one epoch is invisible: it needs its point.
+        point = "." if len(history) == 1 else ""
+        for axes, quantity in zip(panels, ("accuracy", "loss"), strict=True):
+            axes.plot(history[column], history[f"train_{quantity}"], ":", color=colour, marker=point)
+            axes.plot(history[column], history[f"val_{quantity}"], color=colour, linewidth=2, label=each.name)
+            axes.plot(best[column], best[f"val_{quantity}"], "o", color=colour)
+    panels[0].set_ylabel("accuracy")
+    panels[0].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    panels[1].set(ylabel="cross-entropy loss", xlabel=label)
+    panels[1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
     return figure
 
 
 def accuracy_and_cost(comparison: Comparison, colours: Colours) -> Figure:
     """Test accuracy with interval against seconds per epoch, parameters, and latency at batch 1."""
-    figure = new_figure(10, 4)
-    costs: dict[str, Callable[[Contestant], float]] = {
-        "seconds per epoch": lambda each: each.summary.seconds_per_epoch,
-        "parameters": lambda each: each.evaluation.cost.parameters,
-        "latency of one image, ms (p50)": lambda each: each.evaluation.cost.latency_p50_ms,
-    }
-    panels = figure.subplots(1, len(costs), sharey=True)
-    for axes, (label, cost) in zip(panels, costs.items(), strict=True):
-        for each in comparison.contestants:
-            metrics = each.evaluation.metrics
-            error = [[metrics.accuracy - metrics.accuracy_low], [metrics.accuracy_high - metrics.accuracy]]
+    figure = new_figure(_WIDTH, 8)
+    panels = figure.subplots(3, 1, sharey=True)
+    for each in comparison.contestants:
+        metrics, cost = each.evaluation.metrics, each.evaluation.cost
+        interval = [[metrics.accuracy - metrics.accuracy_low], [metrics.accuracy_high - metrics.accuracy]]
+        for axes, value in zip(panels, (cost.seconds_per_epoch, cost.parameters, cost.latency_p50_ms), strict=True):
             axes.errorbar(
-                cost(each), metrics.accuracy, error, fmt="o", color=colours[each.name], capsize=4, label=each.name
+                value, metrics.accuracy, interval, fmt="o", color=colours[each.name], capsize=4, label=each.name
             )
-        _logarithmic(axes, [cost(each) for each in comparison.contestants])
-        axes.set_xlabel(label)
-    panels[0].set_ylabel("test accuracy")
-    panels[0].yaxis.set_major_formatter(PercentFormatter(1.0))
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=len(comparison.contestants))
+    labels = ("seconds per epoch", "parameters", "milliseconds for one image (median)")
+    for axes, label in zip(panels, labels, strict=True):
+        axes.set(xlabel=label, ylabel="test accuracy")
+        axes.set_xlim(0, 1.08 * axes.dataLim.x1)
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    panels[1].xaxis.set_major_formatter(EngFormatter(sep=""))
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
     return figure
 
 
@@ -112,41 +112,45 @@ def per_class(comparison: Comparison, colours: Colours) -> Figure:
     """Recall of each class, one dot per contestant, a line between the outer ones."""
     recall = np.stack([each.evaluation.per_class["recall"].to_numpy(float) for each in comparison.contestants])
     shown, rows = ends_of_order(recall.mean(axis=0))
-    figure = new_figure(7.5, 1.7 + 0.3 * (rows.max() + 1))
+    lowest, highest = recall[:, shown].min(axis=0), recall[:, shown].max(axis=0)
+    figure = new_figure(_WIDTH, 1.7 + 0.3 * (rows.max() + 1))
     axes = figure.subplots()
-    axes.hlines(rows, recall[:, shown].min(axis=0), recall[:, shown].max(axis=0), color=NEUTRAL, linewidth=1.5)
-    for each, values in zip(comparison.contestants, recall, strict=True):
-        axes.scatter(values[shown], rows, color=colours[each.name], s=46, label=each.name, zorder=3)
+    axes.hlines(rows, lowest, highest, color=NEUTRAL, linewidth=1.5)
+    # Rings of falling size keep dots apart that lie on one another.
+    for place, (each, values) in enumerate(zip(comparison.contestants, recall, strict=True)):
+        size = 40 + 50 * (len(recall) - 1 - place)
+        axes.scatter(values[shown], rows, s=size, color=colours[each.name], label=each.name, zorder=3)
     name_rows(axes, comparison.contestants[0].evaluation.classes, shown, rows)
     axes.set_xlabel("recall on the test images")
-    axes.margins(x=0.03)
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-    figure.legend(loc="outside upper left", ncols=len(comparison.contestants))
+    axes.set_xlim(min(0.9, float(np.nanmin(lowest)) - 0.03), 1.02)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    figure.legend(loc="outside upper left", ncols=3, markerscale=0.8)
     return figure
 
 
 def reliability(comparison: Comparison, colours: Colours) -> Figure:
-    """Accuracy against confidence of all contestants in one diagram."""
-    figure = new_figure(6.5, 5.5)
+    """Accuracy against confidence of all contestants in one diagram, each bin with its interval."""
+    figure = new_figure(_WIDTH, 6)
     axes = figure.subplots()
     draw_perfect_calibration(axes)
     for each in comparison.contestants:
-        table = each.evaluation.reliability
-        # The accuracy of three images is 0, 33, 67 or 100 %: it would draw spikes that mean nothing.
-        table = table[table["images"] >= _FEWEST_IN_A_BIN]
-        error = each.evaluation.metrics.expected_calibration_error
-        axes.plot(
+        metrics, table = each.evaluation.metrics, each.evaluation.reliability
+        table = table[table["images"] > 0]
+        counts = zip(table["accuracy"] * table["images"], table["images"], strict=True)
+        low, high = np.transpose([accuracy_interval(round(right), n, metrics.confidence) for right, n in counts])
+        axes.errorbar(
             table["confidence"],
             table["accuracy"],
+            [table["accuracy"] - low, high - table["accuracy"]],
+            fmt="o",
             color=colours[each.name],
-            label=f"{each.name} (ECE {100 * error:.1f} points)",
+            elinewidth=1,
+            label=f"{each.name}, ECE {100 * metrics.expected_calibration_error:.1f} points",
         )
-        sizes = 12 + 200 * table["images"] / table["images"].sum()
-        axes.scatter(table["confidence"], table["accuracy"], sizes, color=colours[each.name], alpha=0.8)
-    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.04))
+    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(-0.02, 1.02))
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PercentFormatter(1.0))
-    axes.legend(loc="upper left")
+        axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)
     return figure
 
 
@@ -171,23 +175,3 @@ def confusion_difference(first: Contestant, second: Contestant) -> Figure:
     name_matrix(axes, classes)
     figure.colorbar(picture, label=f"{first.name} minus {second.name}, points", shrink=0.8)
     return figure
-
-
-def _logarithmic(axes: Axes, values: list[float]) -> None:
-    """A logarithmic axis with plain numbers at the values themselves: a few dots need no decades."""
-    axes.set_xscale("log")
-    axes.set_xlim(min(values) / 1.6, max(values) * 1.6)
-    told_apart: list[float] = []
-    for value in sorted(values):
-        if not told_apart or value > _TELLABLE_RATIO * told_apart[-1]:
-            told_apart.append(value)
-    axes.set_xticks(told_apart)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
-    axes.xaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
-
-
-def _short(value: float) -> str:
-    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= limit:
-            return f"{value / limit:.3g}{unit}"
-    return f"{value:.3g}"

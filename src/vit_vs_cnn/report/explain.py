@@ -42,7 +42,7 @@ def _add_shared(gallery: Gallery, explanation: Explanation, classes: Sequence[st
         looks_figure(looks, classes),
         "Where it looks, on the same images as the others",
         f"Test images drawn by chance, the same for every contestant; {right} of these {len(looks.labels)} are right. "
-        + _how_to_read(looks, explanation.layer, "the answer"),
+        + _how_to_read(looks, explanation.layer, "what it says"),
     )
 
 
@@ -54,8 +54,8 @@ def _add_mistakes(gallery: Gallery, explanation: Explanation, classes: Sequence[
         "mistakes",
         looks_figure(looks, classes),
         "Its most confident mistakes",
-        "The wrong answers it was surest of. They are picked for being wrong: they say nothing about how often it is. "
-        + _how_to_read(looks, explanation.layer, "the answer and for the true class"),
+        "The wrong answers it was surest of: picked like this, they say nothing about how often it is wrong. "
+        + _how_to_read(looks, explanation.layer, "what it says and for what the image is"),
     )
 
 
@@ -74,15 +74,13 @@ def _how_to_read(looks: Looks, layer: CamLayer | None, what_for: str) -> str:
         )
     if sentences:
         sentences.append(
-            "Neither proves why the answer was given, and agreement between contestants is no sign of truth."
+            "None of this proves why the answer was given, and agreement between contestants is no sign of truth."
         )
     return " ".join(sentences)
 
 
 def _add_attention(gallery: Gallery, looks: Looks, attention: Attention, colour: str, input_size: int) -> None:
-    reader = (
-        "the class token" if attention.from_class_token else "all patches on average (it has no class token to ask)"
-    )
+    reader = "the class token" if attention.from_class_token else "all patches on average, which its answer is made of"
     gallery.add(
         "attention_heads",
         heads_figure(looks.images[:_IMAGES_OF_HEADS], attention.heads[:_IMAGES_OF_HEADS]),
@@ -150,6 +148,6 @@ def _add_stages(gallery: Gallery, explanation: Explanation) -> None:
         stages_figure(explanation.shared.images[0], explanation.stages),
         "What its layers make of an image",
         "One image from first stage to last, in the channels that vary most over it, brighter for more active; each "
-        "picture has its own scale; a stage that is down to one position has no map. Deeper maps are more about content and less about place. The channels are picked "
-        "for this image: for another one they would be others.",
+        "picture has its own scale, and a stage that is down to one position has no map. Deeper maps are more about "
+        "content and less about place. The channels are picked for this image: for another they would be others.",
     )

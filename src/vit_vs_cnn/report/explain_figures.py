@@ -16,7 +16,7 @@ from vit_vs_cnn.report.mosaic import Tile, mosaic, resized
 from vit_vs_cnn.report.style import NEUTRAL, SEQUENTIAL, new_figure
 
 # Sides of a tile in pixels of the PNG.
-_LOOK = 132
+_LOOK = 104
 _HEAD = 104
 _MAP = 84
 _FILTER = 64
@@ -24,14 +24,15 @@ _FILTER = 64
 _HEADS_IN_A_ROW = 4
 _FILTERS_IN_A_ROW = 8
 _MOST_TILES = 8
-_COLOURS = 24  # few enough that a picture of heat stays small as PNG, too many to be seen as steps
+# Few enough that heat over a photo stays small as PNG, too many to be seen as steps.
+_COLOURS, _GREYS = 16, 12
 
 
 def looks_figure(looks: Looks, classes: Sequence[str]) -> Figure:
     """A row per image: the image itself, Grad-CAM and attention rollout, as far as the contestant has them."""
     heats = {
-        "Grad-CAM" if looks.cam_true is None else "Grad-CAM: says": looks.cam_predicted,
-        "Grad-CAM: is": looks.cam_true,
+        "Grad-CAM" if looks.cam_true is None else "CAM: says": looks.cam_predicted,
+        "CAM: is": looks.cam_true,
         "attention": looks.attention.rollout if looks.attention else None,
     }
     shown = {title: heat for title, heat in heats.items() if heat is not None}
@@ -138,6 +139,7 @@ def _coloured(values: NDArray[np.float32]) -> NDArray[np.uint8]:
 def _heated(image: NDArray[np.uint8], heat: NDArray[np.float32], side: int) -> NDArray[np.uint8]:
     """`image` in grey, as a square of `side` pixels, under `heat` (G, G), smoothed and scaled to its largest."""
     grey = resized(image, side).mean(axis=-1, keepdims=True).repeat(3, axis=-1)
+    grey = np.round(grey / 255 * _GREYS) / _GREYS * 255
     if heat.max() <= 0:
         return np.asarray(grey, np.uint8)
     smooth = cv2.resize(heat, (side, side), interpolation=cv2.INTER_CUBIC).clip(min=0)

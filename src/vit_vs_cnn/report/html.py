@@ -1,6 +1,7 @@
 """The report as one self-contained HTML file."""
 
 import base64
+import io
 import json
 import platform
 from collections.abc import Mapping
@@ -10,22 +11,29 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from PIL import Image
 from pydantic import BaseModel
 
 from vit_vs_cnn.config import Settings
 from vit_vs_cnn.data.checks import Checks
 from vit_vs_cnn.data.prepared import DatasetInfo
-from vit_vs_cnn.report.comparison import Comparison, answer, comparison_table
+from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.report.comparison import Comparison, answer, comparison_table, validation_sentence
 from vit_vs_cnn.report.published import PUBLISHED
+from vit_vs_cnn.tracking.lineage import GIT_COMMIT_TAG
 
 _PACKAGES = ("torch", "timm", "mlflow", "dvc", "scikit-learn", "numpy")
 # The rest of the analysis is in its own folder: a report is read, not searched.
 _EDA_SHOWN = ("class_distribution", "samples", "augmentation", "sharpness", "outliers", "duplicates")
 
 
+# Photographs make pictures of megabytes as PNG, and a report is sent by mail.
+_LARGEST_PNG = 200_000
+
+
 @dataclass(frozen=True)
 class Picture:
-    """A figure inside the page: title, caption, and the PNG as a data URI."""
+    """A figure inside the page: title, caption, and the image as a data URI."""
 
     title: str
     caption: str
@@ -41,8 +49,14 @@ class Pictures:
 
 
 def read_pictures(folder: Path, only: tuple[str, ...] | None = None) -> Pictures:
-    """The figures that the folder's figures.json lists, of these names if `only` says so."""
-    contents = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
+    """The figures that the folder's figures.json lists, of these names if `only` says so.
+
+    Raises UserError where the stage that makes them has not run.
+    """
+    try:
+        contents = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
+    except OSError:
+        raise UserError(f"{folder}: no figures here; run `dvc repro` to make them.") from None
     figures = [each for each in contents["figures"] if only is None or Path(each["file"]).stem in only]
     return Pictures(
         figures=tuple(
@@ -61,8 +75,13 @@ def render_report(
     charts: Pictures,
     eda: Path,
     explanations: Mapping[str, Path],
+    lineage: Mapping[str, str],
 ) -> str:
-    """The page; `charts` are the comparison's, `eda` and `explanations` the folders of the other figures."""
+    """The page.
+
+    `charts` are the comparison's, `eda` and `explanations` the folders of the other figures, `lineage` the tags that
+    say which code made all this.
+    """
     environment = Environment(
         loader=PackageLoader("vit_vs_cnn", "report"),
         autoescape=select_autoescape(default=True, default_for_string=True),
@@ -72,8 +91,8 @@ def render_report(
     )
     return environment.get_template("report.html.j2").render(
         title=f"{' or '.join(settings.models)} on {info.name}?",
-        answer=answer(comparison),
-        sentences=comparison.sentences,
+        answer=_unbroken(answer(comparison)),
+        sentences=[_unbroken(each) for each in (*comparison.sentences, validation_sentence(comparison)) if each],
         rows=comparison_table(comparison).to_dict("records"),
         confidence=settings.evaluate.confidence,
         colours=colours,
@@ -86,23 +105,27 @@ def render_report(
         recipes={name: _differences(settings, name) for name in settings.models},
         shared_recipe=_flat(settings.recipe),
         budget=_flat(settings.train),
+        data=_flat(settings.data),
         seed=settings.seed,
         devices=sorted({each.summary.device for each in comparison.contestants}),
         precisions={each.name: each.summary.precision for each in comparison.contestants},
         machine=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        commit=lineage[GIT_COMMIT_TAG][:10],
+        run_name=lineage.get("vit_vs_cnn.run_name"),
         packages={name: version(name) for name in _PACKAGES},
     )
 
 
-def _differences(settings: Settings, name: str) -> dict[str, Any]:
+def _differences(settings: Settings, name: str) -> dict[str, str]:
     """What is particular to one contestant: its architecture, and where its recipe leaves the shared one."""
     model, shared = settings.models[name], _flat(settings.recipe)
     own = {key: value for key, value in _flat(model.recipe).items() if value != shared[key]}
     return _flat(model, skip="recipe") | own
 
 
-def _flat(settings: BaseModel, skip: str | None = None) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _flat(settings: BaseModel, skip: str | None = None) -> dict[str, str]:
+    """Settings as dotted names and words."""
+    flat: dict[str, str] = {}
     for key in type(settings).model_fields:
         value = getattr(settings, key)
         if key == skip:
@@ -110,9 +133,28 @@ def _flat(settings: BaseModel, skip: str | None = None) -> dict[str, Any]:
         if isinstance(value, BaseModel):
             flat |= {f"{key}.{inner}": each for inner, each in _flat(value).items()}
         else:
-            flat[key] = value
+            flat[key] = _words(value)
     return flat
 
 
+def _words(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {each}" for key, each in value.items()) or "none"
+    return "none" if value is None else str(value)
+
+
+def _unbroken(sentence: str) -> str:
+    """No line may end between a number and its per cent sign."""
+    return sentence.replace(" %", "\N{NO-BREAK SPACE}%")
+
+
 def _data_uri(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+    content, kind = path.read_bytes(), "png"
+    if len(content) > _LARGEST_PNG:
+        smaller = io.BytesIO()
+        with Image.open(path) as picture:
+            picture.convert("RGB").save(smaller, "WEBP", quality=80)
+        content, kind = smaller.getvalue(), "webp"
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"

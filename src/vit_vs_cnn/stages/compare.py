@@ -4,11 +4,12 @@ from vit_vs_cnn.config import Settings
 from vit_vs_cnn.data.checks import read_checks
 from vit_vs_cnn.data.prepared import read_info
 from vit_vs_cnn.layout import COMPARE, EDA, PREPARED, explained, trained
-from vit_vs_cnn.report.comparison import answer, read_comparison, write_tables
+from vit_vs_cnn.report.comparison import answer, read_comparison, summary_numbers, write_tables
 from vit_vs_cnn.report.comparison_figures import write_comparison_figures
 from vit_vs_cnn.report.gallery import Gallery
 from vit_vs_cnn.report.html import read_pictures, render_report
 from vit_vs_cnn.report.style import contestant_colour
+from vit_vs_cnn.tracking.lineage import lineage_tags
 from vit_vs_cnn.tracking.run import read_ref, start_run
 from vit_vs_cnn.tuning.recipe import with_tuned
 
@@ -32,16 +33,13 @@ def run(settings: Settings) -> None:
         read_pictures(COMPARE),
         EDA,
         {name: explained(name) for name in settings.models},
+        lineage_tags(),
     )
     (COMPARE / "report.html").write_text(page, encoding="utf-8")
     with start_run(settings, "compare") as tracked:
         runs = {name: read_ref(trained(name)) for name in settings.models}
         tracked.set_tags({f"run.{name}": ref.run_id or ref.key for name, ref in runs.items()})
         tracked.set_tags({"data.digest": info.digest, "mlflow.note.content": answer(comparison)})
-        metrics = {f"accuracy_{each.name}": each.evaluation.metrics.accuracy for each in comparison.contestants}
-        for pair in comparison.pairs:
-            metrics[f"difference_{pair.first}_{pair.second}"] = pair.difference
-            metrics[f"p_value_{pair.first}_{pair.second}"] = pair.adjusted_p_value
-        tracked.log_metrics(metrics)
+        tracked.log_metrics(summary_numbers(comparison))
         tracked.log_artifact(COMPARE, "comparison")
     print(f"compare: {answer(comparison)}")

@@ -1,0 +1,141 @@
+"""The report: one safe file that holds everything, for any number of contestants."""
+
+import base64
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_up import contestant, pictures
+from PIL import Image
+
+from vit_vs_cnn.config import Settings
+from vit_vs_cnn.data.checks import Checks, Finding, write_checks
+from vit_vs_cnn.data.prepared import DatasetInfo, read_info
+from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.layout import COMPARE, EDA, PREPARED, explained, trained
+from vit_vs_cnn.report.comparison import read_comparison
+from vit_vs_cnn.report.gallery import Gallery
+from vit_vs_cnn.report.html import Pictures, read_pictures, render_report
+from vit_vs_cnn.report.style import contestant_colour, new_figure
+from vit_vs_cnn.stages import compare
+from vit_vs_cnn.tracking.lineage import GIT_COMMIT_TAG
+from vit_vs_cnn.tracking.run import start_run
+
+
+@pytest.fixture
+def inputs(settings: Settings, prepared: DatasetInfo) -> Settings:
+    """Everything that the report is made of, of two contestants."""
+    pictures(EDA)
+    for name, errors in (("vit", 90), ("resnet", 30)):
+        contestant(settings, name, errors)
+        pictures(explained(name))
+    return settings
+
+
+def run_stage(settings: Settings) -> str:
+    """The report as the stage writes it."""
+    write_checks(PREPARED, Checks(images=112, counts={}, findings=()))
+    for name in settings.models:
+        with start_run(settings, "train", name) as run:
+            run.send()
+            run.write_ref(trained(name))
+    compare.run(settings)
+    return (COMPARE / "report.html").read_text(encoding="utf-8")
+
+
+def page(settings: Settings, *findings: Finding, **tags: str) -> str:
+    """The report without the charts of the comparison."""
+    return render_report(
+        settings,
+        read_info(PREPARED),
+        Checks(images=112, counts={}, findings=findings),
+        read_comparison(settings),
+        {name: contestant_colour(settings.models, name) for name in settings.models},
+        Pictures((), ()),
+        EDA,
+        {name: explained(name) for name in settings.models},
+        {GIT_COMMIT_TAG: "0123456789abcdef", **tags},
+    )
+
+
+def test_the_report_is_one_safe_file_with_everything_in_it(inputs: Settings) -> None:
+    html = run_stage(inputs)
+    first_screen = html[: html.index("<h2>")]
+    assert "resnet is better: it is right on 90.0\u00a0% of the test images" in first_screen
+    assert "McNemar p" in first_screen
+    assert "A &lt;caption&gt;" in html
+    assert "<caption>" not in html
+    assert "No attention: this one has none." in html
+    assert "94.61 % (test)" in html
+    assert "Published, not measured" in html
+    assert not re.findall(r'(?:src|href)="(?!data:)', html)
+    assert "<script" not in html
+    assert '<meta name="viewport"' in html
+    assert "prefers-color-scheme: dark" in html
+    embedded = re.findall(r'src="data:image/(\w+);base64,([^"]+)"', html)
+    charts = len(read_pictures(COMPARE).figures)
+    assert charts == 6
+    assert len(embedded) == charts + 1 + 2
+    for kind, content in embedded:
+        with Image.open(io.BytesIO(base64.b64decode(content))) as picture:
+            assert picture.format == kind.upper()
+
+
+def test_one_contestant_alone_has_a_report(inputs: Settings) -> None:
+    html = run_stage(inputs.model_copy(update={"models": {"vit": inputs.models["vit"]}}))
+    assert "there is no other contestant to compare it with" in html
+    assert "McNemar" not in html
+
+
+def test_settings_are_said_in_words(inputs: Settings) -> None:
+    html = page(inputs)
+    rows = dict(re.findall(r'<code>([\w.]+)</code></td><td class="wrap">([^<]*)</td>', html))
+    assert rows["pretrained"] == "no"
+    assert rows["weights"] == "none"
+    assert rows["optimizer.lr"] == "0.002"
+    assert "patch_size 8, embed_dim 24" in html
+
+
+def test_the_report_says_how_to_repeat_it(inputs: Settings) -> None:
+    assert "commit <code>0123456789</code>" in page(inputs)
+    assert "put the settings above into <code>params.yaml</code>" in page(inputs)
+    assert "<code>dvc exp apply quick</code>" in page(inputs, **{"vit_vs_cnn.run_name": "quick"})
+
+
+def test_what_the_checks_found_is_in_the_report(inputs: Settings) -> None:
+    assert "The checks found nothing" in page(inputs)
+    finding = Finding(kind="leakage", severity="warning", count=2, sentence="2 groups of <identical> images.")
+    assert "warning: 2 groups of &lt;identical&gt; images." in page(inputs, finding)
+
+
+def test_a_contestant_that_nothing_explains_is_said_to_have_no_pictures(inputs: Settings) -> None:
+    gallery = Gallery(explained("vit"))
+    gallery.leave_out("Nothing can be shown of this one.")
+    gallery.close()
+    assert "Nothing can be shown of this one." in page(inputs)
+
+
+def test_a_large_picture_is_embedded_smaller(tmp_path: Path) -> None:
+    gallery = Gallery(tmp_path)
+    figure = new_figure(8, 8)
+    figure.subplots().imshow(np.random.default_rng(0).random((600, 600, 3)))
+    gallery.add("noise", figure, "Noise", "As photographs are.")
+    gallery.close()
+    (picture,) = read_pictures(tmp_path).figures
+    assert picture.source.startswith("data:image/webp;base64,")
+    assert len(picture.source) < (tmp_path / "noise.png").stat().st_size
+
+
+def test_only_the_figures_asked_for_are_read(tmp_path: Path) -> None:
+    gallery = Gallery(tmp_path)
+    for name in ("first", "second"):
+        gallery.add(name, new_figure(1, 1), name, "")
+    gallery.close()
+    assert [each.title for each in read_pictures(tmp_path, ("second",)).figures] == ["second"]
+
+
+def test_missing_figures_are_a_users_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no figures here; run `dvc repro`"):
+        read_pictures(tmp_path)
