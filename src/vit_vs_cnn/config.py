@@ -115,7 +115,10 @@ class EvaluateSettings(_Strict):
 
 
 class ExplainSettings(_Strict):
-    """How many test images the explanations show, half of them misclassified where there are enough."""
+    """How many test images the explanations show, the same for every contestant.
+
+    Up to half as many of a contestant's own mistakes are added.
+    """
 
     images: Annotated[int, Field(ge=2, le=32)] = 8
 

@@ -42,7 +42,7 @@ def _add_shared(gallery: Gallery, explanation: Explanation, classes: Sequence[st
         looks_figure(looks, classes),
         "Where it looks, on the same images as the others",
         f"Test images drawn by chance, the same for every contestant; {right} of these {len(looks.labels)} are right. "
-        + _how_to_read(looks, explanation.layer, "what it says"),
+        + _how_to_read(looks, explanation.layer, "its answer"),
     )
 
 
@@ -55,7 +55,7 @@ def _add_mistakes(gallery: Gallery, explanation: Explanation, classes: Sequence[
         looks_figure(looks, classes),
         "Its most confident mistakes",
         "The wrong answers it was surest of: picked like this, they say nothing about how often it is wrong. "
-        + _how_to_read(looks, explanation.layer, "what it says and for what the image is"),
+        + _how_to_read(looks, explanation.layer, "its answer (CAM: says) and for the true class (CAM: is)"),
     )
 
 
@@ -64,7 +64,7 @@ def _how_to_read(looks: Looks, layer: CamLayer | None, what_for: str) -> str:
     sentences = []
     if layer is not None:
         sentences.append(
-            f"Grad-CAM marks (yellow: most) what spoke for {what_for} in layer {layer.name}, on "
+            f"Grad-CAM marks (yellow: most) the places that speak for {what_for}, in layer {layer.name} on "
             f"{layer.grid}×{layer.grid} positions that are smoothed here; each picture has its own scale, and a grey "
             "one has no such place."
         )
