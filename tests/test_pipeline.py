@@ -192,9 +192,9 @@ def test_an_isolated_run_changes_one_model_only_and_leaves_the_working_tree_alon
 
 
 def test_an_isolated_run_that_fails_says_the_stages_own_sentence(clone: Path) -> None:
-    bad = command("run", "--name", "bad", "--set", "recipe.optimizer.name=nope", "--set", "recipe.optimizer.lr=0.1")
+    bad = command("run", "--name", "bad", "--set", "data.source=folder")
     output = call(clone, bad, code=2)
-    assert output.strip().splitlines()[-1].startswith("error: models.vit.recipe.optimizer.name: timm has no optimizer")
+    assert output.strip().splitlines()[-1].startswith("error: data.path: data/raw/digits.md is ")
     assert git(clone, "status", "--short") == ""
 
 

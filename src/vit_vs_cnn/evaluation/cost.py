@@ -13,7 +13,7 @@ from vit_vs_cnn.evaluation.predict import predict_batch
 from vit_vs_cnn.evaluation.results import Cost
 from vit_vs_cnn.models.trained import TrainedModel
 
-_SECONDS = 1.0
+_SECONDS = 0.5
 _FEWEST_CALLS = 20
 _FEWEST_BATCHES = 2
 _WARM_UP_CALLS = 3
