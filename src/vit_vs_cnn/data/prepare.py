@@ -115,8 +115,9 @@ def _reserve(file: BinaryIO, shape: tuple[int, ...]) -> NDArray[np.uint8]:
 def _refusal(settings: DataSettings, unreadable: Sequence[Unreadable]) -> str:
     first = "; ".join(f"{file.name} ({file.reason})" for file in unreadable[:_MOST_NAMED])
     more = ", …" if len(unreadable) > _MOST_NAMED else ""
+    files = "1 file" if len(unreadable) == 1 else f"{len(unreadable):,} files"
     return (
-        f"data.path: {len(unreadable):,} files in {settings.path} cannot be read as images: {first}{more}: "
+        f"data.path: {files} in {settings.path} cannot be read as images: {first}{more}: "
         "mend or remove them, or set data.on_bad to skip to leave them out."
     )
 
