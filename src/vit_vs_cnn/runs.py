@@ -17,6 +17,12 @@ from vit_vs_cnn.layout import PARAMS, main_root, runs_dir, state_dir
 from vit_vs_cnn.params import dump, merged_params, settings_of
 
 FAILURE_VARIABLE = "VIT_VS_CNN_FAILURE"
+_NOBODY = {
+    "GIT_AUTHOR_NAME": "vit-vs-cnn",
+    "GIT_AUTHOR_EMAIL": "vit-vs-cnn@localhost",
+    "GIT_COMMITTER_NAME": "vit-vs-cnn",
+    "GIT_COMMITTER_EMAIL": "vit-vs-cnn@localhost",
+}
 
 
 @dataclass(frozen=True)
@@ -144,6 +150,9 @@ def _environment() -> dict[str, str]:
     scripts = str(Path(sys.executable).parent)
     # An inherited MLFLOW_RUN_ID would make MLflow's own helpers write into a foreign run.
     kept = {key: value for key, value in os.environ.items() if key != "MLFLOW_RUN_ID"}
+    if _git(main_root(), "config", "user.email").returncode != 0:
+        # Saving an experiment makes a commit, and a newcomer's machine may not have told git who they are.
+        kept = _NOBODY | kept
     return kept | {"PATH": f"{scripts}{os.pathsep}{kept.get('PATH', '')}"}
 
 
