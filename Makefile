@@ -32,7 +32,7 @@ lint: $(INSTALLED) ## format, style, types, order of the rooms
 test: $(INSTALLED) ## every check
 	$(MAKE) --no-print-directory lint
 	rm -f .coverage .coverage.*
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/coverage run -m pytest
+	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest --numprocesses 2 --dist loadscope
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

@@ -24,6 +24,9 @@ TINY_OVERRIDES = [
     "models.resnet.args={channels: [8, 8, 16, 16], stem_width: 8}",
 ]
 
+# A newcomer's machine: git has been told no name.
+NOBODY = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+
 
 def command(*arguments: str) -> list[str]:
     """`vit-vs-cnn …` by this interpreter, measured by coverage."""
@@ -36,7 +39,7 @@ def call(folder: Path, arguments: Sequence[str], code: int = 0) -> str:
     answer = subprocess.run(
         arguments,
         cwd=folder,
-        env=kept | {"PATH": f"{scripts}{os.pathsep}{kept['PATH']}"},
+        env=kept | NOBODY | {"PATH": f"{scripts}{os.pathsep}{kept['PATH']}"},
         capture_output=True,
         text=True,
         check=False,
@@ -70,8 +73,6 @@ def clone(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPOSITORY / name, folder / name)
     git(folder, "init", "--quiet")
-    git(folder, "config", "user.name", "test")
-    git(folder, "config", "user.email", "test@example.com")
     overrides = [part for override in TINY_OVERRIDES for part in ("--set", override)]
     text = call(folder, command("params", "--preset", "demo", *overrides))
     (folder / "params.yaml").write_text(text)
