@@ -4,7 +4,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-PORT ?= 5000
 
 .PHONY: demo test lint setup ui help
 
@@ -36,5 +35,5 @@ test: $(INSTALLED) ## every check
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-ui: $(INSTALLED) ## MLflow's pages on http://127.0.0.1:5000 (PORT=... for another port)
-	$(BIN)/mlflow server --backend-store-uri sqlite:///mlruns/mlflow.db --host 127.0.0.1 --port $(PORT) --workers 1
+ui: $(INSTALLED) ## Prefect's and MLflow's pages, and a worker, on loopback
+	$(BIN)/vit-vs-cnn up

@@ -5,12 +5,12 @@ import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from vit_vs_cnn.errors import RunFailed, UserError
+from vit_vs_cnn.errors import PassingError, RunFailed, UserError
+from vit_vs_cnn.failure import Failure, leave_failure
 
 if TYPE_CHECKING:
     from vit_vs_cnn.config import Settings
@@ -75,16 +75,58 @@ _stage("register", "Make the trained contestants versions of the registered mode
 @_preset
 @_overrides
 @click.option("--name", metavar="NAME", help="Name of the run and of its DVC experiment; the same name continues it.")
-def run(preset: str | None, overrides: tuple[str, ...], name: str | None) -> None:
+@click.option("--stage", "stages", metavar="STAGE", multiple=True, help="Run this stage and what it needs; repeatable.")
+@click.option("--force", metavar="STAGE", multiple=True, help="Run this stage though nothing changed; repeatable.")
+@click.option("--in-place", is_flag=True, help="Run params.yaml as it stands, in the working tree.")
+def run(
+    preset: str | None,
+    overrides: tuple[str, ...],
+    name: str | None,
+    stages: tuple[str, ...],
+    force: tuple[str, ...],
+    in_place: bool,
+) -> None:
     """Run the pipeline with changed parameters in a workspace of its own.
 
     The working tree is not touched; the result appears in `dvc exp show`. Done work is not repeated.
     """
-    from vit_vs_cnn.runs import run_isolated
+    from vit_vs_cnn.orchestration.local_run import run_here
+    from vit_vs_cnn.runs import Request
     from vit_vs_cnn.summary import run_summary
 
-    finished = run_isolated(preset, overrides, name)
-    click.echo(run_summary(finished))
+    finished = run_here(Request(preset, overrides, name, stages, force, in_place))
+    if not stages:
+        click.echo(run_summary(finished))
+
+
+@commands.command(epilog="\b\nExample:\n  vit-vs-cnn up --prefect-port 4300")
+@click.option("--prefect-port", default=4200, show_default=True, help="Port of Prefect's server and pages.")
+@click.option("--mlflow-port", default=5000, show_default=True, help="Port of MLflow's pages.")
+@click.option("--worker-port", default=8080, show_default=True, help="Port where the worker says that it is well.")
+@click.option("--limit", default=4, show_default=True, help="Flow runs that the worker runs at once.")
+def up(prefect_port: int, mlflow_port: int, worker_port: int, limit: int) -> None:
+    """Start Prefect, MLflow and a worker on this machine, until Ctrl-C."""
+    from vit_vs_cnn.orchestration.up import Ports
+    from vit_vs_cnn.orchestration.up import up as start
+
+    start(Ports(prefect_port, mlflow_port, worker_port), limit, click.echo)
+
+
+@commands.command(epilog="\b\nExample:\n  vit-vs-cnn clean --days 7")
+@click.option("--days", type=float, help="Keep what is younger; default: flow.keep_days in params.yaml.")
+def clean(days: float | None) -> None:
+    """Remove old flow runs, isolated workspaces and checkpoints, and cached data that nothing refers to."""
+    from vit_vs_cnn.orchestration.housekeeping import apply_retention
+    from vit_vs_cnn.orchestration.prefect_server import ServerForARun
+
+    keep = _settings().flow.keep_days if days is None else days
+    server = ServerForARun()
+    server.wait()
+    removed = apply_retention(server.api, keep)
+    click.echo(
+        f"removed what is older than {keep:g} days: {removed.flow_runs} flow runs, {removed.workspaces} workspaces, "
+        f"{removed.checkpoints} checkpoints; {removed.cache_mb:.1f} MB of the cache."
+    )
 
 
 @commands.command(epilog="\b\nExample:\n  vit-vs-cnn params --preset cpu --set seed=1")
@@ -110,10 +152,15 @@ def sync() -> None:
     click.echo(f"{sent} runs sent, {waiting} still waiting.")
 
 
-@commands.command()
-def doctor() -> None:
-    """Check Python, packages, device, disk, DVC, tracking store and downloads; say what a failure means."""
-    from vit_vs_cnn.doctor import checks, render
+@commands.command(epilog="\b\nExample:\n  vit-vs-cnn doctor --fix")
+@click.option("--fix", is_flag=True, help="Remove the workspaces of runs whose process was killed.")
+def doctor(fix: bool) -> None:
+    """Check Python, packages, device, disk, DVC, runs, tracking store and downloads; say what a failure means."""
+    from vit_vs_cnn.doctor import checks, mend, render
+
+    if fix:
+        for done in mend():
+            click.echo(f"mended  {done}")
 
     results = checks()
     click.echo(render(results))
@@ -131,16 +178,16 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except UserError as error:
-        failure = os.environ.get("VIT_VS_CNN_FAILURE")
-        if failure:
-            Path(failure).write_text(str(error), encoding="utf-8")
+        leave_failure(Failure(str(error), may_pass=isinstance(error, PassingError)))
         _fail(f"error: {error}", USER_MISTAKE)
     except RunFailed as error:
         _fail(f"error: {error}", 1)
     except OSError as error:
         if error.errno not in _MACHINE_REFUSES:
             raise
-        _fail(f"error: {error.filename or 'a file'} cannot be written: {error.strerror}.", USER_MISTAKE)
+        sentence = f"{error.filename or 'a file'} cannot be written: {error.strerror}."
+        leave_failure(Failure(sentence, may_pass=False))
+        _fail(f"error: {sentence}", USER_MISTAKE)
     except KeyboardInterrupt:
         _fail("stopped; the same command continues.", 130)
 

@@ -123,6 +123,27 @@ class ExplainSettings(_Strict):
     images: Annotated[int, Field(ge=2, le=32)] = 8
 
 
+class NotifySettings(_Strict):
+    """Who is told of the end of a flow run: the name of a Prefect notification block, and of which ends."""
+
+    block: Annotated[str, Field(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")] | None = None
+    ends: list[Literal["completed", "failed", "crashed", "cancelled"]] = ["failed", "crashed"]
+
+
+class FlowSettings(_Strict):
+    """How Prefect runs the stages; nothing here changes a result.
+
+    `timeout_minutes` is per stage, by its name in dvc.yaml without `@<model>`; `default` stands for the others.
+    """
+
+    timeout_minutes: dict[str, Annotated[float, Field(gt=0.0)]] = {"default": 1440.0}
+    retries: Annotated[int, Field(ge=0, le=20)] = 3
+    retry_delay_seconds: Annotated[float, Field(ge=0.0)] = 10.0
+    lock_wait_seconds: Annotated[float, Field(ge=0.0)] = 600.0
+    keep_days: Annotated[float, Field(ge=0.0)] = 30.0
+    notify: NotifySettings = NotifySettings()
+
+
 class Settings(_Strict):
     """The whole experiment."""
 
@@ -134,6 +155,7 @@ class Settings(_Strict):
     evaluate: EvaluateSettings
     explain: ExplainSettings
     models: Annotated[dict[str, ModelSettings], Field(min_length=1)]
+    flow: FlowSettings = FlowSettings()
 
     @model_validator(mode="before")
     @classmethod

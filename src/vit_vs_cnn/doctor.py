@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 
 from vit_vs_cnn.errors import UserError
 from vit_vs_cnn.layout import main_root, state_dir
+from vit_vs_cnn.markers import dead_runs
 
 _CIFAR10_HOST = "https://www.cs.toronto.edu"
 _LITTLE_DISK_GB = 5.0
@@ -41,6 +42,7 @@ def checks() -> list[Check]:
         _device(),
         _disk(),
         _dvc(),
+        _dead_runs(),
         _tracking_store(),
         _unsent(),
         _host(
@@ -50,6 +52,13 @@ def checks() -> list[Check]:
         ),
         _host("CIFAR-10 download", _CIFAR10_HOST, "the official archive needs it once, or a copy in data/raw"),
     ]
+
+
+def mend() -> list[str]:
+    """Remove what killed runs left; a sentence for each thing that was mended."""
+    from vit_vs_cnn.orchestration.housekeeping import remove_dead_runs
+
+    return [f"run {name}: its workspace is removed; started again it continues" for name in remove_dead_runs()]
 
 
 def render(results: list[Check]) -> str:
@@ -128,6 +137,13 @@ def _dvc() -> Check:
         str(found) if readable else found[0],
         "dvc.yaml or params.yaml cannot be read; `dvc status` says more.",
     )
+
+
+def _dead_runs() -> Check:
+    names = [marker.name for marker in dead_runs()]
+    found = f"killed: {', '.join(names)}" if names else "none was killed"
+    meaning = "start one again and it continues, or `vit-vs-cnn doctor --fix` removes their workspaces."
+    return Check("runs", not names, found, meaning, required=False)
 
 
 def _tracking_store() -> Check:

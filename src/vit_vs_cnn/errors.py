@@ -8,5 +8,9 @@ class UserError(Exception):
     """
 
 
+class PassingError(UserError):
+    """Trouble outside that may pass by itself: a download, a server, a lock. What runs the stages tries again."""
+
+
 class RunFailed(Exception):  # noqa: N818 - it reads as what happened
     """A run that a command started has failed; the reason stands in the output above. The command exits with 1."""

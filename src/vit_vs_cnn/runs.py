@@ -1,22 +1,26 @@
-"""Isolated runs: changed parameters in a git worktree of their own, the user's working tree untouched."""
+"""A run's workspace: the project itself, or a git worktree of its own that leaves the user's working tree alone."""
 
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from vit_vs_cnn.config import Settings
+from vit_vs_cnn.config import Settings, read_settings
 from vit_vs_cnn.errors import RunFailed, UserError
 from vit_vs_cnn.layout import PARAMS, main_root, runs_dir, state_dir
+from vit_vs_cnn.markers import Marker, remove_marker, write_marker
 from vit_vs_cnn.params import dump, merged_params, settings_of
 
-FAILURE_VARIABLE = "VIT_VS_CNN_FAILURE"
+IN_PLACE = "in-place"
+_GIT_WAIT_SECONDS = 120.0
 _NOBODY = {
     "GIT_AUTHOR_NAME": "vit-vs-cnn",
     "GIT_AUTHOR_EMAIL": "vit-vs-cnn@localhost",
@@ -26,50 +30,77 @@ _NOBODY = {
 
 
 @dataclass(frozen=True)
+class Request:
+    """What a person asks to run; `name`, where it is None, is made from the parameters.
+
+    `stages` names the stages to run with what they need (none: all), `force` those that run though nothing changed;
+    `train` stands for all `train@<model>`. `in_place` runs params.yaml as it stands in the working tree.
+    """
+
+    preset: str | None = None
+    overrides: tuple[str, ...] = ()
+    name: str | None = None
+    stages: tuple[str, ...] = ()
+    force: tuple[str, ...] = ()
+    in_place: bool = False
+
+
+@dataclass(frozen=True)
 class Run:
-    """A finished isolated run: its name, its workspace (a git worktree) and its settings."""
+    """A run that is going on: its name, the folder it works in, its settings."""
 
     name: str
     workspace: Path
     settings: Settings
+    isolated: bool
 
 
-def run_isolated(preset: str | None, overrides: Sequence[str], name: str | None) -> Run:
-    """Run the pipeline with changed parameters in the worktree runs/<name> and save it as a DVC experiment.
+@contextmanager
+def open_run(request: Request, flow_run_id: str | None = None) -> Iterator[Run]:
+    """The run that `request` describes, in a workspace that no other process uses until it is closed.
 
-    The worktree stays: the same run again continues there, and recomputes nothing that is done. Without a name,
-    the preset and a digest of the parameters make one. Raises UserError for bad parameters, and with a stage's own
-    sentence where a stage fails on a user's mistake; RunFailed where it fails otherwise.
+    An isolated workspace, runs/<name>, stays afterwards: the same run again continues there. Raises UserError for
+    bad parameters, and where a run of the same name is going on.
     """
     root = main_root()
-    caller = Path.cwd()
-    params = merged_params(root, preset, overrides)
-    settings = settings_of(params)
+    if request.in_place:
+        if request.preset or request.overrides or request.name:
+            raise UserError("in place, params.yaml runs as it stands: leave out preset, changed settings and name.")
+        name, text, settings = IN_PLACE, None, read_settings(root / PARAMS)
+    else:
+        text, settings = _parameters(root, request)
+        name = request.name or f"{request.preset or 'params'}-{_digest(text, 3)}"
     check_models(settings)
-    params["data"]["path"] = _reachable(settings.data.path, root, caller)
-    text = dump(params)
-    name = name or f"{preset or 'params'}-{hashlib.blake2b(text.encode(), digest_size=3).hexdigest()}"
     if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith((".", "-")):
         raise UserError(f"--name {name}: letters, digits, '-', '_' and '.' only.")
-    workspace = runs_dir() / name
-    workspace.parent.mkdir(exist_ok=True)
-    lock = FileLock(f"{workspace}.lock")
+    workspace = root if text is None else runs_dir() / name
+    runs_dir().mkdir(exist_ok=True)
+    lock = FileLock(runs_dir() / f"{name}.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise UserError(f"run {name} is going on in another process; wait for it or choose another --name.") from None
     with lock:
-        _prepare_workspace(root, workspace)
-        (workspace / PARAMS).write_text(text, encoding="utf-8")
-        _reproduce(workspace, name)
-        _dvc(workspace, "exp", "save", "--force", "--name", name, "--quiet")
-    return Run(name, workspace, settings)
+        write_marker(Marker.of_this_process(name, workspace, flow_run_id))
+        try:
+            if text is not None:
+                with _git_lock():
+                    _prepare_workspace(root, workspace)
+                (workspace / PARAMS).write_text(text, encoding="utf-8")
+            yield Run(name, workspace, settings, isolated=text is not None)
+        finally:
+            remove_marker(name)
+
+
+def save_run(run: Run) -> None:
+    """Save a finished isolated run as the DVC experiment of its name, replacing an earlier one."""
+    with _git_lock():
+        _dvc(run.workspace, "exp", "save", "--force", "--name", run.name)
 
 
 def check_models(settings: Settings) -> None:
     """Build every contestant without memory, once per set of contestants. Raises UserError where one cannot be."""
-    facts = repr((settings.models, settings.data.image_size)).encode()
-    stamp = state_dir() / "checked" / hashlib.blake2b(facts, digest_size=16).hexdigest()
+    stamp = state_dir() / "checked" / _digest(repr((settings.models, settings.data.image_size)), 16)
     if stamp.is_file():
         return
     from vit_vs_cnn.models.build import check_model
@@ -78,6 +109,56 @@ def check_models(settings: Settings) -> None:
         check_model(model, 10, settings.data.image_size, f"models.{name}")
     stamp.parent.mkdir(parents=True, exist_ok=True)
     stamp.touch()
+
+
+def run_environment(run: Run) -> dict[str, str]:
+    """The environment of the run's DVC processes: this interpreter's commands, no foreign MLflow run."""
+    return _environment() | ({"VIT_VS_CNN_RUN": run.name} if run.isolated else {})
+
+
+def remove_workspace(workspace: Path) -> None:
+    """Remove an isolated run's worktree; its experiment and what the cache holds stay."""
+    with _git_lock():
+        _git(main_root(), "worktree", "remove", "--force", "--force", str(workspace))
+        shutil.rmtree(workspace, ignore_errors=True)
+        _git(main_root(), "worktree", "prune", check=True)
+    workspace.with_name(f"{workspace.name}.lock").unlink(missing_ok=True)
+
+
+def old_workspaces(days: float) -> list[Path]:
+    """Isolated workspaces that no run has used for `days` days and none uses now."""
+    limit = time.time() - days * 86_400
+    return [
+        folder
+        for folder in sorted(runs_dir().glob("*/"))
+        if (folder / PARAMS).is_file() and (folder / PARAMS).stat().st_mtime < limit and not is_running(folder.name)
+    ]
+
+
+def is_running(name: str) -> bool:
+    """Whether a process has the run `name` open."""
+    lock = FileLock(runs_dir() / f"{name}.lock")
+    try:
+        with lock.acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def _parameters(root: Path, request: Request) -> tuple[str, Settings]:
+    params = merged_params(root, request.preset, request.overrides)
+    settings = settings_of(params)
+    params["data"]["path"] = _reachable(settings.data.path, root, Path.cwd())
+    return dump(params), settings
+
+
+def _digest(text: str, size: int) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=size).hexdigest()
+
+
+def _git_lock() -> FileLock:
+    """Worktrees and experiments are entries of the one git repository: runs take turns at them."""
+    return FileLock(runs_dir() / ".git.lock", timeout=_GIT_WAIT_SECONDS)
 
 
 def _reachable(path: str, root: Path, caller: Path) -> str:
@@ -97,9 +178,15 @@ def _prepare_workspace(root: Path, workspace: Path) -> None:
     if _git(root, "rev-parse", "--verify", "HEAD").returncode != 0:
         raise UserError(f"{root} has no git commit yet: isolated runs start from one; run `git commit` first.")
     _git(root, "worktree", "prune", check=True)
-    if (workspace / ".git").is_file():
+    if _git(workspace, "rev-parse", "--verify", "HEAD").returncode == 0 and (workspace / ".git").is_file():
+        # The workspace's own dvc.lock says what is done there; a committed one would have it done again.
+        lock = workspace / "dvc.lock"
+        done = lock.read_bytes() if lock.is_file() else None
         _git(workspace, "checkout", "--quiet", "--force", "--detach", _output(root, "rev-parse", "HEAD"), check=True)
+        if done is not None:
+            lock.write_bytes(done)
     else:
+        shutil.rmtree(workspace, ignore_errors=True)
         _git(root, "worktree", "add", "--quiet", "--force", "--detach", str(workspace), check=True)
     changed = _output(root, "diff", "--name-only", "-z", "HEAD").split("\0")
     untracked = _output(root, "ls-files", "--others", "--exclude-standard", "-z").split("\0")
@@ -115,21 +202,6 @@ def _prepare_workspace(root: Path, workspace: Path) -> None:
         shutil.copy2(local, workspace / ".dvc" / "config.local")
     cache = _output(root, sys.executable, "-m", "dvc", "cache", "dir")
     _dvc(workspace, "cache", "dir", "--local", str((root / cache).resolve()))
-
-
-def _reproduce(workspace: Path, name: str) -> None:
-    failure = workspace / ".dvc" / "tmp" / "failure.txt"
-    failure.unlink(missing_ok=True)
-    answer = subprocess.run(
-        [sys.executable, "-m", "dvc", "repro"],
-        cwd=workspace,
-        env=_environment() | {"VIT_VS_CNN_RUN": name, FAILURE_VARIABLE: str(failure)},
-        check=False,
-    )
-    if answer.returncode != 0:
-        if failure.is_file():
-            raise UserError(failure.read_text(encoding="utf-8"))
-        raise RunFailed(f"run {name} failed; its workspace is {workspace}. The same command continues it.")
 
 
 def _dvc(folder: Path, *arguments: str) -> None:
@@ -157,7 +229,7 @@ def _environment() -> dict[str, str]:
 
 
 def _git(folder: Path, *arguments: str, check: bool = False) -> "subprocess.CompletedProcess[str]":
-    answer = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    answer = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
     if check and answer.returncode != 0:
         raise RunFailed(f"`git {' '.join(arguments)}` failed in {folder}: {answer.stderr.strip()}")
     return answer

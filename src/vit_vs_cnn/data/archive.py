@@ -14,6 +14,7 @@ from typing import Protocol
 from tqdm import tqdm
 
 from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.progress import bar_options
 
 MAX_FILE_BYTES = 256 * 2**20
 _CHUNK_BYTES = 2**20
@@ -103,7 +104,7 @@ class _Tar:
         with (
             _intact(path),
             path.open("rb") as file,
-            tqdm.wrapattr(file, "read", total=path.stat().st_size, desc="listing", disable=None) as counted,
+            tqdm.wrapattr(file, "read", total=path.stat().st_size, desc="listing", **bar_options()) as counted,
             tarfile.open(fileobj=counted) as archive,
         ):
             for member in archive:

@@ -12,7 +12,7 @@ import numpy as np
 
 from vit_vs_cnn.data.prepared import PREPARED_SPLITS
 from vit_vs_cnn.data.source import Source
-from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.errors import PassingError, UserError
 from vit_vs_cnn.layout import main_root
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
@@ -116,7 +116,7 @@ def _download(path: Path) -> None:
         download_url(URL, unfinished.parent, unfinished.name, MD5)
         unfinished.rename(path)
     except (OSError, RuntimeError, http.client.HTTPException) as error:
-        raise UserError(
+        raise PassingError(
             f"data.path: {path} is missing and downloading {URL} failed ({error}): copy the archive to that path "
             "by other means, or choose other images with data.source (folder, digits)."
         ) from None

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from vit_vs_cnn.data.source import RawImage, Source, Unreadable
 from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.progress import bar_options
 
 # Raster formats decoded by Pillow itself. Not among them: EPS, which would run Ghostscript on the user's file.
 _FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
@@ -63,7 +64,7 @@ def decode_into(images: NDArray[np.uint8], source: Source, rows: NDArray[np.int6
     submitted = 0
     with (
         warnings.catch_warnings(),
-        tqdm(total=len(rows), desc="decoding", unit=" images", disable=None) as bar,
+        tqdm(total=len(rows), desc="decoding", unit=" images", **bar_options()) as bar,
         ThreadPoolExecutor(workers) as pool,
     ):
         # An image above Pillow's limit of pixels is unreadable here. The filter counts for all threads: set once.

@@ -9,6 +9,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
+from vit_vs_cnn.progress import bar_options
+
 Rows = NDArray[np.int64]
 
 # Measured on CIFAR-10: of the pairs that look alike to the eye these limits find most, and next to nothing else.
@@ -44,7 +46,7 @@ def fingerprint(images: NDArray[np.uint8]) -> Fingerprints:
     constant = np.empty(count, np.bool_)
     down, across = _averaging(side, _HASH_SIDE), _averaging(side, _HASH_SIDE + 1).T
     chunk = max(1, _CHUNK_BYTES // images[0].nbytes)
-    with tqdm(total=count, desc="checking", unit=" images", disable=None) as bar:
+    with tqdm(total=count, desc="checking", unit=" images", **bar_options()) as bar:
         for start in range(0, count, chunk):
             part = slice(start, start + chunk)
             pixels = np.array(images[part])

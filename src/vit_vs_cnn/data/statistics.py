@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from vit_vs_cnn.progress import bar_options
+
 Measure = Literal["brightness", "contrast", "sharpness"]
 
 MEAN_IMAGE_SIDE = 128
@@ -102,7 +104,7 @@ def pixel_statistics(
         return sums
 
     bounds = np.linspace(0, count, workers + 1).astype(int)
-    with tqdm(total=count, desc="pixels", unit=" images", disable=None) as bar, ThreadPoolExecutor(workers) as pool:
+    with tqdm(total=count, desc="pixels", unit=" images", **bar_options()) as bar, ThreadPoolExecutor(workers) as pool:
         tallies = list(pool.map(tally, bounds[:-1], bounds[1:]))
     histogram = np.sum([part.histogram for part in tallies], axis=0)
     class_sums = np.sum([part.class_sums for part in tallies], axis=0)

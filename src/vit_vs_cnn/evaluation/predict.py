@@ -7,6 +7,7 @@ from tqdm import tqdm
 
 from vit_vs_cnn.errors import UserError
 from vit_vs_cnn.models.trained import TrainedModel
+from vit_vs_cnn.progress import bar_options
 
 
 def predict(
@@ -19,7 +20,7 @@ def predict(
     batches = range(0, len(images), batch_size)
     answers = [
         predict_batch(trained, images[start : start + batch_size], device)
-        for start in tqdm(batches, desc="predict", unit="batch", disable=None)
+        for start in tqdm(batches, desc="predict", unit="batch", **bar_options())
     ]
     return np.concatenate(answers)
 

@@ -15,7 +15,7 @@ from timm.models import load_pretrained
 from torch import nn
 
 from vit_vs_cnn.config import ModelSettings
-from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.errors import PassingError, UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -119,8 +119,8 @@ def _require_hub(repository: str, model: ModelSettings, where: str) -> None:
         raise _no_hub(model, where) from None
 
 
-def _no_hub(model: ModelSettings, where: str) -> UserError:
-    return UserError(
+def _no_hub(model: ModelSettings, where: str) -> PassingError:
+    return PassingError(
         f"{where}.pretrained: the hub ({constants.ENDPOINT}) cannot be reached for the weights of {model.timm}. "
         f"Two ways out: set {where}.weights to a local safetensors file of these weights, or {where}.pretrained to "
         "false to train from scratch."

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.errors import PassingError, UserError
 from vit_vs_cnn.tracking.run import RunRef
 from vit_vs_cnn.tracking.store import experiment, find_run, model_of_run, open_client, store_errors, tracking_uri
 
@@ -45,7 +45,7 @@ def register(name: str, candidates: list[Candidate]) -> dict[str, int]:
         client.set_registered_model_alias(name, CHALLENGER, str(versions[best.contestant]))
     except store_errors() as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(
+        raise PassingError(
             f"register: the registry at {tracking_uri()} cannot be used ({reason}); when it is back, run "
             "`vit-vs-cnn sync` and then `dvc repro register`."
         ) from None

@@ -18,6 +18,7 @@ from vit_vs_cnn.data.augment import Augment, mix
 from vit_vs_cnn.data.loader import ResidentImages
 from vit_vs_cnn.errors import UserError
 from vit_vs_cnn.models.preprocess import Preprocess
+from vit_vs_cnn.progress import bar_options
 from vit_vs_cnn.training.checkpoint import Checkpoints
 from vit_vs_cnn.training.optimization import create_ema, create_optimizer, create_scheduler
 from vit_vs_cnn.training.outputs import Epoch
@@ -80,7 +81,7 @@ class Trainer:
             initial=len(history) * steps,
             desc=f"train {self.name}",
             unit="step",
-            disable=None,
+            **bar_options(),
         )
         with bar:
             for epoch in range(len(history) + 1, self.budget.epochs + 1):

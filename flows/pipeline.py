@@ -1,0 +1,205 @@
+"""The pipeline as a Prefect flow: one task per stage that DVC names, in the order that DVC's DAG allows.
+
+`prefect deployment run 'vit-vs-cnn/local' -p preset=demo` and `vit-vs-cnn run --preset demo` both run this flow.
+"""
+
+import time
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Annotated, Any
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run, task_run
+from prefect.states import Cancelled, Completed, Failed
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+from prefect.tasks import Task
+from pydantic import Field
+
+from vit_vs_cnn.config import FlowSettings
+from vit_vs_cnn.errors import RunFailed, UserError
+from vit_vs_cnn.layout import PRESETS
+from vit_vs_cnn.orchestration.accelerators import accelerator, slot_name, slots
+from vit_vs_cnn.orchestration.artifacts import publish_results
+from vit_vs_cnn.orchestration.dag import Stage, check_timeouts, choose_stages, read_dag, resolve_names, timeout_seconds
+from vit_vs_cnn.orchestration.listener import StageListener
+from vit_vs_cnn.orchestration.notify import tell_of_the_end
+from vit_vs_cnn.orchestration.slots import ensure_slots
+from vit_vs_cnn.orchestration.stage_process import Limits, Outcome, StageFailed, is_stopping, run_stage, stop_all
+from vit_vs_cnn.params import preset_names
+from vit_vs_cnn.runs import Request, Run, open_run, run_environment, save_run
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+Preset = Annotated[
+    str | None,
+    Field(
+        description=f"Lay {PRESETS}/NAME.yaml over params.yaml.",
+        json_schema_extra={"enum": [None, *preset_names(PROJECT)]},
+    ),
+]
+Override = Annotated[str, Field(pattern=r"^[^=\s]+=.*$")]
+Overrides = Annotated[list[Override], Field(description="Changed settings, each key.path=value: train.epochs=3")]
+Stages = Annotated[
+    list[str], Field(description="Stages to run, with what they need; `train` is all train@<model>. Empty: all.")
+]
+Force = Annotated[list[str], Field(description="Stages to run though nothing changed.")]
+Name = Annotated[
+    str | None,
+    Field(
+        description="Name of the run and of its DVC experiment; the same name continues it. Empty: made from the rest.",
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$",
+    ),
+]
+InPlace = Annotated[
+    bool, Field(description="Run params.yaml as it stands in the project folder, not in a workspace of its own.")
+]
+
+
+# A stage is a process of its own; its thread only waits.
+THREADS: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=1_000)
+
+
+def _flow_run_name() -> str:
+    parameters: dict[str, Any] = flow_run.parameters
+    given = parameters.get("name") or parameters.get("preset")
+    return f"{given or 'params'}-{str(flow_run.id)[:4]}"
+
+
+@flow(
+    name="vit-vs-cnn",
+    flow_run_name=_flow_run_name,
+    description="ViT or CNN? Data, EDA, tuning, training, evaluation, explanation, comparison, registration.",
+    task_runner=THREADS,
+    on_completion=[tell_of_the_end],
+    on_failure=[tell_of_the_end],
+    on_crashed=[tell_of_the_end],
+    on_cancellation=[tell_of_the_end],
+)
+def pipeline(
+    preset: Preset = None,
+    overrides: Overrides = [],  # noqa: B006 - Prefect copies it
+    stages: Stages = [],  # noqa: B006
+    force: Force = [],  # noqa: B006
+    name: Name = None,
+    in_place: InPlace = False,
+) -> State[Any]:
+    """Run the stages of dvc.yaml; what DVC would skip is Cached, what needs a failed stage is NotRun."""
+    request = Request(preset, tuple(overrides), name, tuple(stages), tuple(force), in_place)
+    try:
+        with open_run(request, str(flow_run.id)) as run:
+            return _run_stages(run, request)
+    except (UserError, RunFailed) as error:
+        return Failed(message=str(error), data=error)
+
+
+@dataclass
+class Ended:
+    """How the stages of a run have ended so far; a stage in neither has not run."""
+
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    failures: dict[str, StageFailed] = field(default_factory=dict)
+
+
+def _run_stages(run: Run, request: Request) -> State[Any]:
+    dag = read_dag(run.workspace)
+    forced, chosen = resolve_names(dag, request.force), choose_stages(dag, request.stages)
+    check_timeouts(dag, run.settings.flow)
+    ensure_slots(slot_name(), slots())
+    ended = Ended()
+    try:
+        _run_in_order(chosen, forced, run, ended)
+    except BaseException:
+        # Ctrl-C, or Prefect's SIGTERM when somebody cancels: no process may outlive the flow run.
+        stop_all()
+        raise
+    if ended.failures:
+        failure = next(iter(ended.failures.values()))
+        again = f"The workspace is {run.workspace}; the same command continues the run."
+        error = UserError(str(failure)) if failure.is_users else RunFailed(f"{failure} {again}")
+        return Failed(message=failure.with_log_end(), data=error)
+    if not request.stages:
+        if run.isolated:
+            save_run(run)
+        publish_results(run.workspace)
+    cached = sum(outcome is Outcome.CACHED for outcome in ended.outcomes.values())
+    return Completed(message=f"{len(ended.outcomes) - cached} stages ran, {cached} were cached.", data=run)
+
+
+def _run_in_order(chosen: Sequence[Stage], forced: Container[str], run: Run, ended: Ended) -> None:
+    """Start each stage as soon as those that it needs have ended, well or not."""
+    futures: dict[str, PrefectFuture[State[Any]]] = {}
+    finished: SimpleQueue[str] = SimpleQueue()
+    done: set[str] = set()
+    while len(done) < len(chosen):
+        for each in chosen:
+            if each.name not in futures and done.issuperset(each.needs):
+                # Prefect draws the DAG from these, and would not start a task that waits for one that did not run.
+                needs = [futures[name] for name in each.needs if name in ended.outcomes]
+                future = _task_of(each, run.settings.flow).submit(
+                    each, run, ended, force=each.name in forced, wait_for=needs
+                )
+                futures[each.name] = future
+                future.add_done_callback(partial(_note, finished, each.name))
+        done.add(finished.get())
+
+
+def _note(finished: SimpleQueue[str], name: str, _: PrefectFuture[State[Any]]) -> None:
+    finished.put(name)
+
+
+def _task_of(each: Stage, settings: FlowSettings) -> Task[..., State[Any]]:
+    return bring_up_to_date.with_options(
+        name=each.name,
+        task_run_name=each.name,
+        tags=[slot_name()] if each.uses_accelerator else [],
+        retries=settings.retries,
+        retry_delay_seconds=[settings.retry_delay_seconds * 2**attempt for attempt in range(settings.retries)],
+    )
+
+
+def _may_pass(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
+    failure = state.result(raise_on_failure=False)
+    return isinstance(failure, StageFailed) and failure.may_pass
+
+
+@task(cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=_may_pass)
+def bring_up_to_date(each: Stage, run: Run, ended: Ended, *, force: bool) -> State[Any]:
+    """Have DVC bring one stage up to date; the state carries the stage's own sentence where it fails."""
+    missing = [name for name in each.needs if name not in ended.outcomes]
+    if missing:
+        return Cancelled(name="NotRun", message=f"Needs {', '.join(missing)}, which did not end well.")
+    if is_stopping():
+        return Cancelled(name="Stopped", message="The run was stopped before this stage began.")
+    skipped = each.unchanged and not force and all(ended.outcomes[name] is Outcome.CACHED for name in each.needs)
+    start = time.monotonic()
+    with StageListener(each.name) as listener:
+        try:
+            outcome = Outcome.CACHED if skipped else _run(each, run, listener, force=force)
+        except StageFailed as failure:
+            if failure.may_pass and task_run.run_count <= run.settings.flow.retries and not is_stopping():
+                listener.line(f"failed: {failure} It is tried again.")
+                raise
+            listener.line(f"failed: {failure}")
+            if is_stopping():
+                return Cancelled(name="Stopped", message=str(failure))
+            ended.failures[each.name] = failure
+            return Failed(message=failure.with_log_end())
+        ended.outcomes[each.name] = outcome
+        if outcome is Outcome.CACHED:
+            listener.line("cached: nothing that it depends on has changed")
+            return Completed(name="Cached", message="Nothing that it depends on has changed.")
+        return Completed(message=f"Ran in {time.monotonic() - start:.1f} s.")
+
+
+def _run(each: Stage, run: Run, listener: StageListener, *, force: bool) -> Outcome:
+    settings = run.settings.flow
+    limits = Limits(timeout_seconds(each, settings), settings.lock_wait_seconds)
+    with accelerator(wanted=each.uses_accelerator) as device:
+        environment = run_environment(run) | device | {"PREFECT__FLOW_RUN_ID": str(flow_run.id)}
+        return run_stage(run.workspace, each.name, environment, limits, listener, force=force)

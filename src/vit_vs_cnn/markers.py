@@ -1,0 +1,72 @@
+"""Which runs are going on: a small file each, so that a run whose process was killed is noticed."""
+
+import json
+import os
+import socket
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+from vit_vs_cnn.layout import state_dir
+
+
+@dataclass(frozen=True)
+class Marker:
+    """A run and the process that runs it; `process_start` (seconds since 1970) tells a reused process id apart."""
+
+    name: str
+    workspace: str
+    host: str
+    pid: int
+    process_start: float
+    flow_run_id: str | None
+
+    @classmethod
+    def of_this_process(cls, name: str, workspace: Path, flow_run_id: str | None) -> Self:
+        """The marker of a run that this process runs."""
+        start = psutil.Process().create_time()
+        return cls(name, str(workspace), socket.gethostname(), os.getpid(), start, flow_run_id)
+
+    def is_dead(self) -> bool:
+        """Whether the run's process is gone without having ended the run; another host's cannot be known."""
+        if self.host != socket.gethostname():
+            return False
+        try:
+            return abs(psutil.Process(self.pid).create_time() - self.process_start) > 1.0
+        except psutil.NoSuchProcess:
+            return True
+
+
+def write_marker(marker: Marker) -> None:
+    """Note that a run goes on, whole or not at all."""
+    path = _path(marker.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".part")
+    unfinished.write_text(json.dumps(asdict(marker)), encoding="utf-8")
+    unfinished.replace(path)
+
+
+def remove_marker(name: str) -> None:
+    """Note that the run has ended."""
+    _path(name).unlink(missing_ok=True)
+
+
+def dead_runs() -> list[Marker]:
+    """Runs whose process was killed."""
+    markers = [Marker(**json.loads(path.read_text(encoding="utf-8"))) for path in sorted(_folder().glob("*.json"))]
+    return [marker for marker in markers if marker.is_dead()]
+
+
+def forget_flow_run(marker: Marker) -> None:
+    """Note that Prefect knows of the dead run's end."""
+    write_marker(replace(marker, flow_run_id=None))
+
+
+def _folder() -> Path:
+    return state_dir() / "running"
+
+
+def _path(name: str) -> Path:
+    return _folder() / f"{name}.json"

@@ -1,0 +1,68 @@
+"""A run's results on its flow run's page: the table, the comparison figures, the MLflow runs."""
+
+import base64
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+from vit_vs_cnn.layout import COMPARE, RUN_FILE
+from vit_vs_cnn.tracking.run import RunRef, read_ref
+from vit_vs_cnn.tracking.store import open_client, tracking_uri
+
+MLFLOW_UI_VARIABLE = "VIT_VS_CNN_MLFLOW_UI"
+_FIGURES = ("accuracy_and_cost", "learning_by_epoch", "per_class", "reliability")
+
+
+def publish_results(workspace: Path) -> None:
+    """Make the artifacts of the flow run that this process runs, from the outputs in `workspace`."""
+    from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+    with (workspace / COMPARE / "comparison.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    create_table_artifact([_shown(row) for row in rows], key="results", description="Measured on the test split")
+    create_markdown_artifact(_figures(workspace), key="comparison", description="The comparison, in figures")
+    create_markdown_artifact(_mlflow_runs(workspace), key="mlflow-runs", description="The runs in MLflow")
+
+
+def _shown(row: dict[str, str]) -> dict[str, Any]:
+    return {
+        "model": row["contestant"],
+        "timm": row["timm"],
+        "test accuracy": f"{float(row['accuracy']):.2%}",
+        f"{100 * float(row['confidence']):g} % interval": (
+            f"{float(row['accuracy_low']):.2%} – {float(row['accuracy_high']):.2%}"
+        ),
+        "s/epoch": f"{float(row['seconds_per_epoch']):.1f}",
+        "parameters": f"{float(row['parameters']):,.0f}",
+        "latency p50": f"{float(row['latency_p50_ms']):.1f} ms",
+    }
+
+
+def _figures(workspace: Path) -> str:
+    parts = []
+    for name in _FIGURES:
+        figure = workspace / COMPARE / f"{name}.png"
+        if figure.is_file():
+            data = base64.b64encode(figure.read_bytes()).decode("ascii")
+            title = name.replace("_", " ").capitalize()
+            parts.append(f"### {title}\n\n![{title}](data:image/png;base64,{data})")
+    return "\n\n".join(parts)
+
+
+def _mlflow_runs(workspace: Path) -> str:
+    address = os.environ.get(MLFLOW_UI_VARIABLE)
+    if tracking_uri().startswith(("http://", "https://")):
+        address = tracking_uri()
+    refs = [read_ref(file.parent) for file in sorted((workspace / "trained").glob(f"*/{RUN_FILE}"))]
+    lines = [f"- {_link(ref, address)}" for ref in refs]
+    where = "" if address else f"\n\nThey are in {tracking_uri()}: `make ui` shows them."
+    return "\n".join(lines) + where
+
+
+def _link(ref: RunRef, address: str | None) -> str:
+    if address is None or ref.run_id is None:
+        return f"{ref.name}: run {ref.run_id or 'not sent yet'} of experiment {ref.experiment}"
+    experiment = open_client().get_experiment_by_name(ref.experiment)
+    assert experiment is not None
+    return f"[{ref.name}]({address.rstrip('/')}/#/experiments/{experiment.experiment_id}/runs/{ref.run_id})"

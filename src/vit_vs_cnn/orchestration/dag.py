@@ -1,0 +1,95 @@
+"""The DAG, read from DVC: which stages there are, what each needs, which of them nothing has changed for."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import networkx
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+
+from vit_vs_cnn.config import FlowSettings
+from vit_vs_cnn.errors import UserError
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of dvc.yaml: its name there, the stages it needs, whether it computes with a network.
+
+    `unchanged` says that DVC would skip it if the stages it needs are skipped.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    uses_accelerator: bool
+    unchanged: bool
+
+    @property
+    def kind(self) -> str:
+        """The name without the contestant: `train` of `train@vit`."""
+        return self.name.partition("@")[0]
+
+
+def read_dag(workspace: Path) -> list[Stage]:
+    """The stages of the project in `workspace`, each after those that it needs.
+
+    Raises UserError where DVC cannot read dvc.yaml or params.yaml.
+    """
+    try:
+        with Repo(str(workspace), _wait_for_lock=True) as repo:
+            graph = repo.index.graph
+            changed = repo.status()
+            ordered = [stage for stage in reversed(list(networkx.topological_sort(graph))) if hasattr(stage, "name")]
+            return [_stage(stage, graph.successors(stage), changed) for stage in ordered]
+    except DvcException as error:
+        raise UserError(f"{workspace}: DVC cannot read the pipeline: {' '.join(str(error).split())}") from None
+
+
+def choose_stages(dag: Sequence[Stage], wanted: Sequence[str]) -> list[Stage]:
+    """The wanted stages (none: all) and what they need. Raises UserError for a name that is not in the DAG."""
+    if not wanted:
+        return list(dag)
+    chosen = resolve_names(dag, wanted)
+    for stage in reversed(dag):
+        if stage.name in chosen:
+            chosen.update(stage.needs)
+    return [stage for stage in dag if stage.name in chosen]
+
+
+def resolve_names(dag: Sequence[Stage], wanted: Iterable[str]) -> set[str]:
+    """The stages of these names, where `train` stands for every `train@<model>`. Raises UserError for another name."""
+    names: set[str] = set()
+    for name in wanted:
+        found = {stage.name for stage in dag if name in (stage.name, stage.kind)}
+        if not found:
+            raise UserError(f"there is no stage {name}; there are {', '.join(stage.name for stage in dag)}.")
+        names |= found
+    return names
+
+
+def check_timeouts(dag: Sequence[Stage], settings: FlowSettings) -> None:
+    """Raise UserError where flow.timeout_minutes names what is no stage, or lacks the default."""
+    kinds = {stage.kind for stage in dag}
+    for name in settings.timeout_minutes:
+        if name not in kinds | {"default"}:
+            raise UserError(
+                f"flow.timeout_minutes.{name}: there is no such stage; there are {', '.join(sorted(kinds))}."
+            )
+    if "default" not in settings.timeout_minutes:
+        raise UserError("flow.timeout_minutes: `default` is missing, the limit of stages that are not named.")
+
+
+def timeout_seconds(stage: Stage, settings: FlowSettings) -> float:
+    """How long the stage may take."""
+    return 60 * settings.timeout_minutes.get(stage.kind, settings.timeout_minutes["default"])
+
+
+def _stage(stage: Any, needs: Iterable[Any], changed: dict[str, Any]) -> Stage:
+    name = str(stage.name)
+    return Stage(
+        name=name,
+        needs=tuple(sorted(str(each.name) for each in needs if hasattr(each, "name"))),
+        uses_accelerator=bool((stage.meta or {}).get("accelerator")),
+        unchanged=stage.addressing not in changed,
+    )

@@ -1,0 +1,44 @@
+"""`vit-vs-cnn run`: the flow in this process, shown on this terminal, with a Prefect server around it."""
+
+import os
+from dataclasses import asdict
+from typing import Any
+
+from vit_vs_cnn.errors import RunFailed, UserError
+from vit_vs_cnn.layout import main_root
+from vit_vs_cnn.orchestration.display import Terminal, show_on
+from vit_vs_cnn.orchestration.housekeeping import report_dead_runs
+from vit_vs_cnn.orchestration.prefect_server import ServerForARun, prefect_settings
+from vit_vs_cnn.runs import Request, Run
+
+FLOW = "flows/pipeline.py:pipeline"
+
+
+def run_here(request: Request) -> Run:
+    """Run the pipeline's flow and wait for it.
+
+    Raises UserError with the stage's own sentence where it left one, RunFailed where a stage failed otherwise.
+    """
+    server = ServerForARun()
+    # Prefect reads its settings when it is imported; the terminal shows the stages' lines, not Prefect's.
+    os.environ.update(prefect_settings())
+    os.environ.update({"PREFECT_API_URL": server.api, "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"})
+    from prefect.flows import load_flow_from_entrypoint
+
+    # The imports take as long as the server takes to start: side by side.
+    flow: Any = load_flow_from_entrypoint(f"{main_root()}/{FLOW}")
+    server.wait()
+    report_dead_runs(server.api)
+    with Terminal() as terminal:
+        show_on(terminal)
+        state: Any = flow(**_parameters(request), return_state=True)
+    result = state.result(raise_on_failure=False)
+    if isinstance(result, UserError | RunFailed):
+        raise result
+    if not isinstance(result, Run):
+        raise RunFailed(f"the flow run ended as {state.name}: {state.message}")
+    return result
+
+
+def _parameters(request: Request) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(request).items()}
