@@ -23,7 +23,6 @@ from pydantic import Field
 
 from vit_vs_cnn.config import FlowSettings
 from vit_vs_cnn.errors import RunFailed, UserError
-from vit_vs_cnn.layout import PRESETS
 from vit_vs_cnn.orchestration.accelerators import accelerator, slot_name, slots
 from vit_vs_cnn.orchestration.artifacts import publish_results
 from vit_vs_cnn.orchestration.dag import Stage, check_timeouts, choose_stages, read_dag, resolve_names, timeout_seconds
@@ -36,30 +35,9 @@ from vit_vs_cnn.runs import Request, Run, open_run, run_environment, save_run
 
 PROJECT = Path(__file__).resolve().parent.parent
 
-Preset = Annotated[
-    str | None,
-    Field(
-        description=f"Lay {PRESETS}/NAME.yaml over params.yaml.",
-        json_schema_extra={"enum": [None, *preset_names(PROJECT)]},
-    ),
-]
+Preset = Annotated[str, Field(json_schema_extra={"enum": ["", *preset_names(PROJECT)]})]
 Override = Annotated[str, Field(pattern=r"^[^=\s]+=.*$")]
-Overrides = Annotated[list[Override], Field(description="Changed settings, each key.path=value: train.epochs=3")]
-Stages = Annotated[
-    list[str], Field(description="Stages to run, with what they need; `train` is all train@<model>. Empty: all.")
-]
-Force = Annotated[list[str], Field(description="Stages to run though nothing changed.")]
-Name = Annotated[
-    str | None,
-    Field(
-        description="Name of the run and of its DVC experiment; the same name continues it. Empty: made from the rest.",
-        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$",
-    ),
-]
-InPlace = Annotated[
-    bool, Field(description="Run params.yaml as it stands in the project folder, not in a workspace of its own.")
-]
-
+Name = Annotated[str, Field(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]*)?$")]
 
 # A stage is a process of its own; its thread only waits.
 THREADS: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=1_000)
@@ -82,15 +60,24 @@ def _flow_run_name() -> str:
     on_cancellation=[tell_of_the_end],
 )
 def pipeline(
-    preset: Preset = None,
-    overrides: Overrides = [],  # noqa: B006 - Prefect copies it
-    stages: Stages = [],  # noqa: B006
-    force: Force = [],  # noqa: B006
-    name: Name = None,
-    in_place: InPlace = False,
+    preset: Preset = "",
+    overrides: list[Override] = [],  # noqa: B006 - Prefect copies it
+    stages: list[str] = [],  # noqa: B006
+    force: list[str] = [],  # noqa: B006
+    name: Name = "",
+    in_place: bool = False,
 ) -> State[Any]:
-    """Run the stages of dvc.yaml; what DVC would skip is Cached, what needs a failed stage is NotRun."""
-    request = Request(preset, tuple(overrides), name, tuple(stages), tuple(force), in_place)
+    """Run the stages of dvc.yaml; what DVC would skip is Cached, what needs a failed stage is NotRun.
+
+    Args:
+        preset: Lay presets/NAME.yaml over params.yaml. Empty: params.yaml as it is.
+        overrides: Settings to change, each `key.path=value`, for example `train.epochs=3`.
+        stages: Stages to run, with what they need; `train` is every `train@<model>`. Empty: all.
+        force: Stages to run though nothing changed.
+        name: Name of the run and of its DVC experiment; the same name continues it. Empty: made from the parameters.
+        in_place: Run params.yaml as it stands in the project folder, not in a workspace of its own.
+    """
+    request = Request(preset or None, tuple(overrides), name or None, tuple(stages), tuple(force), in_place)
     try:
         with open_run(request, str(flow_run.id)) as run:
             return _run_stages(run, request)

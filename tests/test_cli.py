@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from vit_vs_cnn import cli
+from vit_vs_cnn.failure import find_failure
 
 
 def run(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -46,9 +47,12 @@ def test_a_users_mistake_is_one_sentence_and_exit_code_2(
 
 
 def test_the_sentence_is_left_where_the_caller_asked_for_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VIT_VS_CNN_FAILURE", str(project / "failure.txt"))
+    monkeypatch.setenv("VIT_VS_CNN_FAILURE", str(project / "failure.json"))
     assert run("train", "nobody", monkeypatch=monkeypatch) == 2
-    assert (project / "failure.txt").read_text().startswith("models.nobody: no such contestant")
+    failure = find_failure(project / "failure.json")
+    assert failure is not None
+    assert failure.sentence.startswith("models.nobody: no such contestant")
+    assert not failure.may_pass
 
 
 def test_outside_a_project_it_says_where_it_looked(

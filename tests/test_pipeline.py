@@ -35,7 +35,9 @@ def command(*arguments: str) -> list[str]:
 
 def call(folder: Path, arguments: Sequence[str], code: int = 0) -> str:
     scripts = str(Path(sys.executable).parent)
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "VIT_VS_CNN"))}
+    kept = {
+        key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "PREFECT_", "VIT_VS_CNN"))
+    }
     answer = subprocess.run(
         arguments,
         cwd=folder,
@@ -206,7 +208,8 @@ def test_a_run_whose_stage_breaks_names_its_workspace_and_continues(clone: Path)
     dvc_yaml.write_text(whole.replace("cmd: vit-vs-cnn prepare", "cmd: sh -c 'exit 7'"))
     output = call(clone, command(*broken), code=1)
     assert output.strip().splitlines()[-1] == (
-        f"error: run broken failed; its workspace is {clone}/runs/broken. The same command continues it."
+        "error: prepare: failed to reproduce 'prepare': failed to run: sh -c 'exit 7', exited with 7 "
+        f"The workspace is {clone}/runs/broken; the same command continues the run."
     )
     git(clone, "checkout", "--quiet", ".")
     assert git(clone, "status", "--short") == ""

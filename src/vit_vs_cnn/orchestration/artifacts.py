@@ -15,14 +15,21 @@ _FIGURES = ("accuracy_and_cost", "learning_by_epoch", "per_class", "reliability"
 
 
 def publish_results(workspace: Path) -> None:
-    """Make the artifacts of the flow run that this process runs, from the outputs in `workspace`."""
+    """Make the artifacts of the flow run that this process runs, from the outputs in `workspace`, if it compares."""
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+    if not has_comparison(workspace):
+        return
     with (workspace / COMPARE / "comparison.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     create_table_artifact([_shown(row) for row in rows], key="results", description="Measured on the test split")
     create_markdown_artifact(_figures(workspace), key="comparison", description="The comparison, in figures")
     create_markdown_artifact(_mlflow_runs(workspace), key="mlflow-runs", description="The runs in MLflow")
+
+
+def has_comparison(workspace: Path) -> bool:
+    """Whether the pipeline in `workspace` has compared its contestants."""
+    return (workspace / COMPARE / "comparison.csv").is_file()
 
 
 def _shown(row: dict[str, str]) -> dict[str, Any]:

@@ -81,8 +81,8 @@ def _crash(client: "SyncPrefectClient", marker: Marker) -> None:
     try:
         flow_run = client.read_flow_run(UUID(marker.flow_run_id))
         if flow_run.state is None or not flow_run.state.is_final():
-            client.set_flow_run_state(flow_run.id, Crashed(message=message), force=True)
             _crash_tasks(client, flow_run.id, message)
+            client.set_flow_run_state(flow_run.id, Crashed(message=message), force=True)
     except ObjectNotFound:
         return  # another server's run, or one that was deleted meanwhile
 

@@ -1,7 +1,6 @@
 """`vit-vs-cnn run`: the flow in this process, shown on this terminal, with a Prefect server around it."""
 
 import os
-from dataclasses import asdict
 from typing import Any
 
 from vit_vs_cnn.errors import RunFailed, UserError
@@ -41,4 +40,7 @@ def run_here(request: Request) -> Run:
 
 
 def _parameters(request: Request) -> dict[str, Any]:
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(request).items()}
+    """The flow's parameters, which are what a form can hold: lists, and empty texts for what is left out."""
+    texts = {"preset": request.preset or "", "name": request.name or ""}
+    lists = {"overrides": [*request.overrides], "stages": [*request.stages], "force": [*request.force]}
+    return {**texts, **lists, "in_place": request.in_place}

@@ -182,7 +182,8 @@ def _run_once(
         raise StageFailed(left.sentence, log_end=log_end, is_users=True, may_pass=left.may_pass)
     if locked:
         raise _LockedOut(log_end)
-    raise StageFailed(f"{stage}: {error or f'DVC ended with exit code {code}'}", log_end=log_end)
+    last = error or next(reversed(end), f"DVC ended with exit code {code}")
+    raise StageFailed(f"{stage}: {last.strip()}", log_end=log_end)
 
 
 def _started(workspace: Path, stage: str, environment: Mapping[str, str], *, force: bool) -> "subprocess.Popen[bytes]":

@@ -31,6 +31,8 @@ def _watch(parent: int) -> None:
 def _main() -> None:
     _, parent, module, *arguments = sys.argv
     threading.Thread(target=_watch, args=(int(parent),), daemon=True).start()
+    # A shell that starts things in the background has them ignore it, and so would all that they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

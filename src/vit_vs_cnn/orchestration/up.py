@@ -105,7 +105,9 @@ def up(ports: Ports, limit: int, tell: Callable[[str], None]) -> None:
     environment = os.environ | prefect_settings() | {"PREFECT_API_URL": api_url(ports.prefect)}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     services = _services(ports, limit, environment)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Where a shell started this in the background, Ctrl-C's signal would be ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         for service in services:
             tell(f"starting {service.name} …")
@@ -152,7 +154,8 @@ def _services(ports: Ports, limit: int, environment: Mapping[str, str]) -> list[
                 str(ports.mlflow),
             ),
             f"http://{HOST}:{ports.mlflow}/health",
-            environment,
+            # Its job runner serves language models, with eight processes.
+            {**environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         ),
         Service(
             "worker",

@@ -1,0 +1,360 @@
+"""Flow runs on a real Prefect server, worker and MLflow server, as `vit-vs-cnn up` starts them."""
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from orchestration.small_project import SmallProject, wait_for
+from vit_vs_cnn.orchestration.ports import free_port
+
+
+class Server:
+    """`vit-vs-cnn up` for a small project, and questions to its API."""
+
+    def __init__(self, small: SmallProject) -> None:
+        self.small = small
+        self.ports = [free_port() for _ in range(3)]
+        self.log = small.root.parent / "up.log"
+        self.start()
+
+    def start(self) -> None:
+        options = zip(("--prefect-port", "--mlflow-port", "--worker-port"), map(str, self.ports), strict=True)
+        with self.log.open("wb") as output:
+            self.process = subprocess.Popen(
+                self.small.command("up", *(part for option in options for part in option)),
+                cwd=self.small.root,
+                env=self.small.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        wait_for(lambda: "Ctrl-C stops" in self.log.read_text() or self.process.poll() is not None, 120)
+        assert self.process.poll() is None, self.log.read_text()
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+        assert self.process.wait(40) == 0
+
+    def ask(self, path: str, body: Any = None) -> Any:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.ports[0]}/api/{path}",
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"content-type": "application/json"},
+        )
+        for _ in range(5):
+            try:
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    return json.loads(answer.read() or b"null")
+            except urllib.error.HTTPError as error:
+                # SQLite was busy; Prefect's own clients ask again too.
+                if error.code != 503:
+                    raise
+                time.sleep(0.5)
+        raise AssertionError(f"{path}: the server stays unavailable")
+
+    def deployment(self, name: str = "local") -> dict[str, Any]:
+        return self.ask(f"deployments/name/vit-vs-cnn/{name}")
+
+    def submit(self, **parameters: Any) -> str:
+        body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
+        return self.ask(f"deployments/{self.deployment()['id']}/create_flow_run", body)["id"]
+
+    def state(self, flow_run: str) -> dict[str, Any]:
+        return self.ask(f"flow_runs/{flow_run}")["state"]
+
+    def end(self, flow_run: str, seconds: float = 90) -> dict[str, Any]:
+        final = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+        wait_for(lambda: self.state(flow_run)["type"] in final, seconds)
+        return self.state(flow_run)
+
+    def run(self, **parameters: Any) -> dict[str, Any]:
+        return self.end(self.submit(**parameters))
+
+    def tasks(self, flow_run: str) -> dict[str, dict[str, Any]]:
+        body = {"flow_runs": {"id": {"any_": [flow_run]}}}
+        return {each["name"]: each for each in self.ask("task_runs/filter", body)}
+
+    def task_states(self, flow_run: str) -> dict[str, str]:
+        return {name: each["state"]["name"] for name, each in self.tasks(flow_run).items()}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> SmallProject:
+    return SmallProject(tmp_path_factory.mktemp("flows"))
+
+
+@pytest.fixture(scope="module")
+def server(small: SmallProject) -> Iterator[Server]:
+    server = Server(small)
+    yield server
+    if server.process.poll() is None:
+        server.stop()
+    left = [process.cmdline() for process in small.processes()]
+    assert left == []
+
+
+@pytest.fixture
+def hook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A webhook receiver on loopback: its address and what it received."""
+    received: list[dict[str, Any]] = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    listener = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    threading.Thread(target=listener.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{listener.server_port}/", received
+    listener.shutdown()
+
+
+def test_up_tells_three_addresses_that_answer(server: Server) -> None:
+    text = server.log.read_text()
+    for port in server.ports:
+        assert f"http://127.0.0.1:{port}" in text
+    for port, path in zip(server.ports, ("api/health", "health", "health"), strict=True):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=10) as answer:
+            assert answer.status == 200
+    assert (server.small.root / ".vit-vs-cnn/prefect/prefect.db").is_file()
+
+
+def test_a_taken_port_is_told_with_its_holder(server: Server) -> None:
+    output = server.small.call("up", "--prefect-port", str(server.ports[0]), code=2)
+    assert output.startswith(f"error: port {server.ports[0]} is taken by process ")
+    assert "prefect server start" in output
+    assert "--prefect-port" in output
+
+
+def test_deployments_are_declared_with_help_and_checked_before_anything_starts(server: Server) -> None:
+    schema = server.deployment()["parameter_openapi_schema"]["properties"]
+    assert all(len(each["description"]) > 20 for each in schema.values())
+    assert schema["preset"]["enum"] == ["", "other"]
+    nightly = server.deployment("nightly")
+    assert [(each["active"], each["schedule"]["cron"]) for each in nightly["schedules"]] == [(False, "0 3 * * *")]
+    for wrong in ({"preset": "othre"}, {"overrides": ["seed"]}, {"name": "../up"}, {"in_place": "perhaps"}):
+        with pytest.raises(urllib.error.HTTPError) as refusal:
+            server.submit(**wrong)
+        assert refusal.value.code in (409, 422)
+
+
+def test_a_run_has_a_task_per_stage_and_is_saved_and_the_next_one_is_cached(server: Server) -> None:
+    small = server.small
+    first = server.submit(name="first", preset="other")
+    assert server.end(first)["message"] == "5 stages ran, 0 were cached."
+    assert server.task_states(first) == dict.fromkeys(
+        ("prepare", "eda", "train@vit", "train@resnet", "compare"), "Completed"
+    )
+    assert (small.root / "runs/first/out/prepare").read_text() == f"prepare {first}"
+    assert "seed: 77" in (small.root / "runs/first/params.yaml").read_text()
+    assert "first" in small.experiments().split()
+    assert small.git("status", "--short") == ""
+    logs = [each["message"] for each in server.ask("logs/filter", {"logs": {"flow_run_id": {"any_": [first]}}})]
+    assert "compare says hello" in logs
+    progress = server.ask("artifacts/filter", {"artifacts": {"key": {"any_": ["progress-train-vit"]}}})
+    assert progress[0]["data"] == 50
+    again = server.submit(name="first", preset="other")
+    assert server.end(again)["message"] == "0 stages ran, 5 were cached."
+    assert set(server.task_states(again).values()) == {"Cached"}
+    assert len(small.started("first")) == 5
+
+
+def test_a_failed_stage_ends_the_run_with_its_sentence_and_tells_who_wants_to_know(
+    server: Server, hook: tuple[str, list[dict[str, Any]]]
+) -> None:
+    small, (address, received) = server.small, hook
+    block_type = server.ask("block_types/slug/custom-webhook")
+    schemas = server.ask("block_schemas/filter", {"block_schemas": {"block_type_id": {"any_": [block_type["id"]]}}})
+    body = {"name": "Test", "url": address, "method": "POST", "json_data": {"text": "{{subject}}: {{body}}"}}
+    document = {"name": "team", "block_schema_id": schemas[0]["id"], "block_type_id": block_type["id"], "data": body}
+    server.ask("block_documents/", document)
+    small.write_params({"notify": {"block": "custom-webhook/team"}})
+    try:
+        small.control("bad", train_vit={"fails": 9, "sentence": "models.vit: it cannot be."})
+        flow_run = server.submit(name="bad")
+        state = server.end(flow_run)
+    finally:
+        small.git("checkout", "--quiet", "params.yaml")
+    assert state["type"] == "FAILED"
+    first_line, *rest = state["message"].splitlines()
+    assert first_line == "models.vit: it cannot be."
+    assert "the last line of the log" in rest
+    states = server.task_states(flow_run)
+    assert states.pop("compare") == "NotRun"
+    assert states.pop("train@vit") == "Failed"
+    assert set(states.values()) == {"Completed"}
+    wait_for(lambda: received, 10)
+    assert received[0]["text"].startswith("vit-vs-cnn: bad-")
+    assert received[0]["text"].endswith(" failed: models.vit: it cannot be.")
+    small.control("bad")
+    server.run(name="bad")
+    assert small.started("bad").count("train-resnet") == 1
+
+
+def test_what_may_pass_is_tried_again_and_a_users_mistake_is_not(server: Server) -> None:
+    small = server.small
+    small.control("passing", eda={"fails": 2, "sentence": "the hub is away.", "may_pass": True})
+    assert server.run(name="passing", stages=["eda"], overrides=["seed=11"])["type"] == "COMPLETED"
+    assert small.started("passing") == ["prepare", "eda", "eda", "eda"]
+    small.control("mistake", eda={"fails": 9, "sentence": "that is no folder."})
+    assert server.run(name="mistake", stages=["eda"], overrides=["seed=12"])["message"].startswith("that is no folder.")
+    assert small.started("mistake") == ["prepare", "eda"]
+
+
+def test_bad_parameters_fail_the_run_in_one_sentence(server: Server) -> None:
+    state = server.run(overrides=["train.epochs=many"])
+    assert state["type"] == "FAILED"
+    assert state["message"].startswith("params.yaml: train.epochs: input should be a valid integer")
+
+
+def test_two_runs_at_once_keep_apart_and_share_the_accelerator(server: Server) -> None:
+    small = server.small
+    both = ("slow", "slower")
+    for name in both:
+        small.control(name, train_vit={"seconds": 2}, train_resnet={"seconds": 2}, eda={"seconds": 3})
+    flow_runs = [server.submit(name=name, overrides=[f"seed={seed}"]) for seed, name in enumerate(both, start=5)]
+    assert [server.end(flow_run)["type"] for flow_run in flow_runs] == ["COMPLETED", "COMPLETED"]
+    assert {*both} <= set(small.experiments().split())
+    assert small.git("status", "--short") == ""
+    for seed, name in enumerate(both, start=5):
+        assert f"seed: {seed}" in (small.root / "runs" / name / "params.yaml").read_text()
+    spans = []
+    for name in both:
+        for stage in ("train-vit", "train-resnet"):
+            times = [each["time"] for each in small.history(name) if each["stage"] == stage]
+            spans.append((times[0], times[-1]))
+    spans.sort()
+    assert all(end <= start for (_, end), (start, _) in pairwise(spans))
+
+
+def test_a_cancelled_run_ends_its_processes_and_continues_later(server: Server) -> None:
+    small = server.small
+    small.control("cancelled", train_vit={"seconds": 60, "child": 1}, train_resnet={"seconds": 60})
+    flow_run = server.submit(name="cancelled", overrides=["seed=8"])
+    training = wait_for(lambda: [each for each in small.history("cancelled") if each["stage"].startswith("train")])
+    tree = [psutil.Process(training[0]["pid"]), *psutil.Process(training[0]["pid"]).children(recursive=True)]
+    server.ask(f"flow_runs/{flow_run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
+    _, alive = psutil.wait_procs(tree, timeout=10)
+    assert alive == []
+    assert server.end(flow_run)["type"] == "CANCELLED"
+    small.control("cancelled")
+    assert server.run(name="cancelled", overrides=["seed=8"])["type"] == "COMPLETED"
+    assert small.started("cancelled").count("prepare") == 1
+
+
+def test_a_killed_worker_comes_back_and_its_run_has_crashed_and_continues(server: Server) -> None:
+    small = server.small
+    small.control("killed", train_vit={"seconds": 120}, train_resnet={"seconds": 120})
+    flow_run = server.submit(name="killed", overrides=["seed=9"])
+    wait_for(lambda: [each for each in small.history("killed") if each["stage"].startswith("train")])
+    worker = next(each for each in small.processes() if "worker" in each.cmdline())
+    for process in [*worker.children(recursive=True), worker]:
+        process.kill()
+    assert server.end(flow_run)["type"] == "CRASHED"
+    assert {"Crashed"} <= set(server.task_states(flow_run).values())
+    small.control("killed")
+    # The slot of the dead stage is Prefect's to free: its lease is one minute long.
+    assert server.end(server.submit(name="killed", overrides=["seed=9"]), 150)["type"] == "COMPLETED"
+    assert small.started("killed").count("prepare") == 1
+    assert "worker died; starting it again" in server.log.read_text()
+
+
+def test_what_a_killed_run_left_is_found_and_removed(server: Server) -> None:
+    small = server.small
+    small.control("left", prepare={"seconds": 60})
+    run = subprocess.Popen(
+        small.command("run", "--name", "left", "--set", "seed=10"), cwd=small.root, env=small.environment()
+    )
+    wait_for(lambda: small.started("left"))
+    run.kill()
+    run.wait()
+    wait_for(lambda: not [each for each in small.processes() if each.pid == small.history("left")[0]["pid"]], 15)
+    left = small.root / "runs" / "left"
+    assert left.is_dir()
+    command = small.command("doctor", "--fix")
+    answer = subprocess.run(
+        command, cwd=small.root, env=small.environment(), capture_output=True, text=True, check=False
+    )
+    done = answer.stdout
+    assert "mended  run left: its workspace is removed" in done
+    assert not left.exists()
+    assert "left" not in small.git("worktree", "list")
+
+
+def test_run_uses_the_running_server_and_forces_and_chooses_stages(server: Server) -> None:
+    small = server.small
+    small.call("run", "--name", "first", "--preset", "other", "--stage", "eda", "--force", "prepare")
+    assert small.started("first").count("prepare") == 2
+    names = {each["name"].partition("-")[0] for each in server.ask("flow_runs/filter", {"sort": "START_TIME_DESC"})}
+    assert "first" in names
+    output = small.call("run", "--in-place", "--name", "x", code=2)
+    assert "in place, params.yaml runs as it stands" in output
+    small.call("run", "--in-place", "--stage", "prepare")
+    assert (small.root / "out/prepare").is_file()
+    assert small.git("status", "--short") == "?? dvc.lock"
+    (small.root / "dvc.lock").unlink()
+    assert "there is no stage trian" in small.call("run", "--in-place", "--stage", "trian", code=2)
+
+
+def test_what_is_old_is_removed(server: Server) -> None:
+    small = server.small
+    long_ago = 1_000_000_000
+    os.utime(small.root / "runs/first/params.yaml", (long_ago, long_ago))
+    output = small.call("clean", "--days", "1")
+    assert "0 flow runs, 1 workspaces, 0 checkpoints" in output
+    assert not (small.root / "runs/first").exists()
+    assert (small.root / "runs/slow").is_dir()
+    assert "first" in small.experiments().split()
+    count = server.ask("flow_runs/count", {})
+    assert count > 5
+    output = small.call("clean", "--days", "0")
+    assert f"{count} flow runs" in output
+    assert server.ask("flow_runs/count", {}) == 0
+
+
+def test_the_folder_may_move_and_a_switched_schedule_stays(server: Server) -> None:
+    small = server.small
+    nightly = server.deployment("nightly")
+    schedule = nightly["schedules"][0]["id"]
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{server.ports[0]}/api/deployments/{nightly['id']}/schedules/{schedule}",
+        data=b'{"active": true}',
+        headers={"content-type": "application/json"},
+        method="PATCH",
+    )
+    urllib.request.urlopen(request, timeout=30).close()
+    server.stop()
+    assert small.processes() == []
+    moved = small.root.with_name("moved")
+    small.root.rename(moved)
+    small.root = moved
+    server.start()
+    assert server.deployment("nightly")["schedules"][0]["active"]
+    assert server.run(name="moved", stages=["prepare"])["type"] == "COMPLETED"
+    assert (moved / "runs/moved/out/prepare").is_file()
+
+
+def test_no_pid_of_a_dead_run_is_trusted(tmp_path: Path) -> None:
+    from vit_vs_cnn.markers import Marker
+
+    marker = Marker.of_this_process("x", tmp_path, None)
+    assert not marker.is_dead()
+    assert Marker(**{**vars(marker), "process_start": marker.process_start - 60}).is_dead()
+    assert not Marker(**{**vars(marker), "host": "elsewhere", "pid": 1, "process_start": 0.0}).is_dead()
