@@ -63,12 +63,23 @@ def _model_stage(name: str, summary: str) -> None:
 
 _stage("prepare", "Read, check, split and store the images.")
 _stage("eda", "Look at the training images: figures and the numbers behind them.")
-_model_stage("tune", "Search for a better recipe of CONTESTANT, a key of models: in params.yaml.")
 _model_stage("train", "Train CONTESTANT; killed and started again it goes on where it was.")
 _model_stage("evaluate", "Measure CONTESTANT on the test split.")
 _model_stage("explain", "Show what CONTESTANT looks at.")
 _stage("compare", "Compare the contestants: statistics, charts, report.")
 _stage("register", "Make the trained contestants versions of the registered model.")
+
+
+@commands.command(epilog="\b\nExample:\n  vit-vs-cnn tune vit")
+@click.argument("contestant")
+@click.option("--join", is_flag=True, help="Work on the study that is going on, beside its other workers.")
+def tune(contestant: str, join: bool) -> None:
+    """Search for a better recipe of CONTESTANT, a key of models: in params.yaml."""
+    settings = _settings()
+    settings.model(contestant)
+    if join:
+        raise UserError(f"models.{contestant}: there is no study to join: this version cannot search yet.")
+    _stage_function("tune")(settings, contestant)
 
 
 @commands.command(epilog="\b\nExample:\n  vit-vs-cnn run --preset cpu --set train.epochs=3 --name quick")

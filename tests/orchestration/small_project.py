@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -165,6 +167,26 @@ class SmallProject:
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
         return found
+
+
+def ask_json(url: str, body: Any = None) -> Any:
+    """The answer of an API, a text where it is no JSON, None while nobody answers."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data=data, headers={"content-type": "application/json"})
+    for _ in range(10):
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                text = answer.read().decode()
+        except urllib.error.HTTPError as error:
+            # SQLite was busy; Prefect's own clients ask again too.
+            if error.code != 503:
+                raise
+            time.sleep(0.5)
+        except urllib.error.URLError:
+            return None
+        else:
+            return json.loads(text) if "json" in answer.headers["content-type"] else text
+    raise AssertionError(f"{url}: unavailable")
 
 
 def wait_for(what: Callable[[], Any], seconds: float = 60.0) -> Any:

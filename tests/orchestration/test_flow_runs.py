@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from orchestration.small_project import SmallProject, wait_for
+from orchestration.small_project import SmallProject, ask_json, wait_for
 from vit_vs_cnn.orchestration.ports import free_port
 
 
@@ -49,21 +48,7 @@ class Server:
         assert self.process.wait(40) == 0
 
     def ask(self, path: str, body: Any = None) -> Any:
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.ports[0]}/api/{path}",
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"content-type": "application/json"},
-        )
-        for _ in range(5):
-            try:
-                with urllib.request.urlopen(request, timeout=30) as answer:
-                    return json.loads(answer.read() or b"null")
-            except urllib.error.HTTPError as error:
-                # SQLite was busy; Prefect's own clients ask again too.
-                if error.code != 503:
-                    raise
-                time.sleep(0.5)
-        raise AssertionError(f"{path}: the server stays unavailable")
+        return ask_json(f"http://127.0.0.1:{self.ports[0]}/api/{path}", body)
 
     def deployment(self, name: str = "local") -> dict[str, Any]:
         return self.ask(f"deployments/name/vit-vs-cnn/{name}")
@@ -208,6 +193,13 @@ def test_a_failed_stage_ends_the_run_with_its_sentence_and_tells_who_wants_to_kn
     assert small.started("bad").count("train-resnet") == 1
 
 
+def test_a_tune_worker_says_that_there_is_no_study(server: Server) -> None:
+    body = {"parameters": {"model": "vit"}, "state": {"type": "SCHEDULED"}}
+    deployment = server.deployment("tune-worker")["id"]
+    state = server.end(server.ask(f"deployments/{deployment}/create_flow_run", body)["id"])
+    assert state["message"] == "models.vit: there is no study to join: this version cannot search yet."
+
+
 def test_what_may_pass_is_tried_again_and_a_users_mistake_is_not(server: Server) -> None:
     small = server.small
     small.control("passing", eda={"fails": 2, "sentence": "the hub is away.", "may_pass": True})
@@ -244,6 +236,19 @@ def test_two_runs_at_once_keep_apart_and_share_the_accelerator(server: Server) -
     assert all(end <= start for (_, end), (start, _) in pairwise(spans))
 
 
+def test_many_flow_runs_at_once_lose_nothing(server: Server) -> None:
+    """FLOW_RUNS=50 is the whole measure; the worker runs four of them at a time."""
+    count = int(os.environ.get("FLOW_RUNS", "4"))
+    runs = [server.submit(name=f"many-{i}", stages=["prepare"], overrides=[f"seed={100 + i}"]) for i in range(count)]
+    states = [server.end(flow_run, 30 * count) for flow_run in runs]
+    assert [state["type"] for state in states] == ["COMPLETED"] * count
+    assert sorted(
+        each["run"] for each in server.small.history(what="end") if each["run"].startswith("many-")
+    ) == sorted(f"many-{i}" for i in range(count))
+    for log in (server.small.root / ".vit-vs-cnn/logs").glob("*.log"):
+        assert "database is locked" not in log.read_text(), log
+
+
 def test_a_cancelled_run_ends_its_processes_and_continues_later(server: Server) -> None:
     small = server.small
     small.control("cancelled", train_vit={"seconds": 60, "child": 1}, train_resnet={"seconds": 60})
@@ -274,6 +279,37 @@ def test_a_killed_worker_comes_back_and_its_run_has_crashed_and_continues(server
     assert server.end(server.submit(name="killed", overrides=["seed=9"]), 150)["type"] == "COMPLETED"
     assert small.started("killed").count("prepare") == 1
     assert "worker died; starting it again" in server.log.read_text()
+
+
+def test_ctrl_c_ends_a_run_with_its_processes(server: Server) -> None:
+    small = server.small
+    small.control("interrupted", prepare={"seconds": 60, "child": 1})
+    run = subprocess.Popen(
+        small.command("run", "--name", "interrupted", "--set", "seed=13"),
+        cwd=small.root,
+        env=small.environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    pid = wait_for(lambda: small.history("interrupted"))[0]["pid"]
+    tree = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    run.send_signal(signal.SIGINT)
+    _, alive = psutil.wait_procs(tree, timeout=10)
+    assert alive == []
+    _, said = run.communicate(timeout=30)
+    assert run.returncode == 130
+    assert said.strip().splitlines()[-1] == "stopped; the same command continues."
+
+
+def test_a_server_that_is_named_but_does_not_answer_is_one_sentence(small: SmallProject) -> None:
+    environment = small.environment() | {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    answer = subprocess.run(
+        small.command("run"), cwd=small.root, env=environment, capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 2
+    assert answer.stderr == (
+        "error: PREFECT_API_URL: no server answers at http://127.0.0.1:9/api: start it, or unset the variable.\n"
+    )
 
 
 def test_what_a_killed_run_left_is_found_and_removed(server: Server) -> None:

@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from vit_vs_cnn.errors import RunFailed
+from vit_vs_cnn.errors import RunFailed, UserError
 from vit_vs_cnn.layout import state_dir
 from vit_vs_cnn.orchestration.ports import HOST, free_port
 from vit_vs_cnn.orchestration.tied import tied_command
@@ -81,8 +81,11 @@ class ServerForARun:
         atexit.register(_end, self._process)
 
     def wait(self) -> None:
-        """Wait until it answers. Raises RunFailed where it does not start."""
-        if self._process is not None:
+        """Wait until it answers. Raises UserError where PREFECT_API_URL names none, RunFailed where ours does not start."""
+        if self._process is None:
+            if not answers(f"{self.api}/health"):
+                raise UserError(f"PREFECT_API_URL: no server answers at {self.api}: start it, or unset the variable.")
+        else:
             wait_until_it_answers(f"{self.api}/health", self._process, self._log)
 
 

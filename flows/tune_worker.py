@@ -1,0 +1,27 @@
+"""One more worker for a tuning study as a Prefect flow: `prefect deployment run 'vit-vs-cnn/tune-worker' -p model=vit`."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from prefect import flow, get_run_logger
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+from pydantic import Field
+
+
+@flow(name="vit-vs-cnn", flow_run_name="tune-{model}", description="Joins the tuning study of a contestant.")
+def tune_worker(model: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$")]) -> State[Any]:
+    """Work on the tuning study of a contestant until its budget is used up.
+
+    Args:
+        model: The contestant whose study to join, a key of `models:` in params.yaml.
+    """
+    logger, last = get_run_logger(), ""
+    command = [Path(sys.executable).with_name("vit-vs-cnn"), "tune", model, "--join"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        for line in process.stdout or ():
+            last = line.rstrip() or last
+            logger.info(line.rstrip())
+    return Completed(message=last) if process.returncode == 0 else Failed(message=last.removeprefix("error: "))

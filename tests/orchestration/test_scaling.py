@@ -1,0 +1,121 @@
+"""What docs/scaling.md says, on loopback: PostgreSQL, code from git, data by `dvc pull`, another folder as the machine."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import REPOSITORY
+from orchestration.small_project import SmallProject, ask_json, wait_for
+from vit_vs_cnn.orchestration.ports import free_port
+
+PROGRAMS = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
+OWNER = "postgres" if os.geteuid() == 0 else None
+needs_postgres = pytest.mark.skipif(PROGRAMS is None, reason="PostgreSQL's server programs are not on this machine")
+
+RECORD_A_RUN = """
+import os, pathlib, subprocess
+from vit_vs_cnn.config import read_settings
+from vit_vs_cnn.tracking.run import start_run
+with start_run(read_settings(pathlib.Path("params.yaml")), "compare") as run:
+    run.log_metrics({"difference": 0.25})
+    run.log_artifact(pathlib.Path("dvc.yaml"), "comparison")
+"""
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a PostgreSQL server with the databases `prefect` and `mlflow`."""
+    assert PROGRAMS is not None
+    folder = tmp_path_factory.mktemp("postgres")
+    for parent in (folder, *list(folder.parents)[:2]):
+        parent.chmod(0o755)
+    data, port = folder / "data", free_port()
+    data.mkdir()
+    if OWNER:
+        shutil.chown(data, OWNER)
+    options: dict[str, Any] = {"user": OWNER, "check": True, "capture_output": True, "cwd": data}
+    subprocess.run([PROGRAMS / "initdb", "-D", data, "-A", "trust", "-U", "tester", "--no-sync"], **options)
+    settings = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={data} -c fsync=off"
+    subprocess.run([PROGRAMS / "pg_ctl", "-D", data, "-w", "-l", data / "log", "-o", settings, "start"], **options)
+    for name in ("prefect", "mlflow"):
+        subprocess.run([PROGRAMS / "createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "tester", name], **options)
+    yield port
+    subprocess.run([PROGRAMS / "pg_ctl", "-D", data, "-m", "immediate", "stop"], **options)
+
+
+@needs_postgres
+def test_a_second_machine_runs_what_git_dvc_and_two_servers_on_postgresql_give_it(
+    database: int, tmp_path: Path
+) -> None:
+    small = SmallProject(tmp_path)
+    store = tmp_path / "store"
+    for arguments in (["remote", "add", "--default", "store", str(store)], ["repro", "prepare"], ["push"]):
+        environment = small.environment() | {"PREFECT__FLOW_RUN_ID": "the first machine"}
+        subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=small.root, env=environment, check=True)
+    shutil.copy(REPOSITORY / "docs/elsewhere.yaml", small.root)
+    small.git("add", "--all")
+    small.git("-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "--quiet", "-m", "prepared")
+    prefect, mlflow = free_port(), free_port()
+    api, tracking = f"http://127.0.0.1:{prefect}/api", f"http://127.0.0.1:{mlflow}"
+    url = f"postgresql+{{}}://tester@127.0.0.1:{database}/{{}}"
+    shared = small.environment() | {
+        "PREFECT_HOME": str(tmp_path / "home"),
+        "PREFECT_API_URL": api,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "MLFLOW_TRACKING_URI": tracking,
+        "VIT_VS_CNN_GIT_URL": small.root.as_uri(),
+        "VIT_VS_CNN_GIT_BRANCH": small.git("branch", "--show-current"),
+    }
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    processes = []
+
+    def start(*arguments: str, **more: str) -> None:
+        log = (tmp_path / f"{arguments[0]}-{len(processes)}.log").open("wb")
+        command = [sys.executable, "-m", *arguments]
+        processes.append(subprocess.Popen(command, cwd=elsewhere, env=shared | more, stdout=log, stderr=log))
+
+    try:
+        url_of_prefect = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": url.format("asyncpg", "prefect")}
+        start("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(prefect), **url_of_prefect)
+        backend = [
+            "--backend-store-uri",
+            url.format("psycopg2", "mlflow"),
+            "--artifacts-destination",
+            str(tmp_path / "a"),
+        ]
+        start("mlflow", "server", *backend, "--host", "127.0.0.1", "--port", str(mlflow), "--workers", "1")
+        wait_for(lambda: ask_json(f"{api}/health"), 120)
+        for arguments in (
+            ["work-pool", "create", "elsewhere", "--type", "process"],
+            ["--no-prompt", "deploy", "--prefect-file", "elsewhere.yaml", "--all"],
+        ):
+            subprocess.run([sys.executable, "-m", "prefect", *arguments], cwd=small.root, env=shared, check=True)
+        start("prefect", "worker", "start", "--pool", "elsewhere")
+        deployment = ask_json(f"{api}/deployments/name/vit-vs-cnn/elsewhere")
+        body = {"parameters": {"name": "far"}, "state": {"type": "SCHEDULED"}}
+        flow_run = ask_json(f"{api}/deployments/{deployment['id']}/create_flow_run", body)["id"]
+        final = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+        wait_for(lambda: ask_json(f"{api}/flow_runs/{flow_run}")["state"]["type"] in final, 120)
+        assert ask_json(f"{api}/flow_runs/{flow_run}")["state"]["message"] == "4 stages ran, 1 were cached."
+        assert "prepare" not in small.started("far")
+        assert not (small.root / "runs" / "far").exists()
+
+        wait_for(lambda: ask_json(f"{tracking}/health") is not None, 60)
+        subprocess.run([sys.executable, "-c", RECORD_A_RUN], cwd=small.root, env=shared, check=True)
+        search = {"experiment_ids": ["1"], "max_results": 5}
+        run = ask_json(f"{tracking}/api/2.0/mlflow/runs/search", search)["runs"][0]
+        assert {metric["key"]: metric["value"] for metric in run["data"]["metrics"]} == {"difference": 0.25}
+        assert list((tmp_path / "a").rglob("comparison/dvc.yaml"))
+        assert not list((small.root / ".vit-vs-cnn/unsent").glob("*/header.json"))
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+        for process in processes:
+            process.wait(30)
