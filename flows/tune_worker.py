@@ -1,4 +1,4 @@
-"""One more worker for a tuning study as a Prefect flow: `prefect deployment run 'vit-vs-cnn/tune-worker' -p model=vit`."""
+"""One more worker for a tuning study as a Prefect flow, `vit-vs-cnn/tune-worker`."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ def tune_worker(model: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$")]) -> 
         model: The contestant whose study to join, a key of `models:` in params.yaml.
     """
     logger, last = get_run_logger(), ""
-    command = [Path(sys.executable).with_name("vit-vs-cnn"), "tune", model, "--join"]
+    command = [str(Path(sys.executable).with_name("vit-vs-cnn")), "tune", model, "--join"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         for line in process.stdout or ():
             last = line.rstrip() or last

@@ -185,7 +185,7 @@ def main() -> None:
     try:
         commands(standalone_mode=False)
     except click.exceptions.Abort:
-        _fail("stopped.", 130)
+        _fail("stopped; the same command continues.", 130)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -200,8 +200,6 @@ def main() -> None:
         sentence = f"{error.filename or 'a file'} cannot be written: {error.strerror}."
         leave_failure(Failure(sentence, may_pass=False))
         _fail(f"error: {sentence}", USER_MISTAKE)
-    except KeyboardInterrupt:
-        _fail("stopped; the same command continues.", 130)
 
 
 def _fail(sentence: str, code: int) -> None:

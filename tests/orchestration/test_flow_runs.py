@@ -17,7 +17,10 @@ import psutil
 import pytest
 
 from orchestration.small_project import SmallProject, ask_json, wait_for
+from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.markers import Marker
 from vit_vs_cnn.orchestration.ports import free_port
+from vit_vs_cnn.runs import Request, open_run
 
 
 class Server:
@@ -188,9 +191,7 @@ def test_a_failed_stage_ends_the_run_with_its_sentence_and_tells_who_wants_to_kn
     wait_for(lambda: received, 10)
     assert received[0]["text"].startswith("vit-vs-cnn: bad-")
     assert received[0]["text"].endswith(" failed: models.vit: it cannot be.")
-    small.control("bad")
-    server.run(name="bad")
-    assert small.started("bad").count("train-resnet") == 1
+    assert small.started("bad").count("train-vit") == 1
 
 
 def test_a_tune_worker_says_that_there_is_no_study(server: Server) -> None:
@@ -200,14 +201,11 @@ def test_a_tune_worker_says_that_there_is_no_study(server: Server) -> None:
     assert state["message"] == "models.vit: there is no study to join: this version cannot search yet."
 
 
-def test_what_may_pass_is_tried_again_and_a_users_mistake_is_not(server: Server) -> None:
+def test_what_may_pass_is_tried_again(server: Server) -> None:
     small = server.small
     small.control("passing", eda={"fails": 2, "sentence": "the hub is away.", "may_pass": True})
     assert server.run(name="passing", stages=["eda"], overrides=["seed=11"])["type"] == "COMPLETED"
     assert small.started("passing") == ["prepare", "eda", "eda", "eda"]
-    small.control("mistake", eda={"fails": 9, "sentence": "that is no folder."})
-    assert server.run(name="mistake", stages=["eda"], overrides=["seed=12"])["message"].startswith("that is no folder.")
-    assert small.started("mistake") == ["prepare", "eda"]
 
 
 def test_bad_parameters_fail_the_run_in_one_sentence(server: Server) -> None:
@@ -216,37 +214,30 @@ def test_bad_parameters_fail_the_run_in_one_sentence(server: Server) -> None:
     assert state["message"].startswith("params.yaml: train.epochs: input should be a valid integer")
 
 
-def test_two_runs_at_once_keep_apart_and_share_the_accelerator(server: Server) -> None:
+def test_runs_at_once_keep_apart_and_share_the_accelerator(server: Server) -> None:
+    """FLOW_RUNS=50 is the whole measure; the worker runs four of them at a time."""
     small = server.small
-    both = ("slow", "slower")
-    for name in both:
-        small.control(name, train_vit={"seconds": 2}, train_resnet={"seconds": 2}, eda={"seconds": 3})
-    flow_runs = [server.submit(name=name, overrides=[f"seed={seed}"]) for seed, name in enumerate(both, start=5)]
-    assert [server.end(flow_run)["type"] for flow_run in flow_runs] == ["COMPLETED", "COMPLETED"]
-    assert {*both} <= set(small.experiments().split())
+    names = [f"many-{index}" for index in range(int(os.environ.get("FLOW_RUNS", "2")))]
+    for name in names:
+        small.control(name, train_vit={"seconds": 1}, train_resnet={"seconds": 1}, eda={"seconds": 2})
+    flow_runs = [server.submit(name=name, overrides=[f"seed={seed}"]) for seed, name in enumerate(names, start=100)]
+    assert [server.end(each, 60 * len(names))["type"] for each in flow_runs] == ["COMPLETED"] * len(names)
+    assert {*names} <= set(small.experiments().split())
     assert small.git("status", "--short") == ""
-    for seed, name in enumerate(both, start=5):
-        assert f"seed: {seed}" in (small.root / "runs" / name / "params.yaml").read_text()
     spans = []
-    for name in both:
+    for seed, name in enumerate(names, start=100):
+        assert f"seed: {seed}\n" in (small.root / "runs" / name / "params.yaml").read_text()
+        assert len(small.history(name, "end")) == 5
         for stage in ("train-vit", "train-resnet"):
             times = [each["time"] for each in small.history(name) if each["stage"] == stage]
             spans.append((times[0], times[-1]))
     spans.sort()
     assert all(end <= start for (_, end), (start, _) in pairwise(spans))
-
-
-def test_many_flow_runs_at_once_lose_nothing(server: Server) -> None:
-    """FLOW_RUNS=50 is the whole measure; the worker runs four of them at a time."""
-    count = int(os.environ.get("FLOW_RUNS", "4"))
-    runs = [server.submit(name=f"many-{i}", stages=["prepare"], overrides=[f"seed={100 + i}"]) for i in range(count)]
-    states = [server.end(flow_run, 30 * count) for flow_run in runs]
-    assert [state["type"] for state in states] == ["COMPLETED"] * count
-    assert sorted(
-        each["run"] for each in server.small.history(what="end") if each["run"].startswith("many-")
-    ) == sorted(f"many-{i}" for i in range(count))
-    for log in (server.small.root / ".vit-vs-cnn/logs").glob("*.log"):
-        assert "database is locked" not in log.read_text(), log
+    logs = server.ask("logs/filter", {"logs": {"level": {"ge_": 30}, "flow_run_id": {"any_": flow_runs}}})
+    assert logs == []
+    assert "database is locked" not in (small.root / ".vit-vs-cnn/logs/worker.log").read_text()
+    running = {"flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING", "SCHEDULED"]}}}}
+    assert server.ask("flow_runs/count", running) == 0
 
 
 def test_a_cancelled_run_ends_its_processes_and_continues_later(server: Server) -> None:
@@ -340,13 +331,10 @@ def test_run_uses_the_running_server_and_forces_and_chooses_stages(server: Serve
     assert small.started("first").count("prepare") == 2
     names = {each["name"].partition("-")[0] for each in server.ask("flow_runs/filter", {"sort": "START_TIME_DESC"})}
     assert "first" in names
-    output = small.call("run", "--in-place", "--name", "x", code=2)
-    assert "in place, params.yaml runs as it stands" in output
     small.call("run", "--in-place", "--stage", "prepare")
     assert (small.root / "out/prepare").is_file()
     assert small.git("status", "--short") == "?? dvc.lock"
     (small.root / "dvc.lock").unlink()
-    assert "there is no stage trian" in small.call("run", "--in-place", "--stage", "trian", code=2)
 
 
 def test_what_is_old_is_removed(server: Server) -> None:
@@ -356,7 +344,7 @@ def test_what_is_old_is_removed(server: Server) -> None:
     output = small.call("clean", "--days", "1")
     assert "0 flow runs, 1 workspaces, 0 checkpoints" in output
     assert not (small.root / "runs/first").exists()
-    assert (small.root / "runs/slow").is_dir()
+    assert (small.root / "runs/many-0").is_dir()
     assert "first" in small.experiments().split()
     count = server.ask("flow_runs/count", {})
     assert count > 5
@@ -387,9 +375,15 @@ def test_the_folder_may_move_and_a_switched_schedule_stays(server: Server) -> No
     assert (moved / "runs/moved/out/prepare").is_file()
 
 
-def test_no_pid_of_a_dead_run_is_trusted(tmp_path: Path) -> None:
-    from vit_vs_cnn.markers import Marker
+def test_what_a_run_in_place_cannot_change_is_refused(project: Path) -> None:
+    with (
+        pytest.raises(UserError, match=r"in place, params\.yaml runs as it stands"),
+        open_run(Request(in_place=True, name="x")),
+    ):
+        pass
 
+
+def test_no_pid_of_a_dead_run_is_trusted(tmp_path: Path) -> None:
     marker = Marker.of_this_process("x", tmp_path, None)
     assert not marker.is_dead()
     assert Marker(**{**vars(marker), "process_start": marker.process_start - 60}).is_dead()

@@ -1,12 +1,12 @@
-"""What docs/scaling.md says, on loopback: PostgreSQL, code from git, data by `dvc pull`, another folder as the machine."""
+"""What docs/scaling.md says, on loopback: PostgreSQL, code from git, data by `dvc pull`, a folder as the machine."""
 
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -29,24 +29,28 @@ with start_run(read_settings(pathlib.Path("params.yaml")), "compare") as run:
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+def database() -> Iterator[int]:
     """The port of a PostgreSQL server with the databases `prefect` and `mlflow`."""
     assert PROGRAMS is not None
-    folder = tmp_path_factory.mktemp("postgres")
-    for parent in (folder, *list(folder.parents)[:2]):
-        parent.chmod(0o755)
+    # Not pytest's folder: PostgreSQL refuses to run as root, and nobody else may look into that one.
+    folder = Path(tempfile.mkdtemp(prefix="postgres-"))
+    folder.chmod(0o755)
     data, port = folder / "data", free_port()
     data.mkdir()
     if OWNER:
         shutil.chown(data, OWNER)
-    options: dict[str, Any] = {"user": OWNER, "check": True, "capture_output": True, "cwd": data}
-    subprocess.run([PROGRAMS / "initdb", "-D", data, "-A", "trust", "-U", "tester", "--no-sync"], **options)
+
+    def call(program: str, *arguments: str | Path) -> None:
+        subprocess.run([PROGRAMS / program, *arguments], user=OWNER, check=True, capture_output=True, cwd=data)
+
+    call("initdb", "-D", data, "-A", "trust", "-U", "tester", "--no-sync")
     settings = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={data} -c fsync=off"
-    subprocess.run([PROGRAMS / "pg_ctl", "-D", data, "-w", "-l", data / "log", "-o", settings, "start"], **options)
+    call("pg_ctl", "-D", data, "-w", "-l", data / "log", "-o", settings, "start")
     for name in ("prefect", "mlflow"):
-        subprocess.run([PROGRAMS / "createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "tester", name], **options)
+        call("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "tester", name)
     yield port
-    subprocess.run([PROGRAMS / "pg_ctl", "-D", data, "-m", "immediate", "stop"], **options)
+    call("pg_ctl", "-D", data, "-m", "immediate", "stop")
+    shutil.rmtree(folder)
 
 
 @needs_postgres

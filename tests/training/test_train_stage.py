@@ -20,7 +20,7 @@ from ruamel.yaml import YAML
 from safetensors.torch import load_file
 
 from conftest import TINY
-from vit_vs_cnn.config import Settings, merge
+from vit_vs_cnn.config import Settings, merge, read_settings
 from vit_vs_cnn.data import prepared as prepared_module
 from vit_vs_cnn.data.prepared import DatasetInfo
 from vit_vs_cnn.errors import UserError

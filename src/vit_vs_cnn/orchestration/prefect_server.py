@@ -33,6 +33,8 @@ def prefect_settings() -> dict[str, str]:
         "PREFECT_SERVER_TASKS_TAG_CONCURRENCY_SLOT_WAIT_SECONDS": "0.3",
         # SQLite has one writer at a time: wait for it rather than give up.
         "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+        # It would call runs Late that only wait for the worker, several at once, and lock itself out of SQLite.
+        "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         "PREFECT_WORKER_QUERY_SECONDS": "3",
         "PREFECT_WORKER_WEBSERVER_HOST": HOST,
@@ -81,7 +83,10 @@ class ServerForARun:
         atexit.register(_end, self._process)
 
     def wait(self) -> None:
-        """Wait until it answers. Raises UserError where PREFECT_API_URL names none, RunFailed where ours does not start."""
+        """Wait until it answers.
+
+        Raises UserError where PREFECT_API_URL names a server that does not, RunFailed where our own does not start.
+        """
         if self._process is None:
             if not answers(f"{self.api}/health"):
                 raise UserError(f"PREFECT_API_URL: no server answers at {self.api}: start it, or unset the variable.")

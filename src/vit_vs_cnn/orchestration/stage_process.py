@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -214,16 +215,17 @@ def _lines(stream: IO[bytes] | None) -> Iterator[str]:
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
     try:
-        leader = psutil.Process(process.pid)
-        tree = [leader, *leader.children(recursive=True)]
-    except psutil.NoSuchProcess:
+        below = psutil.Process(process.pid).children(recursive=True)
+        os.killpg(process.pid, signal.SIGINT)
+    except (psutil.NoSuchProcess, ProcessLookupError):
         return
-    os.killpg(process.pid, signal.SIGINT)
-    _, alive = psutil.wait_procs(tree, timeout=_SECONDS_TO_CLEAN_UP)
+    # psutil must not wait for the leader: it would take the exit code away from the thread that reads the output.
+    deadline = time.monotonic() + _SECONDS_TO_CLEAN_UP
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_SECONDS_TO_CLEAN_UP)
+    _, alive = psutil.wait_procs(below, timeout=max(0.0, deadline - time.monotonic()))
     for each in alive:
-        with_children = [*each.children(recursive=True), each] if each.is_running() else []
-        for one in with_children:
-            try:
-                one.kill()
-            except psutil.NoSuchProcess:
-                continue
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
+    if process.poll() is None:
+        process.kill()

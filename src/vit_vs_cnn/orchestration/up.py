@@ -7,6 +7,7 @@ import sys
 import time
 import urllib.parse
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,13 +83,19 @@ class Service:
         if self.process is None:
             return
         # The worker's flow runs are told too, and end their stages in good order; the stages themselves are not told.
-        tree = _tree(self.process.pid)
-        for each in [each for each in tree if self.process.pid in (each.pid, _parent(each))]:
-            _signal(each, signal.SIGTERM)
-        _, alive = psutil.wait_procs(tree, timeout=_SECONDS_TO_STOP)
+        below = _children(self.process.pid)
+        self.process.terminate()
+        for each in below:
+            if _parent(each) == self.process.pid:
+                _signal(each, signal.SIGTERM)
+        deadline = time.monotonic() + _SECONDS_TO_STOP
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(_SECONDS_TO_STOP)
+        _, alive = psutil.wait_procs(below, timeout=max(0.0, deadline - time.monotonic()))
         for each in alive:
-            for one in [*_tree(each.pid), each]:
+            for one in [*_children(each.pid), each]:
                 _signal(one, signal.SIGKILL)
+        self.process.kill()
         self.process.wait()
 
 
@@ -223,10 +230,9 @@ def _mlflow_address(ports: Ports) -> str:
     return uri if uri.startswith(("http://", "https://")) else f"http://{HOST}:{ports.mlflow}"
 
 
-def _tree(pid: int) -> list[psutil.Process]:
+def _children(pid: int) -> list[psutil.Process]:
     try:
-        leader = psutil.Process(pid)
-        return [leader, *leader.children(recursive=True)]
+        return psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
         return []
 
