@@ -31,7 +31,7 @@ from vit_vs_cnn.orchestration.notify import tell_of_the_end
 from vit_vs_cnn.orchestration.slots import ensure_slots
 from vit_vs_cnn.orchestration.stage_process import Limits, Outcome, StageFailed, is_stopping, run_stage, stop_all
 from vit_vs_cnn.params import preset_names
-from vit_vs_cnn.runs import Request, Run, open_run, run_environment, save_run
+from vit_vs_cnn.runs import Request, Run, is_saved, open_run, run_environment, save_run
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -92,6 +92,10 @@ class Ended:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     failures: dict[str, StageFailed] = field(default_factory=dict)
 
+    def is_cached(self, name: str) -> bool:
+        """Whether DVC had nothing to do for the stage."""
+        return self.outcomes.get(name) is Outcome.CACHED
+
 
 def _run_stages(run: Run, request: Request) -> State[Any]:
     dag = read_dag(run.workspace)
@@ -111,7 +115,8 @@ def _run_stages(run: Run, request: Request) -> State[Any]:
         error = UserError(str(failure)) if failure.is_users else RunFailed(f"{failure} {again}")
         return Failed(message=failure.with_log_end(), data=error)
     if not request.stages:
-        if run.isolated:
+        untouched = not forced and all(each.unchanged for each in chosen)
+        if run.isolated and not (untouched and is_saved(run)):
             save_run(run)
         publish_results(run.workspace)
     cached = sum(outcome is Outcome.CACHED for outcome in ended.outcomes.values())
@@ -128,9 +133,10 @@ def _run_in_order(chosen: Sequence[Stage], forced: Container[str], run: Run, end
             if each.name not in futures and done.issuperset(each.needs):
                 # Prefect draws the DAG from these, and would not start a task that waits for one that did not run.
                 needs = [futures[name] for name in each.needs if name in ended.outcomes]
-                future = _task_of(each, run.settings.flow).submit(
-                    each, run, ended, force=each.name in forced, wait_for=needs
-                )
+                force = each.name in forced
+                skip = each.unchanged and not force and all(ended.is_cached(name) for name in each.needs)
+                one = _task_of(each, run.settings.flow, takes_slot=each.uses_accelerator and not skip)
+                future = one.submit(each, run, ended, skip=skip, force=force, wait_for=needs)
                 futures[each.name] = future
                 future.add_done_callback(partial(_note, finished, each.name))
         done.add(finished.get())
@@ -140,11 +146,11 @@ def _note(finished: SimpleQueue[str], name: str, _: PrefectFuture[State[Any]]) -
     finished.put(name)
 
 
-def _task_of(each: Stage, settings: FlowSettings) -> Task[..., State[Any]]:
+def _task_of(each: Stage, settings: FlowSettings, *, takes_slot: bool) -> Task[..., State[Any]]:
     return bring_up_to_date.with_options(
         name=each.name,
         task_run_name=each.name,
-        tags=[slot_name()] if each.uses_accelerator else [],
+        tags=[slot_name()] if takes_slot else [],
         retries=settings.retries,
         retry_delay_seconds=[settings.retry_delay_seconds * 2**attempt for attempt in range(settings.retries)],
     )
@@ -156,18 +162,17 @@ def _may_pass(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=_may_pass)
-def bring_up_to_date(each: Stage, run: Run, ended: Ended, *, force: bool) -> State[Any]:
+def bring_up_to_date(each: Stage, run: Run, ended: Ended, *, skip: bool, force: bool) -> State[Any]:
     """Have DVC bring one stage up to date; the state carries the stage's own sentence where it fails."""
     missing = [name for name in each.needs if name not in ended.outcomes]
     if missing:
         return Cancelled(name="NotRun", message=f"Needs {', '.join(missing)}, which did not end well.")
     if is_stopping():
         return Cancelled(name="Stopped", message="The run was stopped before this stage began.")
-    skipped = each.unchanged and not force and all(ended.outcomes[name] is Outcome.CACHED for name in each.needs)
     start = time.monotonic()
     with StageListener(each.name) as listener:
         try:
-            outcome = Outcome.CACHED if skipped else _run(each, run, listener, force=force)
+            outcome = Outcome.CACHED if skip else _run(each, run, listener, force=force)
         except StageFailed as failure:
             if failure.may_pass and task_run.run_count <= run.settings.flow.retries and not is_stopping():
                 listener.line(f"failed: {failure} It is tried again.")

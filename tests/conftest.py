@@ -1,6 +1,7 @@
 """Small projects, settings and data sets that many tests share."""
 
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,9 @@ from vit_vs_cnn.config import Settings, merge, parse_settings
 from vit_vs_cnn.data.prepared import PREPARED_SPLITS, DatasetInfo, SplitInfo, write_info, write_split
 
 REPOSITORY = Path(__file__).parent.parent
+
+# A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C's signal.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Two contestants that train in a second, so that a test can afford the real thing.
 TINY: dict[str, Any] = {

@@ -98,6 +98,17 @@ def save_run(run: Run) -> None:
         _dvc(run.workspace, "exp", "save", "--force", "--name", run.name)
 
 
+def is_saved(run: Run) -> bool:
+    """Whether there is a DVC experiment of the run's name."""
+    return run.name in _output(main_root(), "for-each-ref", "--format=%(refname:lstrip=-1)", "refs/exps").split()
+
+
+def check_request(request: Request) -> None:
+    """Raise UserError where the request's parameters are bad, which takes a moment and needs no server."""
+    _, settings = _parameters(main_root(), request)
+    check_models(settings)
+
+
 def check_models(settings: Settings) -> None:
     """Build every contestant without memory, once per set of contestants. Raises UserError where one cannot be."""
     stamp = state_dir() / "checked" / _digest(repr((settings.models, settings.data.image_size)), 16)

@@ -8,7 +8,7 @@ from vit_vs_cnn.layout import main_root
 from vit_vs_cnn.orchestration.display import Terminal, show_on
 from vit_vs_cnn.orchestration.housekeeping import report_dead_runs
 from vit_vs_cnn.orchestration.prefect_server import ServerForARun, prefect_settings
-from vit_vs_cnn.runs import Request, Run
+from vit_vs_cnn.runs import Request, Run, check_request
 
 FLOW = "flows/pipeline.py:pipeline"
 
@@ -24,8 +24,9 @@ def run_here(request: Request) -> Run:
     os.environ.update({"PREFECT_API_URL": server.api, "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"})
     from prefect.flows import load_flow_from_entrypoint
 
-    # The imports take as long as the server takes to start: side by side.
+    # The imports and the check of the models take as long as the server takes to start: side by side.
     flow: Any = load_flow_from_entrypoint(f"{main_root()}/{FLOW}")
+    check_request(request)
     server.wait()
     report_dead_runs(server.api)
     with Terminal() as terminal:
