@@ -55,13 +55,21 @@ def remove_marker(name: str) -> None:
 
 def dead_runs() -> list[Marker]:
     """Runs whose process was killed."""
-    markers = [Marker(**json.loads(path.read_text(encoding="utf-8"))) for path in sorted(_folder().glob("*.json"))]
-    return [marker for marker in markers if marker.is_dead()]
+    return [marker for marker in _markers() if marker.is_dead()]
+
+
+def living_runs() -> list[Marker]:
+    """Runs that are going on."""
+    return [marker for marker in _markers() if not marker.is_dead()]
 
 
 def forget_flow_run(marker: Marker) -> None:
     """Note that Prefect knows of the dead run's end."""
     write_marker(replace(marker, flow_run_id=None))
+
+
+def _markers() -> list[Marker]:
+    return [Marker(**json.loads(path.read_text(encoding="utf-8"))) for path in sorted(_folder().glob("*.json"))]
 
 
 def _folder() -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 
 from vit_vs_cnn.layout import COMPARE, RUN_FILE
 from vit_vs_cnn.tracking.run import RunRef, read_ref
-from vit_vs_cnn.tracking.store import open_client, tracking_uri
+from vit_vs_cnn.tracking.store import open_client, tracking_server, tracking_uri
 
 MLFLOW_UI_VARIABLE = "VIT_VS_CNN_MLFLOW_UI"
 _FIGURES = ("accuracy_and_cost", "learning_by_epoch", "per_class", "reliability")
@@ -58,9 +58,7 @@ def _figures(workspace: Path) -> str:
 
 
 def _mlflow_runs(workspace: Path) -> str:
-    address = os.environ.get(MLFLOW_UI_VARIABLE)
-    if tracking_uri().startswith(("http://", "https://")):
-        address = tracking_uri()
+    address = tracking_server() or os.environ.get(MLFLOW_UI_VARIABLE)
     refs = [read_ref(file.parent) for file in sorted((workspace / "trained").glob(f"*/{RUN_FILE}"))]
     lines = [f"- {_link(ref, address)}" for ref in refs]
     where = "" if address else f"\n\nThey are in {tracking_uri()}: `make ui` shows them."
@@ -72,4 +70,4 @@ def _link(ref: RunRef, address: str | None) -> str:
         return f"{ref.name}: run {ref.run_id or 'not sent yet'} of experiment {ref.experiment}"
     experiment = open_client().get_experiment_by_name(ref.experiment)
     assert experiment is not None
-    return f"[{ref.name}]({address.rstrip('/')}/#/experiments/{experiment.experiment_id}/runs/{ref.run_id})"
+    return f"[{ref.name}]({address}/#/experiments/{experiment.experiment_id}/runs/{ref.run_id})"

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 POOL = "local"
 ROOT_VARIABLE = "VIT_VS_CNN_ROOT"
-_FLOW = "vit-vs-cnn"
 
 
 def deploy(root: Path, environment: Mapping[str, str]) -> None:

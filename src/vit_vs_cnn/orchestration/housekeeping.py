@@ -12,9 +12,9 @@ from uuid import UUID
 
 from filelock import FileLock, Timeout
 
-from vit_vs_cnn.errors import RunFailed
+from vit_vs_cnn.errors import RunFailed, UserError
 from vit_vs_cnn.layout import main_root, state_dir
-from vit_vs_cnn.markers import Marker, dead_runs, forget_flow_run, remove_marker
+from vit_vs_cnn.markers import Marker, dead_runs, forget_flow_run, living_runs, remove_marker
 from vit_vs_cnn.orchestration.prefect_client import client_at
 from vit_vs_cnn.runs import IN_PLACE, old_workspaces, remove_workspace
 
@@ -62,8 +62,12 @@ def remove_dead_runs() -> list[str]:
 def apply_retention(api: str, days: float) -> Removed:
     """Remove flow runs that ended and workspaces and checkpoints that were not used for `days` days.
 
-    Then remove from DVC's cache what no commit, no experiment and no workspace refers to.
+    Then remove from DVC's cache what no commit, no experiment and no workspace refers to. Raises UserError while a run
+    is going on: what it has just put into the cache is not referred to yet.
     """
+    going_on = [marker.name for marker in living_runs()]
+    if going_on:
+        raise UserError(f"run {', '.join(going_on)} is going on: wait for its end, then clean.")
     with client_at(api) as client:
         flow_runs = _remove_flow_runs(client, datetime.now(UTC) - timedelta(days=days))
     old = old_workspaces(days)

@@ -35,11 +35,8 @@ def prefect_settings() -> dict[str, str]:
         "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
         # It would call runs Late that only wait for the worker, several at once, and lock itself out of SQLite.
         "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         "PREFECT_WORKER_QUERY_SECONDS": "3",
         "PREFECT_WORKER_WEBSERVER_HOST": HOST,
-        "PREFECT_CLI_PROMPT": "false",
-        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     }
     return ours | {key: value for key, value in os.environ.items() if key in ours}
 

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.parse
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from vit_vs_cnn.orchestration.prefect_server import (
     wait_until_it_answers,
 )
 from vit_vs_cnn.orchestration.tied import tied_command
-from vit_vs_cnn.tracking.store import tracking_uri
+from vit_vs_cnn.tracking.store import tracking_server, tracking_uri
 
 _SECONDS_TO_STOP = 8.0
 _SECONDS_BETWEEN_LOOKS = 1.0
@@ -189,8 +188,7 @@ def _services(ports: Ports, limit: int, environment: Mapping[str, str]) -> list[
         ),
     ]
     # A tracking server that the user has needs no second one in front of it.
-    remote = urllib.parse.urlsplit(tracking_uri()).scheme in ("http", "https")
-    return [service for service in services if not (remote and service.name == "mlflow")]
+    return [service for service in services if service.name != "mlflow" or tracking_server() is None]
 
 
 def _watch(services: list[Service], api: str, tell: Callable[[str], None]) -> None:
@@ -213,7 +211,7 @@ def _addresses(ports: Ports) -> str:
         [
             "",
             f"Prefect   http://{HOST}:{ports.prefect}",
-            f"MLflow    {_mlflow_address(ports)}",
+            f"MLflow    {tracking_server() or f'http://{HOST}:{ports.mlflow}'}",
             f"worker    http://{HOST}:{ports.worker}/health   (serves the pool {POOL!r})",
             "",
             "In another terminal, from any directory:",
@@ -223,11 +221,6 @@ def _addresses(ports: Ports) -> str:
             "Ctrl-C stops all of it.",
         ]
     )
-
-
-def _mlflow_address(ports: Ports) -> str:
-    uri = tracking_uri()
-    return uri if uri.startswith(("http://", "https://")) else f"http://{HOST}:{ports.mlflow}"
 
 
 def _children(pid: int) -> list[psutil.Process]:

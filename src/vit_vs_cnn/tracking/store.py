@@ -21,6 +21,12 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{mlruns_dir() / 'mlflow.db'}"
 
 
+def tracking_server() -> str | None:
+    """The address of the tracking server, None where the store is a database that the stages open themselves."""
+    uri = tracking_uri()
+    return uri.rstrip("/") if uri.startswith(("http://", "https://")) else None
+
+
 def open_client() -> "MlflowClient":
     """A client of the tracking store. It does not connect until it is used, except that SQLite's file is created."""
     # MLflow's own defaults would hold a training up for minutes when its server is away.

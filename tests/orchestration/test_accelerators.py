@@ -1,0 +1,34 @@
+from pathlib import Path
+
+import pytest
+
+from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.markers import Marker, remove_marker, write_marker
+from vit_vs_cnn.orchestration.accelerators import accelerator, slots
+from vit_vs_cnn.orchestration.housekeeping import apply_retention
+
+
+def test_stages_at_once_have_a_device_each(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    assert slots() == 2
+    with accelerator(wanted=True) as one, accelerator(wanted=True) as other, accelerator(wanted=False) as none:
+        assert (one, other, none) == ({"CUDA_VISIBLE_DEVICES": "2"}, {"CUDA_VISIBLE_DEVICES": "5"}, {})
+    with accelerator(wanted=True) as again:
+        assert again == {"CUDA_VISIBLE_DEVICES": "2"}
+
+
+@pytest.mark.parametrize("visible", ["", "-1", "3"])
+def test_on_a_cpu_or_with_one_device_there_is_nothing_to_choose(
+    visible: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert slots() == 1
+    with accelerator(wanted=True) as device:
+        assert device == {}
+
+
+def test_the_cache_is_not_cleaned_under_a_run(project: Path) -> None:
+    write_marker(Marker.of_this_process("busy", project, None))
+    with pytest.raises(UserError, match="run busy is going on"):
+        apply_retention("http://127.0.0.1:9/api", 1.0)
+    remove_marker("busy")
