@@ -339,15 +339,16 @@ def test_run_uses_the_running_server_and_forces_and_chooses_stages(server: Serve
 
 def test_what_is_old_is_removed(server: Server) -> None:
     small = server.small
+    small.call("run", "--name", "young", "--stage", "prepare", "--set", "seed=14")
+    small.git("worktree", "add", "--detach", "runs/old")
     long_ago = 1_000_000_000
-    os.utime(small.root / "runs/first/params.yaml", (long_ago, long_ago))
+    os.utime(small.root / "runs/old/params.yaml", (long_ago, long_ago))
     output = small.call("clean", "--days", "1")
     assert "0 flow runs, 1 workspaces, 0 checkpoints" in output
-    assert not (small.root / "runs/first").exists()
-    assert (small.root / "runs/many-0").is_dir()
-    assert "first" in small.experiments().split()
+    assert not (small.root / "runs/old").exists()
+    assert (small.root / "runs/young/out/prepare").is_file()
     count = server.ask("flow_runs/count", {})
-    assert count > 5
+    assert count >= 1
     output = small.call("clean", "--days", "0")
     assert f"{count} flow runs" in output
     assert server.ask("flow_runs/count", {}) == 0
