@@ -70,16 +70,25 @@ _stage("compare", "Compare the contestants: statistics, charts, report.")
 _stage("register", "Make the trained contestants versions of the registered model.")
 
 
-@commands.command(epilog="\b\nExample:\n  vit-vs-cnn tune vit")
+@commands.command(
+    epilog="\b\nExamples:\n  vit-vs-cnn tune vit\n  OPTUNA_STORAGE=postgresql://… vit-vs-cnn tune vit --join"
+)
 @click.argument("contestant")
 @click.option("--join", is_flag=True, help="Work on the study that is going on, beside its other workers.")
 def tune(contestant: str, join: bool) -> None:
-    """Search for a better recipe of CONTESTANT, a key of models: in params.yaml."""
+    """Search for a better recipe of CONTESTANT, a key of models: in params.yaml.
+
+    The search is as large as tune: in params.yaml says. With --join this machine works on the study that is going on in
+    OPTUNA_STORAGE (default: mlruns/optuna.db), whatever its settings are, until it has all its trials.
+    """
     settings = _settings()
-    settings.model(contestant)
     if join:
-        raise UserError(f"models.{contestant}: there is no study to join: this version cannot search yet.")
-    _stage_function("tune")(settings, contestant)
+        from vit_vs_cnn.stages.tune import join as join_study
+
+        join_study(contestant)
+    else:
+        settings.model(contestant)
+        _stage_function("tune")(settings, contestant)
 
 
 @commands.command(epilog="\b\nExample:\n  vit-vs-cnn run --preset cpu --set train.epochs=3 --name quick")
@@ -115,13 +124,14 @@ def run(
 @click.option("--prefect-port", default=4200, show_default=True, help="Port of Prefect's server and pages.")
 @click.option("--mlflow-port", default=5000, show_default=True, help="Port of MLflow's pages.")
 @click.option("--worker-port", default=8080, show_default=True, help="Port where the worker says that it is well.")
+@click.option("--optuna-port", default=8081, show_default=True, help="Port of Optuna's dashboard, if it is installed.")
 @click.option("--limit", default=4, show_default=True, help="Flow runs that the worker runs at once.")
-def up(prefect_port: int, mlflow_port: int, worker_port: int, limit: int) -> None:
+def up(prefect_port: int, mlflow_port: int, worker_port: int, optuna_port: int, limit: int) -> None:
     """Start Prefect, MLflow and a worker on this machine, until Ctrl-C."""
     from vit_vs_cnn.orchestration.up import Ports
     from vit_vs_cnn.orchestration.up import up as start
 
-    start(Ports(prefect_port, mlflow_port, worker_port), limit, click.echo)
+    start(Ports(prefect_port, mlflow_port, worker_port, optuna_port), limit, click.echo)
 
 
 @commands.command(epilog="\b\nExample:\n  vit-vs-cnn clean --days 7")

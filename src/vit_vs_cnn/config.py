@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.search_space import Dimension, Scalar, Space, at_path, flatten_space, in_order, setting_at
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Scalar = bool | int | float | str
+# pydantic names them in the location of an error; params.yaml has no such key.
+_TYPES_OF_DIMENSIONS = ("float", "int", "categorical")
+SpaceOverlay = Annotated[dict[str, Dimension | None], BeforeValidator(flatten_space)]
 
 
 class _Strict(BaseModel):
@@ -100,10 +103,39 @@ class TrainSettings(_Strict):
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
 
 
+class SamplerSettings(_Strict):
+    """A sampler of Optuna by its name, and arguments of it; it is seeded with `seed`."""
+
+    name: Literal["TPESampler", "RandomSampler", "GPSampler"] = "TPESampler"
+    args: dict[str, Scalar] = {}
+
+
+class PrunerSettings(_Strict):
+    """A pruner of Optuna by its name, and arguments of it; Hyperband is told the epochs of a trial."""
+
+    name: Literal["HyperbandPruner", "SuccessiveHalvingPruner", "MedianPruner", "PercentilePruner", "NopPruner"] = (
+        "HyperbandPruner"
+    )
+    args: dict[str, Scalar] = {}
+
+
 class TuneSettings(_Strict):
-    """The tuning budget of each contestant."""
+    """The tuning budget, the same for every contestant, and what may be changed.
+
+    `trials` is the total of each contestant, whatever is killed or joins in between. `epochs` (None: those of train)
+    and `data_fraction` are what one trial may use; with `seconds` no trial begins once the trials of a contestant
+    have taken so long. `space` is for all contestants, `models` changes it for one, path by path.
+    """
 
     trials: Annotated[int, Field(ge=0)] = 0
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    data_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    seconds: Annotated[float, Field(gt=0.0)] | None = None
+    workers: Annotated[int, Field(ge=1, le=64)] | None = None
+    sampler: SamplerSettings = SamplerSettings()
+    pruner: PrunerSettings = PrunerSettings()
+    space: SpaceOverlay = {}
+    models: dict[str, SpaceOverlay] = {}
 
 
 class EvaluateSettings(_Strict):
@@ -176,11 +208,62 @@ class Settings(_Strict):
                 raise ValueError(f"models.{name}: a contestant's name is lower-case letters, digits and underscores")
         return self
 
+    @model_validator(mode="after")
+    def _search_spaces_fit_the_recipes(self) -> Self:
+        for name in self.tune.models:
+            if name not in self.models:
+                raise ValueError(f"tune.models.{name}: there is no contestant of that name")
+        if self.tune.trials > 0:
+            for name in self.models:
+                self._check_space(name)
+        return self
+
+    def space(self, name: str) -> Space:
+        """What tuning may change of contestant `name`, each dimension after those that its condition names."""
+        where = f"tune.models.{name}" if name in self.tune.models else "tune.space"
+        return in_order(_without_removed({**self.tune.space, **self.tune.models.get(name, {})}), where)
+
+    def _check_space(self, name: str) -> None:
+        space, model = self.space(name), self.models[name].model_dump()
+        if not space:
+            raise ValueError(f"tune.space: nothing is searched for {name}; name a setting, or set tune.trials to 0")
+        for path, dimension in space.items():
+            where = f"{'tune.models.' + name if path in self.tune.models.get(name, {}) else 'tune.space'}.{path}"
+            try:
+                own = setting_at(model, path)
+            except KeyError:
+                hint = f"; say its value in models.{name}.args first" if path.startswith("model.args.") else ""
+                raise ValueError(f"{where}: {name} has no such setting{hint}") from None
+            for end in dimension.ends():
+                _require_possible(model, path, end, where)
+            if not dimension.holds(own):
+                raise ValueError(
+                    f"{where}: the recipe's own value for {name}, {own!r}, cannot be drawn from it, and the recipe as "
+                    "it is takes part as trial 0: widen the range"
+                )
+
     def model(self, name: str) -> ModelSettings:
         """The contestant `name`. Raises UserError if there is none of that name."""
         if name not in self.models:
             raise UserError(f"models.{name}: no such contestant in params.yaml; there are {', '.join(self.models)}.")
         return self.models[name]
+
+
+def _without_removed(overlay: Mapping[str, Dimension | None]) -> Space:
+    """The dimensions, less those whose path, or a path above it, is None."""
+    removed = [path for path, dimension in overlay.items() if dimension is None]
+    return {
+        path: dimension
+        for path, dimension in overlay.items()
+        if dimension is not None and not any(path.startswith(f"{gone}.") for gone in removed)
+    }
+
+
+def _require_possible(model: dict[str, Any], path: str, value: Any, where: str) -> None:
+    try:
+        ModelSettings.model_validate(merge(model, at_path(path, value)))
+    except ValidationError as error:
+        raise ValueError(f"{where}: {value!r} is not possible: {error.errors()[0]['msg']}") from None
 
 
 def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,7 +322,7 @@ def _refuse_what_json_cannot_say(values: Any, where: str) -> None:
 def _sentences(error: ValidationError) -> list[str]:
     sentences = []
     for problem in error.errors(include_url=False):
-        location = ".".join(str(part) for part in problem["loc"])
+        location = ".".join(str(part) for part in problem["loc"] if part not in _TYPES_OF_DIMENSIONS)
         if problem["type"] == "extra_forbidden":
             text = "is not a known setting"
         elif problem["type"] == "missing":
@@ -247,7 +330,6 @@ def _sentences(error: ValidationError) -> list[str]:
         else:
             text = f"{problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}"
         if problem["type"] == "value_error":
-            sentences.append(str(problem["ctx"]["error"]))
-        else:
-            sentences.append(f"{location}: {text}")
+            text = str(problem["ctx"]["error"])
+        sentences.append(f"{location}: {text}" if location else text)
     return list(dict.fromkeys(sentences))

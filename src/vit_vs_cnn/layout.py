@@ -24,6 +24,16 @@ def tuned(model: str) -> Path:
     return Path("tuned") / f"{model}.yaml"
 
 
+def tuning_summary(model: str) -> Path:
+    """What the search for that recipe gained and cost, in numbers."""
+    return Path("tuned") / f"{model}.json"
+
+
+def tuning_report(model: str) -> Path:
+    """The folder with the figures of `model`'s search."""
+    return Path("reports/tune") / model
+
+
 def trained(model: str) -> Path:
     """The folder with `model`'s weights, exported model, history and training summary."""
     return Path("trained") / model

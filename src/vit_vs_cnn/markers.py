@@ -1,20 +1,17 @@
 """Which runs are going on: a small file each, so that a run whose process was killed is noticed."""
 
 import json
-import os
-import socket
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
 
-import psutil
-
 from vit_vs_cnn.layout import state_dir
+from vit_vs_cnn.processes import ProcessIdentity
 
 
 @dataclass(frozen=True)
 class Marker:
-    """A run and the process that runs it; `process_start` (seconds since 1970) tells a reused process id apart."""
+    """A run and the process that runs it, as `ProcessIdentity` knows it."""
 
     name: str
     workspace: str
@@ -26,17 +23,12 @@ class Marker:
     @classmethod
     def of_this_process(cls, name: str, workspace: Path, flow_run_id: str | None) -> Self:
         """The marker of a run that this process runs."""
-        start = psutil.Process().create_time()
-        return cls(name, str(workspace), socket.gethostname(), os.getpid(), start, flow_run_id)
+        process = ProcessIdentity.of_this_process()
+        return cls(name, str(workspace), process.host, process.pid, process.start, flow_run_id)
 
     def is_dead(self) -> bool:
         """Whether the run's process is gone without having ended the run; another host's cannot be known."""
-        if self.host != socket.gethostname():
-            return False
-        try:
-            return abs(psutil.Process(self.pid).create_time() - self.process_start) > 1.0
-        except psutil.NoSuchProcess:
-            return True
+        return ProcessIdentity(self.host, self.pid, self.process_start).is_gone()
 
 
 def write_marker(marker: Marker) -> None:

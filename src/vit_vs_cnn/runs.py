@@ -110,14 +110,23 @@ def check_request(request: Request) -> None:
 
 
 def check_models(settings: Settings) -> None:
-    """Build every contestant without memory, once per set of contestants. Raises UserError where one cannot be."""
-    stamp = state_dir() / "checked" / _digest(repr((settings.models, settings.data.image_size)), 16)
+    """Build every contestant without memory, once per set of contestants, and with the ends of what tuning may change.
+
+    Raises UserError where one cannot be built, or where tuning cannot be set up.
+    """
+    facts = (settings.models, settings.data.image_size, settings.tune if settings.tune.trials else None)
+    stamp = state_dir() / "checked" / _digest(repr(facts), 16)
     if stamp.is_file():
         return
     from vit_vs_cnn.models.build import check_model
 
     for name, model in settings.models.items():
         check_model(model, 10, settings.data.image_size, f"models.{name}")
+    if settings.tune.trials:
+        from vit_vs_cnn.tuning.check import check_search
+
+        for name in settings.models:
+            check_search(settings, name)
     stamp.parent.mkdir(parents=True, exist_ok=True)
     stamp.touch()
 

@@ -1,22 +1,17 @@
 """What docs/scaling.md says, on loopback: PostgreSQL, code from git, data by `dvc pull`, a folder as the machine."""
 
-import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from conftest import REPOSITORY
+from orchestration.postgres import database_server, needs_postgres
 from orchestration.small_project import SmallProject, ask_json, wait_for
 from vit_vs_cnn.orchestration.ports import free_port
-
-PROGRAMS = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
-OWNER = "postgres" if os.geteuid() == 0 else None
-needs_postgres = pytest.mark.skipif(PROGRAMS is None, reason="PostgreSQL's server programs are not on this machine")
 
 RECORD_A_RUN = """
 import os, pathlib, subprocess
@@ -31,26 +26,8 @@ with start_run(read_settings(pathlib.Path("params.yaml")), "compare") as run:
 @pytest.fixture(scope="module")
 def database() -> Iterator[int]:
     """The port of a PostgreSQL server with the databases `prefect` and `mlflow`."""
-    assert PROGRAMS is not None
-    # Not pytest's folder: PostgreSQL refuses to run as root, and nobody else may look into that one.
-    folder = Path(tempfile.mkdtemp(prefix="postgres-"))
-    folder.chmod(0o755)
-    data, port = folder / "data", free_port()
-    data.mkdir()
-    if OWNER:
-        shutil.chown(data, OWNER)
-
-    def call(program: str, *arguments: str | Path) -> None:
-        subprocess.run([PROGRAMS / program, *arguments], user=OWNER, check=True, capture_output=True, cwd=data)
-
-    call("initdb", "-D", data, "-A", "trust", "-U", "tester", "--no-sync")
-    settings = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={data} -c fsync=off"
-    call("pg_ctl", "-D", data, "-w", "-l", data / "log", "-o", settings, "start")
-    for name in ("prefect", "mlflow"):
-        call("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "tester", name)
-    yield port
-    call("pg_ctl", "-D", data, "-m", "immediate", "stop")
-    shutil.rmtree(folder)
+    with database_server("prefect", "mlflow") as port:
+        yield port
 
 
 @needs_postgres

@@ -14,7 +14,7 @@ from vit_vs_cnn.config import Settings
 from vit_vs_cnn.data.checks import Checks, Finding, write_checks
 from vit_vs_cnn.data.prepared import DatasetInfo, read_info
 from vit_vs_cnn.errors import UserError
-from vit_vs_cnn.layout import COMPARE, EDA, PREPARED, explained, trained
+from vit_vs_cnn.layout import COMPARE, EDA, PREPARED, explained, trained, tuned
 from vit_vs_cnn.report.comparison import read_comparison
 from vit_vs_cnn.report.gallery import Gallery
 from vit_vs_cnn.report.html import Pictures, read_pictures, render_report
@@ -22,6 +22,7 @@ from vit_vs_cnn.report.style import contestant_colour, new_figure
 from vit_vs_cnn.stages import compare
 from vit_vs_cnn.tracking.lineage import GIT_COMMIT_TAG
 from vit_vs_cnn.tracking.run import start_run
+from vit_vs_cnn.tuning.summary import TuningSummary, write_tuning_summary
 
 
 @pytest.fixture
@@ -41,11 +42,13 @@ def run_stage(settings: Settings) -> str:
         with start_run(settings, "train", name) as run:
             run.send()
             run.write_ref(trained(name))
+        tuned(name).parent.mkdir(exist_ok=True)
+        write_tuning_summary(TuningSummary(), name)
     compare.run(settings)
     return (COMPARE / "report.html").read_text(encoding="utf-8")
 
 
-def page(settings: Settings, *findings: Finding, **tags: str) -> str:
+def page(settings: Settings, *findings: Finding, searches: dict[str, TuningSummary] | None = None, **tags: str) -> str:
     """The report without the charts of the comparison."""
     return render_report(
         settings,
@@ -56,6 +59,7 @@ def page(settings: Settings, *findings: Finding, **tags: str) -> str:
         Pictures((), ()),
         EDA,
         {name: explained(name) for name in settings.models},
+        searches or {name: TuningSummary() for name in settings.models},
         {GIT_COMMIT_TAG: "0123456789abcdef", **tags},
     )
 
@@ -139,3 +143,37 @@ def test_only_the_figures_asked_for_are_read(tmp_path: Path) -> None:
 def test_missing_figures_are_a_users_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no figures here; run `dvc repro`"):
         read_pictures(tmp_path)
+
+
+def test_the_report_says_what_a_search_gained_and_cost_and_nothing_where_there_was_none(inputs: Settings) -> None:
+    assert "How the recipes were found" not in page(inputs)
+    search = TuningSummary(
+        trials=12,
+        complete=5,
+        pruned=7,
+        epochs_per_trial=6,
+        data_fraction=0.1,
+        recipe_val_accuracy=0.8,
+        best_val_accuracy=0.8512,
+        gain=0.0512,
+        best_trial=4,
+        seconds=1234.5,
+        epochs_saved=21,
+        seconds_saved=210.0,
+        study="a study",
+    )
+    failed = search.model_copy(update={"recipe_val_accuracy": None, "gain": None})
+    html = page(inputs, searches={"vit": search, "resnet": failed})
+    section = html[html.index("How the recipes were found") : html.index("How it was done")]
+    for words in (
+        "12 of 6 epochs",
+        "80.0 %",
+        "85.1 %",
+        "+5.1 points",
+        "1,234 s",
+        "21 epochs, about 210 s",
+        "10 % of the",
+    ):
+        assert words in section
+    assert "failed" in section
+    assert "too rosy" in section

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_vs_cnn.config import DataSettings
-from vit_vs_cnn.data.prepared import PREPARED_SPLITS
+from vit_vs_cnn.data.prepared import PREPARED_SPLITS, Split
 from vit_vs_cnn.data.source import Source
 from vit_vs_cnn.errors import UserError
 
@@ -32,6 +32,14 @@ def assign_splits(source: Source, settings: DataSettings) -> NDArray[np.int64]:
     for part, split in enumerate(source.missing, start=1):
         splits[train[parts == part]] = PREPARED_SPLITS.index(split)
     return splits
+
+
+def sample(split: Split, fraction: float, seed: int) -> Split:
+    """A part of a split, of each class the same fraction (at least one image); all of it for the fraction 1."""
+    if fraction == 1.0:
+        return split
+    chosen = np.flatnonzero(carve(split.labels, [fraction], seed))
+    return Split(split.images[chosen], split.labels[chosen], tuple(split.names[each] for each in chosen))
 
 
 def carve(labels: NDArray[np.int64], fractions: Sequence[float], seed: int) -> NDArray[np.int64]:

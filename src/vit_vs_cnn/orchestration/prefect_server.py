@@ -12,7 +12,7 @@ from pathlib import Path
 from vit_vs_cnn.errors import RunFailed, UserError
 from vit_vs_cnn.layout import state_dir
 from vit_vs_cnn.orchestration.ports import HOST, free_port
-from vit_vs_cnn.orchestration.tied import tied_command
+from vit_vs_cnn.tied import tied_command
 
 _START_SECONDS = 120.0
 

@@ -17,8 +17,8 @@ from typing import IO, Protocol
 import psutil
 
 from vit_vs_cnn.failure import FAILURE_VARIABLE, find_failure
-from vit_vs_cnn.orchestration.tied import tied_command
 from vit_vs_cnn.progress import PROGRESS_VARIABLE, Progress, read_progress
+from vit_vs_cnn.tied import tied_command
 
 _RUNS = re.compile(r"^Running stage '")
 _LOCKED = re.compile(r"Unable to acquire lock|is busy, it is being blocked by")

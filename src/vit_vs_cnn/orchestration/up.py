@@ -1,4 +1,4 @@
-"""`vit-vs-cnn up`: Prefect's server, MLflow's server and a worker, watched until the person has had enough."""
+"""`vit-vs-cnn up`: the servers, their pages and a worker, watched until the person has had enough."""
 
 import os
 import signal
@@ -7,7 +7,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -25,8 +26,9 @@ from vit_vs_cnn.orchestration.prefect_server import (
     server_command,
     wait_until_it_answers,
 )
-from vit_vs_cnn.orchestration.tied import tied_command
+from vit_vs_cnn.tied import tied_command
 from vit_vs_cnn.tracking.store import tracking_server, tracking_uri
+from vit_vs_cnn.tuning.address import storage_address
 
 _SECONDS_TO_STOP = 8.0
 _SECONDS_BETWEEN_LOOKS = 1.0
@@ -35,11 +37,12 @@ _MOST_RESTARTS = 5
 
 @dataclass(frozen=True)
 class Ports:
-    """Where the three services listen, on loopback."""
+    """Where the services listen, on loopback."""
 
     prefect: int
     mlflow: int
     worker: int
+    optuna: int
 
 
 @dataclass
@@ -99,12 +102,12 @@ class Service:
 
 
 def up(ports: Ports, limit: int, tell: Callable[[str], None]) -> None:
-    """Start the three services, tell their addresses, keep them running until Ctrl-C, then stop them all.
+    """Start the services, tell their addresses, keep them running until Ctrl-C, then stop them all.
 
     `limit` is how many flow runs the worker runs at once. Raises UserError where a port is taken, RunFailed where a
     service does not start or dies again and again.
     """
-    for option, port in (("prefect", ports.prefect), ("mlflow", ports.mlflow), ("worker", ports.worker)):
+    for option, port in asdict(ports).items():
         who = holder(port)
         if who:
             raise UserError(f"port {port} is taken by {who}: end it, or choose another with --{option}-port.")
@@ -187,8 +190,17 @@ def _services(ports: Ports, limit: int, environment: Mapping[str, str]) -> list[
             },
         ),
     ]
+    if _has_dashboard():
+        command = tied_command(
+            "optuna_dashboard._cli", "--host", HOST, "--port", str(ports.optuna), "--quiet", storage_address()
+        )
+        services.append(Service("optuna", command, f"http://{HOST}:{ports.optuna}/dashboard", environment))
     # A tracking server that the user has needs no second one in front of it.
     return [service for service in services if service.name != "mlflow" or tracking_server() is None]
+
+
+def _has_dashboard() -> bool:
+    return find_spec("optuna_dashboard") is not None
 
 
 def _watch(services: list[Service], api: str, tell: Callable[[str], None]) -> None:
@@ -212,6 +224,7 @@ def _addresses(ports: Ports) -> str:
             "",
             f"Prefect   http://{HOST}:{ports.prefect}",
             f"MLflow    {tracking_server() or f'http://{HOST}:{ports.mlflow}'}",
+            *([f"Optuna    http://{HOST}:{ports.optuna}/dashboard"] if _has_dashboard() else []),
             f"worker    http://{HOST}:{ports.worker}/health   (serves the pool {POOL!r})",
             "",
             "In another terminal, from any directory:",

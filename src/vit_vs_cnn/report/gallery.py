@@ -4,11 +4,10 @@ import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.figure import Figure
-
-from vit_vs_cnn.report.style import save_figure
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Gallery:
@@ -20,8 +19,10 @@ class Gallery:
         self._figures: list[dict[str, str]] = []
         self._left_out: list[str] = []
 
-    def add(self, name: str, figure: Figure, title: str, caption: str) -> None:
+    def add(self, name: str, figure: "Figure", title: str, caption: str) -> None:
         """Save `figure` as <name>.png."""
+        from vit_vs_cnn.report.style import save_figure  # matplotlib, which a gallery without figures can do without
+
         save_figure(figure, self.folder / f"{name}.png")
         self._figures.append({"file": f"{name}.png", "title": title, "caption": caption})
 

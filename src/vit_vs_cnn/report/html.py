@@ -21,6 +21,7 @@ from vit_vs_cnn.errors import UserError
 from vit_vs_cnn.report.comparison import Comparison, answer, comparison_table, validation_sentence
 from vit_vs_cnn.report.published import PUBLISHED
 from vit_vs_cnn.tracking.lineage import GIT_COMMIT_TAG
+from vit_vs_cnn.tuning.summary import TuningSummary
 
 _PACKAGES = ("torch", "timm", "mlflow", "dvc", "scikit-learn", "numpy")
 # The rest of the analysis is in its own folder: a report is read, not searched.
@@ -75,12 +76,13 @@ def render_report(
     charts: Pictures,
     eda: Path,
     explanations: Mapping[str, Path],
+    searches: Mapping[str, TuningSummary],
     lineage: Mapping[str, str],
 ) -> str:
     """The page.
 
-    `charts` are the comparison's, `eda` and `explanations` the folders of the other figures, `lineage` the tags that
-    say which code made all this.
+    `charts` are the comparison's, `eda` and `explanations` the folders of the other figures, `searches` say how the
+    recipes were found, `lineage` are the tags that say which code made all this.
     """
     environment = Environment(
         loader=PackageLoader("vit_vs_cnn", "report"),
@@ -101,6 +103,7 @@ def render_report(
         findings=checks.findings,
         eda=read_pictures(eda, _EDA_SHOWN),
         explanations={name: read_pictures(folder) for name, folder in explanations.items()},
+        searches={name: search for name, search in searches.items() if search.trials},
         published=PUBLISHED,
         recipes={name: _differences(settings, name) for name in settings.models},
         shared_recipe=_flat(settings.recipe),

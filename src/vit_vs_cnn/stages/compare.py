@@ -12,6 +12,7 @@ from vit_vs_cnn.report.style import contestant_colour
 from vit_vs_cnn.tracking.lineage import lineage_tags
 from vit_vs_cnn.tracking.run import read_ref, start_run
 from vit_vs_cnn.tuning.recipe import with_tuned
+from vit_vs_cnn.tuning.summary import read_tuning_summary
 
 
 def run(settings: Settings) -> None:
@@ -33,6 +34,7 @@ def run(settings: Settings) -> None:
         read_pictures(COMPARE),
         EDA,
         {name: explained(name) for name in settings.models},
+        {name: read_tuning_summary(name) for name in settings.models},
         lineage_tags(),
     )
     (COMPARE / "report.html").write_text(page, encoding="utf-8")

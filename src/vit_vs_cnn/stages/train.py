@@ -10,7 +10,7 @@ from vit_vs_cnn.models.trained import save_weights
 from vit_vs_cnn.tracking.run import start_run
 from vit_vs_cnn.tracking.system import SystemMeter
 from vit_vs_cnn.training.checkpoint import Checkpoints, fingerprint
-from vit_vs_cnn.training.contestant import prepare_contestant, train_contestant
+from vit_vs_cnn.training.contestant import announce, prepare_contestant, train_contestant
 from vit_vs_cnn.training.outputs import Epoch, write_history, write_summary
 from vit_vs_cnn.tuning.recipe import with_tuned
 
@@ -21,6 +21,7 @@ def run(settings: Settings, name: str) -> None:
     model, info = settings.model(name), read_info(PREPARED)
     splits = (read_split(PREPARED, "train"), read_split(PREPARED, "val"))
     ready = prepare_contestant(settings, name, info)
+    announce(settings, name, info, ready.plan)
     checkpoints = Checkpoints(fingerprint(settings, model, info, ready.plan.device))
     meter = SystemMeter()
     with start_run(settings, "train", name, checkpoints.run_key()) as tracked:

@@ -24,7 +24,7 @@ class Header:
     """Which MLflow run the events belong to.
 
     `key` identifies the run before it has an id in the store. `own` is false where the journal adds to a run that
-    another stage created.
+    another stage created. `parent` is the key of the run that this one is a part of.
     """
 
     key: str
@@ -32,6 +32,7 @@ class Header:
     name: str
     created_ms: int
     own: bool
+    parent: str | None = None
 
 
 @dataclass

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -22,6 +22,9 @@ from vit_vs_cnn.tracking.store import open_client, send, store_errors, tracking_
 
 _SECONDS_BETWEEN_SENDS = 5.0
 _SECONDS_AFTER_A_FAILURE = 60.0
+
+
+RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
 
 class RunRef(BaseModel):
@@ -46,6 +49,7 @@ class TrackedRun:
         self._client: Any = None
         self._next_send = time.monotonic() + _SECONDS_BETWEEN_SENDS
         self._failure: Exception | None = None
+        self._ended = False
 
     def __enter__(self) -> Self:
         return self
@@ -53,13 +57,13 @@ class TrackedRun:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._journal.header.own:
-            status = "FINISHED" if kind is None else "FAILED" if issubclass(kind, Exception) else "KILLED"
+        if not self._journal.header.own:
+            self._journal.append("added")
+        elif not self._ended:
+            status: RunStatus = "FINISHED" if kind is None else "FAILED" if issubclass(kind, Exception) else "KILLED"
             if error is not None:
                 self.set_tags({"failure": str(error)[:500] or kind.__name__ if kind else ""})
-            self._journal.append("finish", status=status)
-        else:
-            self._journal.append("added")
+            self.end(status)
         self.send()
         if self._failure is None:
             self._journal.remove()
@@ -70,6 +74,11 @@ class TrackedRun:
                 f"({_first_line(self._failure)}); nothing is lost, `vit-vs-cnn sync` sends it later.",
                 file=sys.stderr,
             )
+
+    def end(self, status: RunStatus) -> None:
+        """Say how the run ended, where that is not how the context manager is left."""
+        self._journal.append("finish", status=status)
+        self._ended = True
 
     def log_params(self, values: Mapping[str, object]) -> None:
         """Record parameters, nested mappings as dotted names."""
@@ -146,6 +155,15 @@ def start_run(settings: Settings, stage: str, contestant: str | None = None, key
     return run
 
 
+def start_part(settings: Settings, stage: str, contestant: str, part: str, key: str, whole: str) -> TrackedRun:
+    """A run that is part of the one with the key `whole`, such as a trial of a study; its lineage is that one's."""
+    header = Header(key, settings.data.name, f"{stage}-{contestant}-{part}", now_ms(), own=True, parent=whole)
+    run = TrackedRun(open_journal(key, header))
+    run.set_tags(lineage_tags() | {"stage": stage, "contestant": contestant})
+    run.send()
+    return run
+
+
 def add_to_run(ref: RunRef, stage: str) -> TrackedRun:
     """Go on with the run that another stage made and ended: what is recorded now is added to it."""
     header = Header(ref.key, ref.experiment, ref.name, now_ms(), own=False)
@@ -169,7 +187,7 @@ def sync() -> tuple[int, int]:
     client, sent, failures = open_client(), 0, []
     for journal in left_journals():
         if journal.header.own and not journal.is_finished():
-            journal.append("finish", status="KILLED")
+            journal.append("died")
         try:
             send(journal, client)
         except store_errors() as error:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment
 
 KEY_TAG = "vit_vs_cnn.key"
+_PARENT_TAG = "mlflow.parentRunId"
 # Without it MLflow's pages open an experiment as one about language models.
 _TRAINING_PAGES = {"mlflow.experimentKind": "custom_model_development"}
 
@@ -108,12 +109,18 @@ def _create_or_find_run(journal: Journal, client: "MlflowClient") -> str:
         return found
     if not header.own:
         raise MlflowException(f"the run {header.name} that this belongs to is not in the store yet")
-    run = client.create_run(experiment_id, header.created_ms, {KEY_TAG: header.key}, header.name)
+    tags = {KEY_TAG: header.key}
+    if header.parent is not None:
+        parent = find_run(client, experiment_id, header.parent)
+        if parent is None:
+            raise MlflowException(f"the run that {header.name} is a part of is not in the store yet")
+        tags[_PARENT_TAG] = parent
+    run = client.create_run(experiment_id, header.created_ms, tags, header.name)
     return str(run.info.run_id)
 
 
 def _send_event(event: dict[str, Any], journal: Journal, client: "MlflowClient", run_id: str) -> None:
-    from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param, RunTag
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
     match event["kind"]:
         case "params":
@@ -144,17 +151,25 @@ def _send_event(event: dict[str, Any], journal: Journal, client: "MlflowClient",
             dataset = Dataset(event["name"], event["digest"], "local", event["source"], profile=event["profile"])
             context = InputTag("mlflow.data.context", event["context"])
             client.log_inputs(run_id, [DatasetInput(dataset, [context])])
-        case "model":
-            if model_of_run(client, run_id) is None:
-                experiment_id = client.get_run(run_id).info.experiment_id
-                model = client.create_logged_model(
-                    experiment_id, event["name"], run_id, event["tags"], event["params"], event["type"]
-                )
-                client.log_model_artifacts(model.model_id, str(journal.folder / event["place"]))
-                client.finalize_logged_model(model.model_id, "READY")
-                client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=event["step"])])
+        case "model" if model_of_run(client, run_id) is None:
+            _log_model(event, journal.folder / event["place"], client, run_id)
         case "finish":
             client.set_terminated(run_id, event["status"], event["time_ms"])
+        case "died" if client.get_run(run_id).info.status == "RUNNING":
+            # Otherwise the run was gone on with, and ended, on another machine.
+            client.set_terminated(run_id, "KILLED", event["time_ms"])
+
+
+def _log_model(event: dict[str, Any], folder: Path, client: "MlflowClient", run_id: str) -> None:
+    from mlflow.entities import LoggedModelOutput
+
+    experiment_id = client.get_run(run_id).info.experiment_id
+    model = client.create_logged_model(
+        experiment_id, event["name"], run_id, event["tags"], event["params"], event["type"]
+    )
+    client.log_model_artifacts(model.model_id, str(folder))
+    client.finalize_logged_model(model.model_id, "READY")
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=event["step"])])
 
 
 def _quiet_database_creation() -> None:

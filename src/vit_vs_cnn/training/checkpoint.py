@@ -12,20 +12,16 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-import vit_vs_cnn
 from vit_vs_cnn.config import ModelSettings, Settings
 from vit_vs_cnn.data.prepared import DatasetInfo
 from vit_vs_cnn.errors import UserError
 from vit_vs_cnn.layout import state_dir
+from vit_vs_cnn.training.code import code_digest
 from vit_vs_cnn.training.outputs import Epoch
-
-# Code whose change makes another training of the same settings.
-_CODE = ("config.py", "data/augment.py", "data/loader.py", "models/*.py", "training/*.py")
 
 
 def fingerprint(settings: Settings, model: ModelSettings, info: DatasetInfo, device: torch.device) -> str:
     """What a training depends on, as a digest: settings, data, code, version of PyTorch, kind of device."""
-    digest = hashlib.blake2b(digest_size=12)
     facts = {
         "seed": settings.seed,
         "train": settings.train.model_dump(),
@@ -33,13 +29,9 @@ def fingerprint(settings: Settings, model: ModelSettings, info: DatasetInfo, dev
         "data": [info.splits["train"].digest, info.splits["val"].digest],
         "torch": torch.__version__,
         "device": device.type,
+        "code": code_digest(),
     }
-    digest.update(json.dumps(facts, sort_keys=True).encode())
-    package = Path(vit_vs_cnn.__file__).parent
-    for pattern in _CODE:
-        for path in sorted(package.glob(pattern)):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=12).hexdigest()
 
 
 class Checkpoints:

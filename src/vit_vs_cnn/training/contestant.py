@@ -31,13 +31,18 @@ class Prepared:
 
 
 def prepare_contestant(settings: Settings, name: str, info: DatasetInfo) -> Prepared:
-    """Build the network with its starting weights, choose device and precision, say how long training will take."""
+    """Build the network with its starting weights, choose device and precision."""
     model, where = settings.model(name), f"models.{name}"
     torch.manual_seed(settings.seed)
     network = create_model(model, len(info.classes), info.image_size, where)
     if is_pretrained(model):
         load_pretrained_weights(network, model, len(info.classes), where)
-    plan = make_plan(network, model, settings.train, info)
+    return Prepared(network, make_plan(network, model, settings.train, info))
+
+
+def announce(settings: Settings, name: str, info: DatasetInfo, plan: Plan) -> None:
+    """Print what will be trained on what, and how long it will take; warn where that is long."""
+    model = settings.model(name)
     seconds = plan.seconds_per_image * info.splits["train"].images * settings.train.epochs
     print(
         f"train {name}: {model.timm}, {info.splits['train'].images:,} images, {settings.train.epochs} epochs, "
@@ -51,7 +56,6 @@ def prepare_contestant(settings: Settings, name: str, info: DatasetInfo) -> Prep
             file=sys.stderr,
             flush=True,
         )
-    return Prepared(network, plan)
 
 
 def train_contestant(
@@ -62,8 +66,13 @@ def train_contestant(
     ready: Prepared,
     checkpoints: Checkpoints,
     on_epoch: Callable[[Epoch], None],
+    *,
+    quiet: bool = False,
 ) -> tuple[TrainedModel, Result, TrainingSummary]:
-    """Train on the first split, choose the epoch on the second; the model comes back with the chosen weights."""
+    """Train on the first split, choose the epoch on the second; the model comes back with the chosen weights.
+
+    `quiet` leaves out progress bar and lines, where the training is a part of something that shows its own.
+    """
     model, plan, network = settings.model(name), ready.plan, ready.network
     if plan.device.type == "cpu":
         torch.use_deterministic_algorithms(True, warn_only=True)
@@ -77,6 +86,7 @@ def train_contestant(
         settings.train,
         settings.seed,
         name,
+        quiet=quiet,
     )
     result = trainer.run(train, val, checkpoints, on_epoch)
     network.load_state_dict(result.weights)

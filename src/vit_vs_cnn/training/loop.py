@@ -48,7 +48,10 @@ class Trainer:
         budget: TrainSettings,
         seed: int,
         name: str,
+        *,
+        quiet: bool = False,
     ) -> None:
+        self.quiet = quiet
         self.where = f"models.{name}"
         self.name, self.model, self.budget, self.seed = name, model, budget, seed
         self.num_classes = num_classes
@@ -81,7 +84,7 @@ class Trainer:
             initial=len(history) * steps,
             desc=f"train {self.name}",
             unit="step",
-            **bar_options(),
+            **({"disable": True} if self.quiet else bar_options()),
         )
         with bar:
             for epoch in range(len(history) + 1, self.budget.epochs + 1):
@@ -112,7 +115,8 @@ class Trainer:
                     best = _copy_weights(self._evaluated_network())
                 self._save(checkpoints, history, best)
                 on_epoch(row)
-                _tell(bar, self.name, row, self.budget.epochs)
+                if not self.quiet:
+                    _tell(bar, self.name, row, self.budget.epochs)
         return Result(best, _best_epoch(history), history)
 
     def _train_epoch(

@@ -12,16 +12,19 @@ from vit_vs_cnn.config import Recipe
 from vit_vs_cnn.errors import UserError
 
 
+def check_optimizer(name: str, where: str) -> None:
+    """Raise UserError for a name that timm does not have."""
+    if name not in list_optimizers():
+        raise UserError(f"{where}.optimizer.name: timm has no optimizer {name!r}; see timm.optim.list_optimizers().")
+
+
 def create_optimizer(network: nn.Module, recipe: Recipe, where: str) -> Optimizer:
     """Timm's optimizer over the trainable parameters, without weight decay on biases and norms.
 
     Raises UserError for a name that timm does not have.
     """
     settings = recipe.optimizer
-    if settings.name not in list_optimizers():
-        raise UserError(
-            f"{where}.optimizer.name: timm has no optimizer {settings.name!r}; see timm.optim.list_optimizers()."
-        )
+    check_optimizer(settings.name, where)
     try:
         optimizer: Optimizer = create_optimizer_v2(
             network, opt=settings.name, lr=settings.lr, weight_decay=settings.weight_decay, momentum=settings.momentum

@@ -1,18 +1,24 @@
 """What tuning hands to training: tuned/<model>.yaml, a part of the contestant's settings."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from vit_vs_cnn.config import Settings, merge, parse_settings, read_yaml
 from vit_vs_cnn.layout import tuned
+from vit_vs_cnn.search_space import at_path
 
 
-def write_recipe(settings: Settings, name: str, path: Path) -> None:
-    """Write the contestant's own recipe: what a study without trials finds."""
+def write_recipe(settings: Settings, name: str, path: Path, found: Mapping[str, Any] | None = None) -> None:
+    """Write the contestant's recipe, with the values that a search found laid over it."""
     from ruamel.yaml import YAML
 
+    overlay: dict[str, Any] = {"recipe": settings.model(name).recipe.model_dump()}
+    for place, value in (found or {}).items():
+        overlay = merge(overlay, at_path(place, value))
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
-        YAML().dump({"recipe": settings.model(name).recipe.model_dump()}, file)
+        YAML().dump(overlay, file)
 
 
 def with_tuned(settings: Settings, name: str) -> Settings:

@@ -1,4 +1,4 @@
-"""A process that does not outlive the one that started it: `python -m vit_vs_cnn.orchestration.tied PID MODULE …`.
+"""A process that does not outlive the one that started it: `python -m vit_vs_cnn.tied PID MODULE …`.
 
 Killed with SIGKILL, a process cannot end its children. So each child watches its parent, and ends itself and its
 process group when the parent is gone.

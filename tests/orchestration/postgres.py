@@ -1,0 +1,44 @@
+"""A PostgreSQL server on loopback for as long as a test needs it."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from vit_vs_cnn.orchestration.ports import free_port
+
+PROGRAMS = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
+OWNER = "postgres" if os.geteuid() == 0 else None
+needs_postgres = pytest.mark.skipif(PROGRAMS is None, reason="PostgreSQL's server programs are not on this machine")
+
+
+@contextmanager
+def database_server(*databases: str) -> Iterator[int]:
+    """The port of a server with these databases, which the user `tester` owns."""
+    assert PROGRAMS is not None
+    # Not pytest's folder: PostgreSQL refuses to run as root, and nobody else may look into that one.
+    folder = Path(tempfile.mkdtemp(prefix="postgres-"))
+    folder.chmod(0o755)
+    data, port = folder / "data", free_port()
+    data.mkdir()
+    if OWNER:
+        shutil.chown(data, OWNER)
+
+    def call(program: str, *arguments: str | Path) -> None:
+        subprocess.run([PROGRAMS / program, *arguments], user=OWNER, check=True, capture_output=True, cwd=data)
+
+    call("initdb", "-D", data, "-A", "trust", "-U", "tester", "--no-sync")
+    settings = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={data} -c fsync=off"
+    call("pg_ctl", "-D", data, "-w", "-l", data / "log", "-o", settings, "start")
+    try:
+        for name in databases:
+            call("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "tester", name)
+        yield port
+    finally:
+        call("pg_ctl", "-D", data, "-m", "immediate", "stop")
+        shutil.rmtree(folder)

@@ -1,0 +1,213 @@
+"""The whole search on real trainings: what is found, recorded, shown; what is killed comes back."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from optuna.trial import TrialState
+
+from vit_vs_cnn.config import Settings
+from vit_vs_cnn.data.prepared import DatasetInfo, read_split
+from vit_vs_cnn.data.split import sample
+from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.layout import PREPARED, state_dir, tuned, tuning_report
+from vit_vs_cnn.stages import tune
+from vit_vs_cnn.tracking.run import start_run, sync
+from vit_vs_cnn.tracking.store import tracking_uri
+from vit_vs_cnn.tuning.address import storage_address
+from vit_vs_cnn.tuning.claims import Claims
+from vit_vs_cnn.tuning.objective import TrainingObjective
+from vit_vs_cnn.tuning.recipe import with_tuned
+from vit_vs_cnn.tuning.result import find_best
+from vit_vs_cnn.tuning.storage import StudyStorage
+from vit_vs_cnn.tuning.study import TuningStudy, load_study, open_study
+from vit_vs_cnn.tuning.summary import read_tuning_summary
+from vit_vs_cnn.tuning.worker import work
+
+Make = Callable[..., Settings]
+LR = {"type": "float", "low": 1e-4, "high": 1e-1, "log": True}
+
+
+def searching(make_settings: Make, trials: int, space: Any, **more: Any) -> Settings:
+    return make_settings({"tune": {"trials": trials, "epochs": 3, "space": space, **more}, "train": {"epochs": 2}})
+
+
+def runs_of(client: MlflowClient) -> list[Run]:
+    experiment = client.get_experiment_by_name("tiny")
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id], max_results=1000))
+
+
+def worked(settings: Settings, info: DatasetInfo) -> TuningStudy:
+    """A study that a worker in this very process has worked on."""
+    tuning = open_study(StudyStorage(storage_address()), settings, "vit", info)
+    work(Claims(tuning), TrainingObjective(tuning, PREPARED))
+    return tuning
+
+
+def kill_a_worker_once(killed: list[int]) -> None:
+    """Kill the worker with SIGKILL when it has reported an epoch of its second trial."""
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and not killed:
+        time.sleep(0.02)
+        for name in studies():
+            running = [each for each in load_study(StudyStorage(storage_address()), name).trials() if each.number == 1]
+            if running and running[0].state == TrialState.RUNNING and running[0].intermediate_values:
+                killed.append(running[0].user_attrs["worker"]["pid"])
+                os.kill(killed[0], signal.SIGKILL)
+                return
+
+
+def studies() -> list[str]:
+    path = Path(storage_address().removeprefix("sqlite:///"))
+    return optuna.get_all_study_names(StudyStorage(storage_address()).optuna) if path.is_file() else []
+
+
+def test_a_search_whose_worker_is_killed_leaves_recipe_report_and_every_run(
+    make_settings: Make, prepared: DatasetInfo
+) -> None:
+    settings = searching(make_settings, 5, {"optimizer": {"lr": LR}}, pruner={"name": "NopPruner"})
+    killed: list[int] = []
+    killer = threading.Thread(target=kill_a_worker_once, args=(killed,))
+    killer.start()
+    tune.run(settings, "vit")
+    killer.join()
+    assert killed
+
+    summary = read_tuning_summary("vit")
+    assert (summary.trials, summary.complete, summary.pruned, summary.failed) == (5, 5, 0, 0)
+    assert summary.gain is not None
+    assert summary.gain >= 0
+    trials = pd.read_csv(tuning_report("vit") / "trials.csv")
+    assert list(trials["trial"]) == [0, 1, 2, 3, 4]
+    assert trials["val_accuracy"].max() == summary.best_val_accuracy
+    best = trials.iloc[summary.best_trial]
+    assert with_tuned(settings, "vit").model("vit").recipe.optimizer.lr == pytest.approx(best["optimizer.lr"])
+    figures = {each["file"] for each in json.loads((tuning_report("vit") / "figures.json").read_text())["figures"]}
+    assert {"gain.png", "history.png", "parallel_coordinates.png", "slices.png", "timeline.png"} <= figures
+    page = (tuning_report("vit") / "study.html").read_text()
+    assert page.count("Plotly.newPlot") >= 5
+    assert "<script src=" not in page  # it works without a network
+
+    client = MlflowClient(tracking_uri())
+    (parent,) = [run for run in runs_of(client) if run.info.run_name == "tune-vit"]
+    children = [run for run in runs_of(client) if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(runs_of(client)) == 6
+    assert sorted(run.info.run_name for run in children) == [f"tune-vit-trial-{number}" for number in range(5)]
+    assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
+    for run in children:
+        steps = [each.step for each in client.get_metric_history(run.info.run_id, "val_accuracy")]
+        assert sorted(set(steps)) == [1, 2, 3]
+    assert parent.data.metrics["gain"] == summary.gain
+    assert len(client.get_metric_history(parent.info.run_id, "recipe_val_accuracy_by_epoch")) == 3
+    assert {Path(each.path).name for each in client.list_artifacts(parent.info.run_id, "tuning")} >= {
+        "study.html",
+        "trials.csv",
+        "gain.png",
+        "vit.yaml",
+    }
+    assert not list((state_dir() / "checkpoints").glob("*"))
+    assert not list((state_dir() / "unsent").glob("*/header.json"))
+
+    # The same question is answered already: nothing is trained, the answer is the same.
+    before = tuned("vit").read_text()
+    tune.run(settings, "vit")
+    assert tuned("vit").read_text() == before
+    assert len(runs_of(client)) == 6
+
+
+def test_pruned_and_failed_trials_end_so_in_mlflow_too_with_their_reason(
+    make_settings: Make, prepared: DatasetInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Two rates: one that learns, one whose loss is infinite in the first epoch.
+    space = {"optimizer": {"lr": {"type": "categorical", "choices": [0.002, 1e30]}}}
+    settings = searching(make_settings, 6, space, sampler={"name": "RandomSampler", "args": {}})
+    prune = "optuna.trial.Trial.should_prune"
+    monkeypatch.setattr(prune, lambda trial: trial.number >= 3)
+    tuning = worked(settings, prepared)
+    states = {trial.number: trial.state for trial in tuning.trials()}
+    assert set(states.values()) == {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL}
+    client = MlflowClient(tracking_uri())
+    status = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
+    runs = [run for run in runs_of(client) if "trial-" in run.info.run_name]
+    # Their parent was never made here: all of it waits until it is.
+    assert runs == []
+    with start_run(settings, "tune", "vit", tuning.run_key):
+        pass
+    sync()
+    runs = [run for run in runs_of(client) if "trial-" in run.info.run_name]
+    assert len(runs) == 6
+    for run in runs:
+        trial = tuning.trials()[int(run.data.params["trial"])]
+        assert run.info.status == status[trial.state]
+        assert run.data.tags["trial.state"] == trial.state.name.lower()
+        reason = run.data.tags.get("trial.reason", "")
+        if trial.state == TrialState.FAIL:
+            assert "the loss is not finite any more in epoch 1" in reason
+        if trial.state == TrialState.PRUNED:
+            assert reason == "HyperbandPruner stopped it after epoch 1"
+            assert trial.user_attrs["epochs"] == 1
+    found = find_best(tuning)
+    pruned = sum(state == TrialState.PRUNED for state in states.values())
+    assert found.summary.epochs_saved == 2 * pruned
+
+
+def test_a_search_without_a_single_complete_trial_says_why(make_settings: Make, prepared: DatasetInfo) -> None:
+    space = {"optimizer": {"lr": {"type": "float", "low": 1e29, "high": 1e31, "log": True}}}
+    settings = make_settings(
+        {"tune": {"trials": 2, "epochs": 1, "space": space}, "recipe": {"optimizer": {"name": "sgd", "lr": 1e30}}}
+    )
+    tuning = worked(settings, prepared)
+    with pytest.raises(UserError, match=r"models\.vit: all 2 trials failed, .*the loss is not finite"):
+        find_best(tuning)
+
+
+def test_a_trial_that_kills_its_process_again_and_again_fails(make_settings: Make, prepared: DatasetInfo) -> None:
+    settings = searching(make_settings, 1, {"optimizer": {"lr": LR}})
+    tuning = open_study(StudyStorage(storage_address()), settings, "vit", prepared)
+    claims = Claims(tuning)
+    trial = claims.next()
+    assert trial is not None
+    trial.set_user_attr("deaths", (0, 3))
+    ended = TrainingObjective(tuning, PREPARED)(trial)
+    assert ended.state == TrialState.FAIL
+    assert "its process was killed 3 times before it came any further" in ended.facts["reason"]
+
+
+def test_a_worker_that_joins_without_the_data_says_so(make_settings: Make, prepared: DatasetInfo) -> None:
+    settings = searching(make_settings, 2, {"optimizer": {"lr": LR}})
+    open_study(StudyStorage(storage_address()), settings, "vit", prepared)
+    (PREPARED / "dataset.json").unlink()
+    with pytest.raises(UserError, match=r"vit: the study tiny-vit-\w+ is about the data tiny .*which are not here"):
+        tune.join("vit")
+
+
+def test_another_process_joins_by_the_command(make_settings: Make, prepared: DatasetInfo) -> None:
+    settings = searching(make_settings, 2, {"optimizer": {"lr": LR}}, pruner={"name": "NopPruner"})
+    tuning = open_study(StudyStorage(storage_address()), settings, "vit", prepared)
+    command = "import sys; from vit_vs_cnn.cli import main; sys.argv = ['vit-vs-cnn', 'tune', 'vit', '--join']; main()"
+    answer = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    assert f"the study {tuning.name} has its 2 trials" in answer.stdout
+    assert tuning.is_finished()
+
+
+def test_a_part_of_the_data_keeps_every_class(prepared: DatasetInfo) -> None:
+    split = read_split(PREPARED, "train")
+    part = sample(split, 0.25, seed=3)
+    assert 0.2 * len(split) < len(part) < 0.3 * len(split)
+    assert set(part.labels) == set(split.labels)
+    assert (part.images[0] == split.images[split.names.index(part.names[0])]).all()
+    assert sample(split, 1.0, seed=3) is split
