@@ -162,7 +162,8 @@ def test_a_run_has_a_task_per_stage_and_is_saved_and_the_next_one_is_cached(serv
     assert progress[0]["data"] == 50
     again = server.submit(name="first", preset="other")
     assert server.end(again)["message"] == "0 stages ran, 5 were cached."
-    assert set(server.task_states(again).values()) == {"Cached"}
+    # Prefect hears of the states of tasks by events, which may come after the end of the run.
+    wait_for(lambda: set(server.task_states(again).values()) == {"Cached"})
     assert len(small.started("first")) == 5
 
 
@@ -352,8 +353,9 @@ def test_what_is_old_is_removed(server: Server) -> None:
     count = server.ask("flow_runs/count", {})
     assert count >= 1
     output = small.call("clean", "--days", "0")
+    left = server.ask("flow_runs/filter", {})
+    assert [(each["name"], each["state"]["name"], each["end_time"]) for each in left] == []
     assert f"{count} flow runs" in output
-    assert server.ask("flow_runs/count", {}) == 0
 
 
 def test_the_folder_may_move_and_a_switched_schedule_stays(server: Server) -> None:

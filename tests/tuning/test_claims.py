@@ -23,7 +23,7 @@ from vit_vs_cnn.tuning.study import TuningStudy, find_study, load_study
 from vit_vs_cnn.tuning.worker import work
 
 
-class Killed(BaseException):
+class Killed(KeyboardInterrupt):
     """What a SIGKILL is to the code above it: nothing of it runs any more."""
 
 
@@ -217,7 +217,7 @@ def test_the_study_that_is_going_on_is_found(address: str, monkeypatch: pytest.M
     tuning = made_up(address, 2, data_fraction=0.5)
     assert find_or_sentence(tuning.storage) == tuning.name
     monkeypatch.setattr("vit_vs_cnn.tuning.study._code", lambda: "another")
-    assert "begun by another version of the code" in find_or_sentence(tuning.storage)
+    assert "were begun by another version of the code" in find_or_sentence(tuning.storage)
 
 
 @pytest.mark.parametrize(

@@ -191,6 +191,9 @@ def _services(ports: Ports, limit: int, environment: Mapping[str, str]) -> list[
         ),
     ]
     if _has_dashboard():
+        from vit_vs_cnn.tuning.storage import StudyStorage
+
+        StudyStorage(storage_address())  # the dashboard shows a storage, it does not make one
         command = tied_command(
             "optuna_dashboard._cli", "--host", HOST, "--port", str(ports.optuna), "--quiet", storage_address()
         )

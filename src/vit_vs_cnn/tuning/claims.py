@@ -8,7 +8,7 @@ another number and so with another bracket and other draws.
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -121,7 +121,7 @@ class Claims:
             stop.set()
             thread.join()
 
-    def _lock(self) -> Any:
+    def _lock(self) -> AbstractContextManager[None]:
         return self.tuning.storage.lock(self.tuning.name)
 
     def _new(self, trials: list[FrozenTrial]) -> Trial:

@@ -35,7 +35,11 @@ class TrainingObjective:
     """Callable with a trial; the value of a trial is the validation accuracy of its best epoch."""
 
     def __init__(self, tuning: TuningStudy, prepared: Path) -> None:
-        """Open the data. Raises UserError where `prepared` holds other data than the study is about."""
+        """Open the data and build the contestant as it is, before any trial is touched.
+
+        Raises UserError where `prepared` holds other data than the study is about, or where this machine lacks what
+        the contestant needs: its trials would all fail, and be lost to the other workers.
+        """
         self._tuning, self._name = tuning, tuning.contestant
         self._settings = _with_epochs(tuning.settings, tuning.epochs)
         info, tune = read_info(prepared), tuning.settings.tune
@@ -49,6 +53,7 @@ class TrainingObjective:
             sample(read_split(prepared, "train"), tune.data_fraction, tuning.settings.seed),
             read_split(prepared, "val"),
         )
+        prepare_contestant(self._settings, self._name, info)
 
     def __call__(self, trial: Trial) -> Ended:
         """Work on the trial, from its checkpoint where there is one. Its run in MLflow ends before the trial does."""
@@ -82,6 +87,8 @@ class TrainingObjective:
         except _Pruned:
             reason = f"{self._settings.tune.pruner.name} stopped it after epoch {attempt.facts()['epochs']}"
             return Ended(TrialState.PRUNED, facts=attempt.facts() | {"reason": reason})
+        except OSError:
+            raise  # the machine's trouble, not the trial's
         except UserError as error:
             return Ended(TrialState.FAIL, facts=attempt.facts() | {"reason": str(error)})
         except Exception as error:

@@ -2,7 +2,6 @@
 
 import json
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,23 +98,32 @@ def open_study(storage: StudyStorage, settings: Settings, name: str, info: Datas
 
 
 def find_study(storage: StudyStorage, contestant: str) -> TuningStudy:
-    """The study of `contestant` that was begun last and is not finished.
+    """The study of `contestant` that was begun last, by this version of the code, and is not finished.
 
-    Raises UserError where there is none, or where this machine has other code than the one that began it.
+    Raises UserError where there is none.
     """
-    found = [study for study in _studies_of(storage, contestant) if not study.is_finished()]
-    if not found:
+    code, others = _code(), 0
+    found = []
+    for summary in optuna.get_all_study_summaries(storage.optuna, include_best_trial=False):
+        attributes = summary.user_attrs
+        if attributes.get("contestant") != contestant or "budget" not in attributes:
+            continue
+        if attributes["code"] == code:
+            found.append(load_study(storage, summary.study_name))
+        elif summary.n_trials < attributes["budget"]["trials"]:
+            others += 1
+    unfinished = [study for study in found if not study.is_finished()]
+    if unfinished:
+        return unfinished[-1]
+    if others:
         raise UserError(
-            f"{contestant}: no study to join in {storage.shown}: none is going on. `vit-vs-cnn run --set "
-            "tune.trials=20` begins one; workers on other machines need OPTUNA_STORAGE to be the same there."
+            f"{contestant}: the studies that are going on in {storage.shown} were begun by another version of the "
+            "code, and trials of this one could not be compared: check out the same commit here."
         )
-    newest = found[-1]
-    if newest.study.user_attrs["code"] != _code():
-        raise UserError(
-            f"{contestant}: the study {newest.name} was begun by another version of the code, and its trials could "
-            "not be compared: check out the same commit here."
-        )
-    return newest
+    raise UserError(
+        f"{contestant}: no study to join in {storage.shown}: none is going on. `vit-vs-cnn run --set tune.trials=20` "
+        "begins one; workers on other machines need OPTUNA_STORAGE to be the same there."
+    )
 
 
 def load_study(storage: StudyStorage, study_name: str) -> TuningStudy:
@@ -129,12 +137,6 @@ def load_study(storage: StudyStorage, study_name: str) -> TuningStudy:
 def seconds_of(trial: FrozenTrial) -> float:
     """The seconds of training and validation that a trial took so far."""
     return float(trial.user_attrs.get("seconds", 0.0))
-
-
-def _studies_of(storage: StudyStorage, contestant: str) -> Iterator[TuningStudy]:
-    for summary in optuna.get_all_study_summaries(storage.optuna, include_best_trial=False):
-        if summary.user_attrs.get("contestant") == contestant and "budget" in summary.user_attrs:
-            yield load_study(storage, summary.study_name)
 
 
 def _load_or_create(storage: StudyStorage, settings: Settings, study_name: str) -> Study:

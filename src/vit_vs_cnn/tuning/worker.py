@@ -20,17 +20,20 @@ Objective = Callable[[Trial], Ended]
 
 
 def work(claims: Claims, objective: Objective) -> None:
-    """Work on trial after trial; what goes wrong in one ends that one, with its reason, and nothing else."""
+    """Work on trial after trial; what goes wrong in one ends that one, with its reason, and nothing else.
+
+    A machine that fails, with a full disk for example, is no trial's fault: the trial is given back, the worker ends.
+    """
     while (trial := claims.next()) is not None:
         try:
             with claims.alive(trial):
                 ended = objective(trial)
+        except (OSError, KeyboardInterrupt):
+            claims.give_back(trial)
+            raise
         except Exception as error:
             traceback.print_exc()
             ended = Ended(TrialState.FAIL, facts={"reason": f"{type(error).__name__}: {error}"})
-        except BaseException:
-            claims.give_back(trial)
-            raise
         claims.end(trial, ended)
 
 

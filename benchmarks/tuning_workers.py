@@ -1,0 +1,128 @@
+"""How many more trials a minute do several workers of a study end than one?
+
+    python benchmarks/tuning_workers.py --workers 1 2 4 --trials 40 --seconds 1 --repeats 3
+    OPTUNA_STORAGE=postgresql+psycopg2://… python benchmarks/tuning_workers.py
+
+The trials train nothing: each sleeps, in four epochs that it reports, so that what is measured is the study itself
+(claims, draws, reports) and not the processor. The numbers of workers take turns, and the median of the repeats
+counts. Measured is from the moment the last worker has begun its first trial to the end of the last trial.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import click
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from vit_vs_cnn.config import Settings, parse_settings
+from vit_vs_cnn.data.prepared import DatasetInfo, SplitInfo
+from vit_vs_cnn.tuning.address import STORAGE_VARIABLE
+from vit_vs_cnn.tuning.claims import Claims, Ended
+from vit_vs_cnn.tuning.storage import StudyStorage
+from vit_vs_cnn.tuning.study import load_study, open_study
+from vit_vs_cnn.tuning.worker import work
+
+EPOCHS = 4
+
+
+@click.command()
+@click.option("--workers", default=(1, 2, 4), multiple=True, help="A number of workers to measure; repeatable.")
+@click.option("--trials", default=40, help="Trials of each study.")
+@click.option("--seconds", default=1.0, help="How long a trial sleeps.")
+@click.option("--repeats", default=3, help="How often each number of workers is measured.")
+@click.option("--json", "file", type=click.Path(path_type=Path), help="Write the figures here too.")
+@click.option("--as-worker", hidden=True, help="Be a worker of this study.")
+def main(
+    workers: tuple[int, ...], trials: int, seconds: float, repeats: int, file: Path | None, as_worker: str | None
+) -> None:
+    """Measure trials per minute for each number of workers, on OPTUNA_STORAGE or on a SQLite file of its own."""
+    if as_worker:
+        tuning = load_study(StudyStorage(os.environ[STORAGE_VARIABLE]), as_worker)
+        work(Claims(tuning), lambda trial: _sleep(trial, seconds))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ.setdefault(STORAGE_VARIABLE, f"sqlite:///{folder}/studies.db")
+        rates: dict[int, list[float]] = {count: [] for count in workers}
+        for repeat in range(repeats):
+            for count in workers:
+                rates[count].append(_measure(count, trials, seconds, seed=repeat * 1000 + count + os.getpid()))
+    base = median(rates[workers[0]])
+    click.echo(f"workers  trials/min   lowest  highest  times that of {workers[0]}")
+    for count, each in rates.items():
+        middle = median(each)
+        click.echo(f"{count:>7}  {middle:>10.1f}  {min(each):>7.1f}  {max(each):>7.1f}  {middle / base:>15.2f}")
+    if file:
+        file.write_text(json.dumps({"seconds": seconds, "trials": trials, "trials_per_minute": rates}, indent=2) + "\n")
+
+
+def _measure(count: int, trials: int, seconds: float, seed: int) -> float:
+    """Trials per minute of one study; exits where it did not end with exactly its budget."""
+    tuning = open_study(StudyStorage(os.environ[STORAGE_VARIABLE]), _settings(trials, seed), "sleeper", _info())
+    command = [sys.executable, __file__, "--as-worker", tuning.name, "--seconds", str(seconds)]
+    processes = [subprocess.Popen(command) for _ in range(count)]
+    codes = [process.wait() for process in processes]
+    ended = tuning.trials()
+    if any(codes) or len(ended) != trials or any(trial.state != TrialState.COMPLETE for trial in ended):
+        sys.exit(f"{count} workers: exit codes {codes}, {len(ended)} trials, {[trial.state.name for trial in ended]}")
+    first: dict[int, float] = {}
+    for trial in sorted(ended, key=_start):
+        first.setdefault(trial.user_attrs["worker"]["pid"], _start(trial))
+    begin, end = max(first.values()), max(_end(trial) for trial in ended)
+    return 60 * sum(_part_after(begin, trial) for trial in ended) / (end - begin)
+
+
+def _part_after(begin: float, trial: FrozenTrial) -> float:
+    """The part of a trial, from 0 to 1, that lies after `begin`."""
+    return max(0.0, _end(trial) - max(begin, _start(trial))) / (_end(trial) - _start(trial))
+
+
+def _sleep(trial: Trial, seconds: float) -> Ended:
+    for epoch in range(1, EPOCHS + 1):
+        time.sleep(seconds / EPOCHS)
+        trial.report(epoch / EPOCHS, epoch)
+        trial.should_prune()
+    return Ended(TrialState.COMPLETE, 1.0, {"epochs": EPOCHS, "seconds": seconds, "val_loss": 0.0})
+
+
+def _start(trial: FrozenTrial) -> float:
+    assert trial.datetime_start is not None
+    return trial.datetime_start.timestamp()
+
+
+def _end(trial: FrozenTrial) -> float:
+    assert trial.datetime_complete is not None
+    return trial.datetime_complete.timestamp()
+
+
+def _settings(trials: int, seed: int) -> Settings:
+    rate = {"type": "float", "low": 1e-4, "high": 1e-1, "log": True}
+    return parse_settings(
+        {
+            "seed": seed,
+            "data": {"source": "digits", "name": "sleep", "path": "nothing"},
+            "recipe": {},
+            "train": {"epochs": EPOCHS},
+            "tune": {"trials": trials, "space": {"optimizer": {"lr": rate}}, "pruner": {"name": "NopPruner"}},
+            "evaluate": {},
+            "explain": {},
+            "models": {"sleeper": {"timm": "nothing"}},
+        }
+    )
+
+
+def _info() -> DatasetInfo:
+    split = SplitInfo(images=2, counts=(1, 1), digest="nothing")
+    return DatasetInfo(
+        name="sleep", source="digits", description="nothing", classes=("a", "b"), image_size=32, split_seed=0,
+        mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), splits={"train": split, "val": split}, digest="nothing",
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
