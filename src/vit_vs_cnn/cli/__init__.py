@@ -1,0 +1,59 @@
+"""The command `vit-vs-cnn`: one sub-command per stage, and what a person needs around them."""
+
+import errno
+import sys
+
+import click
+
+from vit_vs_cnn.cli.pipeline import STAGES, params, run, tune
+from vit_vs_cnn.cli.upkeep import clean, doctor, sync, up
+from vit_vs_cnn.errors import PassingError, RunFailed, UserError
+from vit_vs_cnn.failure import Failure, leave_failure
+
+USER_MISTAKE = 2
+_MACHINE_REFUSES = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
+
+_EPILOG = """\b
+Examples:
+  vit-vs-cnn run --preset demo               the whole pipeline on the packaged digits, two minutes
+  vit-vs-cnn run --preset cpu --set data.source=folder --set data.name=pets --set data.path=pets.zip
+  dvc repro                                  the experiment of params.yaml, in place
+  vit-vs-cnn doctor                          what this machine lacks, if anything
+"""
+
+
+@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="vit-vs-cnn")
+def commands() -> None:
+    """ViT or CNN? A measured answer on your own images, and a registered model at the end."""
+
+
+for command in (*STAGES, tune, run, params, up, clean, sync, doctor):
+    commands.add_command(command)
+
+
+def main() -> None:
+    """The entry point: a user's mistake is one sentence and exit code 2."""
+    try:
+        commands(standalone_mode=False)
+    except click.exceptions.Abort:
+        _fail("stopped; the same command continues.", 130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except UserError as error:
+        leave_failure(Failure(str(error), may_pass=isinstance(error, PassingError)))
+        _fail(f"error: {error}", USER_MISTAKE)
+    except RunFailed as error:
+        _fail(f"error: {error}", 1)
+    except OSError as error:
+        if error.errno not in _MACHINE_REFUSES:
+            raise
+        sentence = f"{error.filename or 'a file'} cannot be written: {error.strerror}."
+        leave_failure(Failure(sentence, may_pass=False))
+        _fail(f"error: {sentence}", USER_MISTAKE)
+
+
+def _fail(sentence: str, code: int) -> None:
+    click.echo(sentence, err=True)
+    sys.exit(code)
