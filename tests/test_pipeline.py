@@ -175,6 +175,21 @@ def test_the_better_by_validation_is_the_challenger_and_answers_as_evaluated(clo
     )
 
 
+def test_a_version_is_promoted_and_its_evidence_rebuilt_bit_for_bit(clone: Path) -> None:
+    assert "challenger" in call(clone, command("registry", "list"))
+    strict = call(clone, command("registry", "promote", "--dry-run"), code=3)
+    assert "accuracy" in strict
+    promoted = call(clone, command("registry", "promote", "--force", "--reason", "two epochs only"))
+    assert "is the champion now by force; before: none." in promoted
+    assert "promoted, forced" in call(clone, command("registry", "history"))
+    assert call(clone, command("registry", "show", "champion", "--card")).startswith("# ")
+    verified = call(clone, command("registry", "verify", "champion", "--retrain"))
+    assert "DIFFERS" not in verified
+    assert re.search(r"trained again: predicted classes +same +360 +0 differ", verified), verified
+    assert git(clone, "status", "--short") == ""
+    assert not list((clone / "runs").glob("verify-*"))
+
+
 def test_an_isolated_run_changes_one_model_only_and_leaves_the_working_tree_alone(clone: Path) -> None:
     before = (clone / "dvc.lock").read_bytes()
     arguments = ["run", "--name", "faster", "--set", "models.resnet.recipe.optimizer.lr=0.008"]

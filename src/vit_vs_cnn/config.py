@@ -146,6 +146,21 @@ class EvaluateSettings(_Strict):
     batch_size: Annotated[int, Field(ge=1)] = 256
 
 
+class GateSettings(_Strict):
+    """What a challenger must meet to become champion; a limit of None is no rule.
+
+    `margin` is how far the paired interval of its accuracy may lie below the champion's, `class_margin` how much less
+    often it may be right on any class; both are fractions.
+    """
+
+    min_accuracy: Fraction = 0.5
+    margin: Fraction = 0.01
+    class_margin: Fraction = 0.05
+    max_calibration_error: Fraction | None = 0.1
+    max_latency_p95_ms: Annotated[float, Field(gt=0.0)] | None = None
+    max_size_mb: Annotated[float, Field(gt=0.0)] | None = None
+
+
 class ExplainSettings(_Strict):
     """How many test images the explanations show, the same for every contestant.
 
@@ -187,6 +202,7 @@ class Settings(_Strict):
     evaluate: EvaluateSettings
     explain: ExplainSettings
     models: Annotated[dict[str, ModelSettings], Field(min_length=1)]
+    gate: GateSettings = GateSettings()
     flow: FlowSettings = FlowSettings()
 
     @model_validator(mode="before")

@@ -14,3 +14,7 @@ class PassingError(UserError):
 
 class RunFailed(Exception):  # noqa: N818 - it reads as what happened
     """A run that a command started has failed; the reason stands in the output above. The command exits with 1."""
+
+
+class GateRefused(Exception):  # noqa: N818 - it reads as what happened
+    """A version did not become champion: a rule of the gate, or another promotion came first. Exit code 3."""

@@ -145,6 +145,34 @@ def remove_workspace(workspace: Path) -> None:
     workspace.with_name(f"{workspace.name}.lock").unlink(missing_ok=True)
 
 
+@contextmanager
+def worktree_at(commit: str, name: str) -> Iterator[Path]:
+    """A worktree of `commit` under runs/ that shares the DVC cache, until the context ends.
+
+    Raises UserError where the repository does not have the commit.
+    """
+    root, workspace = main_root(), runs_dir() / name
+    if _git(root, "cat-file", "-e", f"{commit}^{{commit}}").returncode != 0:
+        raise UserError(f"commit {commit} is not in this repository; `git fetch` it first.")
+    runs_dir().mkdir(exist_ok=True)
+    with FileLock(runs_dir() / f"{name}.lock"):
+        try:
+            with _git_lock():
+                shutil.rmtree(workspace, ignore_errors=True)
+                _git(root, "worktree", "prune", check=True)
+                _git(root, "worktree", "add", "--quiet", "--force", "--detach", str(workspace), commit, check=True)
+            _share_cache(root, workspace)
+            yield workspace
+        finally:
+            remove_workspace(workspace)
+
+
+def dvc_succeeds(workspace: Path, *arguments: str) -> bool:
+    """Whether DVC could do something in a workspace."""
+    command = [sys.executable, "-m", "dvc", *arguments]
+    return subprocess.run(command, cwd=workspace, env=_environment(), capture_output=True, check=False).returncode == 0
+
+
 def old_workspaces(days: float) -> list[Path]:
     """Isolated workspaces that no run has used for `days` days and none uses now."""
     limit = time.time() - days * 86_400
@@ -217,6 +245,10 @@ def _prepare_workspace(root: Path, workspace: Path) -> None:
         elif name not in {"dvc.lock", str(PARAMS)}:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target)
+    _share_cache(root, workspace)
+
+
+def _share_cache(root: Path, workspace: Path) -> None:
     local = root / ".dvc" / "config.local"
     if local.is_file():
         shutil.copy2(local, workspace / ".dvc" / "config.local")

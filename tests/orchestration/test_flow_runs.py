@@ -16,11 +16,17 @@ from typing import Any
 import psutil
 import pytest
 
+from conftest import TINY
 from orchestration.small_project import SmallProject, ask_json, wait_for
+from promotion.made_up_registry import add_version, new_registry
+from vit_vs_cnn import layout
+from vit_vs_cnn.config import parse_settings
 from vit_vs_cnn.errors import UserError
 from vit_vs_cnn.markers import Marker
 from vit_vs_cnn.orchestration.ports import free_port
+from vit_vs_cnn.promotion.aliases import settled_aliases
 from vit_vs_cnn.runs import Request, open_run
+from vit_vs_cnn.tracking.registry import CHAMPION, Registry
 
 
 class Server:
@@ -59,8 +65,11 @@ class Server:
         return self.ask(f"deployments/name/vit-vs-cnn/{name}")
 
     def submit(self, **parameters: Any) -> str:
+        return self.submit_to("local", **parameters)
+
+    def submit_to(self, deployment: str, **parameters: Any) -> str:
         body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
-        return self.ask(f"deployments/{self.deployment()['id']}/create_flow_run", body)["id"]
+        return self.ask(f"deployments/{self.deployment(deployment)['id']}/create_flow_run", body)["id"]
 
     def state(self, flow_run: str) -> dict[str, Any]:
         return self.ask(f"flow_runs/{flow_run}")["state"]
@@ -71,7 +80,10 @@ class Server:
         return self.state(flow_run)
 
     def run(self, **parameters: Any) -> dict[str, Any]:
-        return self.end(self.submit(**parameters))
+        return self.run_of("local", **parameters)
+
+    def run_of(self, deployment: str, **parameters: Any) -> dict[str, Any]:
+        return self.end(self.submit_to(deployment, **parameters))
 
     def tasks(self, flow_run: str) -> dict[str, dict[str, Any]]:
         body = {"flow_runs": {"id": {"any_": [flow_run]}}}
@@ -393,3 +405,43 @@ def test_no_pid_of_a_dead_run_is_trusted(tmp_path: Path) -> None:
     assert not marker.is_dead()
     assert Marker(**{**vars(marker), "process_start": marker.process_start - 60}).is_dead()
     assert not Marker(**{**vars(marker), "host": "elsewhere", "pid": 1, "process_start": 0.0}).is_dead()
+
+
+@pytest.fixture
+def tiny_registry(server: Server, small: SmallProject, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+    """The small project's registered model with two versions, in the store that its MLflow server shows."""
+    monkeypatch.chdir(small.root)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    layout.project_root.cache_clear()
+    layout.main_root.cache_clear()
+    registry = new_registry()
+    for wrong in (40, 20):
+        add_version(parse_settings(TINY), registry, range(wrong))
+    yield registry
+    layout.project_root.cache_clear()
+    layout.main_root.cache_clear()
+
+
+def test_a_person_approves_a_promotion_in_the_form_of_the_paused_run(server: Server, tiny_registry: Registry) -> None:
+    unattended = server.run_of("promote", version="1", unattended=True)
+    assert unattended["message"] == "tiny-classifier: version 1 is the champion now."
+
+    asked = server.submit_to("promote", version="2")
+    wait_for(lambda: server.state(asked)["type"] == "PAUSED")
+    (gate,) = server.ask("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [asked]}}})
+    assert "| accuracy beside the champion | pass |" in gate["data"]
+    assert tiny_registry.aliases()[CHAMPION] == 1
+    server.ask(f"flow_runs/{asked}/resume", {"run_input": {"approve": True, "reason": ""}})
+    assert server.end(asked)["message"] == "tiny-classifier: version 2 is the champion now."
+    assert tiny_registry.aliases()[CHAMPION] == 2
+
+    worse = server.submit_to("promote", version="1")
+    wait_for(lambda: server.state(worse)["type"] == "PAUSED")
+    server.ask(f"flow_runs/{worse}/resume", {"run_input": {"approve": False, "reason": "no"}})
+    assert server.end(worse)["name"] == "Declined"
+    refused = server.run_of("promote", version="1", unattended=True)
+    assert (refused["type"], refused["name"]) == ("FAILED", "Refused")
+    assert tiny_registry.aliases()[CHAMPION] == 2
+    with settled_aliases(tiny_registry) as aliases:
+        told = [each.action for each in aliases.log.decisions(CHAMPION)]
+    assert told == ["promoted", "promoted", "declined", "refused"]

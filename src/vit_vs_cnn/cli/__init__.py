@@ -6,11 +6,13 @@ import sys
 import click
 
 from vit_vs_cnn.cli.pipeline import STAGES, params, run, tune
+from vit_vs_cnn.cli.registry import registry
 from vit_vs_cnn.cli.upkeep import clean, doctor, sync, up
-from vit_vs_cnn.errors import PassingError, RunFailed, UserError
+from vit_vs_cnn.errors import GateRefused, PassingError, RunFailed, UserError
 from vit_vs_cnn.failure import Failure, leave_failure
 
 USER_MISTAKE = 2
+REFUSED_BY_GATE = 3
 _MACHINE_REFUSES = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
 
 _EPILOG = """\b
@@ -18,6 +20,7 @@ Examples:
   vit-vs-cnn run --preset demo               the whole pipeline on the packaged digits, two minutes
   vit-vs-cnn run --preset cpu --set data.source=folder --set data.name=pets --set data.path=pets.zip
   dvc repro                                  the experiment of params.yaml, in place
+  vit-vs-cnn registry promote                the challenger becomes champion if it passes the gate
   vit-vs-cnn doctor                          what this machine lacks, if anything
 """
 
@@ -28,7 +31,7 @@ def commands() -> None:
     """ViT or CNN? A measured answer on your own images, and a registered model at the end."""
 
 
-for command in (*STAGES, tune, run, params, up, clean, sync, doctor):
+for command in (*STAGES, tune, run, params, registry, up, clean, sync, doctor):
     commands.add_command(command)
 
 
@@ -44,6 +47,8 @@ def main() -> None:
     except UserError as error:
         leave_failure(Failure(str(error), may_pass=isinstance(error, PassingError)))
         _fail(f"error: {error}", USER_MISTAKE)
+    except GateRefused as error:
+        _fail(f"refused: {error}", REFUSED_BY_GATE)
     except RunFailed as error:
         _fail(f"error: {error}", 1)
     except OSError as error:

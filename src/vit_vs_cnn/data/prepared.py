@@ -65,6 +65,11 @@ def write_split(folder: Path, images: NDArray[np.uint8], labels: NDArray[np.int6
     np.save(folder / "images.npy", images)
     np.save(folder / "labels.npy", labels.astype(np.int64))
     (folder / "names.json").write_text(json.dumps(list(names), indent=0), encoding="utf-8")
+    return digest_of_split(images, labels)
+
+
+def digest_of_split(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
+    """The content digest (hex) of a split's pixels and labels."""
     digest = hashlib.blake2b(digest_size=16)
     digest.update(np.ascontiguousarray(images).data)
     digest.update(np.ascontiguousarray(labels, dtype=np.int64).data)

@@ -12,6 +12,7 @@ from vit_vs_cnn.errors import UserError
 from vit_vs_cnn.evaluation.results import Evaluation, read_evaluation
 from vit_vs_cnn.evaluation.significance import PairedComparison, compare_all_pairs, verdict
 from vit_vs_cnn.layout import COMPARE, evaluated, trained
+from vit_vs_cnn.table import aligned
 from vit_vs_cnn.training.outputs import TrainingSummary, read_summary
 
 # Times of the same training differ by some percent from run to run.
@@ -173,16 +174,7 @@ def terminal_table(project: Path) -> str:
     ]
     header = ("model", "test accuracy", interval, "s/epoch", "parameters", "latency p50")
     verdicts = json.loads((project / COMPARE / "significance.json").read_text(encoding="utf-8"))
-    return "\n".join([*_aligned([header, *rows]), "", verdicts["answer"]])
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(cells))
-        for cells in (list(zip(row, widths, strict=True)) for row in rows)
-    ]
-    return [lines[0], "  ".join("─" * width for width in widths), *lines[1:]]
+    return "\n".join([aligned([header, *rows]), "", verdicts["answer"]])
 
 
 def _is_better(name: str, other: str, pairs: Sequence[PairedComparison]) -> bool:

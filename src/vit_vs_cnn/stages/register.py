@@ -1,41 +1,27 @@
 """register: the trained contestants as versions of the data set's registered model."""
 
 import json
+from pathlib import Path
 
 from vit_vs_cnn.config import Settings
-from vit_vs_cnn.data.prepared import read_info
+from vit_vs_cnn.data.prepared import DatasetInfo, read_info
 from vit_vs_cnn.evaluation.results import read_evaluation
 from vit_vs_cnn.layout import PREPARED, REGISTERED, evaluated, trained
+from vit_vs_cnn.promotion.card import write_card
+from vit_vs_cnn.promotion.evidence import TEST_DIGEST
+from vit_vs_cnn.promotion.registration import register
 from vit_vs_cnn.tracking.lineage import lineage_tags
-from vit_vs_cnn.tracking.registry import CHALLENGER, Candidate, register, registered_name
+from vit_vs_cnn.tracking.registry import CHALLENGER, Candidate, registered_name
 from vit_vs_cnn.tracking.run import read_ref
 from vit_vs_cnn.training.outputs import read_summary
+from vit_vs_cnn.tuning.recipe import with_tuned
 
 
 def run(settings: Settings) -> None:
     """Register every contestant; the best by validation becomes the challenger."""
     info = read_info(PREPARED)
     name = registered_name(settings.data.name)
-    candidates = []
-    for contestant in settings.models:
-        summary = read_summary(trained(contestant))
-        evaluation = read_evaluation(evaluated(contestant))
-        candidates.append(
-            Candidate(
-                contestant=contestant,
-                ref=read_ref(trained(contestant)),
-                val_accuracy=summary.val_accuracy,
-                metrics={
-                    "accuracy": evaluation.metrics.accuracy,
-                    "accuracy_low": evaluation.metrics.accuracy_low,
-                    "accuracy_high": evaluation.metrics.accuracy_high,
-                    "val_accuracy": summary.val_accuracy,
-                    "latency_p95_ms": evaluation.cost.latency_p95_ms,
-                    "parameters": evaluation.cost.parameters,
-                },
-                tags={"timm": summary.timm, "data.digest": info.digest, "device": summary.device, **lineage_tags()},
-            )
-        )
+    candidates = [_candidate(with_tuned(settings, each), each, name, info) for each in settings.models]
     versions = register(name, candidates)
     challenger = max(candidates, key=lambda each: each.val_accuracy).contestant
     REGISTERED.mkdir(parents=True, exist_ok=True)
@@ -46,3 +32,36 @@ def run(settings: Settings) -> None:
         + ", ".join(f"{contestant} is version {version}" for contestant, version in versions.items())
         + f"; {CHALLENGER} (best by validation) is {challenger}."
     )
+
+
+def _candidate(settings: Settings, contestant: str, name: str, info: DatasetInfo) -> Candidate:
+    summary, evaluation = read_summary(trained(contestant)), read_evaluation(evaluated(contestant))
+    metrics, lineage = evaluation.metrics, lineage_tags()
+    return Candidate(
+        contestant=contestant,
+        ref=read_ref(trained(contestant)),
+        val_accuracy=summary.val_accuracy,
+        metrics={
+            "accuracy": metrics.accuracy,
+            "accuracy_low": metrics.accuracy_low,
+            "accuracy_high": metrics.accuracy_high,
+            "val_accuracy": summary.val_accuracy,
+            "calibration_error": metrics.expected_calibration_error,
+            "latency_p95_ms": evaluation.cost.latency_p95_ms,
+            "size_mb": _megabytes(trained(contestant) / "model"),
+            "parameters": evaluation.cost.parameters,
+        },
+        tags={
+            "timm": summary.timm,
+            "device": summary.device,
+            "data.digest": info.digest,
+            TEST_DIGEST: info.splits["test"].digest,
+            "data.image_size": str(info.image_size),
+            **lineage,
+        },
+        card=write_card(name, contestant, settings, info, summary, evaluation, lineage),
+    )
+
+
+def _megabytes(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6

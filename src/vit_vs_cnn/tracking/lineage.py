@@ -26,7 +26,7 @@ def lineage_tags() -> dict[str, str]:
         "host.python": platform.python_version(),
         "host.platform": platform.platform(),
         "host.cpus": str(os.cpu_count()),
-        "mlflow.user": _user(),
+        "mlflow.user": user_name(),
         "mlflow.source.name": "vit-vs-cnn",
         "mlflow.source.type": "LOCAL",
     }
@@ -52,7 +52,8 @@ def digest_of(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def _user() -> str:
+def user_name() -> str:
+    """The name of the user that the process runs as."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -35,7 +35,7 @@ def open_client() -> "MlflowClient":
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    _quiet_database_creation()
+    _quiet_storekeeping()
     import mlflow
     from mlflow import MlflowClient
 
@@ -172,8 +172,8 @@ def _log_model(event: dict[str, Any], folder: Path, client: "MlflowClient", run_
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=event["step"])])
 
 
-def _quiet_database_creation() -> None:
+def _quiet_storekeeping() -> None:
     import logging
 
-    for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking"):
+    for name in ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry", "mlflow.tracking"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -6,7 +6,8 @@ from mlflow import MlflowClient
 from vit_vs_cnn.config import Settings
 from vit_vs_cnn.errors import UserError
 from vit_vs_cnn.layout import trained
-from vit_vs_cnn.tracking.registry import Candidate, register
+from vit_vs_cnn.promotion.registration import register
+from vit_vs_cnn.tracking.registry import Candidate
 from vit_vs_cnn.tracking.run import read_ref, start_run
 from vit_vs_cnn.tracking.store import tracking_uri
 
@@ -44,7 +45,7 @@ def test_a_run_that_the_store_does_not_have_is_one_sentence(
 ) -> None:
     known = candidate(settings, "a", 0.7)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/other.db")
-    with pytest.raises(UserError, match="register: "):
+    with pytest.raises(UserError, match=r"cannot be used .* run `vit-vs-cnn sync` and then"):
         register("tiny-classifier", [known])
 
 

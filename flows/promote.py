@@ -1,0 +1,64 @@
+"""Promotion as a Prefect flow, `vit-vs-cnn/promote`: the gate's table, a person's yes or no, the decision."""
+
+from datetime import timedelta
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import State
+from prefect.flow_runs import pause_flow_run
+from prefect.input import RunInput
+from prefect.states import Cancelled, Completed, Failed
+from pydantic import Field
+
+from vit_vs_cnn.config import read_settings
+from vit_vs_cnn.errors import GateRefused, UserError
+from vit_vs_cnn.layout import PARAMS, PREPARED, main_root
+
+DAYS_TO_ANSWER = 7
+
+
+class Approval(RunInput):
+    """What the form of the paused run asks."""
+
+    approve: bool = Field(default=False, title="Make it champion")
+    reason: str = Field(default="", title="Why (needed where the gate refuses)", max_length=500)
+
+
+@flow(name="vit-vs-cnn", flow_run_name="promote-{version}", description="Makes a version champion behind the gate.")
+def promote(version: str = "challenger", registry: str = "", unattended: bool = False) -> State[Any]:
+    """Judge a version by the gate of params.yaml, ask a person, and make it champion.
+
+    Args:
+        version: Number or alias of the version.
+        registry: The registered model or its data set. Empty: that of params.yaml, or the only one.
+        unattended: Ask nobody: the gate alone decides.
+    """
+    from vit_vs_cnn.promotion.promote import decline, propose
+    from vit_vs_cnn.promotion.promote import promote as decide
+    from vit_vs_cnn.tracking.registry import Registry, resolve_model_name
+
+    settings = read_settings(main_root() / PARAMS)
+    try:
+        opened = Registry(resolve_model_name(registry or None, settings.data.name))
+        proposal = propose(opened, version, settings, main_root() / PREPARED)
+        if proposal is None:
+            return Completed(message=f"{opened.name}: {version} is the champion already.")
+        create_markdown_artifact(proposal.markdown(opened.name), key="gate", description="The gate's rules")
+        if unattended:
+            answer = Approval(approve=proposal.passes)
+        else:
+            form = Approval.with_initial_data(description=proposal.markdown(opened.name))
+            seconds = int(timedelta(days=DAYS_TO_ANSWER).total_seconds())
+            answer = pause_flow_run(wait_for_input=form, timeout=seconds)
+            get_run_logger().info("answered: %s %s", "yes" if answer.approve else "no", answer.reason)
+        if not answer.approve and not unattended:
+            decline(opened, proposal, answer.reason)
+            return Cancelled(name="Declined", message=f"version {proposal.challenger.number} was declined.")
+        decision = decide(opened, proposal, force=bool(answer.reason), reason=answer.reason)
+    except GateRefused as error:
+        return Failed(name="Refused", message=str(error))
+    except UserError as error:
+        return Failed(message=str(error))
+    forced = " by force" if decision.forced else ""
+    return Completed(message=f"{opened.name}: version {decision.target} is the champion now{forced}.")
