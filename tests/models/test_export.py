@@ -82,15 +82,17 @@ def test_elsewhere_wrong_images_are_refused_and_right_ones_answered(
     code = """
     right = np.zeros((3, 16, 16, 3), np.uint8)
     wrong = {
-        "float": right.astype(np.float32), "int64": right.astype(np.int64), "channels first": right.transpose(0, 3, 1, 2),
-        "size": np.zeros((3, 20, 20, 3), np.uint8), "one image": right[0], "grey": right[..., :1], "flat": right.reshape(3, -1),
+        "float": right.astype(np.float32), "int64": right.astype(np.int64), "one image": right[0],
+        "channels first": right.transpose(0, 3, 1, 2), "size": np.zeros((3, 20, 20, 3), np.uint8),
+        "grey": right[..., :1], "flat": right.reshape(3, -1),
     }
     raw, pyfunc = mlflow.pytorch.load_model(sys.argv[1]), mlflow.pyfunc.load_model(sys.argv[1])
+    doors = {"pytorch": lambda images: raw(torch.from_numpy(images)), "pyfunc": pyfunc.predict}
     said = {}
     for name, images in wrong.items():
-        for door, call in (("pytorch", lambda: raw(torch.from_numpy(images))), ("pyfunc", lambda: pyfunc.predict(images))):
+        for door, call in doors.items():
             try:
-                call()
+                call(images)
             except Exception as error:
                 said[f"{door} {name}"] = str(error)
             else:

@@ -6,6 +6,7 @@ import sys
 import click
 
 from vit_vs_cnn.cli.pipeline import STAGES, params, run, tune
+from vit_vs_cnn.cli.serving import predict, serve
 from vit_vs_cnn.cli.upkeep import clean, doctor, sync, up
 from vit_vs_cnn.errors import PassingError, RunFailed, UserError
 from vit_vs_cnn.failure import Failure, leave_failure
@@ -28,7 +29,7 @@ def commands() -> None:
     """ViT or CNN? A measured answer on your own images, and a registered model at the end."""
 
 
-for command in (*STAGES, tune, run, params, up, clean, sync, doctor):
+for command in (*STAGES, tune, run, params, predict, serve, up, clean, sync, doctor):
     commands.add_command(command)
 
 

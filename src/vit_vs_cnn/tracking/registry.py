@@ -86,3 +86,29 @@ def _register_one(client: "MlflowClient", name: str, candidate: Candidate) -> in
         f"test accuracy {candidate.metrics.get('accuracy', float('nan')):.2%}",
     )
     return int(version.version)
+
+
+def resolve_model_name(given: str | None, data_name: str | None) -> str:
+    """The registered model that `given` means: its name, or that of its data set.
+
+    Without it, the model of the data set `data_name` where the store has one, else the only one there is. Raises
+    UserError with the names that there are where none or more than one is meant, PassingError where the store cannot be
+    reached.
+    """
+    client = open_client()
+    try:
+        names = sorted(str(model.name) for model in client.search_registered_models(max_results=1000))
+    except store_errors() as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise PassingError(f"the registry at {tracking_uri()} cannot be reached ({reason}).") from None
+    wanted = given or data_name
+    meant = [name for name in (wanted, registered_name(wanted)) if name in names] if wanted else []
+    if meant:
+        return meant[0]
+    if not names:
+        raise UserError(f"{tracking_uri()} holds no registered model: run `dvc repro register` first.")
+    if given:
+        raise UserError(f"{tracking_uri()} has no registered model {given!r}; it has {', '.join(names)}.")
+    if len(names) > 1:
+        raise UserError(f"{tracking_uri()} has several registered models: name one of {', '.join(names)}.")
+    return names[0]
