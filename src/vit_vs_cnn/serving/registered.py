@@ -17,7 +17,6 @@ from vit_vs_cnn.errors import PassingError, UserError
 from vit_vs_cnn.tracking.store import open_client, store_errors, tracking_uri
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.models import Model
 
 BATCH = 64
@@ -82,6 +81,10 @@ def load_registered(name: str, version: int) -> RegisteredModel:
 
     where = f"{name} version {version}"
     try:
+        client.get_model_version(name, str(version))
+    except store_errors() as error:
+        raise _why(name, version, error) from None
+    try:
         with tempfile.TemporaryDirectory() as folder:
             path = mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=folder)
             description = Model.load(path)
@@ -89,8 +92,6 @@ def load_registered(name: str, version: int) -> RegisteredModel:
             program = mlflow.pytorch.load_model(path).to(device)
         loaded = _described(name, version, description, program, device)
         loaded.probabilities(np.zeros((2, loaded.image_size, loaded.image_size, 3), np.uint8))
-    except store_errors() as error:
-        raise _why(client, name, version, error) from None
     # What somebody else registered can fail to load, or to run, in any way.
     except Exception as error:
         raise UserError(
@@ -129,9 +130,9 @@ def _settings(metadata: dict[str, Any]) -> ModelSettings | None:
         return None
 
 
-def _why(client: "MlflowClient", name: str, version: int, error: Exception) -> UserError:
+def _why(name: str, version: int, error: Exception) -> UserError:
     from mlflow.exceptions import MlflowException
 
     if isinstance(error, MlflowException) and error.error_code == "RESOURCE_DOES_NOT_EXIST":
         return UserError(f"{name} has no version {version} in {tracking_uri()}.")
-    return PassingError(f"{name} version {version} cannot be loaded from {tracking_uri()} ({first_line(error)}).")
+    return PassingError(f"the registry at {tracking_uri()} cannot be used ({first_line(error)}).")

@@ -23,9 +23,9 @@ def serve(name: str, model: str, host: str, port: int, limits: Limits, say: Call
     Raises UserError where the address is taken or there is no such model.
     """
     listening = _listen(host, port)
+    follower = Follower(name, model)
     Image.MAX_IMAGE_PIXELS = _MOST_PIXELS
     warnings.simplefilter("error", Image.DecompressionBombWarning)
-    follower = Follower(name, model)
     config = uvicorn.Config(
         create_app(follower, limits),
         log_level="warning",

@@ -114,11 +114,14 @@ def pixels_of(body: bytes, size: int, most: int) -> NDArray[np.uint8]:
     try:
         rows = [row for image in inputs for row in _of_length(image, size)]
         pixels = [pixel for row in rows for pixel in _of_length(row, size)]
-        values = bytes(chain.from_iterable(_of_length(pixel, 3) for pixel in pixels))
-    # bytes() takes whole numbers from 0 to 255 and nothing else.
-    except (ValueError, TypeError, OverflowError):
-        raise Refused(400, f'"inputs" takes {shape}.') from None
-    return np.frombuffer(values, np.uint8).reshape(len(inputs), size, size, 3)
+        values = list(chain.from_iterable(_of_length(pixel, 3) for pixel in pixels))
+        # Truth values pass as numbers elsewhere; bytes() refuses what is not from 0 to 255.
+        content = bytes(values) if set(map(type, values)) == {int} else b""
+    except ValueError:
+        content = b""
+    if not content:
+        raise Refused(400, f'"inputs" takes {shape}.')
+    return np.frombuffer(content, np.uint8).reshape(len(inputs), size, size, 3)
 
 
 def _of_length(value: Any, length: int) -> list[Any]:
