@@ -29,10 +29,13 @@ class Picture:
 
 
 class Painter:
-    """Paints for the model that was asked last; its network is built anew, as an exported program has no layers."""
+    """Paints for versions of one registered model.
+
+    The network of the version that was asked last is kept; it is built anew, as an exported program has no layers.
+    """
 
     def __init__(self) -> None:
-        self._of: RegisteredModel | None = None
+        self._version: int | None = None
         self._trained: TrainedModel | None = None
 
     def paint(self, model: RegisteredModel, image: NDArray[np.uint8], label: int) -> Picture:
@@ -40,8 +43,8 @@ class Painter:
 
         Raises LeftOutError where the model gives no picture.
         """
-        if self._trained is None or self._of is not model:
-            self._of, self._trained = model, rebuilt(model)
+        if self._trained is None or self._version != model.version:
+            self._version, self._trained = model.version, rebuilt(model)
         network = self._trained.network
         pixels: torch.Tensor = self._trained.preprocess(torch.from_numpy(image[None]))
         try:

@@ -17,6 +17,7 @@ from vit_vs_cnn.errors import PassingError, UserError
 from vit_vs_cnn.tracking.store import open_client, store_errors, tracking_uri
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.models import Model
 
 BATCH = 64
@@ -79,24 +80,21 @@ def load_registered(name: str, version: int) -> RegisteredModel:
     import mlflow
     from mlflow.models import Model
 
-    where = f"{name} version {version}"
-    try:
-        client.get_model_version(name, str(version))
-    except store_errors() as error:
-        raise _why(name, version, error) from None
-    try:
-        with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
+        _require_version(client, name, version)
+        try:
             path = mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=folder)
-            description = Model.load(path)
-            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-            program = mlflow.pytorch.load_model(path).to(device)
-        loaded = _described(name, version, description, program, device)
-        loaded.probabilities(np.zeros((2, loaded.image_size, loaded.image_size, 3), np.uint8))
-    # What somebody else registered can fail to load, or to run, in any way.
-    except Exception as error:
-        raise UserError(
-            f"{where} cannot be used: it is not one that this project exported ({first_line(error)})."
-        ) from None
+        except store_errors() as error:
+            raise PassingError(f"{name} version {version} cannot be fetched ({first_line(error)}).") from None
+        try:
+            loaded = _described(name, version, Model.load(path), mlflow.pytorch.load_model(path))
+            loaded.probabilities(np.zeros((2, loaded.image_size, loaded.image_size, 3), np.uint8))
+        # What somebody else registered can fail to load, or to run, in any way.
+        except Exception as error:
+            raise UserError(
+                f"{name} version {version} cannot be used: it is not one that this project exported "
+                f"({first_line(error)})."
+            ) from None
     return loaded
 
 
@@ -105,12 +103,11 @@ def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
 
 
-def _described(
-    name: str, version: int, description: "Model", program: nn.Module, device: torch.device
-) -> RegisteredModel:
+def _described(name: str, version: int, description: "Model", program: nn.Module) -> RegisteredModel:
     metadata: dict[str, Any] = description.metadata or {}
     # Versions from before the metadata had the size tell it by their signature.
     side: Any = metadata.get("image_size") or description.signature.inputs.inputs[0].shape[1]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return RegisteredModel(
         name=name,
         version=version,
@@ -118,7 +115,7 @@ def _described(
         classes=tuple(str(each) for each in metadata["classes"]),
         image_size=int(side),
         settings=_settings(metadata),
-        program=program,
+        program=program.to(device),
         device=device,
     )
 
@@ -130,9 +127,12 @@ def _settings(metadata: dict[str, Any]) -> ModelSettings | None:
         return None
 
 
-def _why(name: str, version: int, error: Exception) -> UserError:
+def _require_version(client: "MlflowClient", name: str, version: int) -> None:
     from mlflow.exceptions import MlflowException
 
-    if isinstance(error, MlflowException) and error.error_code == "RESOURCE_DOES_NOT_EXIST":
-        return UserError(f"{name} has no version {version} in {tracking_uri()}.")
-    return PassingError(f"the registry at {tracking_uri()} cannot be used ({first_line(error)}).")
+    try:
+        client.get_model_version(name, str(version))
+    except store_errors() as error:
+        if isinstance(error, MlflowException) and error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            raise UserError(f"{name} has no version {version} in {tracking_uri()}.") from None
+        raise PassingError(f"the registry at {tracking_uri()} cannot be used ({first_line(error)}).") from None
