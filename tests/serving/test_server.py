@@ -1,13 +1,13 @@
 import signal
+import socket
 import threading
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tiny_registry import CLASSES, NAME, Server, Store, serving
+from tiny_registry import CLASSES, NAME, Answer, Server, Store, serving
 
 from vit_vs_cnn.cli import main
 
@@ -119,43 +119,59 @@ def test_a_registry_that_is_away_or_useless_changes_nothing_but_health(
     health_becomes("ok")
 
 
+@pytest.fixture(scope="module")
+def narrow(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of the ResNet with little room, which ends by Ctrl-C and without a complaint."""
+    folder = tmp_path_factory.mktemp("narrow")
+    with serving(
+        store, folder, "--model", "2", "--max-images", "2", "--max-waiting", "1", "--max-seconds", "2"
+    ) as made:
+        yield made
+        made.process.send_signal(signal.SIGINT)
+        assert made.process.wait(30) == 0
+    assert (folder / "server.log").read_text() == ""
+
+
 def test_a_picture_says_what_it_shows(
-    server: Server, store: Store, images: NDArray[np.uint8], picture: Callable[..., bytes], tmp_path: Path
+    server: Server, narrow: Server, images: NDArray[np.uint8], picture: Callable[..., bytes]
 ) -> None:
     answer = server.send("/explain", picture(images[0])).json()
     assert answer["kind"] == "attention rollout"
     assert answer["picture"].startswith("data:image/png;base64,")
+    assert narrow.send("/explain", picture(images[0])).json()["kind"] == "Grad-CAM"
     assert server.send("/explain", *[picture(images[0])] * 2).status == 400
-    with serving(store, tmp_path, "--model", "2", "--max-images", "2", "--max-waiting", "1") as resnet:
-        assert resnet.send("/explain", picture(images[0])).json()["kind"] == "Grad-CAM"
-        assert resnet.get("/version")["alias"] is None
-        full = resnet_when_full(resnet, images)
-        assert "come again" in full
-        resnet.process.send_signal(signal.SIGINT)
-        assert resnet.process.wait(30) == 0
-    assert "Traceback" not in (tmp_path / "server.log").read_text()
 
 
-def resnet_when_full(server: Server, images: NDArray[np.uint8]) -> str:
-    """The sentence of a server whose queue takes a single image, asked by many."""
-    refused: list[str] = []
+def test_a_version_that_was_named_stays(narrow: Server) -> None:
+    version = narrow.get("/version")
+    assert (version["version"], version["alias"]) == (2, None)
+
+
+def test_a_full_queue_asks_to_come_again(narrow: Server, images: NDArray[np.uint8]) -> None:
+    refused: list[Answer] = []
 
     def ask() -> None:
         for _ in range(200):
-            answer = server.invoke(images[:2].tolist())
+            answer = narrow.invoke(images[:2].tolist())
             assert answer.status in (200, 503)
             if refused:
                 return
             if answer.status == 503:
-                assert answer.headers["retry-after"] == "1"
-                refused.append(answer.json()["error"])
+                refused.append(answer)
 
     asking = [threading.Thread(target=ask) for _ in range(16)]
     for thread in asking:
         thread.start()
     for thread in asking:
         thread.join()
-    return refused[0]
+    assert "come again" in refused[0].json()["error"]
+    assert refused[0].headers["retry-after"] == "1"
+
+
+def test_a_request_that_does_not_arrive_is_given_up(narrow: Server) -> None:
+    with socket.create_connection(("127.0.0.1", narrow.port), timeout=30) as connection:
+        connection.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
+        assert b"408" in connection.recv(1000).splitlines()[0]
 
 
 @pytest.mark.parametrize(

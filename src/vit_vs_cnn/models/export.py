@@ -66,7 +66,7 @@ def export_model(
                 "settings": model.model_dump(mode="json"),
             },
         )
-    _unbind_program(folder / "data" / "model.pt2")
+        _unbind_program(folder / "data" / "model.pt2")
     _load_on_cpu_by_default(folder)
 
 
