@@ -100,7 +100,7 @@ class Registry:
             source=f"models:/{model_id}",
             run_id=run_id,
             model_id=model_id,
-            tags={"contestant": candidate.contestant, **candidate.tags, **figures},
+            tags={"contestant": candidate.contestant, **figures, **candidate.tags},
             description=candidate.card[:_LONGEST_DESCRIPTION],
         )
         return int(version.version)
