@@ -9,8 +9,7 @@ from vit_vs_cnn.config import Settings
 from vit_vs_cnn.data.prepared import Split
 from vit_vs_cnn.evaluation.metrics import evaluate
 from vit_vs_cnn.evaluation.results import Cost, Evaluation, write_evaluation
-from vit_vs_cnn.promotion.evidence import TEST_DIGEST
-from vit_vs_cnn.tracking.registry import Candidate, Registry
+from vit_vs_cnn.tracking.registry import TEST_DIGEST, Candidate, Registry
 from vit_vs_cnn.tracking.run import read_ref, start_run
 
 CLASSES = ("cat", "dog", "owl")

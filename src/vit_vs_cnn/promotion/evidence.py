@@ -15,9 +15,8 @@ from vit_vs_cnn.evaluation.registered import load_registered
 from vit_vs_cnn.evaluation.results import Predictions, read_evaluation
 from vit_vs_cnn.progress import bar_options
 from vit_vs_cnn.promotion.gate import Evidence
-from vit_vs_cnn.tracking.registry import Registry, Version
+from vit_vs_cnn.tracking.registry import TEST_DIGEST, Registry, Version
 
-TEST_DIGEST = "data.test_digest"
 _BATCH = 256
 
 

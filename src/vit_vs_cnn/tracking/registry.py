@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 CHALLENGER = "challenger"
 CHAMPION = "champion"
+# The tag of a version that says on which test images it was evaluated.
+TEST_DIGEST = "data.test_digest"
 # What the columns of MLflow's databases hold.
 _LONGEST_DESCRIPTION = 5000
 
