@@ -4,7 +4,8 @@ from typing import Any
 
 import optuna
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from conftest import TINY
@@ -133,6 +134,8 @@ paths = st.sampled_from(
 )
 
 
+# The first text that hypothesis draws has it read its table of characters, which can take seconds.
+@hypothesis_settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(paths, st.one_of(dimensions, numbers, st.none(), st.lists(numbers, max_size=2)), max_size=3))
 def test_whatever_a_space_holds_it_is_refused_in_a_sentence_or_can_be_drawn_from(space: dict[str, Any]) -> None:
     settings, sentence = read(space)

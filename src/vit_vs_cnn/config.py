@@ -98,7 +98,7 @@ class ModelSettings(_Strict):
     pretrained: bool = False
     weights: str | None = None
     input_size: Annotated[int, Field(ge=8, le=1024)] | None = None
-    stem: Literal["timm", "cifar"] = "timm"
+    stem: Literal["timm", "cifar", "conv"] = "timm"
     freeze_backbone: bool = False
     args: dict[str, Scalar | list[Scalar] | None] = {}
     recipe: Recipe = Recipe()

@@ -19,7 +19,7 @@ def run_summary(finished: Run) -> str:
             terminal_table(finished.workspace),
             "",
             f"report    {_short(report)}",
-            f"registry  {registered['name']}, challenger: {registered['challenger']}",
+            f"registry  {registered['name']}, challenger: {registered['challenger']}   (vit-vs-cnn registry promote)",
             f"MLflow    make ui   (store: {tracking_uri()})",
             f"DVC       dvc exp show   (experiment: {finished.name})",
         ]

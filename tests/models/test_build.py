@@ -37,6 +37,11 @@ def test_any_timm_architecture_gives_logits_of_the_stored_image_size(timm: str, 
         (ModelSettings(timm="vit_tiny_patch16_224", input_size=30), "30 px cannot be cut into patches of 16 px"),
         (ModelSettings(timm="resnet18", args={"no_such": 1}), "models.x.args: resnet18 cannot be built with"),
         (ModelSettings(timm="vit_tiny_patch16_224", stem="cifar"), "models.x.stem: 'cifar' is for timm's ResNets"),
+        (ModelSettings(timm="resnet18", stem="conv"), "models.x.stem: 'conv' is for timm's vision transformers"),
+        (
+            ModelSettings(timm="vit_tiny_patch16_224", stem="conv", input_size=36, args={"patch_size": 12}),
+            "whose patch size is a power of 2",
+        ),
         (ModelSettings(timm="inception_v3"), "inception_v3 does not take images of 32 px"),
     ],
 )
@@ -53,6 +58,16 @@ def test_the_cifar_stem_keeps_the_resolution_of_small_images() -> None:
     images = torch.zeros(1, 3, 32, 32)
     assert plain.forward_features(images).shape[-1] == 1
     assert cifar.forward_features(images).shape[-1] == 4
+
+
+@pytest.mark.parametrize(("patch_size", "convolutions"), [(2, 2), (4, 3), (8, 4)])
+def test_the_conv_stem_gives_as_many_tokens_as_the_patches_it_replaces(patch_size: int, convolutions: int) -> None:
+    args = {**SMALL_VIT, "patch_size": patch_size}
+    plain = create_model(ModelSettings(timm="vit_tiny_patch16_224", args=args), 10, 32).eval()
+    conv = create_model(ModelSettings(timm="vit_tiny_patch16_224", args=args, stem="conv"), 10, 32).eval()
+    images = torch.zeros(1, 3, 32, 32)
+    assert plain.forward_features(images).shape == conv.forward_features(images).shape
+    assert sum(isinstance(each, torch.nn.Conv2d) for each in conv.modules()) == convolutions
 
 
 def test_a_frozen_backbone_leaves_the_classifier_to_train() -> None:

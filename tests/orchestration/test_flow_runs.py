@@ -338,6 +338,8 @@ def test_what_a_killed_run_left_is_found_and_removed(server: Server) -> None:
     assert "mended  run left: its workspace is removed" in done
     assert not left.exists()
     assert "left" not in small.git("worktree", "list")
+    states = {each["name"].partition("-")[0]: each["state"]["type"] for each in server.ask("flow_runs/filter", {})}
+    assert states["left"] == "CRASHED"
 
 
 def test_run_uses_the_running_server_and_forces_and_chooses_stages(server: Server) -> None:

@@ -160,7 +160,7 @@ def test_versions_that_saw_other_test_images_are_measured_again_on_the_current_o
         network = create_model(model, 3, prepared.image_size).eval()
         example = np.zeros((2, 16, 16, 3), np.uint8)
         trained = TrainedModel(network, preprocess_for(model, prepared))
-        export_model(trained, example, tmp_path / name, prepared.classes, name, model.timm)
+        export_model(trained, name, model, prepared, example, tmp_path / name)
         folders.append(tmp_path / name)
     add_version(settings, registry, [], test_digest="old", model=folders[0])
     add_version(settings, registry, [], test_digest="new", model=folders[1])

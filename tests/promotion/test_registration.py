@@ -7,7 +7,7 @@ from vit_vs_cnn.config import Settings
 from vit_vs_cnn.errors import UserError
 from vit_vs_cnn.layout import trained
 from vit_vs_cnn.promotion.registration import register
-from vit_vs_cnn.tracking.registry import Candidate
+from vit_vs_cnn.tracking.registry import Candidate, resolve_model_name
 from vit_vs_cnn.tracking.run import read_ref, start_run
 from vit_vs_cnn.tracking.store import tracking_uri
 
@@ -57,3 +57,18 @@ def test_a_registry_that_is_away_says_what_to_do_when_it_is_back(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(UserError, match="run `vit-vs-cnn sync` and then `dvc repro register`"):
         register("tiny-classifier", [known])
+
+
+def test_the_registered_model_that_is_meant(project: Path) -> None:
+    with pytest.raises(UserError, match="holds no registered model"):
+        resolve_model_name(None, "pets")
+    client = MlflowClient(tracking_uri())
+    client.create_registered_model("pets-classifier")
+    assert resolve_model_name(None, "digits") == "pets-classifier"
+    client.create_registered_model("digits-classifier")
+    assert resolve_model_name(None, "digits") == "digits-classifier"
+    assert resolve_model_name("pets", "digits") == resolve_model_name("pets-classifier", None) == "pets-classifier"
+    with pytest.raises(UserError, match="name one of digits-classifier, pets-classifier"):
+        resolve_model_name(None, "cars")
+    with pytest.raises(UserError, match="no registered model 'cars'; it has digits-classifier, pets-classifier"):
+        resolve_model_name("cars", "digits")

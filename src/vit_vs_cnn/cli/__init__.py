@@ -7,6 +7,7 @@ import click
 
 from vit_vs_cnn.cli.pipeline import STAGES, params, run, tune
 from vit_vs_cnn.cli.registry import registry
+from vit_vs_cnn.cli.serving import predict, serve
 from vit_vs_cnn.cli.upkeep import clean, doctor, sync, up
 from vit_vs_cnn.errors import GateRefused, PassingError, RunFailed, UserError
 from vit_vs_cnn.failure import Failure, leave_failure
@@ -31,7 +32,7 @@ def commands() -> None:
     """ViT or CNN? A measured answer on your own images, and a registered model at the end."""
 
 
-for command in (*STAGES, tune, run, params, registry, up, clean, sync, doctor):
+for command in (*STAGES, tune, run, params, registry, predict, serve, up, clean, sync, doctor):
     commands.add_command(command)
 
 

@@ -43,10 +43,12 @@ def list_versions(given: str | None, form: str) -> None:
     """List the versions of the registered model, the newest first."""
     from dataclasses import asdict
 
+    from vit_vs_cnn.promotion.aliases import settled_aliases
     from vit_vs_cnn.promotion.overview import version_table
 
     opened, _ = _open(given)
-    versions = opened.versions()
+    with settled_aliases(opened):
+        versions = opened.versions()
     if form == "json":
         click.echo(json.dumps([{**asdict(each), "tags": dict(each.tags)} for each in versions], indent=2))
     else:

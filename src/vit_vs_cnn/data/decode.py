@@ -53,7 +53,7 @@ def decode_into(images: NDArray[np.uint8], source: Source, rows: NDArray[np.int6
                 images[rows[position]] = _decode(image, images.shape[1])
             # On a damaged file Pillow's readers raise almost anything; the reason is kept and reported.
             except Exception as error:
-                failures.append((position, _reason(error)))
+                failures.append((position, reason_of(error)))
         bar.update(len(batch))
         return failures
 
@@ -81,6 +81,13 @@ def decode_into(images: NDArray[np.uint8], source: Source, rows: NDArray[np.int6
     return [Unreadable(source.names[position], reason) for position, reason in sorted(failures)]
 
 
+def reason_of(error: Exception) -> str:
+    """Why a file could not be decoded, from what `decode_image` raised."""
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image in a known format"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def _batches(images: Iterable[tuple[int, RawImage]]) -> Iterator[list[tuple[int, RawImage]]]:
     batch: list[tuple[int, RawImage]] = []
     volume = 0
@@ -96,12 +103,6 @@ def _batches(images: Iterable[tuple[int, RawImage]]) -> Iterator[list[tuple[int,
 
 def _decode(image: RawImage, size: int) -> NDArray[np.uint8]:
     return decode_image(image, size) if isinstance(image, bytes) else np.asarray(_square(Image.fromarray(image), size))
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image in a known format"
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 @cache

@@ -35,6 +35,8 @@ def create_model(model: ModelSettings, num_classes: int, image_size: int, where:
     _require_whole_patches(network, size, where)
     if model.stem == "cifar":
         _use_cifar_stem(network, where)
+    elif model.stem == "conv":
+        _use_conv_stem(network, where)
     if model.freeze_backbone:
         _freeze_backbone(network, where)
     return network
@@ -85,6 +87,24 @@ def _use_cifar_stem(network: nn.Module, where: str) -> None:
     network.conv1 = nn.Conv2d(conv.in_channels, conv.out_channels, kernel_size=3, stride=1, padding=1, bias=False)
     network.maxpool = nn.Identity()
     nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+
+
+def _use_conv_stem(network: nn.Module, where: str) -> None:
+    """Xiao et al. 2021 (arXiv 2106.14881): patches are embedded by 3×3 convolutions of stride 2, each twice as wide."""
+    embed = getattr(network, "patch_embed", None)
+    conv = getattr(embed, "proj", None)
+    halvings = conv.stride[0].bit_length() - 1 if isinstance(conv, nn.Conv2d) else 0
+    if not isinstance(conv, nn.Conv2d) or conv.stride != conv.kernel_size or conv.stride != (2**halvings,) * 2:
+        raise UserError(
+            f"{where}.stem: 'conv' is for timm's vision transformers whose patch size is a power of 2; use 'timm'."
+        )
+    layers: list[nn.Module] = []
+    channels = conv.in_channels
+    for step in reversed(range(halvings)):
+        wider = conv.out_channels >> step
+        layers += [nn.Conv2d(channels, wider, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(wider), nn.ReLU()]
+        channels = wider
+    network.patch_embed.proj = nn.Sequential(*layers, nn.Conv2d(channels, conv.out_channels, 1))  # type: ignore[union-attr]
 
 
 def _freeze_backbone(network: nn.Module, where: str) -> None:

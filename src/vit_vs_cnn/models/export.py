@@ -2,7 +2,6 @@
 
 import shutil
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from vit_vs_cnn.config import ModelSettings
+from vit_vs_cnn.data.prepared import DatasetInfo
 from vit_vs_cnn.models.trained import TrainedModel
 
 
@@ -28,12 +29,13 @@ class ServedModel(nn.Module):
 
 
 def export_model(
-    trained: TrainedModel, example: NDArray[np.uint8], folder: Path, classes: Sequence[str], name: str, timm_name: str
+    trained: TrainedModel, name: str, model: ModelSettings, info: DatasetInfo, example: NDArray[np.uint8], folder: Path
 ) -> None:
-    """Write `trained` into `folder` as an MLflow PyTorch model in the `pt2` format.
+    """Write contestant `name` into `folder` as an MLflow PyTorch model in the `pt2` format.
 
-    `example` are at least two uint8 images (N, H, W, 3): the exporter would fix the size of a batch of one. Class
-    names and the architecture are in the model's metadata; only mlflow and torch are needed to load it.
+    `example` are at least two uint8 images (N, H, W, 3): the exporter would fix the size of a batch of one. Only mlflow
+    and torch are needed to load the model, on any device; images of another dtype or shape are refused. Its metadata
+    has the class names, and what is needed to build the timm network anew.
     """
     import mlflow.pytorch
     from mlflow.models import ModelSignature
@@ -42,7 +44,7 @@ def export_model(
     served = ServedModel(trained).eval()
     signature = ModelSignature(
         inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, *example.shape[1:]))]),
-        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, len(classes)))]),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, len(info.classes)))]),
     )
     if folder.exists():
         shutil.rmtree(folder)
@@ -56,5 +58,35 @@ def export_model(
             input_example=example,
             serialization_format="pt2",
             pip_requirements=[f"torch=={torch.__version__.split('+')[0]}", f"mlflow=={mlflow.__version__}", "numpy"],
-            metadata={"classes": list(classes), "contestant": name, "timm": timm_name},
+            metadata={
+                "classes": list(info.classes),
+                "contestant": name,
+                "timm": model.timm,
+                "image_size": info.image_size,
+                "settings": model.model_dump(mode="json"),
+            },
         )
+        _unbind_program(folder / "data" / "model.pt2")
+    _load_on_cpu_by_default(folder)
+
+
+def _unbind_program(path: Path) -> None:
+    """Let the program run on every device: the exporter has it insist on the one that it was exported on.
+
+    What it insists on beside that stays: it refuses images that are not uint8.
+    """
+    program = torch.export.load(path)
+    for node in program.graph.nodes:
+        if node.target is torch.ops.aten._assert_tensor_metadata.default:
+            node.kwargs = {key: value for key, value in node.kwargs.items() if key != "device"}
+    program.graph_module.recompile()
+    torch.export.save(program, path)
+
+
+def _load_on_cpu_by_default(folder: Path) -> None:
+    """Where there is a GPU MLflow would ask for it, and then refuse the model because its weights are on the CPU."""
+    from mlflow.models import Model
+
+    description = Model.load(str(folder))
+    description.flavors["python_function"]["config"]["device"] = "cpu"
+    description.save(str(folder / "MLmodel"))

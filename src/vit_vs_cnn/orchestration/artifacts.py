@@ -70,4 +70,6 @@ def _link(ref: RunRef, address: str | None) -> str:
         return f"{ref.name}: run {ref.run_id or 'not sent yet'} of experiment {ref.experiment}"
     experiment = open_client().get_experiment_by_name(ref.experiment)
     assert experiment is not None
-    return f"[{ref.name}]({address}/#/experiments/{experiment.experiment_id}/runs/{ref.run_id})"
+    page = f"{address}/#/experiments/{experiment.experiment_id}/runs/{ref.run_id}"
+    # Without it MLflow shows its pages about language models.
+    return f"[{ref.name}]({page}?workflowType=machine_learning)"

@@ -16,6 +16,7 @@ from vit_vs_cnn.errors import RunFailed, UserError
 from vit_vs_cnn.layout import main_root, state_dir
 from vit_vs_cnn.markers import Marker, dead_runs, forget_flow_run, living_runs, remove_marker
 from vit_vs_cnn.orchestration.prefect_client import client_at
+from vit_vs_cnn.orchestration.prefect_server import ServerForARun
 from vit_vs_cnn.runs import IN_PLACE, old_workspaces, remove_workspace
 
 if TYPE_CHECKING:
@@ -46,10 +47,14 @@ def report_dead_runs(api: str) -> None:
 
 
 def remove_dead_runs() -> list[str]:
-    """Remove the workspaces of runs whose process was killed; their names.
+    """Remove the workspaces of runs whose process was killed, and tell Prefect of their end; their names.
 
     What they finished is in DVC's cache, and their training checkpoint is kept: started again they go on from there.
     """
+    if any(marker.flow_run_id for marker in dead_runs()):
+        server = ServerForARun()
+        server.wait()
+        report_dead_runs(server.api)
     names = []
     for marker in dead_runs():
         if marker.name != IN_PLACE:

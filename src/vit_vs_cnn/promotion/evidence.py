@@ -11,6 +11,7 @@ from tqdm import tqdm
 from vit_vs_cnn.data.prepared import DatasetInfo, Split, read_info, read_split
 from vit_vs_cnn.errors import UserError
 from vit_vs_cnn.evaluation.calibration import expected_calibration_error, reliability_table
+from vit_vs_cnn.evaluation.registered import load_registered
 from vit_vs_cnn.evaluation.results import Predictions, read_evaluation
 from vit_vs_cnn.progress import bar_options
 from vit_vs_cnn.promotion.gate import Evidence
@@ -58,17 +59,23 @@ def predict_registered(registry: Registry, version: Version, info: DatasetInfo, 
 
     Raises UserError where the version knows other classes or takes images of another size.
     """
-    model, classes = registry.load(version)
-    _require_fit(version, info, classes)
-    batches = range(0, len(test), _BATCH)
-    with torch.inference_mode():
-        return np.concatenate(
-            [
-                # A copy: a tensor must not point into a memory-mapped file.
-                model(torch.from_numpy(np.array(test.images[start : start + _BATCH]))).numpy()
-                for start in tqdm(batches, desc=f"version {version.number}", unit="batch", **bar_options())
-            ]
+    model = load_registered(registry.name, version.number, torch.device("cpu"))
+    if model.classes != info.classes:
+        raise UserError(
+            f"version {version.number} knows the classes {', '.join(model.classes)}; {info.name} has others."
         )
+    if model.image_size != info.image_size:
+        raise UserError(
+            f"version {version.number} takes images of {model.image_size} px; {info.name} has {info.image_size} px."
+        )
+    batches = range(0, len(test), _BATCH)
+    return np.concatenate(
+        [
+            # A copy: a tensor must not point into a memory-mapped file.
+            model.probabilities(np.array(test.images[start : start + _BATCH]))
+            for start in tqdm(batches, desc=f"version {version.number}", unit="batch", **bar_options())
+        ]
+    )
 
 
 def _on_same_images(first: Version, second: Version) -> bool:
@@ -97,11 +104,3 @@ def _evidence(version: Version, predictions: Predictions, calibration_error: flo
         latency_p95_ms=version.figure("latency_p95_ms") or float("nan"),
         size_mb=version.figure("size_mb") or float("nan"),
     )
-
-
-def _require_fit(version: Version, info: DatasetInfo, classes: tuple[str, ...]) -> None:
-    size = version.tags.get("data.image_size", str(info.image_size))
-    if classes != info.classes:
-        raise UserError(f"version {version.number} knows the classes {', '.join(classes)}; {info.name} has others.")
-    if size != str(info.image_size):
-        raise UserError(f"version {version.number} takes images of {size} px; {info.name} has {info.image_size} px.")

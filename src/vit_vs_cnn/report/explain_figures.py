@@ -37,7 +37,7 @@ def looks_figure(looks: Looks, classes: Sequence[str]) -> Figure:
     }
     shown = {title: heat for title, heat in heats.items() if heat is not None}
     rows = [
-        [Tile(image), *(Tile(_heated(image, heat[i], _LOOK)) for heat in shown.values())]
+        [Tile(image), *(Tile(heated(image, heat[i], _LOOK)) for heat in shown.values())]
         for i, image in enumerate(looks.images)
     ]
     labels = [
@@ -118,6 +118,18 @@ def stages_figure(image: NDArray[np.uint8], stages: Sequence[StageMaps]) -> Figu
     return mosaic(rows, _MAP, row_labels=labels)
 
 
+def heated(image: NDArray[np.uint8], heat: NDArray[np.float32], side: int) -> NDArray[np.uint8]:
+    """`image` in grey, as a square of `side` pixels, under `heat` (G, G), smoothed and scaled to its largest."""
+    grey = resized(image, side).mean(axis=-1, keepdims=True).repeat(3, axis=-1)
+    grey = np.round(grey / 255 * _GREYS) / _GREYS * 255
+    if heat.max() <= 0:
+        return np.asarray(grey, np.uint8)
+    smooth = cv2.resize(heat, (side, side), interpolation=cv2.INTER_CUBIC).clip(min=0)
+    smooth = np.round(smooth / smooth.max() * _COLOURS) / _COLOURS
+    colours = mpl.colormaps[SEQUENTIAL](smooth, bytes=True)[..., :3]
+    return np.asarray(0.35 * grey + 0.65 * colours, np.uint8)
+
+
 def _percent(probability: float) -> str:
     # Rounding must not make anything look certain.
     return "> 99 %" if probability > 0.99 else f"{100 * probability:.0f} %"
@@ -134,15 +146,3 @@ def _coloured(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     scaled = (values - values.min()) / spread if spread > 0 else np.zeros_like(values)
     colours: NDArray[np.uint8] = mpl.colormaps[SEQUENTIAL](scaled, bytes=True)[..., :3]
     return colours
-
-
-def _heated(image: NDArray[np.uint8], heat: NDArray[np.float32], side: int) -> NDArray[np.uint8]:
-    """`image` in grey, as a square of `side` pixels, under `heat` (G, G), smoothed and scaled to its largest."""
-    grey = resized(image, side).mean(axis=-1, keepdims=True).repeat(3, axis=-1)
-    grey = np.round(grey / 255 * _GREYS) / _GREYS * 255
-    if heat.max() <= 0:
-        return np.asarray(grey, np.uint8)
-    smooth = cv2.resize(heat, (side, side), interpolation=cv2.INTER_CUBIC).clip(min=0)
-    smooth = np.round(smooth / smooth.max() * _COLOURS) / _COLOURS
-    colours = mpl.colormaps[SEQUENTIAL](smooth, bytes=True)[..., :3]
-    return np.asarray(0.35 * grey + 0.65 * colours, np.uint8)

@@ -44,8 +44,7 @@ def run(settings: Settings, name: str) -> None:
         folder = trained(name)
         folder.mkdir(parents=True, exist_ok=True)
         save_weights(contestant.network, folder / "weights.safetensors")
-        example = splits[1].images[:2]
-        export_model(contestant, example, folder / "model", info.classes, name, model.timm)
+        export_model(contestant, name, model, info, splits[1].images[:2], folder / "model")
         write_history(result.history, folder / "history.csv")
         write_summary(summary, folder / "training.json")
         tracked.log_metrics(

@@ -14,7 +14,6 @@ from vit_vs_cnn.tracking.store import experiment, find_run, model_of_run, open_c
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
-    from torch import nn
 
 CHALLENGER = "challenger"
 CHAMPION = "champion"
@@ -101,7 +100,7 @@ class Registry:
             source=f"models:/{model_id}",
             run_id=run_id,
             model_id=model_id,
-            tags={"contestant": candidate.contestant, **candidate.tags, **figures},
+            tags={"contestant": candidate.contestant, **figures, **candidate.tags},
             description=candidate.card[:_LONGEST_DESCRIPTION],
         )
         return int(version.version)
@@ -163,15 +162,6 @@ class Registry:
                 ) from None
             yield path
 
-    def load(self, version: Version) -> "tuple[nn.Module, tuple[str, ...]]":
-        """The registered model, uint8 (N, H, W, 3) to probabilities float32 (N, K) on the CPU, and its K classes."""
-        import mlflow.pytorch
-        from mlflow.models import get_model_info
-
-        address = f"models:/{self.name}/{version.number}"
-        classes = (get_model_info(address).metadata or {}).get("classes", [])
-        return mlflow.pytorch.load_model(address), tuple(classes)
-
 
 @contextmanager
 def readable_store_errors(command: str) -> Iterator[None]:
@@ -195,18 +185,26 @@ def _version(entity: "ModelVersion", aliases: Mapping[str, int]) -> Version:
 
 
 def resolve_model_name(given: str | None, data_name: str | None) -> str:
-    """The registered model that a person means: by its name or its data set's, else the project's, else the only one.
+    """The registered model that `given` means: its name, or that of its data set.
 
-    Raises UserError where none is found, or where several could be meant.
+    Without it, the model of the data set `data_name` where the store has one, else the only one there is. Raises
+    UserError with the names that there are where none or more than one is meant, PassingError where the store cannot be
+    reached.
     """
-    known = sorted(str(each.name) for each in open_client().search_registered_models())
-    wanted = [given, registered_name(given)] if given else [registered_name(data_name)] if data_name else []
-    for name in wanted:
-        if name in known:
-            return name
-    if not given and len(known) == 1:
-        return known[0]
-    there = f"there are: {', '.join(known)}" if known else "there is none; `vit-vs-cnn run` registers what it trained"
+    client = open_client()
+    try:
+        names = sorted(str(model.name) for model in client.search_registered_models(max_results=1000))
+    except store_errors() as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise PassingError(f"the registry at {tracking_uri()} cannot be reached ({reason}).") from None
+    wanted = given or data_name
+    meant = [name for name in (wanted, registered_name(wanted)) if name in names] if wanted else []
+    if meant:
+        return meant[0]
+    if not names:
+        raise UserError(f"{tracking_uri()} holds no registered model: run `dvc repro register` first.")
     if given:
-        raise UserError(f"--registry {given}: no registered model of that name in {tracking_uri()}; {there}.")
-    raise UserError(f"say with --registry which registered model is meant; in {tracking_uri()} {there}.")
+        raise UserError(f"{tracking_uri()} has no registered model {given!r}; it has {', '.join(names)}.")
+    if len(names) > 1:
+        raise UserError(f"{tracking_uri()} has several registered models: name one of {', '.join(names)}.")
+    return names[0]

@@ -60,7 +60,8 @@ def make_plan(network: nn.Module, model: ModelSettings, settings: TrainSettings,
     """
     device = choose_device(settings)
     name = device_name(device)
-    identity = [name, torch.__version__, model.timm, model.args, model.input_size, info.image_size, settings.precision]
+    network_facts = [model.timm, model.args, model.stem, model.input_size, info.image_size]
+    identity = [name, torch.__version__, *network_facts, settings.precision]
     memory = state_dir() / "measured" / f"{digest_of(json.dumps(identity).encode())}.json"
     if memory.is_file():
         known = json.loads(memory.read_text(encoding="utf-8"))

@@ -1,0 +1,98 @@
+"""What do DVC and Prefect cost, beside the stages that they run?
+
+    python benchmarks/overhead.py --repeats 3
+
+Runs the demo preset in a clone of this project's commit: every stage by itself as a command, one after the other;
+then by `dvc repro`; then by `vit-vs-cnn run`, which is Prefect and DVC in a workspace of its own. The three take turns,
+each from an empty cache, and the median of the repeats counts. Then how long it takes to find that nothing is to be
+done, and `--help`.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+
+import click
+
+COMMAND = [sys.executable, "-c", "from vit_vs_cnn.cli import main; main()"]
+DVC = [sys.executable, "-m", "dvc"]
+OUTPUTS = ("data/prepared", "reports", "tuned", "trained", "evaluated", "registered")
+FOREIGN = ("MLFLOW_", "PREFECT_", "VIT_VS_CNN")
+
+
+@click.command()
+@click.option("--repeats", default=3, show_default=True, help="How often each way is measured.")
+@click.option("--json", "file", type=click.Path(path_type=Path), help="Write the figures here too.")
+def main(repeats: int, file: Path | None) -> None:
+    """Measure the wall time of the pipeline under DVC and under Prefect, and of having nothing to do."""
+    seconds: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        clone = Path(folder) / "project"
+        _call(["git", "clone", "--quiet", str(Path(__file__).parent.parent), str(clone)], Path(folder))
+        (clone / "params.yaml").write_text(_call([*COMMAND, "params", "--preset", "demo"], clone))
+        _call(["git", "-c", "user.name=b", "-c", "user.email=b@localhost", "commit", "-qam", "demo"], clone)
+        stages = [name.split("@") for name in _call([*DVC, "stage", "list", "--name-only"], clone).split()]
+        ways: dict[str, Callable[[], object]] = {
+            "stages by themselves": lambda: [_call([*COMMAND, *stage], clone) for stage in stages],
+            "dvc repro": lambda: _call([*DVC, "repro"], clone),
+            "vit-vs-cnn run": lambda: _call([*COMMAND, "run", "--name", "demo"], clone),
+        }
+        nothing = {
+            "dvc repro, nothing to do": [*DVC, "repro"],
+            "vit-vs-cnn run, nothing to do": [*COMMAND, "run", "--name", "demo"],
+            "vit-vs-cnn --help": [*COMMAND, "--help"],
+        }
+        for _ in range(repeats):
+            for name, way in ways.items():
+                _forget(clone)
+                seconds.setdefault(name, []).append(_timed(way))
+                if name == "dvc repro":
+                    _time_nothing(nothing, "dvc repro, nothing to do", clone, seconds)
+            _time_nothing(nothing, "vit-vs-cnn run, nothing to do", clone, seconds)
+            _time_nothing(nothing, "vit-vs-cnn --help", clone, seconds)
+    alone = median(seconds["stages by themselves"])
+    click.echo("                                seconds   lowest  highest     more than the stages")
+    for name, each in seconds.items():
+        more = f"{median(each) - alone:+.1f} s" if name in ways else ""
+        click.echo(f"{name:<30}  {median(each):>7.2f}  {min(each):>7.2f}  {max(each):>7.2f}  {more:>23}")
+    if file:
+        file.write_text(json.dumps(seconds, indent=2) + "\n")
+
+
+def _time_nothing(commands: dict[str, list[str]], name: str, clone: Path, seconds: dict[str, list[float]]) -> None:
+    seconds.setdefault(name, []).append(_timed(lambda: _call(commands[name], clone)))
+
+
+def _timed(way: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    way()
+    return time.perf_counter() - start
+
+
+def _forget(clone: Path) -> None:
+    """Bring the clone back to where nothing has run; the databases stay, as they are made once in a project's life."""
+    for name in ("runs", ".dvc/cache", ".dvc/tmp", *OUTPUTS):
+        shutil.rmtree(clone / name, ignore_errors=True)
+    (clone / "dvc.lock").unlink(missing_ok=True)
+    _call(["git", "worktree", "prune"], clone)
+
+
+def _call(command: Sequence[str], folder: Path) -> str:
+    scripts = str(Path(sys.executable).parent)
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
+    environment = kept | {"PATH": f"{scripts}{os.pathsep}{kept['PATH']}"}
+    answer = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if answer.returncode != 0:
+        sys.exit(f"`{' '.join(command)}` failed: {answer.stdout}{answer.stderr}")
+    return answer.stdout
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,333 @@
+"""How far is the project's training loop from what the machine can do, and how far ahead of the usual loops?
+
+    python benchmarks/throughput.py --preset cpu --repeats 3
+    python benchmarks/throughput.py --preset demo --images 4096 --json throughput.json
+
+Images per second of forward, backward and step, for every contestant of a preset, on made-up pixels:
+
+    limit        the bare step, again and again on one resident batch
+    project      an epoch of this project, augmented as the recipe says, tracked in MLflow
+    notebook     PIL transforms, DataLoader of 2 processes, batches of 32, `.item()` after every step
+    torchvision  the usual script: random crop and flip in a DataLoader of 2 processes, batches of 128
+    timm         timm's own loader and its usual step
+
+All train the same network in the same precision from the same start. They take turns, and the median of the repeats
+counts. The peak is a matrix product of the same precision, measured in the same run.
+"""
+
+import copy
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from timm.data import create_loader
+from timm.optim import create_optimizer_v2
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision import transforms
+
+from vit_vs_cnn.config import ModelSettings, Settings
+from vit_vs_cnn.data.loader import ResidentImages
+from vit_vs_cnn.data.prepared import DatasetInfo, Split, SplitInfo
+from vit_vs_cnn.layout import project_root
+from vit_vs_cnn.models.build import input_size
+from vit_vs_cnn.models.trained import preprocess_for
+from vit_vs_cnn.params import merged_params, settings_of
+from vit_vs_cnn.tracking.run import start_run
+from vit_vs_cnn.training.checkpoint import Checkpoints
+from vit_vs_cnn.training.contestant import Prepared, prepare_contestant
+from vit_vs_cnn.training.device import make_fabric
+from vit_vs_cnn.training.loop import Trainer
+from vit_vs_cnn.training.optimization import create_optimizer
+from vit_vs_cnn.training.outputs import Epoch
+
+CLASSES, WORKERS = 10, 2
+MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """What every loop trains, and on what."""
+
+    settings: Settings
+    tracking: bool
+    name: str
+    ready: Prepared
+    info: DatasetInfo
+    split: Split
+
+    @property
+    def model(self) -> ModelSettings:
+        """Its settings."""
+        return self.settings.model(self.name)
+
+    @property
+    def size(self) -> int:
+        """Side in pixels of what the network sees."""
+        return input_size(self.model, self.info.image_size)
+
+
+Loop = Callable[[Contestant], float]
+
+
+@click.command()
+@click.option("--preset", help="A preset; default: params.yaml as it is.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting; repeatable.")
+@click.option("--images", default=2048, show_default=True, help="Images that each loop trains on at a time.")
+@click.option("--repeats", default=3, show_default=True, help="How often each loop is measured.")
+@click.option("--tracking/--no-tracking", default=True, help="Whether the project's loop is tracked in MLflow.")
+@click.option("--json", "file", type=click.Path(path_type=Path), help="Write the figures here too.")
+def main(
+    preset: str | None, overrides: tuple[str, ...], images: int, repeats: int, tracking: bool, file: Path | None
+) -> None:
+    """Measure images per second of five training loops for each contestant of a preset."""
+    settings = settings_of(merged_params(project_root(), preset, overrides))
+    split = _made_up_images(images, settings.data.image_size)
+    info = _info(settings, images)
+    figures = []
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
+        for name in settings.models:
+            contestant = Contestant(settings, tracking, name, prepare_contestant(settings, name, info), info, split)
+            figures.append(_measure(contestant, repeats))
+    if file:
+        file.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def _measure(contestant: Contestant, repeats: int) -> dict[str, Any]:
+    plan = contestant.ready.plan
+    rates: dict[str, list[float]] = {name: [] for name in LOOPS}
+    peaks = []
+    for _ in range(repeats):
+        peaks.append(_matrix_product_flops(plan.device, plan.precision))
+        for name, loop in LOOPS.items():
+            rates[name].append(loop(contestant))
+    limit, flops, peak = median(rates["limit"]), _flops_per_image(contestant), median(peaks)
+    batch = contestant.model.recipe.batch_size
+    click.echo(
+        f"\n{contestant.name}: {contestant.model.timm}, {contestant.size} px, batches of {batch}, "
+        f"{plan.precision} on {plan.device_name}; {flops / 1e6:,.0f} MFLOPs per image forward and backward, "
+        f"matrix product {peak / 1e9:,.0f} GFLOP/s"
+    )
+    click.echo("loop         images/s    lowest   highest  of limit  of peak")
+    for name, each in rates.items():
+        middle = median(each)
+        click.echo(
+            f"{name:<11}  {middle:>8,.0f}  {min(each):>8,.0f}  {max(each):>8,.0f}  {middle / limit:>8.2f}  "
+            f"{middle * flops / peak:>7.1%}"
+        )
+    return {
+        "contestant": contestant.name,
+        "timm": contestant.model.timm,
+        "device": plan.device_name,
+        "precision": plan.precision,
+        "flops_per_image": flops,
+        "matrix_product_flops": peak,
+        "images_per_second": rates,
+    }
+
+
+def _limit(contestant: Contestant) -> float:
+    batch = min(contestant.model.recipe.batch_size, len(contestant.split))
+    device = contestant.ready.plan.device
+    inputs = torch.randn(batch, 3, contestant.size, contestant.size, device=device)
+    inputs, labels = inputs.to(memory_format=torch.channels_last), torch.zeros(batch, dtype=torch.long, device=device)
+    step = _step(contestant)
+    steps = max(2, len(contestant.split) // batch)
+    step(inputs, labels)
+    start = _now(device)
+    for _ in range(steps):
+        step(inputs, labels)
+    return steps * batch / (_now(device) - start)
+
+
+def _project(contestant: Contestant) -> float:
+    """What the trainer says of its epoch, less the time that the tracking of an epoch takes."""
+    plan, seconds = contestant.ready.plan, [0.0]
+    images = ResidentImages(contestant.split, plan.device)
+    settings = contestant.settings.train.model_copy(update={"epochs": 2, "patience": None})
+    trainer = Trainer(
+        make_fabric(plan.device, plan.precision),
+        copy.deepcopy(contestant.ready.network),
+        preprocess_for(contestant.model, contestant.info),
+        CLASSES,
+        contestant.model,
+        settings,
+        contestant.settings.seed,
+        contestant.name,
+        quiet=True,
+    )
+    checkpoints = Checkpoints("benchmark-throughput")
+    with start_run(contestant.settings, "benchmark", contestant.name) if contestant.tracking else nullcontext() as run:
+
+        def track(epoch: Epoch) -> None:
+            start = time.perf_counter()
+            if run is not None:
+                run.log_metrics({"train_loss": epoch.train_loss, "val_loss": epoch.val_loss}, step=epoch.epoch)
+            seconds.append(time.perf_counter() - start)
+
+        result = trainer.run(images, _first(contestant, 64), checkpoints, track)
+    checkpoints.remove()
+    # The first epoch warms up.
+    trained = len(images) // contestant.model.recipe.batch_size * contestant.model.recipe.batch_size or len(images)
+    return trained / (trained / result.history[1].images_per_second + seconds[2])
+
+
+def _notebook(contestant: Contestant) -> float:
+    steps = [transforms.Resize(contestant.size), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
+    transform = transforms.Compose([*steps, transforms.Normalize(MEAN, STD)])
+    loader = DataLoader(_Pictures(contestant.split, transform), batch_size=32, shuffle=True, num_workers=WORKERS)
+    return _rate_of(contestant, loader, reads_loss=True)
+
+
+def _torchvision(contestant: Contestant) -> float:
+    side = contestant.info.image_size
+    steps = [transforms.RandomCrop(side, padding=side // 8), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
+    if contestant.size != side:
+        steps.insert(0, transforms.Resize(contestant.size))
+        steps[1] = transforms.RandomCrop(contestant.size, padding=contestant.size // 8)
+    transform = transforms.Compose([*steps, transforms.Normalize(MEAN, STD)])
+    loader = DataLoader(_Pictures(contestant.split, transform), batch_size=128, shuffle=True, num_workers=WORKERS)
+    return _rate_of(contestant, loader, reads_loss=False)
+
+
+def _timm(contestant: Contestant) -> float:
+    device = contestant.ready.plan.device
+    pictures: Any = _Pictures(contestant.split, None)
+    loader: Any = create_loader(
+        pictures,
+        input_size=(3, contestant.size, contestant.size),
+        batch_size=128,
+        is_training=True,
+        hflip=0.5,
+        mean=MEAN,
+        std=STD,
+        num_workers=WORKERS,
+        device=device,
+        persistent_workers=False,
+        use_prefetcher=device.type == "cuda",
+    )
+    return _rate_of(contestant, loader, reads_loss=False)
+
+
+LOOPS: dict[str, Loop] = {
+    "limit": _limit,
+    "project": _project,
+    "notebook": _notebook,
+    "torchvision": _torchvision,
+    "timm": _timm,
+}
+
+
+def _rate_of(contestant: Contestant, loader: Iterable[Any], *, reads_loss: bool) -> float:
+    """Images per second of an epoch of `loader`, from its start, processes included, to its last step."""
+    device, seen = contestant.ready.plan.device, 0
+    step = _step(contestant, plain=True)
+    step(
+        torch.zeros(8, 3, contestant.size, contestant.size, device=device),
+        torch.zeros(8, dtype=torch.long, device=device),
+    )
+    start = _now(device)
+    for images, labels in loader:
+        loss = step(images.to(device), labels.to(device))
+        if reads_loss:
+            loss.item()
+        seen += len(labels)
+    return seen / (_now(device) - start)
+
+
+def _step(contestant: Contestant, *, plain: bool = False) -> Callable[[Tensor, Tensor], Tensor]:
+    """One training step; `plain` is AdamW, as the usual scripts have it, else the recipe's optimizer."""
+    plan, recipe = contestant.ready.plan, contestant.model.recipe
+    fabric = make_fabric(plan.device, plan.precision)
+    network = copy.deepcopy(contestant.ready.network).to(plan.device).train()
+    if not plain:
+        network = network.to(memory_format=torch.channels_last)
+    made = create_optimizer_v2(network, opt="adamw", lr=1e-4) if plain else create_optimizer(network, recipe, "recipe")
+    stepper, optimizer = fabric.setup(network, made)
+
+    def step(images: Tensor, labels: Tensor) -> Tensor:
+        loss = functional.cross_entropy(stepper(images).float(), labels)
+        optimizer.zero_grad(set_to_none=True)
+        fabric.backward(loss)
+        optimizer.step()
+        return loss
+
+    return step
+
+
+def _flops_per_image(contestant: Contestant) -> float:
+    """Forward and backward, as PyTorch counts them: matrix products and convolutions."""
+    network: nn.Module = copy.deepcopy(contestant.ready.network).cpu()
+    with FlopCounterMode(display=False) as counter:
+        network(torch.zeros(2, 3, contestant.size, contestant.size)).sum().backward()
+    return float(counter.get_total_flops()) / 2
+
+
+def _matrix_product_flops(device: torch.device, precision: str) -> float:
+    side = 8192 if device.type == "cuda" else 2048
+    kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision, torch.float32)
+    matrix, fastest = torch.randn(side, side, device=device).to(kind), float("inf")
+    for _ in range(5):
+        start = _now(device)
+        matrix @ matrix
+        fastest = min(fastest, _now(device) - start)
+    return float(2 * side**3) / fastest
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+class _Pictures(Dataset[tuple[Any, int]]):
+    """The images as PIL pictures, each through `transform`, which a loader of its own may set."""
+
+    def __init__(self, split: Split, transform: Callable[[Image.Image], Any] | None) -> None:
+        self.split, self.transform = split, transform
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        picture = Image.fromarray(self.split.images[index])
+        return (self.transform(picture) if self.transform else picture), int(self.split.labels[index])
+
+
+def _first(contestant: Contestant, count: int) -> ResidentImages:
+    part = Split(contestant.split.images[:count], contestant.split.labels[:count], contestant.split.names[:count])
+    return ResidentImages(part, contestant.ready.plan.device)
+
+
+def _made_up_images(count: int, side: int) -> Split:
+    rng = np.random.default_rng(0)
+    images: NDArray[np.uint8] = rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+    return Split(images, np.arange(count) % CLASSES, tuple(map(str, range(count))))
+
+
+def _info(settings: Settings, images: int) -> DatasetInfo:
+    split = SplitInfo(images=images, counts=(images // CLASSES,) * CLASSES, digest="made up")
+    return DatasetInfo(
+        name="made-up", source="folder", description="noise", classes=tuple(map(str, range(CLASSES))),
+        image_size=settings.data.image_size, split_seed=0, mean=MEAN, std=STD,
+        splits={"train": split, "val": split, "test": split}, digest="made up",
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""The commands that put the registered model to work: `predict` for files, `serve` over HTTP."""
+
+import sys
+from io import TextIOWrapper
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from vit_vs_cnn.serving.printed import Format
+
+_model = click.option(
+    "--model", default="champion", show_default=True, metavar="ALIAS|VERSION", help="Which version of it."
+)
+_registry = click.option(
+    "--registry",
+    metavar="NAME",
+    help="The registered model, or its data set; default: that of data.name in params.yaml, or the only one there is.",
+)
+
+
+@click.command(
+    epilog="\b\nExamples:\n  vit-vs-cnn predict photo.jpg scans/\n"
+    "  vit-vs-cnn predict --format csv --model challenger scans/ > predictions.csv"
+)
+@click.argument("paths", metavar="IMAGE_OR_FOLDER...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@_model
+@_registry
+@click.option("--format", "kind", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
+def predict(paths: tuple[Path, ...], model: str, registry: str | None, kind: "Format") -> None:
+    """Say which class each image shows, and how probable it is.
+
+    Image files of any size and mode, and folders of them. Files that cannot be read are reported and passed over.
+    """
+    from tqdm import tqdm
+
+    from vit_vs_cnn.data.source import Unreadable
+    from vit_vs_cnn.errors import UserError
+    from vit_vs_cnn.evaluation.registered import load_registered, version_of
+    from vit_vs_cnn.progress import bar_options
+    from vit_vs_cnn.serving.printed import printed, shown
+    from vit_vs_cnn.serving.stream import image_files, predict_files
+
+    total = sum(1 for _ in image_files(paths))
+    if not total:
+        raise UserError(f"{', '.join(map(str, paths))}: no files there.")
+    name = _registered_model(registry)
+    loaded = load_registered(name, version_of(name, model))
+    output = printed(kind, loaded.classes)
+    # A file's name need not be UTF-8: it leaves as the bytes that it is.
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
+    if output.header:
+        click.echo(output.header)
+    predicted = 0
+    with tqdm(total=total, desc="predicting", unit=" images", **bar_options()) as bar:
+        for result in predict_files(loaded, image_files(paths), bar.update):
+            if isinstance(result, Unreadable):
+                bar.write(f"{shown(result.name)}: {result.reason}", file=sys.stderr)
+            else:
+                bar.write(output.line(result), file=sys.stdout)
+                predicted += 1
+    if not predicted:
+        raise UserError(f"none of the {total} files could be read as an image.")
+
+
+@click.command(epilog="\b\nExample:\n  vit-vs-cnn serve --port 8000\n  curl -F image=@photo.jpg localhost:8000/predict")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="Port; 0: any free one.")
+@_model
+@_registry
+@click.option("--max-mb", default=16, show_default=True, type=click.IntRange(1, 1024), help="Size of a request.")
+@click.option("--max-images", default=64, show_default=True, type=click.IntRange(1), help="Images in a request.")
+@click.option("--max-seconds", default=30.0, show_default=True, type=click.FloatRange(0.1), help="Time of a request.")
+@click.option("--max-waiting", default=256, show_default=True, type=click.IntRange(1), help="Images in the queue.")
+def serve(
+    host: str,
+    port: int,
+    model: str,
+    registry: str | None,
+    max_mb: int,
+    max_images: int,
+    max_seconds: float,
+    max_waiting: int,
+) -> None:
+    """Serve the model over HTTP, with a page for people at /, until Ctrl-C.
+
+    It follows the alias: when that moves, new requests get the new model, and none fails.
+    """
+    from vit_vs_cnn.serving.limits import Limits
+    from vit_vs_cnn.serving.server import serve as start
+
+    limits = Limits(max_mb * 2**20, max_images, max_seconds, max_waiting)
+    start(_registered_model(registry), model, host, port, limits, click.echo)
+
+
+def _registered_model(given: str | None) -> str:
+    from vit_vs_cnn.tracking.registry import resolve_model_name
+
+    return resolve_model_name(given, None if given else _data_name())
+
+
+def _data_name() -> str | None:
+    """data.name of the project that the command was started in, None outside of one."""
+    from vit_vs_cnn.config import read_settings
+    from vit_vs_cnn.errors import UserError
+    from vit_vs_cnn.layout import PARAMS, project_root
+
+    try:
+        root = project_root()
+    except UserError:
+        return None
+    return read_settings(root / PARAMS).data.name

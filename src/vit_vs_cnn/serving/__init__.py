@@ -1,0 +1,1 @@
+"""The registered model at work: predictions for files on disk, and over HTTP."""

@@ -1,0 +1,46 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import CHROMIUM, open_page
+from numpy.typing import NDArray
+from tiny_registry import CLASSES, Server, Store
+
+pytest_plugins = ["serving_fixtures"]
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+
+
+def test_a_person_sees_the_classes_and_the_picture(
+    server: Server, store: Store, tmp_path: Path, images: NDArray[np.uint8], picture: Callable[..., bytes]
+) -> None:
+    (tmp_path / "photo.png").write_bytes(picture(images[2]))
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    expected = store.expected(1, images[2:3])[0]
+    with open_page(f"http://127.0.0.1:{server.port}/", tmp_path / "profile", 375, 800) as page:
+        page.wait_for("document.getElementById('model').textContent.includes('version 1, the champion: vit')")
+        page.choose_file("#file", tmp_path / "photo.png")
+        page.wait_for("document.body.dataset.done === 'yes'")
+        rows = page.evaluate("[...document.querySelectorAll('li')].map((row) => row.innerText.split('\\n'))")
+        assert [row[0] for row in rows] == [CLASSES[i] for i in np.argsort(-expected)]
+        assert float(rows[0][-1].strip("%> ")) == pytest.approx(100 * expected.max(), abs=0.11)
+        # The name of the third class is HTML, and must not have become any.
+        assert page.evaluate("document.querySelectorAll('li img').length") == 0
+        page.wait_for(
+            "[...document.images].length === 2 && [...document.images].every((each) => each.naturalWidth > 0)"
+        )
+        assert "attention rollout" in page.evaluate("document.getElementById('pictures').textContent")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 375
+        page.choose_file("#file", tmp_path / "broken.png")
+        page.wait_for("document.getElementById('said').textContent.includes('broken.png cannot be read')")
+    asked = [
+        event["params"]["request"]["url"] for event in page.events if event.get("method") == "Network.requestWillBeSent"
+    ]
+    assert asked
+    assert all(url.startswith((f"http://127.0.0.1:{server.port}/", "data:", "blob:")) for url in asked)
+    complaints = [
+        event["params"] for event in page.events
+        if event.get("method") == "Runtime.exceptionThrown"
+        or (event.get("method") == "Log.entryAdded" and "Security" in event["params"]["entry"]["text"])
+    ]  # fmt: skip
+    assert complaints == []

@@ -1,0 +1,197 @@
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from tiny_registry import CLASSES, NAME, Answer, Server, Store, serving
+
+from vit_vs_cnn.cli import main
+
+pytest_plugins = ["serving_fixtures"]
+
+
+def test_pixels_get_the_networks_probabilities(server: Server, store: Store, images: NDArray[np.uint8]) -> None:
+    for batch in (images, images[:1]):
+        answer = server.invoke(batch.tolist())
+        assert answer.status == 200
+        np.testing.assert_allclose(answer.json()["predictions"], store.expected(1, batch), atol=1e-5)
+
+
+def test_files_get_classes(
+    server: Server, store: Store, images: NDArray[np.uint8], picture: Callable[..., bytes]
+) -> None:
+    answer = server.send("/predict", *(picture(pixels) for pixels in images)).json()
+    assert answer["model"] == {"name": NAME, "version": 1}
+    for i, (said, expected) in enumerate(zip(answer["predictions"], store.expected(1, images), strict=True)):
+        assert said["file"] == f"{i}.png"
+        assert said["class"] == CLASSES[expected.argmax()]
+        assert said["probability"] == pytest.approx(expected.max(), abs=1e-5)
+
+
+def test_it_says_which_model_since_when_and_how_it_is(server: Server) -> None:
+    version = server.get("/version")
+    assert (version["version"], version["alias"], version["contestant"]) == (1, "champion", "vit")
+    assert version["since"].endswith("+00:00")
+    assert server.get("/health") == {"status": "ok", "model": {"name": NAME, "version": 1}}
+    metrics = server.request("GET", "/metrics").body.decode()
+    assert f'vit_vs_cnn_model_info{{contestant="vit",name="{NAME}",version="1"}} 1.0' in metrics
+    assert 'vit_vs_cnn_requests_total{route="/version",status="200"}' in metrics
+
+
+def test_nothing_is_served_but_its_routes(server: Server) -> None:
+    for path in ("/../pyproject.toml", "//etc/passwd", "/page.html", "/docs", "/openapi.json", "/%2e%2e/x"):
+        assert server.request("GET", path).status == 404
+    assert server.request("GET", "/predict").status == 405
+    assert b"/page.html" not in server.request("GET", "/metrics").body
+
+
+def test_a_large_request_is_refused(server: Server, images: NDArray[np.uint8], picture: Callable[..., bytes]) -> None:
+    assert server.invoke([images[0].tolist()] * 65).status == 413
+    assert "Too many files" in server.send("/predict", *[picture(images[0])] * 65).json()["error"]
+    too_large = server.send("/predict", b"x" * (17 * 2**20))
+    assert too_large.status == 413
+    assert too_large.json()["error"] == "The request is larger than 16 MiB: send fewer or smaller images."
+
+
+def test_when_the_alias_moves_no_request_fails_and_each_gets_one_model(
+    server: Server, store: Store, images: NDArray[np.uint8], picture: Callable[..., bytes]
+) -> None:
+    file, done = picture(images[3]), threading.Event()
+    expected = {version: store.expected(version, images[3:4]).max() for version in (1, 2)}
+    seen: set[int] = set()
+    wrong: list[object] = []
+
+    def ask() -> None:
+        while not done.is_set():
+            answer = server.send("/predict", file)
+            version = answer.json()["model"]["version"] if answer.status == 200 else 0
+            seen.add(version)
+            if not version or abs(answer.json()["predictions"][0]["probability"] - expected[version]) > 1e-5:
+                wrong.append(answer)
+
+    asking = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in asking:
+        thread.start()
+    for version in (2, 1):
+        store.promote(version)
+        deadline = time.monotonic() + 60
+        while server.get("/version")["version"] != version:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    done.set()
+    for thread in asking:
+        thread.join()
+    assert wrong == []
+    assert seen == {1, 2}
+
+
+def test_a_registry_that_is_away_or_useless_changes_nothing_but_health(
+    server: Server, store: Store, images: NDArray[np.uint8]
+) -> None:
+    def health_becomes(status: str) -> str:
+        deadline = time.monotonic() + 30
+        while (health := server.get("/health"))["status"] != status:
+            assert time.monotonic() < deadline, health
+            time.sleep(0.1)
+        return str(health.get("registry"))
+
+    content = store.database.read_bytes()
+    store.database.write_bytes(b"not a database" * 1000)
+    assert "cannot be used" in health_becomes("degraded")
+    assert server.invoke(images.tolist()).status == 200
+    store.database.write_bytes(content)
+    health_becomes("ok")
+
+    store.client.delete_registered_model_alias(NAME, "champion")
+    assert "has no alias 'champion'" in health_becomes("degraded")
+    store.promote(1)
+    health_becomes("ok")
+
+    foreign = store.client.create_model_version(NAME, source=str(store.database.parent))
+    store.promote(int(foreign.version))
+    assert f"{NAME} version {foreign.version} cannot be used" in health_becomes("degraded")
+    assert server.invoke(images.tolist()).status == 200
+    store.promote(1)
+    health_becomes("ok")
+
+
+@pytest.fixture(scope="module")
+def narrow(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of the ResNet with little room, which ends by Ctrl-C and without a complaint."""
+    folder = tmp_path_factory.mktemp("narrow")
+    with serving(
+        store, folder, "--model", "2", "--max-images", "2", "--max-waiting", "1", "--max-seconds", "2"
+    ) as made:
+        yield made
+        made.process.send_signal(signal.SIGINT)
+        assert made.process.wait(30) == 0
+    assert (folder / "server.log").read_text() == ""
+
+
+def test_a_picture_says_what_it_shows(
+    server: Server, narrow: Server, images: NDArray[np.uint8], picture: Callable[..., bytes]
+) -> None:
+    answer = server.send("/explain", picture(images[0])).json()
+    assert answer["kind"] == "attention rollout"
+    assert answer["picture"].startswith("data:image/png;base64,")
+    assert narrow.send("/explain", picture(images[0])).json()["kind"] == "Grad-CAM"
+    assert server.send("/explain", *[picture(images[0])] * 2).status == 400
+
+
+def test_a_version_that_was_named_stays(narrow: Server) -> None:
+    version = narrow.get("/version")
+    assert (version["version"], version["alias"]) == (2, None)
+
+
+def test_a_full_queue_asks_to_come_again(narrow: Server, images: NDArray[np.uint8]) -> None:
+    refused: list[Answer] = []
+
+    def ask() -> None:
+        for _ in range(200):
+            answer = narrow.invoke(images[:2].tolist())
+            assert answer.status in (200, 503)
+            if refused:
+                return
+            if answer.status == 503:
+                refused.append(answer)
+
+    asking = [threading.Thread(target=ask) for _ in range(16)]
+    for thread in asking:
+        thread.start()
+    for thread in asking:
+        thread.join()
+    assert "come again" in refused[0].json()["error"]
+    assert refused[0].headers["retry-after"] == "1"
+
+
+def test_a_request_that_does_not_arrive_is_given_up(narrow: Server) -> None:
+    with socket.create_connection(("127.0.0.1", narrow.port), timeout=30) as connection:
+        connection.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
+        assert b"408" in connection.recv(1000).splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--model", "nobody"), f"{NAME} has no alias 'nobody', it has champion"),
+        (("--host", "192.0.2.1"), "cannot listen on 192.0.2.1, port 0"),
+    ],
+)
+def test_what_hinders_the_start_is_one_sentence(
+    store: Store,
+    arguments: tuple[str, ...],
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
+    monkeypatch.setattr("sys.argv", ["vit-vs-cnn", "serve", "--port", "0", *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert len(said.splitlines()) == 1
