@@ -81,7 +81,9 @@ Loop = Callable[[Contestant], float]
 @click.command()
 @click.option("--preset", help="A preset; default: params.yaml as it is.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting; repeatable.")
-@click.option("--images", default=2048, show_default=True, help="Images that each loop trains on at a time.")
+@click.option(
+    "--images", default=2048, show_default=True, type=click.IntRange(256), help="Images that each loop trains on."
+)
 @click.option("--repeats", default=3, show_default=True, help="How often each loop is measured.")
 @click.option("--tracking/--no-tracking", default=True, help="Whether to measure the tracked loop: it needs MLflow.")
 @json_option

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from timm.models.vision_transformer import VisionTransformer
 from conftest import TINY
 from vit_vs_cnn.config import Settings, merge, read_settings
 from vit_vs_cnn.data import prepared as prepared_module
+from vit_vs_cnn.data.augment.batch import Augment
 from vit_vs_cnn.data.prepared import DatasetInfo
 from vit_vs_cnn.errors import UserError
 from vit_vs_cnn.layout import state_dir, trained
@@ -93,6 +95,23 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
     assert same(first, weights("vit"))
     train.run(make_settings(overlay | {"seed": 1}), "vit")
     assert not same(first, weights("vit"))
+
+
+def test_an_alternating_flip_alternates_from_epoch_to_epoch(
+    make_settings: Make, prepared: DatasetInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    augment, flips = Augment.__call__, defaultdict(list)
+
+    def watched(
+        self: Augment, images: torch.Tensor, generator: torch.Generator, mirrored: torch.Tensor
+    ) -> torch.Tensor:
+        for image, flip in zip(images, mirrored.tolist(), strict=True):
+            flips[image.numpy().tobytes()].append(flip)
+        return augment(self, images, generator, mirrored)
+
+    monkeypatch.setattr(Augment, "__call__", watched)
+    train.run(make_settings({"train": {"epochs": 3}, "recipe": {"augment": {"alternating_flip": True}}}), "resnet")
+    assert set(map(tuple, flips.values())) == {(True, False, True), (False, True, False)}
 
 
 TRAIN_IN_A_PROCESS = "import sys; from vit_vs_cnn.cli import main; sys.argv = ['vit-vs-cnn', 'train', 'vit']; main()"

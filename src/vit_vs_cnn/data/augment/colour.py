@@ -42,17 +42,16 @@ def adjust_saturation(pixels: Tensor, factor: Tensor) -> Tensor:
 def adjust_hue(pixels: Tensor, shift: Tensor) -> Tensor:
     """Pixels with the hue moved by `shift` turns of the colour circle; value and saturation (of HSV) stay."""
     red, green, blue = pixels.unbind(3)
-    value = pixels.amax(dim=3)
-    chroma = value - pixels.amin(dim=3)
+    value = torch.maximum(red, torch.maximum(green, blue))
+    chroma = value - torch.minimum(red, torch.minimum(green, blue))
     size = chroma.clamp(min=1e-6)  # grey has no hue, and any will do
     sector = torch.where(
         value == red,
         (green - blue) / size,
         torch.where(value == green, 2 + (blue - red) / size, 4 + (red - green) / size),
     )
-    turned = (sector + 6 * shift[:, None, None])[..., None] + torch.tensor([5.0, 3.0, 1.0], device=pixels.device)
-    place = turned.remainder(6)
-    return value[..., None] - chroma[..., None] * torch.minimum(place, 4 - place).clamp(0, 1)
+    places = [(sector + 6 * shift[:, None, None] + offset).remainder(6) for offset in (5, 3, 1)]
+    return torch.stack([value - chroma * torch.minimum(place, 4 - place).clamp(0, 1) for place in places], dim=3)
 
 
 def to_uint8(pixels: Tensor) -> Tensor:
