@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint setup ui help
+.PHONY: demo test bench lint setup ui help
 
 help: ## what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -34,6 +34,17 @@ test: $(INSTALLED) ## every check
 	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest --numprocesses 2 --dist loadscope
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+bench: $(INSTALLED) ## every benchmark that a CPU can do, figures to build/bench; about an hour on 2 cores that do nothing else
+	mkdir -p build/bench
+	for preset in demo cpu; do \
+		$(BIN)/python benchmarks/throughput.py --preset $$preset --json build/bench/throughput-$$preset.json || exit 1; \
+		$(BIN)/python benchmarks/profile_epoch.py --preset $$preset --json build/bench/profile-$$preset.json || exit 1; \
+	done
+	$(BIN)/python benchmarks/time_to_accuracy.py --preset demo --json build/bench/time-to-accuracy-demo.json
+	$(BIN)/python benchmarks/scale.py --json build/bench/scale.json
+	$(BIN)/python benchmarks/tuning_workers.py --json build/bench/tuning-workers.json
+	$(BIN)/python benchmarks/overhead.py --json build/bench/overhead.json
 
 ui: $(INSTALLED) ## Prefect's and MLflow's pages, and a worker, on loopback
 	$(BIN)/vit-vs-cnn up

@@ -1,14 +1,14 @@
-"""What do DVC and Prefect cost, beside the stages that they run?
+"""What do tracking, DVC and Prefect cost, beside the training?
 
     python benchmarks/overhead.py --repeats 3
 
-Runs the demo preset in a clone of this project's commit: every stage by itself as a command, one after the other;
-then by `dvc repro`; then by `vit-vs-cnn run`, which is Prefect and DVC in a workspace of its own. The three take turns,
-each from an empty cache, and the median of the repeats counts. Then how long it takes to find that nothing is to be
-done, and `--help`.
+Runs the demo preset in a clone of this project's commit: the training of all contestants alone, in one process and
+untracked; then every stage of the pipeline by itself as a command, one after the other; then by `dvc repro`; then by
+`vit-vs-cnn run`, which is Prefect and DVC in a workspace of its own. They take turns, each from an empty cache, and the
+median of the repeats counts. Then how long it takes to find that nothing is to be done, and `--help`. What the
+tracking costs an epoch is in benchmarks/throughput.py.
 """
 
-import json
 import os
 import shutil
 import subprocess
@@ -21,6 +21,8 @@ from statistics import median
 
 import click
 
+from record import json_option, mlflow_option, publish
+
 COMMAND = [sys.executable, "-c", "from vit_vs_cnn.cli import main; main()"]
 DVC = [sys.executable, "-m", "dvc"]
 OUTPUTS = ("data/prepared", "reports", "tuned", "trained", "evaluated", "registered")
@@ -29,9 +31,14 @@ FOREIGN = ("MLFLOW_", "PREFECT_", "VIT_VS_CNN")
 
 @click.command()
 @click.option("--repeats", default=3, show_default=True, help="How often each way is measured.")
-@click.option("--json", "file", type=click.Path(path_type=Path), help="Write the figures here too.")
-def main(repeats: int, file: Path | None) -> None:
-    """Measure the wall time of the pipeline under DVC and under Prefect, and of having nothing to do."""
+@json_option
+@mlflow_option
+@click.option("--as-training", is_flag=True, hidden=True, help="Only prepare and train, in the working directory.")
+def main(repeats: int, file: Path | None, to_mlflow: bool, as_training: bool) -> None:
+    """Measure the wall time of the training alone, of the pipeline in three ways, and of having nothing to do."""
+    if as_training:
+        _train_alone()
+        return
     seconds: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder) / "project"
@@ -40,6 +47,7 @@ def main(repeats: int, file: Path | None) -> None:
         _call(["git", "-c", "user.name=b", "-c", "user.email=b@localhost", "commit", "-qam", "demo"], clone)
         stages = [name.split("@") for name in _call([*DVC, "stage", "list", "--name-only"], clone).split()]
         ways: dict[str, Callable[[], object]] = {
+            "training alone": lambda: _call([sys.executable, __file__, "--as-training"], clone),
             "stages by themselves": lambda: [_call([*COMMAND, *stage], clone) for stage in stages],
             "dvc repro": lambda: _call([*DVC, "repro"], clone),
             "vit-vs-cnn run": lambda: _call([*COMMAND, "run", "--name", "demo"], clone),
@@ -62,8 +70,25 @@ def main(repeats: int, file: Path | None) -> None:
     for name, each in seconds.items():
         more = f"{median(each) - alone:+.1f} s" if name in ways else ""
         click.echo(f"{name:<30}  {median(each):>7.2f}  {min(each):>7.2f}  {max(each):>7.2f}  {more:>23}")
-    if file:
-        file.write_text(json.dumps(seconds, indent=2) + "\n")
+    publish("overhead", seconds, file, to_mlflow=to_mlflow)
+
+
+def _train_alone() -> None:
+    # Only here: the other ways import it in processes of their own.
+    from vit_vs_cnn.config import read_settings
+    from vit_vs_cnn.data.prepare import prepare
+    from vit_vs_cnn.data.prepared import read_split
+    from vit_vs_cnn.layout import PARAMS, PREPARED
+    from vit_vs_cnn.training.checkpoint import Checkpoints
+    from vit_vs_cnn.training.contestant import prepare_contestant, train_contestant
+
+    settings = read_settings(PARAMS)
+    info = prepare(settings.data, PREPARED).info
+    splits = read_split(PREPARED, "train"), read_split(PREPARED, "val")
+    for name in settings.models:
+        ready, checkpoints = prepare_contestant(settings, name, info), Checkpoints(f"benchmark-overhead-{name}")
+        train_contestant(settings, name, info, splits, ready, checkpoints, lambda _: None, quiet=True)
+        checkpoints.remove()
 
 
 def _time_nothing(commands: dict[str, list[str]], name: str, clone: Path, seconds: dict[str, list[float]]) -> None:

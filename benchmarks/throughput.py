@@ -6,7 +6,8 @@
 Images per second of forward, backward and step, for every contestant of a preset, on made-up pixels:
 
     limit        the bare step, again and again on one resident batch
-    project      an epoch of this project, augmented as the recipe says, tracked in MLflow
+    project      an epoch of this project, augmented as the recipe says
+    tracked      the same, tracked in MLflow
     notebook     PIL transforms, DataLoader of 2 processes, batches of 32, `.item()` after every step
     torchvision  the usual script: random crop and flip in a DataLoader of 2 processes, batches of 128
     timm         timm's own loader and its usual step
@@ -16,21 +17,16 @@ counts. The peak is a matrix product of the same precision, measured in the same
 """
 
 import copy
-import json
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import click
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from timm.data import create_loader
 from timm.optim import create_optimizer_v2
@@ -40,23 +36,22 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
+from made_up import MEAN, STD, made_up_images, made_up_info, trainer_of
+from record import json_option, mlflow_option, own_tracking_store, publish
 from vit_vs_cnn.config import ModelSettings, Settings
 from vit_vs_cnn.data.loader import ResidentImages
-from vit_vs_cnn.data.prepared import DatasetInfo, Split, SplitInfo
+from vit_vs_cnn.data.prepared import DatasetInfo, Split
 from vit_vs_cnn.layout import project_root
 from vit_vs_cnn.models.build import input_size
-from vit_vs_cnn.models.trained import preprocess_for
 from vit_vs_cnn.params import merged_params, settings_of
-from vit_vs_cnn.tracking.run import start_run
+from vit_vs_cnn.tracking.run import TrackedRun, start_run
 from vit_vs_cnn.training.checkpoint import Checkpoints
 from vit_vs_cnn.training.contestant import Prepared, prepare_contestant
 from vit_vs_cnn.training.device import make_fabric
-from vit_vs_cnn.training.loop import Trainer
 from vit_vs_cnn.training.optimization import create_optimizer
 from vit_vs_cnn.training.outputs import Epoch
 
-CLASSES, WORKERS = 10, 2
-MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+WORKERS = 2
 
 
 @dataclass(frozen=True)
@@ -64,7 +59,6 @@ class Contestant:
     """What every loop trains, and on what."""
 
     settings: Settings
-    tracking: bool
     name: str
     ready: Prepared
     info: DatasetInfo
@@ -87,34 +81,41 @@ Loop = Callable[[Contestant], float]
 @click.command()
 @click.option("--preset", help="A preset; default: params.yaml as it is.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting; repeatable.")
-@click.option("--images", default=2048, show_default=True, help="Images that each loop trains on at a time.")
+@click.option(
+    "--images", default=2048, show_default=True, type=click.IntRange(256), help="Images that each loop trains on."
+)
 @click.option("--repeats", default=3, show_default=True, help="How often each loop is measured.")
-@click.option("--tracking/--no-tracking", default=True, help="Whether the project's loop is tracked in MLflow.")
-@click.option("--json", "file", type=click.Path(path_type=Path), help="Write the figures here too.")
+@click.option("--tracking/--no-tracking", default=True, help="Whether to measure the tracked loop: it needs MLflow.")
+@json_option
+@mlflow_option
 def main(
-    preset: str | None, overrides: tuple[str, ...], images: int, repeats: int, tracking: bool, file: Path | None
+    preset: str | None,
+    overrides: tuple[str, ...],
+    images: int,
+    repeats: int,
+    tracking: bool,
+    file: Path | None,
+    to_mlflow: bool,
 ) -> None:
     """Measure images per second of five training loops for each contestant of a preset."""
     settings = settings_of(merged_params(project_root(), preset, overrides))
-    split = _made_up_images(images, settings.data.image_size)
-    info = _info(settings, images)
-    figures = []
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
+    split, info = made_up_images(images, settings.data.image_size), made_up_info(settings, images)
+    loops = LOOPS if tracking else {name: loop for name, loop in LOOPS.items() if name != "tracked"}
+    figures = {}
+    with tempfile.TemporaryDirectory() as folder, own_tracking_store(folder):
         for name in settings.models:
-            contestant = Contestant(settings, tracking, name, prepare_contestant(settings, name, info), info, split)
-            figures.append(_measure(contestant, repeats))
-    if file:
-        file.write_text(json.dumps(figures, indent=2) + "\n")
+            contestant = Contestant(settings, name, prepare_contestant(settings, name, info), info, split)
+            figures[name] = _measure(contestant, loops, repeats)
+    publish("throughput", figures, file, to_mlflow=to_mlflow)
 
 
-def _measure(contestant: Contestant, repeats: int) -> dict[str, Any]:
+def _measure(contestant: Contestant, loops: dict[str, Loop], repeats: int) -> dict[str, Any]:
     plan = contestant.ready.plan
-    rates: dict[str, list[float]] = {name: [] for name in LOOPS}
+    rates: dict[str, list[float]] = {name: [] for name in loops}
     peaks = []
     for _ in range(repeats):
         peaks.append(_matrix_product_flops(plan.device, plan.precision))
-        for name, loop in LOOPS.items():
+        for name, loop in loops.items():
             rates[name].append(loop(contestant))
     limit, flops, peak = median(rates["limit"]), _flops_per_image(contestant), median(peaks)
     batch = contestant.model.recipe.batch_size
@@ -131,7 +132,6 @@ def _measure(contestant: Contestant, repeats: int) -> dict[str, Any]:
             f"{middle * flops / peak:>7.1%}"
         )
     return {
-        "contestant": contestant.name,
         "timm": contestant.model.timm,
         "device": plan.device_name,
         "precision": plan.precision,
@@ -156,31 +156,28 @@ def _limit(contestant: Contestant) -> float:
 
 
 def _project(contestant: Contestant) -> float:
-    """What the trainer says of its epoch, less the time that the tracking of an epoch takes."""
+    return _epoch(contestant, None)
+
+
+def _tracked(contestant: Contestant) -> float:
+    with start_run(contestant.settings, "benchmark", contestant.name) as run:
+        return _epoch(contestant, run)
+
+
+def _epoch(contestant: Contestant, run: TrackedRun | None) -> float:
+    """What the trainer says of its epoch, with the time that the tracking of an epoch takes."""
     plan, seconds = contestant.ready.plan, [0.0]
     images = ResidentImages(contestant.split, plan.device)
-    settings = contestant.settings.train.model_copy(update={"epochs": 2, "patience": None})
-    trainer = Trainer(
-        make_fabric(plan.device, plan.precision),
-        copy.deepcopy(contestant.ready.network),
-        preprocess_for(contestant.model, contestant.info),
-        CLASSES,
-        contestant.model,
-        settings,
-        contestant.settings.seed,
-        contestant.name,
-        quiet=True,
-    )
+    trainer = trainer_of(contestant.settings, contestant.name, contestant.info, contestant.ready, epochs=2)
     checkpoints = Checkpoints("benchmark-throughput")
-    with start_run(contestant.settings, "benchmark", contestant.name) if contestant.tracking else nullcontext() as run:
 
-        def track(epoch: Epoch) -> None:
-            start = time.perf_counter()
-            if run is not None:
-                run.log_metrics({"train_loss": epoch.train_loss, "val_loss": epoch.val_loss}, step=epoch.epoch)
-            seconds.append(time.perf_counter() - start)
+    def track(epoch: Epoch) -> None:
+        start = time.perf_counter()
+        if run is not None:
+            run.log_metrics({"train_loss": epoch.train_loss, "val_loss": epoch.val_loss}, step=epoch.epoch)
+        seconds.append(time.perf_counter() - start)
 
-        result = trainer.run(images, _first(contestant, 64), checkpoints, track)
+    result = trainer.run(images, _first(contestant, 64), checkpoints, track)
     checkpoints.remove()
     # The first epoch warms up.
     trained = len(images) // contestant.model.recipe.batch_size * contestant.model.recipe.batch_size or len(images)
@@ -227,6 +224,7 @@ def _timm(contestant: Contestant) -> float:
 LOOPS: dict[str, Loop] = {
     "limit": _limit,
     "project": _project,
+    "tracked": _tracked,
     "notebook": _notebook,
     "torchvision": _torchvision,
     "timm": _timm,
@@ -312,21 +310,6 @@ class _Pictures(Dataset[tuple[Any, int]]):
 def _first(contestant: Contestant, count: int) -> ResidentImages:
     part = Split(contestant.split.images[:count], contestant.split.labels[:count], contestant.split.names[:count])
     return ResidentImages(part, contestant.ready.plan.device)
-
-
-def _made_up_images(count: int, side: int) -> Split:
-    rng = np.random.default_rng(0)
-    images: NDArray[np.uint8] = rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
-    return Split(images, np.arange(count) % CLASSES, tuple(map(str, range(count))))
-
-
-def _info(settings: Settings, images: int) -> DatasetInfo:
-    split = SplitInfo(images=images, counts=(images // CLASSES,) * CLASSES, digest="made up")
-    return DatasetInfo(
-        name="made-up", source="folder", description="noise", classes=tuple(map(str, range(CLASSES))),
-        image_size=settings.data.image_size, split_seed=0, mean=MEAN, std=STD,
-        splits={"train": split, "val": split, "test": split}, digest="made up",
-    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -55,16 +55,26 @@ class ScheduleSettings(_Strict):
 class AugmentSettings(_Strict):
     """Random changes of a training image; each image of a batch has its own draw.
 
-    `flip` is the probability of a horizontal flip, `translate` the largest shift as a fraction of the side,
-    `brightness` and `contrast` the largest relative change, `erase` the probability of an erased square,
-    `mixup` and `cutmix` the alpha of their Beta distribution (0 switches each of them off).
+    `flip` is the probability of a horizontal flip; `alternating_flip` flips each image in every other epoch instead.
+    `translate` is the largest shift as a fraction of the side, `rotation` the largest angle in degrees, `resize` the
+    largest part of the area that a random resized crop leaves out. `brightness`, `contrast` and `saturation` are the
+    largest relative changes, `hue` the largest shift in turns of the colour circle. `trivial_augment` applies one
+    random operation to each image. `erase` is the probability of an erased square, `cutout` the side of a square that
+    every image loses. `mixup` and `cutmix` are the alpha of their Beta distribution. Zero and false are off.
     """
 
     flip: Fraction = 0.5
+    alternating_flip: bool = False
     translate: Annotated[float, Field(ge=0.0, le=0.5)] = 0.125
+    rotation: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0
+    resize: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     brightness: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     contrast: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    saturation: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    hue: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
+    trivial_augment: bool = False
     erase: Fraction = 0.0
+    cutout: Fraction = 0.0
     mixup: Annotated[float, Field(ge=0.0)] = 0.0
     cutmix: Annotated[float, Field(ge=0.0)] = 0.0
 

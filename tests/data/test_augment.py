@@ -7,16 +7,34 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, chisquare
 
 from vit_vs_cnn.config import AugmentSettings
-from vit_vs_cnn.data.augment import Augment, mix
+from vit_vs_cnn.data.augment.batch import Augment
+from vit_vs_cnn.data.augment.geometry import alternating_flips
+from vit_vs_cnn.data.augment.mix import mix
 
-OFF: dict[str, Any] = dict.fromkeys(AugmentSettings.model_fields, 0.0)
+OFF: dict[str, Any] = {
+    name: False if field.annotation is bool else 0.0 for name, field in AugmentSettings.model_fields.items()
+}
+ALL_CHANGES: dict[str, Any] = {
+    "flip": 0.5,
+    "alternating_flip": True,
+    "translate": 0.25,
+    "rotation": 30.0,
+    "resize": 0.5,
+    "brightness": 0.5,
+    "contrast": 0.5,
+    "saturation": 0.5,
+    "hue": 0.3,
+    "trivial_augment": True,
+    "erase": 0.9,
+    "cutout": 0.5,
+}
 
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def only(**switched_on: float) -> Augment:
+def only(**switched_on: Any) -> Augment:
     return Augment(AugmentSettings(**(OFF | switched_on)))
 
 
@@ -55,13 +73,20 @@ def test_flip_with_certainty_is_the_exact_mirror() -> None:
 @given(
     seed=st.integers(0, 2**32),
     flip=st.sampled_from([0.0, 0.5, 1.0]),
+    alternating_flip=st.booleans(),
     translate=st.floats(0, 0.5),
+    rotation=st.floats(0, 180),
+    resize=st.floats(0, 0.95),
     brightness=st.floats(0, 0.9),
     contrast=st.floats(0, 0.9),
+    saturation=st.floats(0, 1),
+    hue=st.floats(0, 0.5),
+    trivial_augment=st.booleans(),
     erase=st.sampled_from([0.0, 0.5, 1.0]),
+    cutout=st.floats(0, 1),
 )
-@settings(max_examples=30, deadline=None)
-def test_the_generator_alone_decides_and_the_originals_stay(seed: int, **switched_on: float) -> None:
+@settings(max_examples=40, deadline=None)
+def test_the_generator_alone_decides_and_the_originals_stay(seed: int, **switched_on: Any) -> None:
     images = random_images()
     originals = images.clone()
     augment = only(**switched_on)
@@ -72,13 +97,29 @@ def test_the_generator_alone_decides_and_the_originals_stay(seed: int, **switche
     assert torch.equal(images, originals)
 
 
-@pytest.mark.parametrize(
-    "switched_on", [{"flip": 0.5}, {"translate": 0.25}, {"brightness": 0.5}, {"contrast": 0.5}, {"erase": 0.9}]
-)
-def test_each_image_has_its_own_draw(switched_on: dict[str, float]) -> None:
-    changed = only(**switched_on)(equal_images(64), seeded())
+@pytest.mark.parametrize("name", ALL_CHANGES)
+def test_each_image_has_its_own_draw(name: str) -> None:
+    augment = only(**{name: ALL_CHANGES[name]})
+    changed = augment(equal_images(64), seeded())
     assert len(torch.unique(changed, dim=0)) > 1
-    assert not torch.equal(only(**switched_on)(equal_images(64), seeded(1)), changed)
+    assert not torch.equal(augment(equal_images(64), seeded(1)), changed)
+
+
+def test_every_change_is_tested_here() -> None:
+    assert ALL_CHANGES.keys() | {"mixup", "cutmix"} == AugmentSettings.model_fields.keys()
+
+
+@given(seed=st.integers(0, 2**32), epoch=st.integers(1, 300))
+@settings(max_examples=30, deadline=None)
+def test_an_alternating_flip_mirrors_each_image_in_every_other_epoch(seed: int, epoch: int) -> None:
+    images = random_images(50)
+    augment = only(alternating_flip=True)
+    now, next_time = (alternating_flips(50, each, seed) for each in (epoch, epoch + 1))
+    assert torch.equal(now, ~next_time)
+    assert 0 < now.sum() < 50
+    for mirrored in (now, next_time):
+        expected = torch.where(mirrored[:, None, None, None], images.flip(2), images)
+        assert torch.equal(augment(images, seeded(), mirrored), expected)
 
 
 def test_flips_come_at_the_rate_asked_for() -> None:
@@ -142,6 +183,22 @@ def test_erasing_fills_one_square_with_the_mean_of_the_image() -> None:
     assert torch.equal(heights, widths)
     assert torch.equal(heights * widths, erased[hit].sum(dim=(1, 2)))
     assert (int(heights.min()), int(heights.max())) == (side // 8, side // 2)
+
+
+def test_cutout_takes_a_square_around_any_pixel_from_every_image() -> None:
+    side, size = 32, 12
+    images = torch.zeros(4000, side, side, 3, dtype=torch.uint8)
+    images[:, ::2] = 200
+    changed = only(cutout=size / side)(images, seeded())
+    erased = (changed != images).any(dim=3)
+    assert torch.equal(changed[erased].unique(), torch.tensor([100], dtype=torch.uint8))
+    heights, widths = erased.any(dim=2).sum(dim=1), erased.any(dim=1).sum(dim=1)
+    assert torch.equal(heights * widths, erased.sum(dim=(1, 2)))
+    assert (int(heights.min()), int(heights.max())) == (size // 2, size)
+    # Inside the image the whole square is there: its upper edge is uniform over the places where it fits.
+    tops = erased.any(dim=2).int().argmax(dim=1)[heights == size]
+    counts = torch.bincount(tops, minlength=side - size + 1)
+    assert chisquare(counts[1:]).pvalue > 1e-3
 
 
 def test_mix_switched_off_returns_the_very_tensors() -> None:

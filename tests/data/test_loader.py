@@ -18,8 +18,9 @@ def resident(count: int) -> ResidentImages:
 def test_a_shuffled_epoch_shows_each_image_once_at_most_with_its_own_label(count: int, batch: int, seed: int) -> None:
     data = resident(count)
     seen = []
-    for images, labels in data.shuffled(batch, torch.Generator().manual_seed(seed)):
+    for images, labels, indices in data.shuffled(batch, torch.Generator().manual_seed(seed)):
         assert torch.equal(images[:, 0, 0, 0].long(), labels)
+        assert torch.equal(indices, labels), "image i has the label i here"
         seen += labels.tolist()
     assert len(seen) == len(set(seen)) == min(count, data.steps(batch) * batch)
 
@@ -32,7 +33,7 @@ def test_in_order_gives_all_images_in_order() -> None:
 def test_the_order_follows_the_seed() -> None:
     data = resident(50)
     order = [
-        torch.cat([labels for _, labels in data.shuffled(10, torch.Generator().manual_seed(seed))]).tolist()
+        torch.cat([labels for _, labels, _ in data.shuffled(10, torch.Generator().manual_seed(seed))]).tolist()
         for seed in (1, 1, 2)
     ]
     assert order[0] == order[1] != order[2]

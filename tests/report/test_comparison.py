@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import contestant
 from matplotlib.figure import Figure
 
+from made_up import contestant
 from vit_vs_cnn.config import Settings
 from vit_vs_cnn.data.prepared import DatasetInfo
 from vit_vs_cnn.errors import UserError

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up import contestant, pictures
 from PIL import Image
 
+from made_up import contestant, pictures
 from vit_vs_cnn.config import Settings
 from vit_vs_cnn.data.checks import Checks, Finding, write_checks
 from vit_vs_cnn.data.prepared import DatasetInfo, read_info

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ import torch
 from mlflow import MlflowClient
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
+from timm.models.vision_transformer import VisionTransformer
 
 from conftest import TINY
 from vit_vs_cnn.config import Settings, merge, read_settings
 from vit_vs_cnn.data import prepared as prepared_module
+from vit_vs_cnn.data.augment.batch import Augment
 from vit_vs_cnn.data.prepared import DatasetInfo
 from vit_vs_cnn.errors import UserError
 from vit_vs_cnn.layout import state_dir, trained
@@ -81,8 +84,9 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
     make_settings: Make, prepared: DatasetInfo
 ) -> None:
     # Dropout, mixup and the moving average all draw or remember: they must not break it.
+    augment = {"alternating_flip": True, "trivial_augment": True, "mixup": 0.5, "cutmix": 0.5, "erase": 0.5}
     overlay: dict[str, Any] = {
-        "recipe": {"augment": {"mixup": 0.5, "cutmix": 0.5, "erase": 0.5}, "ema_decay": 0.9},
+        "recipe": {"augment": augment, "ema_decay": 0.9},
         "models": {"vit": {"args": {"proj_drop_rate": 0.1}}},
     }
     train.run(make_settings(overlay), "vit")
@@ -93,13 +97,30 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
     assert not same(first, weights("vit"))
 
 
+def test_an_alternating_flip_alternates_from_epoch_to_epoch(
+    make_settings: Make, prepared: DatasetInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    augment, flips = Augment.__call__, defaultdict(list)
+
+    def watched(
+        self: Augment, images: torch.Tensor, generator: torch.Generator, mirrored: torch.Tensor
+    ) -> torch.Tensor:
+        for image, flip in zip(images, mirrored.tolist(), strict=True):
+            flips[image.numpy().tobytes()].append(flip)
+        return augment(self, images, generator, mirrored)
+
+    monkeypatch.setattr(Augment, "__call__", watched)
+    train.run(make_settings({"train": {"epochs": 3}, "recipe": {"augment": {"alternating_flip": True}}}), "resnet")
+    assert set(map(tuple, flips.values())) == {(True, False, True), (False, True, False)}
+
+
 TRAIN_IN_A_PROCESS = "import sys; from vit_vs_cnn.cli import main; sys.argv = ['vit-vs-cnn', 'train', 'vit']; main()"
 
 
 def test_killed_at_random_moments_training_ends_with_the_same_weights(prepared: DatasetInfo, project: Path) -> None:
     overlay = {
         "train": {"epochs": 8},
-        "recipe": {"augment": {"mixup": 0.3}, "ema_decay": 0.9, "optimizer": {"lr": 0.01}},
+        "recipe": {"augment": {"alternating_flip": True, "mixup": 0.3}, "ema_decay": 0.9, "optimizer": {"lr": 0.01}},
         "models": {"vit": {"args": {"proj_drop_rate": 0.1}}},
     }
     YAML().dump(merge(TINY, overlay), project / "params.yaml")
@@ -167,8 +188,11 @@ def test_patience_ends_a_training_that_gets_no_better(make_settings: Make, prepa
     assert summary["epochs"] - summary["best_epoch"] == 2
 
 
-def test_a_loss_that_explodes_is_one_sentence_and_a_failed_run(make_settings: Make, prepared: DatasetInfo) -> None:
-    overlay = {"recipe": {"optimizer": {"name": "sgd", "lr": 1e30}, "clip_grad": None}}
+@pytest.mark.parametrize("clip_grad", [None, 1.0])
+def test_a_loss_that_explodes_is_one_sentence_and_a_failed_run(
+    make_settings: Make, prepared: DatasetInfo, clip_grad: float | None
+) -> None:
+    overlay = {"recipe": {"optimizer": {"name": "sgd", "lr": 1e30}, "clip_grad": clip_grad}}
     with pytest.raises(UserError, match=r"models\.vit: the loss is not finite any more in epoch 1; lower"):
         train.run(make_settings(overlay), "vit")
     client = MlflowClient(tracking_uri())
@@ -201,6 +225,37 @@ def test_memory_that_does_not_suffice_is_one_sentence(
     monkeypatch.setattr("vit_vs_cnn.training.loop.Fabric.backward", full)
     with pytest.raises(UserError, match=r"lower models\.vit\.recipe\.batch_size or models\.vit\.input_size"):
         train.run(settings, "vit")
+
+
+def test_a_batch_too_large_for_memory_trains_in_parts_to_the_same_result(
+    make_settings: Make, prepared: DatasetInfo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = make_settings({"recipe": {"augment": {"mixup": 0.5}, "label_smoothing": 0.1}})
+    train.run(settings, "vit")
+    whole, history = weights("vit"), (trained("vit") / "history.csv").read_text()
+    forward, sizes = VisionTransformer.forward, []
+
+    def small(network: VisionTransformer, images: torch.Tensor) -> torch.Tensor:
+        if network.training and len(images) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        sizes.append(len(images))
+        return forward(network, images)
+
+    monkeypatch.setattr(VisionTransformer, "forward", small)
+    capsys.readouterr()
+    train.run(settings, "vit")
+    # 16 do not fit, nor do 8: parts of 4, found once.
+    assert sizes[:5] == [4, 4, 4, 4, 4]
+    errors = capsys.readouterr().err
+    assert (
+        errors.count("memory does not suffice on cpu for 16 images at once; gradients are summed over parts of 4") == 1
+    )
+    assert errors.count("memory does not suffice") == 2
+    in_parts = weights("vit")
+    assert all(torch.allclose(whole[name], in_parts[name], atol=1e-5) for name in whole)
+    again = list(csv.DictReader((trained("vit") / "history.csv").open()))
+    for before, after in zip(csv.DictReader(history.splitlines()), again, strict=True):
+        assert float(after["train_loss"]) == pytest.approx(float(before["train_loss"]), abs=1e-5)
 
 
 def test_precision_auto_measures_and_remembers(make_settings: Make, prepared: DatasetInfo) -> None:

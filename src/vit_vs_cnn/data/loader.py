@@ -12,8 +12,8 @@ from vit_vs_cnn.data.prepared import Split
 class ResidentImages:
     """A split on a device: images uint8 (N, H, W, 3) and labels int64 (N,).
 
-    On the CPU the images stay memory-mapped; on a GPU they are copied there once if they take at most half of
-    the free memory, and are gathered on the host otherwise.
+    On the CPU the images stay memory-mapped. On a GPU they are copied there once if they take at most half of the free
+    memory; otherwise batches are gathered on the host and sent over while the GPU works on the one before.
     """
 
     def __init__(self, split: Split, device: torch.device) -> None:
@@ -28,25 +28,34 @@ class ResidentImages:
     def __len__(self) -> int:
         return len(self._labels)
 
-    def gather(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Images and labels at `indices` (int64, on the CPU), on the device."""
-        images = self._images[indices.to(self._images.device)].to(self._device, non_blocking=True)
-        return images, self._labels[indices.to(self._device)]
+    def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """One epoch in random order, as images, labels and indices on the device.
 
-    def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch in random order; a last incomplete batch is left out, other images each epoch."""
+        A last incomplete batch is left out, other images each epoch.
+        """
         order = torch.randperm(len(self), generator=generator)
+        # The whole order at once: an index that is sent at every step makes the host wait for the device every time.
+        order, places = order.to(self._device), order.to(self._images.device)
         for step in range(self.steps(batch_size)):
-            yield self.gather(order[step * batch_size : (step + 1) * batch_size])
+            batch = slice(step * batch_size, (step + 1) * batch_size)
+            yield self._gather(places[batch]), self._labels[order[batch]], order[batch]
 
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """All images once, in order."""
         for start in range(0, len(self), batch_size):
-            yield self.gather(torch.arange(start, min(start + batch_size, len(self))))
+            batch = slice(start, start + batch_size)
+            yield self._images[batch].to(self._device), self._labels[batch]
 
     def steps(self, batch_size: int) -> int:
         """Batches in a shuffled epoch: one at least."""
         return max(1, len(self) // batch_size)
+
+    def _gather(self, indices: Tensor) -> Tensor:
+        if self._images.device == self._device:
+            return self._images[indices]
+        # Only from pinned memory does a copy leave the host free to gather the next batch meanwhile.
+        pinned = torch.empty((len(indices), *self._images.shape[1:]), dtype=torch.uint8, pin_memory=True)
+        return torch.index_select(self._images, 0, indices, out=pinned).to(self._device, non_blocking=True)
 
 
 def _fits(images: Tensor, device: torch.device) -> bool:

@@ -194,7 +194,8 @@ def _augmented(plain: NDArray[np.uint8], settings: AugmentSettings, seed: int) -
     # Importing torch takes seconds: only this figure needs it.
     import torch
 
-    from vit_vs_cnn.data.augment import Augment, mix
+    from vit_vs_cnn.data.augment.batch import Augment
+    from vit_vs_cnn.data.augment.mix import mix
 
     generator = torch.Generator().manual_seed(seed)
     batch = torch.from_numpy(plain).repeat_interleave(_DRAWS, dim=0)

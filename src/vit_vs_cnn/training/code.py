@@ -6,7 +6,7 @@ from pathlib import Path
 import vit_vs_cnn
 
 # Code whose change makes another training of the same settings.
-_CODE = ("config.py", "data/augment.py", "data/loader.py", "models/*.py", "training/*.py")
+_CODE = ("config.py", "data/augment/*.py", "data/loader.py", "models/*.py", "training/*.py")
 
 
 def code_digest(*more: str) -> str:

@@ -1,6 +1,7 @@
 """The training loop."""
 
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ from torch.optim import Optimizer
 from tqdm import tqdm
 
 from vit_vs_cnn.config import ModelSettings, TrainSettings
-from vit_vs_cnn.data.augment import Augment, mix
+from vit_vs_cnn.data.augment.batch import Augment
+from vit_vs_cnn.data.augment.geometry import alternating_flips
+from vit_vs_cnn.data.augment.mix import mix
 from vit_vs_cnn.data.loader import ResidentImages
 from vit_vs_cnn.errors import UserError
 from vit_vs_cnn.models.preprocess import Preprocess
@@ -62,6 +65,7 @@ class Trainer:
         self.ema = create_ema(self.network, model.recipe)
         self.optimizer: Optimizer = create_optimizer(self.network, model.recipe, f"{self.where}.recipe")
         self.stepper, self.fabric_optimizer = fabric.setup(self.network, self.optimizer)
+        self.micro_batch = model.recipe.batch_size
 
     def run(
         self,
@@ -95,7 +99,7 @@ class Trainer:
                     train_loss, train_accuracy = self._train_epoch(train, epoch, steps, scheduler, bar)
                     train_seconds = time.perf_counter() - start
                     val_loss, val_accuracy = self._validate(val)
-                except (torch.OutOfMemoryError, RuntimeError) as error:
+                except RuntimeError as error:
                     raise self._readable(error) from error
                 self._require_finite(train_loss, val_loss, epoch)
                 seconds = time.perf_counter() - start
@@ -123,6 +127,9 @@ class Trainer:
         self, train: ResidentImages, epoch: int, steps: int, scheduler: Any, bar: "tqdm[Any]"
     ) -> tuple[float, float]:
         recipe = self.model.recipe
+        flips = None
+        if recipe.augment.alternating_flip:
+            flips = alternating_flips(len(train), epoch, self.seed).to(self.device)
         # Every epoch has its own seeds, so one that starts from a checkpoint draws what it would have drawn.
         torch.manual_seed(_epoch_seed(self.seed, epoch))
         order = torch.Generator().manual_seed(_epoch_seed(self.seed, epoch))
@@ -131,31 +138,62 @@ class Trainer:
         loss_sum = torch.zeros((), device=self.device)
         hits = torch.zeros((), device=self.device)
         seen, told = 0, time.perf_counter()
-        for step, (images, labels) in enumerate(train.shuffled(recipe.batch_size, order)):
-            inputs = self.preprocess(self.augment(images, draws))
+        for step, (images, labels, indices) in enumerate(train.shuffled(recipe.batch_size, order)):
+            inputs = self.preprocess(self.augment(images, draws, None if flips is None else flips[indices]))
             targets = labels
             if recipe.augment.mixup or recipe.augment.cutmix:
                 inputs, targets = mix(inputs, self._one_hot(labels), recipe.augment, draws)
-            logits = self.stepper(inputs)
-            loss = functional.cross_entropy(logits.float(), targets, label_smoothing=recipe.label_smoothing)
-            self.fabric_optimizer.zero_grad(set_to_none=True)
-            self.fabric.backward(loss)
+            logits, loss = self._backward(inputs, targets)
             if recipe.clip_grad:
-                self.fabric.clip_gradients(self.stepper, self.fabric_optimizer, max_norm=recipe.clip_grad)
+                # An error for a norm that is not finite would read it from the device at every step.
+                self.fabric.clip_gradients(
+                    self.stepper, self.fabric_optimizer, max_norm=recipe.clip_grad, error_if_nonfinite=False
+                )
             self.fabric_optimizer.step()
             updates = (epoch - 1) * steps + step + 1
             scheduler.step_update(updates)
             if self.ema is not None:
                 self.ema.update(self.network, step=updates)
             # Sums stay on the device: reading them at every step would wait for the device at every step.
-            loss_sum += loss.detach() * len(labels)
-            hits += (logits.detach().argmax(dim=1) == labels).sum()
+            loss_sum += loss * len(labels)
+            hits += (logits.argmax(dim=1) == labels).sum()
             seen += len(labels)
             bar.update()
             if not bar.disable and time.perf_counter() - told > 1.0:
                 told = time.perf_counter()
                 bar.set_postfix_str(f"epoch {epoch}, loss {loss_sum.item() / seen:.3f}, acc {hits.item() / seen:.1%}")
         return loss_sum.item() / seen, hits.item() / seen
+
+    def _backward(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and mean loss of a batch, its gradients left in the network; in parts where memory is short."""
+        while True:
+            try:
+                return self._backward_in_parts(inputs, targets)
+            except RuntimeError as error:
+                if not _is_out_of_memory(error) or self.micro_batch == 1:
+                    raise
+            # Not in the handler: there the error still holds what the failed attempt has allocated.
+            torch.cuda.empty_cache()
+            self.micro_batch = math.ceil(self.micro_batch / 2)
+            tqdm.write(
+                f"{self.where}: memory does not suffice on {self.device} for {len(inputs)} images at once; "
+                f"gradients are summed over parts of {self.micro_batch}.",
+                file=sys.stderr,
+            )
+
+    def _backward_in_parts(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        self.fabric_optimizer.zero_grad(set_to_none=True)
+        smoothing = self.model.recipe.label_smoothing
+        logits, losses = [], []
+        parts = (torch.split(each, self.micro_batch) for each in (inputs, targets))
+        for part, wanted in zip(*parts, strict=True):
+            answer = self.stepper(part)
+            loss = functional.cross_entropy(answer.float(), wanted, label_smoothing=smoothing)
+            loss = loss * (len(part) / len(inputs))
+            self.fabric.backward(loss)
+            logits.append(answer.detach())
+            losses.append(loss.detach())
+        return torch.cat(logits), torch.stack(losses).sum()
 
     @torch.no_grad()
     def _validate(self, val: ResidentImages) -> tuple[float, float]:
@@ -184,6 +222,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
+        self.micro_batch = state["micro_batch"]
         return history, state["best"]
 
     def _save(self, checkpoints: Checkpoints, history: list[Epoch], best: Weights) -> None:
@@ -193,6 +232,7 @@ class Trainer:
                 "optimizer": self.optimizer.state_dict(),
                 "ema": self.ema.module.state_dict() if self.ema is not None else None,
                 "best": best,
+                "micro_batch": self.micro_batch,
             },
             history,
         )
@@ -214,12 +254,18 @@ class Trainer:
             )
 
     def _readable(self, error: RuntimeError) -> Exception:
-        if not isinstance(error, torch.OutOfMemoryError) and "not enough memory" not in str(error):
+        if not _is_out_of_memory(error):
             return error
         return UserError(
-            f"{self.where}: memory does not suffice on {self.device} for batches of {self.model.recipe.batch_size}; "
+            f"{self.where}: memory does not suffice on {self.device}, though gradients were summed over parts of "
+            f"{self.micro_batch} of {self.model.recipe.batch_size} images; "
             f"lower {self.where}.recipe.batch_size or {self.where}.input_size."
         )
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    # PyTorch's allocator on the CPU has no error of its own.
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
 
 
 def _best_epoch(history: list[Epoch]) -> int:

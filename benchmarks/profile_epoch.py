@@ -1,0 +1,89 @@
+"""Where does the time of an epoch go?
+
+    python benchmarks/profile_epoch.py --preset cpu --steps 20
+    python benchmarks/profile_epoch.py --preset demo --trace traces/
+
+PyTorch's profiler over a part of an epoch, on made-up pixels, for every contestant of a preset: the operators that take
+most of the time by themselves, without what they call. On a GPU it is the time of the GPU that counts. With --trace
+the whole story is written for chrome://tracing or Perfetto.
+"""
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import click
+from torch._C._autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+from made_up import made_up_images, made_up_info, trainer_of
+from record import json_option, mlflow_option, publish
+from vit_vs_cnn.config import Settings
+from vit_vs_cnn.data.loader import ResidentImages
+from vit_vs_cnn.layout import project_root
+from vit_vs_cnn.params import merged_params, settings_of
+from vit_vs_cnn.table import aligned
+from vit_vs_cnn.training.checkpoint import Checkpoints
+from vit_vs_cnn.training.contestant import prepare_contestant
+
+
+@click.command()
+@click.option("--preset", help="A preset; default: params.yaml as it is.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting; repeatable.")
+@click.option("--steps", default=20, show_default=True, help="Steps that are profiled, after as many to warm up.")
+@click.option("--top", default=15, show_default=True, help="Operators that are shown.")
+@click.option("--trace", type=click.Path(path_type=Path), help="Write the traces into this folder.")
+@json_option
+@mlflow_option
+def main(
+    preset: str | None,
+    overrides: tuple[str, ...],
+    steps: int,
+    top: int,
+    trace: Path | None,
+    file: Path | None,
+    to_mlflow: bool,
+) -> None:
+    """Profile a part of an epoch of every contestant of a preset."""
+    settings = settings_of(merged_params(project_root(), preset, overrides))
+    figures = {name: _profile(settings, name, steps, top, trace) for name in settings.models}
+    publish("profile_epoch", figures, file, to_mlflow=to_mlflow)
+
+
+def _profile(settings: Settings, name: str, steps: int, top: int, trace: Path | None) -> dict[str, Any]:
+    recipe, images = settings.model(name).recipe, steps * settings.model(name).recipe.batch_size
+    info = made_up_info(settings, images)
+    ready = prepare_contestant(settings, name, info)
+    device = ready.plan.device
+    train = ResidentImages(made_up_images(images, settings.data.image_size), device)
+    val = ResidentImages(made_up_images(64, settings.data.image_size), device)
+    trainer = trainer_of(settings, name, info, ready, epochs=2)
+    checkpoints = Checkpoints(f"benchmark-profile-{uuid.uuid4().hex}")
+    on_gpu = device.type == "cuda"
+    profiler = profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])])
+    # Begins after the first epoch, which warms up.
+    result = trainer.run(train, val, checkpoints, lambda row: profiler.start() if row.epoch == 1 else None)
+    profiler.stop()
+    checkpoints.remove()
+    if trace:
+        trace.mkdir(parents=True, exist_ok=True)
+        profiler.export_chrome_trace(str(trace / f"{name}.json"))
+    kind = DeviceType.CUDA if on_gpu else DeviceType.CPU
+    microseconds = {
+        event.key: (event.self_device_time_total if on_gpu else event.self_cpu_time_total, event.count)
+        for event in profiler.key_averages()
+        if event.device_type == kind
+    }
+    total = sum(each for each, _ in microseconds.values())
+    longest = sorted(microseconds.items(), key=lambda item: -item[1][0])[:top]
+    click.echo(
+        f"\n{name}: {settings.model(name).timm}, {steps} steps of {recipe.batch_size}, {ready.plan.precision} on "
+        f"{ready.plan.device_name}, {result.history[-1].images_per_second:,.0f} images/s under the profiler"
+    )
+    rows = [(key, f"{count:,}", f"{each / 1e3:,.1f}", f"{each / total:.1%}") for key, (each, count) in longest]
+    click.echo(aligned([("operator", "calls", "own ms", "share"), *rows]))
+    return {key: {"ms": each / 1e3, "share": each / total, "calls": count} for key, (each, count) in longest}
+
+
+if __name__ == "__main__":
+    main()

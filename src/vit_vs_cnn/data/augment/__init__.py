@@ -1,0 +1,1 @@
+"""Augmentation of whole batches by tensor operations, each image with its own random draw."""
