@@ -56,6 +56,7 @@ def trainer_of(settings: Settings, name: str, info: DatasetInfo, ready: Prepared
     model = settings.model(name)
     return Trainer(
         make_fabric(ready.plan.device, ready.plan.precision),
+        ready.plan,
         copy.deepcopy(ready.network),
         preprocess_for(model, info),
         CLASSES,

@@ -62,7 +62,7 @@ def _profile(settings: Settings, name: str, steps: int, top: int, trace: Path | 
     on_gpu = device.type == "cuda"
     profiler = profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])])
     # Begins after the first epoch, which warms up.
-    result = trainer.run(train, val, checkpoints, lambda row: profiler.start() if row.epoch == 1 else None)
+    result = trainer.run(train, val, checkpoints.file, lambda row: profiler.start() if row.epoch == 1 else None)
     profiler.stop()
     checkpoints.remove()
     if trace:

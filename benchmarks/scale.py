@@ -107,7 +107,7 @@ def _train(data: Path, at_least: int, limit_gb: float) -> dict[str, float]:
     epochs = 1 + math.ceil(at_least / len(train))
     trainer = trainer_of(settings, "tiny", info, ready, epochs)
     checkpoints = Checkpoints(f"benchmark-scale-{uuid.uuid4().hex}")
-    result = trainer.run(train, ResidentImages(made_up_images(64, SIDE), device), checkpoints, lambda _: None)
+    result = trainer.run(train, ResidentImages(made_up_images(64, SIDE), device), checkpoints.file, lambda _: None)
     checkpoints.remove()
     # The first epoch warms up.
     rates = [epoch.images_per_second for epoch in result.history[1:]]

@@ -177,7 +177,7 @@ def _epoch(contestant: Contestant, run: TrackedRun | None) -> float:
             run.log_metrics({"train_loss": epoch.train_loss, "val_loss": epoch.val_loss}, step=epoch.epoch)
         seconds.append(time.perf_counter() - start)
 
-    result = trainer.run(images, _first(contestant, 64), checkpoints, track)
+    result = trainer.run(images, _first(contestant, 64), checkpoints.file, track)
     checkpoints.remove()
     # The first epoch warms up.
     trained = len(images) // contestant.model.recipe.batch_size * contestant.model.recipe.batch_size or len(images)

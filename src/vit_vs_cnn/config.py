@@ -105,11 +105,15 @@ class ModelSettings(_Strict):
 
 
 class TrainSettings(_Strict):
-    """The budget, the same for every contestant, and the machine."""
+    """The budget, the same for every contestant, and the machine.
+
+    Each batch is shared by `devices` GPUs, or on a CPU by as many processes.
+    """
 
     epochs: Annotated[int, Field(ge=1)]
     patience: Annotated[int, Field(ge=1)] | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: Annotated[int, Field(ge=1, le=64)] = 1
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
 
 
@@ -232,6 +236,16 @@ class Settings(_Strict):
         for name in self.models:
             if not (name.isidentifier() and name.islower()):
                 raise ValueError(f"models.{name}: a contestant's name is lower-case letters, digits and underscores")
+        return self
+
+    @model_validator(mode="after")
+    def _devices_get_equal_shares(self) -> Self:
+        for name, model in self.models.items():
+            if model.recipe.batch_size % self.train.devices:
+                raise ValueError(
+                    f"models.{name}.recipe.batch_size: {self.train.devices} devices (train.devices) cannot share "
+                    f"{model.recipe.batch_size} images equally"
+                )
         return self
 
     @model_validator(mode="after")

@@ -2,11 +2,25 @@
 
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from vit_vs_cnn.data.prepared import Split
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of the images that falls to process `rank` of several that train together."""
+
+    rank: int = 0
+    processes: int = 1
+
+    def of_batch(self, start: int, stop: int) -> slice:
+        """Its images of the batch from `start` to `stop`, as many as every other process gets."""
+        each = (stop - start) // self.processes
+        return slice(start + self.rank * each, start + (self.rank + 1) * each)
 
 
 class ResidentImages:
@@ -28,8 +42,10 @@ class ResidentImages:
     def __len__(self) -> int:
         return len(self._labels)
 
-    def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """One epoch in random order, as images, labels and indices on the device.
+    def shuffled(
+        self, batch_size: int, generator: torch.Generator, share: Share = Share()
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """One epoch in random order, as images, labels and indices on the device; of each batch only the `share`.
 
         A last incomplete batch is left out, other images each epoch.
         """
@@ -37,12 +53,12 @@ class ResidentImages:
         # The whole order at once: an index that is sent at every step makes the host wait for the device every time.
         order, places = order.to(self._device), order.to(self._images.device)
         for step in range(self.steps(batch_size)):
-            batch = slice(step * batch_size, (step + 1) * batch_size)
+            batch = share.of_batch(step * batch_size, min((step + 1) * batch_size, len(self)))
             yield self._gather(places[batch]), self._labels[order[batch]], order[batch]
 
-    def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """All images once, in order."""
-        for start in range(0, len(self), batch_size):
+    def in_order(self, batch_size: int, share: Share = Share()) -> Iterator[tuple[Tensor, Tensor]]:
+        """All images once, in order, in batches that the processes of a `share` take in turns."""
+        for start in range(share.rank * batch_size, len(self), share.processes * batch_size):
             batch = slice(start, start + batch_size)
             yield self._images[batch].to(self._device), self._labels[batch]
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,14 +49,24 @@ class DatasetInfo(BaseModel):
 
 @dataclass(frozen=True)
 class Split:
-    """Images uint8 (N, H, W, 3), memory-mapped; labels int64 (N,); names, the N file names or positions."""
+    """Images uint8 (N, H, W, 3), memory-mapped; labels int64 (N,); names, the N file names or positions.
+
+    `folder` is where they lie, if they lie there as they are.
+    """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
     names: tuple[str, ...]
+    folder: Path | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process maps the same files, in place of being sent the pixels."""
+        if self.folder is not None:
+            return _open_split, (self.folder,)
+        return Split, (self.images, self.labels, self.names)
 
 
 def write_split(folder: Path, images: NDArray[np.uint8], labels: NDArray[np.int64], names: Sequence[str]) -> str:
@@ -84,11 +94,16 @@ def read_split(prepared: Path, split: SplitName) -> Split:
     folder = prepared / split
     if not (folder / "images.npy").is_file():
         raise UserError(f"{folder}: no prepared data here; run `dvc repro prepare` first.")
+    return _open_split(folder)
+
+
+def _open_split(folder: Path) -> Split:
     # allow_pickle stays False (numpy's default): an .npy file from outside cannot run code.
     return Split(
         images=np.load(folder / "images.npy", mmap_mode="r"),
         labels=np.load(folder / "labels.npy"),
         names=tuple(json.loads((folder / "names.json").read_text(encoding="utf-8"))),
+        folder=folder,
     )
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from vit_vs_cnn.config import ModelSettings
 from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.models import airbench  # noqa: F401 - gives its networks to timm by name
 
 
 def input_size(model: ModelSettings, image_size: int) -> int:
@@ -90,7 +91,10 @@ def _use_cifar_stem(network: nn.Module, where: str) -> None:
 
 
 def _use_conv_stem(network: nn.Module, where: str) -> None:
-    """Xiao et al. 2021 (arXiv 2106.14881): patches are embedded by 3×3 convolutions of stride 2, each twice as wide."""
+    """Hassani et al. 2021 (arXiv 2104.05704): small convolutions embed the patches, each followed by a pooling.
+
+    Each halves the resolution and the last one is as wide as the tokens, those before it half as wide each.
+    """
     embed = getattr(network, "patch_embed", None)
     conv = getattr(embed, "proj", None)
     halvings = conv.stride[0].bit_length() - 1 if isinstance(conv, nn.Conv2d) else 0
@@ -102,9 +106,14 @@ def _use_conv_stem(network: nn.Module, where: str) -> None:
     channels = conv.in_channels
     for step in reversed(range(halvings)):
         wider = conv.out_channels >> step
-        layers += [nn.Conv2d(channels, wider, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(wider), nn.ReLU()]
+        layers += [
+            nn.Conv2d(channels, wider, 3, padding=1, bias=False),
+            nn.MaxPool2d(3, stride=2, padding=1),
+            nn.BatchNorm2d(wider),
+            nn.GELU(),
+        ]
         channels = wider
-    network.patch_embed.proj = nn.Sequential(*layers, nn.Conv2d(channels, conv.out_channels, 1))  # type: ignore[union-attr]
+    network.patch_embed.proj = nn.Sequential(*layers)  # type: ignore[union-attr]
 
 
 def _freeze_backbone(network: nn.Module, where: str) -> None:

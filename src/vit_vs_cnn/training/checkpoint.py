@@ -5,7 +5,7 @@ import json
 import shutil
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,34 @@ def fingerprint(settings: Settings, model: ModelSettings, info: DatasetInfo, dev
     return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=12).hexdigest()
 
 
+@dataclass(frozen=True)
+class CheckpointFile:
+    """The last finished epoch of a training, in a folder that this training alone writes to."""
+
+    folder: Path
+
+    def save(self, state: dict[str, Any], history: Sequence[Epoch]) -> None:
+        """Replace the checkpoint in one atomic step."""
+        draft = self.folder / "checkpoint.draft"
+        torch.save({**state, "history": [asdict(epoch) for epoch in history]}, draft)
+        draft.replace(self.folder / "checkpoint.pt")
+
+    def load(self) -> tuple[dict[str, Any], list[Epoch]] | None:
+        """State and history of the last finished epoch, None at the start. Tensors and plain values only."""
+        path = self.folder / "checkpoint.pt"
+        if not path.is_file():
+            return None
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        return state, [Epoch(**epoch) for epoch in state.pop("history")]
+
+
 class Checkpoints:
-    """The folder of one training's checkpoint; only one process at a time may hold it."""
+    """The folder of one training's checkpoint, `file`; only one process at a time may hold it."""
 
     def __init__(self, name: str) -> None:
         self._folder = state_dir() / "checkpoints" / name
         self._folder.mkdir(parents=True, exist_ok=True)
+        self.file = CheckpointFile(self._folder)
         self._lock = FileLock(f"{self._folder}.lock")
         try:
             self._lock.acquire(timeout=0)
@@ -55,20 +77,6 @@ class Checkpoints:
         if not path.is_file():
             path.write_text(uuid.uuid4().hex, encoding="ascii")
         return path.read_text(encoding="ascii")
-
-    def save(self, state: dict[str, Any], history: Sequence[Epoch]) -> None:
-        """Replace the checkpoint in one atomic step."""
-        draft = self._folder / "checkpoint.draft"
-        torch.save({**state, "history": [asdict(epoch) for epoch in history]}, draft)
-        draft.replace(self._folder / "checkpoint.pt")
-
-    def load(self) -> tuple[dict[str, Any], list[Epoch]] | None:
-        """State and history of the last finished epoch, None at the start. Tensors and plain values only."""
-        path = self._folder / "checkpoint.pt"
-        if not path.is_file():
-            return None
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        return state, [Epoch(**epoch) for epoch in state.pop("history")]
 
     def remove(self) -> None:
         """The training is complete: nothing to go on from."""

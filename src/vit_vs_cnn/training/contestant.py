@@ -9,15 +9,16 @@ import torch
 from torch import nn
 
 from vit_vs_cnn.config import Settings
-from vit_vs_cnn.data.loader import ResidentImages
 from vit_vs_cnn.data.prepared import DatasetInfo, Split
 from vit_vs_cnn.models.build import create_model
 from vit_vs_cnn.models.trained import TrainedModel, preprocess_for
 from vit_vs_cnn.models.weights import is_pretrained, load_pretrained_weights
+from vit_vs_cnn.models.whitening import fit_whitening
 from vit_vs_cnn.training.checkpoint import Checkpoints
 from vit_vs_cnn.training.device import Plan, make_fabric, make_plan
-from vit_vs_cnn.training.loop import Result, Trainer
+from vit_vs_cnn.training.loop import Result
 from vit_vs_cnn.training.outputs import Epoch, TrainingSummary
+from vit_vs_cnn.training.parallel import Job, train_in_processes, train_job
 
 _LONG_ON_CPU_SECONDS = 3600
 
@@ -43,7 +44,7 @@ def prepare_contestant(settings: Settings, name: str, info: DatasetInfo) -> Prep
 def announce(settings: Settings, name: str, info: DatasetInfo, plan: Plan) -> None:
     """Print what will be trained on what, and how long it will take; warn where that is long."""
     model = settings.model(name)
-    seconds = plan.seconds_per_image * info.splits["train"].images * settings.train.epochs
+    seconds = plan.seconds_per_image * info.splits["train"].images * settings.train.epochs / plan.devices
     print(
         f"train {name}: {model.timm}, {info.splits['train'].images:,} images, {settings.train.epochs} epochs, "
         f"{plan.precision} on {plan.device_name}: about {_duration(seconds)}",
@@ -74,23 +75,21 @@ def train_contestant(
     `quiet` leaves out progress bar and lines, where the training is a part of something that shows its own.
     """
     model, plan, network = settings.model(name), ready.plan, ready.network
+    preprocess = preprocess_for(model, info)
+    if not is_pretrained(model):
+        fit_whitening(network, splits[0].images, preprocess)
     if plan.device.type == "cpu":
         torch.use_deterministic_algorithms(True, warn_only=True)
-    train, val = (ResidentImages(split, plan.device) for split in splits)
-    trainer = Trainer(
-        make_fabric(plan.device, plan.precision),
-        network,
-        preprocess_for(model, info),
-        len(info.classes),
-        model,
-        settings.train,
-        settings.seed,
-        name,
-        quiet=quiet,
-    )
-    result = trainer.run(train, val, checkpoints, on_epoch)
+    job = Job(
+        name, model, settings.train, settings.seed, plan, network, preprocess, len(info.classes), *splits,
+        checkpoints.file, quiet,
+    )  # fmt: skip
+    if plan.devices > 1:
+        result = train_in_processes(job, on_epoch)
+    else:
+        result = train_job(make_fabric(plan.device, plan.precision), job, on_epoch)
     network.load_state_dict(result.weights)
-    trained = TrainedModel(network.cpu().eval(), trainer.preprocess.cpu())
+    trained = TrainedModel(network.cpu().eval(), preprocess.cpu())
     best = result.history[result.best_epoch - 1]
     summary = TrainingSummary(
         model=name,
@@ -104,9 +103,9 @@ def train_contestant(
         seconds=result.history[-1].elapsed_seconds,
         seconds_per_epoch=statistics.median(epoch.epoch_seconds for epoch in result.history),
         images_per_second=statistics.median(epoch.images_per_second for epoch in result.history),
-        device=plan.device_name,
+        device=plan.device_name if plan.devices == 1 else f"{plan.devices} × {plan.device_name}",
         precision=plan.precision,
-        train_images=len(train),
+        train_images=len(splits[0]),
         batch_size=model.recipe.batch_size,
     )
     return trained, result, summary

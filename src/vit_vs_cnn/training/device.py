@@ -4,11 +4,13 @@ import copy
 import json
 import logging
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
 from torch.nn import functional
 
@@ -16,6 +18,7 @@ from vit_vs_cnn.config import ModelSettings, TrainSettings
 from vit_vs_cnn.data.prepared import DatasetInfo
 from vit_vs_cnn.errors import UserError
 from vit_vs_cnn.layout import state_dir
+from vit_vs_cnn.models.attention import unfused_attention
 from vit_vs_cnn.models.build import input_size
 from vit_vs_cnn.tracking.lineage import digest_of
 
@@ -31,19 +34,29 @@ Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 @dataclass(frozen=True)
 class Plan:
-    """What training will run on: device name, Fabric's precision, measured seconds per image (forward + backward)."""
+    """What training will run on.
+
+    The (first) device and its name, how many share each batch, Fabric's precision, and the measured seconds per image
+    (forward + backward) of one of them.
+    """
 
     device: torch.device
     device_name: str
+    devices: int
     precision: Precision
     seconds_per_image: float
 
 
 def choose_device(settings: TrainSettings) -> torch.device:
-    """The device that the settings ask for. Raises UserError where CUDA is asked for and not there."""
+    """The device that the settings ask for. Raises UserError where CUDA is asked for and not there, or too few GPUs."""
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise UserError("train.device: 'cuda' is set and PyTorch sees no CUDA device; use 'auto' or 'cpu'.")
     use_cuda = settings.device != "cpu" and torch.cuda.is_available()
+    if use_cuda and settings.devices > torch.cuda.device_count():
+        raise UserError(
+            f"train.devices: {settings.devices} GPUs are to share each batch, and PyTorch sees "
+            f"{torch.cuda.device_count()}."
+        )
     return torch.device("cuda", 0) if use_cuda else torch.device("cpu")
 
 
@@ -65,7 +78,7 @@ def make_plan(network: nn.Module, model: ModelSettings, settings: TrainSettings,
     memory = state_dir() / "measured" / f"{digest_of(json.dumps(identity).encode())}.json"
     if memory.is_file():
         known = json.loads(memory.read_text(encoding="utf-8"))
-        return Plan(device, name, known["precision"], known["seconds_per_image"])
+        return Plan(device, name, settings.devices, known["precision"], known["seconds_per_image"])
     candidates: list[Precision] = ["32-true", "bf16-mixed"] if settings.precision == "auto" else [settings.precision]
     size = input_size(model, info.image_size)
     timings = _seconds_per_image(network, candidates, device, size)
@@ -74,15 +87,29 @@ def make_plan(network: nn.Module, model: ModelSettings, settings: TrainSettings,
         best = "32-true"
     memory.parent.mkdir(parents=True, exist_ok=True)
     memory.write_text(json.dumps({"precision": best, "seconds_per_image": timings[best], "timings": timings}))
-    return Plan(device, name, best, timings[best])
+    return Plan(device, name, settings.devices, best, timings[best])
 
 
-def make_fabric(device: torch.device, precision: Precision) -> Fabric:
-    """Fabric on one device."""
+def make_fabric(device: torch.device, precision: Precision, devices: int = 1) -> Fabric:
+    """Fabric on one device, launched; on several it waits for `launch` with what each process is to do."""
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    if devices > 1:
+        # Buffers are batch norm's statistics: the trainer averages them, where PyTorch would take the first process's.
+        strategy = DDPStrategy(start_method="spawn", broadcast_buffers=False)
+        return Fabric(accelerator=device.type, devices=devices, precision=precision, strategy=strategy)
     fabric = Fabric(accelerator=device.type, devices=1, precision=precision)
     fabric.launch()
     return fabric
+
+
+def fastest_attention(network: nn.Module, device: torch.device, precision: Precision) -> AbstractContextManager[None]:
+    """Meanwhile `network` computes attention in the way that trains fastest.
+
+    On a CPU the backward pass of PyTorch's fused attention in bf16 takes most of a step: a ViT of width 128 trains 1.8
+    times as fast without (PyTorch 2.15, AVX-512; benchmarks/profile_epoch.py shows the share).
+    """
+    slow = device.type == "cpu" and precision == "bf16-mixed"
+    return unfused_attention(network) if slow else nullcontext()
 
 
 def _seconds_per_image(
@@ -99,7 +126,8 @@ def _seconds_per_image(
     for step in range(1 + _TIMED_STEPS):
         for each, fabric in fabrics.items():
             start = time.perf_counter()
-            fabric.backward(functional.cross_entropy(trials[each](inputs), labels))
+            with fastest_attention(trials[each], device, each):
+                fabric.backward(functional.cross_entropy(trials[each](inputs), labels))
             if device.type == "cuda":
                 torch.cuda.synchronize()
             if step > 0:  # the first one allocates

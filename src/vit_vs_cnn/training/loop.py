@@ -18,11 +18,12 @@ from vit_vs_cnn.config import ModelSettings, TrainSettings
 from vit_vs_cnn.data.augment.batch import Augment
 from vit_vs_cnn.data.augment.geometry import alternating_flips
 from vit_vs_cnn.data.augment.mix import mix
-from vit_vs_cnn.data.loader import ResidentImages
+from vit_vs_cnn.data.loader import ResidentImages, Share
 from vit_vs_cnn.errors import UserError
 from vit_vs_cnn.models.preprocess import Preprocess
 from vit_vs_cnn.progress import bar_options
-from vit_vs_cnn.training.checkpoint import Checkpoints
+from vit_vs_cnn.training.checkpoint import CheckpointFile
+from vit_vs_cnn.training.device import Plan, fastest_attention
 from vit_vs_cnn.training.optimization import create_ema, create_optimizer, create_scheduler
 from vit_vs_cnn.training.outputs import Epoch
 
@@ -38,12 +39,26 @@ class Result:
     history: list[Epoch]
 
 
+def finished(checkpoint: CheckpointFile) -> Result:
+    """The result of a training that another process has brought to its end. Raises FileNotFoundError without one."""
+    found = checkpoint.load()
+    if found is None:
+        raise FileNotFoundError(f"{checkpoint.folder} holds no checkpoint.")
+    state, history = found
+    return Result(state["best"], _best_epoch(history), history)
+
+
 class Trainer:
-    """One training of one contestant; `run` reads top to bottom."""
+    """One training of one contestant; `run` reads top to bottom.
+
+    `fabric` is launched. Where it has several processes, each takes its share of every batch, and the first one keeps
+    the checkpoint and tells of the epochs.
+    """
 
     def __init__(
         self,
         fabric: Fabric,
+        plan: Plan,
         network: nn.Module,
         preprocess: Preprocess,
         num_classes: int,
@@ -54,7 +69,9 @@ class Trainer:
         *,
         quiet: bool = False,
     ) -> None:
-        self.quiet = quiet
+        self.plan = plan
+        self.share = Share(fabric.global_rank, fabric.world_size)
+        self.quiet = quiet or not fabric.is_global_zero
         self.where = f"models.{name}"
         self.name, self.model, self.budget, self.seed = name, model, budget, seed
         self.num_classes = num_classes
@@ -65,13 +82,13 @@ class Trainer:
         self.ema = create_ema(self.network, model.recipe)
         self.optimizer: Optimizer = create_optimizer(self.network, model.recipe, f"{self.where}.recipe")
         self.stepper, self.fabric_optimizer = fabric.setup(self.network, self.optimizer)
-        self.micro_batch = model.recipe.batch_size
+        self.micro_batch = math.ceil(model.recipe.batch_size / fabric.world_size)
 
     def run(
         self,
         train: ResidentImages,
         val: ResidentImages,
-        checkpoints: Checkpoints,
+        checkpoint: CheckpointFile,
         on_epoch: Callable[[Epoch], None],
     ) -> Result:
         """Train to the end of the budget, from the checkpoint where there is one.
@@ -82,7 +99,7 @@ class Trainer:
         recipe = self.model.recipe
         steps = train.steps(recipe.batch_size)
         scheduler = create_scheduler(self.optimizer, recipe, self.budget.epochs, steps)
-        history, best = self._restore(checkpoints)
+        history, best = self._restore(checkpoint)
         bar = tqdm(
             total=self.budget.epochs * steps,
             initial=len(history) * steps,
@@ -90,7 +107,7 @@ class Trainer:
             unit="step",
             **({"disable": True} if self.quiet else bar_options()),
         )
-        with bar:
+        with bar, fastest_attention(self.network, self.device, self.plan.precision):
             for epoch in range(len(history) + 1, self.budget.epochs + 1):
                 if self._has_no_patience_left(history):
                     break
@@ -117,8 +134,9 @@ class Trainer:
                 history.append(row)
                 if _best_epoch(history) == epoch:
                     best = _copy_weights(self._evaluated_network())
-                self._save(checkpoints, history, best)
-                on_epoch(row)
+                if self.fabric.is_global_zero:
+                    self._save(checkpoint, history, best)
+                    on_epoch(row)
                 if not self.quiet:
                     _tell(bar, self.name, row, self.budget.epochs)
         return Result(best, _best_epoch(history), history)
@@ -133,12 +151,12 @@ class Trainer:
         # Every epoch has its own seeds, so one that starts from a checkpoint draws what it would have drawn.
         torch.manual_seed(_epoch_seed(self.seed, epoch))
         order = torch.Generator().manual_seed(_epoch_seed(self.seed, epoch))
-        draws = torch.Generator(self.device).manual_seed(_epoch_seed(self.seed, epoch) + 1)
+        draws = torch.Generator(self.device).manual_seed(_epoch_seed(self.seed, epoch) + 1 + self.share.rank)
         self.stepper.train()
         loss_sum = torch.zeros((), device=self.device)
         hits = torch.zeros((), device=self.device)
         seen, told = 0, time.perf_counter()
-        for step, (images, labels, indices) in enumerate(train.shuffled(recipe.batch_size, order)):
+        for step, (images, labels, indices) in enumerate(train.shuffled(recipe.batch_size, order, self.share)):
             inputs = self.preprocess(self.augment(images, draws, None if flips is None else flips[indices]))
             targets = labels
             if recipe.augment.mixup or recipe.augment.cutmix:
@@ -162,7 +180,22 @@ class Trainer:
             if not bar.disable and time.perf_counter() - told > 1.0:
                 told = time.perf_counter()
                 bar.set_postfix_str(f"epoch {epoch}, loss {loss_sum.item() / seen:.3f}, acc {hits.item() / seen:.1%}")
-        return loss_sum.item() / seen, hits.item() / seen
+        self._average_statistics()
+        return self._over_all(loss_sum, seen), self._over_all(hits, seen)
+
+    def _over_all(self, total: Tensor, images: int) -> float:
+        """The mean over the images of all processes of a `total` over this one's."""
+        sums = torch.stack([total.double(), torch.tensor(float(images), device=self.device, dtype=torch.float64)])
+        whole, count = torch.as_tensor(self.fabric.all_reduce(sums, reduce_op="sum")).tolist()
+        return float(whole / count)
+
+    def _average_statistics(self) -> None:
+        """Batch norm's means and variances of all processes: each has seen its own images only."""
+        if self.share.processes > 1:
+            for network in (self.network, self._evaluated_network()):
+                for buffer in network.buffers():
+                    if buffer.is_floating_point():
+                        buffer.copy_(self.fabric.all_reduce(buffer))  # type: ignore[arg-type]
 
     def _backward(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and mean loss of a batch, its gradients left in the network; in parts where memory is short."""
@@ -170,7 +203,8 @@ class Trainer:
             try:
                 return self._backward_in_parts(inputs, targets)
             except RuntimeError as error:
-                if not _is_out_of_memory(error) or self.micro_batch == 1:
+                # Several processes must go on in step, and only this one knows of its memory.
+                if not _is_out_of_memory(error) or self.micro_batch == 1 or self.share.processes > 1:
                     raise
             # Not in the handler: there the error still holds what the failed attempt has allocated.
             torch.cuda.empty_cache()
@@ -201,20 +235,22 @@ class Trainer:
         network.eval()
         loss_sum = torch.zeros((), device=self.device)
         hits = torch.zeros((), device=self.device)
-        for images, labels in val.in_order(max(self.model.recipe.batch_size, 256)):
+        seen = 0
+        for images, labels in val.in_order(max(self.model.recipe.batch_size, 256), self.share):
             with self.fabric.autocast():
                 logits = network(self.preprocess(images)).float()
             loss_sum += functional.cross_entropy(logits, labels, reduction="sum")
             hits += (logits.argmax(dim=1) == labels).sum()
-        return loss_sum.item() / len(val), hits.item() / len(val)
+            seen += len(labels)
+        return self._over_all(loss_sum, seen), self._over_all(hits, seen)
 
     def _evaluated_network(self) -> nn.Module:
         """The averaged weights where the recipe averages, the current ones otherwise."""
         averaged: nn.Module | None = self.ema.module if self.ema is not None else None
         return averaged or self.network
 
-    def _restore(self, checkpoints: Checkpoints) -> tuple[list[Epoch], Weights]:
-        found = checkpoints.load()
+    def _restore(self, checkpoint: CheckpointFile) -> tuple[list[Epoch], Weights]:
+        found = checkpoint.load()
         if found is None:
             return [], {}
         state, history = found
@@ -225,8 +261,8 @@ class Trainer:
         self.micro_batch = state["micro_batch"]
         return history, state["best"]
 
-    def _save(self, checkpoints: Checkpoints, history: list[Epoch], best: Weights) -> None:
-        checkpoints.save(
+    def _save(self, checkpoint: CheckpointFile, history: list[Epoch], best: Weights) -> None:
+        checkpoint.save(
             {
                 "network": self.network.state_dict(),
                 "optimizer": self.optimizer.state_dict(),

@@ -123,7 +123,7 @@ class _Attempt:
 
     def go_on(self, checkpoints: Checkpoints) -> None:
         """Take up the epochs that a killed worker trained; it may not have come to report the last of them."""
-        found = checkpoints.load()
+        found = checkpoints.file.load()
         for epoch in found[1] if found else []:
             self.record(epoch)
 
@@ -146,4 +146,5 @@ class _Attempt:
 
 
 def _with_epochs(settings: Settings, epochs: int) -> Settings:
-    return parse_settings(merge(settings.model_dump(), {"train": {"epochs": epochs}}))
+    # Many devices search by a worker each.
+    return parse_settings(merge(settings.model_dump(), {"train": {"epochs": epochs, "devices": 1}}))

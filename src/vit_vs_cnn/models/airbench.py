@@ -1,0 +1,107 @@
+"""The networks of airbench (Jordan 2024, arXiv 2404.00498) under timm names: small images, few epochs.
+
+Sources of shapes and initialisation: the paper's section 3 and github.com/KellerJordan/cifar10-airbench.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import Tensor, nn
+
+from vit_vs_cnn.models.whitening import WhitenedPatches
+
+default_cfgs = generate_default_cfgs({"airbench94": {"classifier": "head"}, "airbench96": {"classifier": "head"}})
+
+
+class Airbench(nn.Module):
+    """Whitened patches, groups of convolutions that each halve the resolution, global maximum, linear classifier."""
+
+    def __init__(
+        self, num_classes: int = 10, in_chans: int = 3, widths: Sequence[int] = (64, 256, 256), depth: int = 2
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.num_features = self.head_hidden_size = widths[-1]
+        self.whiten = WhitenedPatches(in_chans, side=2)
+        incoming = (self.whiten.out_channels, *widths[:-1])
+        self.groups = nn.Sequential(*(Group(a, b, depth) for a, b in zip(incoming, widths, strict=True)))
+        self.activation = nn.GELU()
+        self.feature_info = [
+            {"num_chs": width, "reduction": 2 ** (i + 1), "module": f"groups.{i}"} for i, width in enumerate(widths)
+        ]
+        self.reset_classifier(num_classes)
+
+    def forward_features(self, pixels: Tensor) -> Tensor:
+        """Maps (N, widths[-1], H', W') of (N, 3, H, W)."""
+        maps: Tensor = self.groups(self.activation(self.whiten(pixels)))
+        return maps
+
+    def forward_head(self, maps: Tensor, pre_logits: bool = False) -> Tensor:
+        """Logits of maps, or with `pre_logits` what the classifier sees."""
+        features = maps.amax(dim=(2, 3))
+        return features if pre_logits else self.head(features)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Logits (N, K)."""
+        return self.forward_head(self.forward_features(pixels))
+
+    def get_classifier(self) -> nn.Module:
+        """The last layer, as timm's models name it."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """A new last layer; its small weights keep the first logits near zero."""
+        self.num_classes = num_classes
+        self.head = nn.Linear(self.num_features, num_classes, bias=False)
+        nn.init.normal_(self.head.weight, std=1 / self.num_features)
+
+
+class Group(nn.Module):
+    """A convolution and a pooling, then a second one; three have a residual connection around the last two."""
+
+    def __init__(self, channels_in: int, channels_out: int, depth: int) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = _convolution(channels_in, channels_out), _norm(channels_out)
+        self.pool = nn.MaxPool2d(2)
+        self.conv2, self.norm2 = _convolution(channels_out, channels_out), _norm(channels_out)
+        self.residual = depth == 3
+        if self.residual:
+            self.conv3, self.norm3 = _convolution(channels_out, channels_out), _norm(channels_out)
+        self.activation = nn.GELU()
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(N, channels_in, H, W) to (N, channels_out, H // 2, W // 2)."""
+        maps = shortcut = self.activation(self.norm1(self.pool(self.conv1(maps))))
+        maps = self.norm2(self.conv2(maps))
+        if self.residual:
+            maps = self.norm3(self.conv3(self.activation(maps))) + shortcut
+        out: Tensor = self.activation(maps)
+        return out
+
+
+def _convolution(channels_in: int, channels_out: int) -> nn.Conv2d:
+    """3x3; as many outputs as there are inputs begin as copies of them, the others at random."""
+    conv = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
+    nn.init.dirac_(conv.weight.data[:channels_in])
+    return conv
+
+
+def _norm(channels: int) -> nn.BatchNorm2d:
+    """Without a scale, and with statistics that forget quickly, as the weights change quickly."""
+    norm = nn.BatchNorm2d(channels, momentum=0.4, eps=1e-12)
+    norm.weight.requires_grad_(False)
+    return norm
+
+
+@register_model
+def airbench94(pretrained: bool = False, **arguments: Any) -> nn.Module:
+    """94 % on CIFAR-10 in ten epochs: six convolutions."""
+    return build_model_with_cfg(Airbench, "airbench94", pretrained, **arguments)
+
+
+@register_model
+def airbench96(pretrained: bool = False, **arguments: Any) -> nn.Module:
+    """96 % on CIFAR-10: nine convolutions, with residual connections."""
+    arguments = {"widths": (128, 384, 512), "depth": 3, **arguments}
+    return build_model_with_cfg(Airbench, "airbench96", pretrained, **arguments)
