@@ -47,7 +47,7 @@ from vit_vs_cnn.params import merged_params, settings_of
 from vit_vs_cnn.tracking.run import TrackedRun, start_run
 from vit_vs_cnn.training.checkpoint import Checkpoints
 from vit_vs_cnn.training.contestant import Prepared, prepare_contestant
-from vit_vs_cnn.training.device import make_fabric
+from vit_vs_cnn.training.device import fastest_attention, make_fabric
 from vit_vs_cnn.training.optimization import create_optimizer
 from vit_vs_cnn.training.outputs import Epoch
 
@@ -146,7 +146,9 @@ def _limit(contestant: Contestant) -> float:
     device = contestant.ready.plan.device
     inputs = torch.randn(batch, 3, contestant.size, contestant.size, device=device)
     inputs, labels = inputs.to(memory_format=torch.channels_last), torch.zeros(batch, dtype=torch.long, device=device)
-    step = _step(contestant)
+    # The step's copy of the network keeps the attention that the project would choose.
+    with fastest_attention(contestant.ready.network, device, contestant.ready.plan.precision):
+        step = _step(contestant)
     steps = max(2, len(contestant.split) // batch)
     step(inputs, labels)
     start = _now(device)

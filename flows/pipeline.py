@@ -23,7 +23,7 @@ from pydantic import Field
 
 from vit_vs_cnn.config import FlowSettings
 from vit_vs_cnn.errors import RunFailed, UserError
-from vit_vs_cnn.orchestration.accelerators import accelerator, slot_name, slots
+from vit_vs_cnn.orchestration.accelerators import free_accelerators, slot_name, slots
 from vit_vs_cnn.orchestration.artifacts import publish_results
 from vit_vs_cnn.orchestration.dag import Stage, check_timeouts, choose_stages, read_dag, resolve_names, timeout_seconds
 from vit_vs_cnn.orchestration.listener import StageListener
@@ -101,7 +101,7 @@ def _run_stages(run: Run, request: Request) -> State[Any]:
     dag = read_dag(run.workspace)
     forced, chosen = resolve_names(dag, request.force), choose_stages(dag, request.stages)
     check_timeouts(dag, run.settings.flow)
-    ensure_slots(slot_name(), slots())
+    ensure_slots(slot_name(), slots(run.settings.train.devices))
     ended = Ended()
     try:
         _run_in_order(chosen, forced, run, ended)
@@ -192,6 +192,6 @@ def bring_up_to_date(each: Stage, run: Run, ended: Ended, *, skip: bool, force: 
 def _run(each: Stage, run: Run, listener: StageListener, *, force: bool) -> Outcome:
     settings = run.settings.flow
     limits = Limits(timeout_seconds(each, settings), settings.lock_wait_seconds)
-    with accelerator(wanted=each.uses_accelerator) as device:
+    with free_accelerators(run.settings.train.devices if each.uses_accelerator else 0) as device:
         environment = run_environment(run) | device | {"PREFECT__FLOW_RUN_ID": str(flow_run.id)}
         return run_stage(run.workspace, each.name, environment, limits, listener, force=force)

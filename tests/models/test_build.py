@@ -60,7 +60,7 @@ def test_the_cifar_stem_keeps_the_resolution_of_small_images() -> None:
     assert cifar.forward_features(images).shape[-1] == 4
 
 
-@pytest.mark.parametrize(("patch_size", "convolutions"), [(2, 1), (4, 2), (8, 3)])
+@pytest.mark.parametrize(("patch_size", "convolutions"), [(2, 3), (4, 4), (8, 5)])
 def test_the_conv_stem_gives_as_many_tokens_as_the_patches_it_replaces(patch_size: int, convolutions: int) -> None:
     args = {**SMALL_VIT, "patch_size": patch_size}
     plain = create_model(ModelSettings(timm="vit_tiny_patch16_224", args=args), 10, 32).eval()

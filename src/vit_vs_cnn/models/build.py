@@ -1,6 +1,7 @@
 """A timm network from a contestant's settings."""
 
 import difflib
+from itertools import pairwise
 from typing import Any
 
 import timm
@@ -91,9 +92,11 @@ def _use_cifar_stem(network: nn.Module, where: str) -> None:
 
 
 def _use_conv_stem(network: nn.Module, where: str) -> None:
-    """Hassani et al. 2021 (arXiv 2104.05704): small convolutions embed the patches, each followed by a pooling.
+    """Small convolutions embed the patches, as in Hassani et al. 2021 (arXiv 2104.05704), and mix the tokens.
 
-    Each halves the resolution and the last one is as wide as the tokens, those before it half as wide each.
+    Each of the first is followed by a pooling that halves the resolution; the last of them is as wide as the tokens,
+    those before it half as wide each. Two more follow at the resolution of the tokens, in about the place of the one
+    transformer block that Xiao et al. 2021 (arXiv 2106.14881) trade for such a stem.
     """
     embed = getattr(network, "patch_embed", None)
     conv = getattr(embed, "proj", None)
@@ -102,17 +105,14 @@ def _use_conv_stem(network: nn.Module, where: str) -> None:
         raise UserError(
             f"{where}.stem: 'conv' is for timm's vision transformers whose patch size is a power of 2; use 'timm'."
         )
+    tokens = conv.out_channels
+    widths = [conv.in_channels, *(tokens >> step for step in reversed(range(halvings))), tokens, tokens]
     layers: list[nn.Module] = []
-    channels = conv.in_channels
-    for step in reversed(range(halvings)):
-        wider = conv.out_channels >> step
-        layers += [
-            nn.Conv2d(channels, wider, 3, padding=1, bias=False),
-            nn.MaxPool2d(3, stride=2, padding=1),
-            nn.BatchNorm2d(wider),
-            nn.GELU(),
-        ]
-        channels = wider
+    for step, (channels, wider) in enumerate(pairwise(widths)):
+        layers.append(nn.Conv2d(channels, wider, 3, padding=1, bias=False))
+        if step < halvings:
+            layers.append(nn.MaxPool2d(3, stride=2, padding=1))
+        layers += [nn.BatchNorm2d(wider), nn.GELU()]
     network.patch_embed.proj = nn.Sequential(*layers)  # type: ignore[union-attr]
 
 

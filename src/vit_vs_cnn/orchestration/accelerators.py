@@ -1,8 +1,8 @@
-"""How many stages compute at once on this machine, and which accelerator each of them gets."""
+"""How many stages compute at once on this machine, and which accelerators each of them gets."""
 
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from filelock import FileLock, Timeout
 
@@ -10,9 +10,9 @@ from vit_vs_cnn.devices import accelerators
 from vit_vs_cnn.layout import state_dir
 
 
-def slots() -> int:
-    """How many stages may compute at once on this machine: one per accelerator, one on a CPU."""
-    return max(1, len(accelerators()))
+def slots(each: int = 1) -> int:
+    """How many stages may compute at once on this machine if each takes `each` accelerators; one on a CPU."""
+    return max(1, len(accelerators()) // each)
 
 
 def slot_name() -> str:
@@ -21,10 +21,10 @@ def slot_name() -> str:
 
 
 @contextmanager
-def accelerator(*, wanted: bool) -> Iterator[dict[str, str]]:
-    """A free accelerator as environment variables for one stage; empty where none is wanted or there is no choice.
+def free_accelerators(wanted: int) -> Iterator[dict[str, str]]:
+    """Free accelerators as environment variables for one stage; empty where none is wanted or there is no choice.
 
-    The slot has been taken before, so one is free unless somebody raised the limit: then the first one is shared.
+    The slot has been taken before, so there are enough unless somebody raised the limit: then some are shared.
     """
     devices = accelerators() if wanted else []
     if len(devices) < 2:
@@ -32,13 +32,15 @@ def accelerator(*, wanted: bool) -> Iterator[dict[str, str]]:
         return
     folder = state_dir() / "accelerators"
     folder.mkdir(parents=True, exist_ok=True)
-    for device in devices:
-        lock = FileLock(folder / f"{device}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            continue
-        with lock:
-            yield {"CUDA_VISIBLE_DEVICES": device}
-        return
-    yield {"CUDA_VISIBLE_DEVICES": devices[0]}
+    taken: list[str] = []
+    with ExitStack() as held:
+        for device in devices:
+            lock = FileLock(folder / f"{device}.lock")
+            try:
+                if len(taken) < wanted:
+                    held.enter_context(lock.acquire(timeout=0))
+                    taken.append(device)
+            except Timeout:
+                continue
+        shared = [device for device in devices if device not in taken][: max(0, wanted - len(taken))]
+        yield {"CUDA_VISIBLE_DEVICES": ",".join(taken + shared)}

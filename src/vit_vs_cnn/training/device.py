@@ -25,8 +25,10 @@ from vit_vs_cnn.tracking.lineage import digest_of
 # Lower precision must pay clearly before it is taken. The candidates take turns and the fastest step of each counts:
 # on a busy machine every other statistic measures the neighbours.
 _WORTHWHILE_SPEEDUP = 1.3
-_TIMED_BATCH = 16
 _TIMED_STEPS = 4
+# As many pixels as 16 images of 224 px have, but no more images than these.
+_TIMED_PIXELS = 16 * 224**2
+_MOST_TIMED_IMAGES = 128
 
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -73,7 +75,7 @@ def make_plan(network: nn.Module, model: ModelSettings, settings: TrainSettings,
     """
     device = choose_device(settings)
     name = device_name(device)
-    network_facts = [model.timm, model.args, model.stem, model.input_size, info.image_size]
+    network_facts = [model.timm, model.args, model.stem, model.input_size, info.image_size, model.recipe.batch_size]
     identity = [name, torch.__version__, *network_facts, settings.precision]
     memory = state_dir() / "measured" / f"{digest_of(json.dumps(identity).encode())}.json"
     if memory.is_file():
@@ -81,7 +83,8 @@ def make_plan(network: nn.Module, model: ModelSettings, settings: TrainSettings,
         return Plan(device, name, settings.devices, known["precision"], known["seconds_per_image"])
     candidates: list[Precision] = ["32-true", "bf16-mixed"] if settings.precision == "auto" else [settings.precision]
     size = input_size(model, info.image_size)
-    timings = _seconds_per_image(network, candidates, device, size)
+    batch = min(model.recipe.batch_size, _MOST_TIMED_IMAGES, max(2, _TIMED_PIXELS // size**2))
+    timings = _seconds_per_image(network, candidates, device, (batch, 3, size, size))
     best = min(timings, key=lambda each: timings[each])
     if settings.precision == "auto" and timings["32-true"] < timings[best] * _WORTHWHILE_SPEEDUP:
         best = "32-true"
@@ -113,10 +116,10 @@ def fastest_attention(network: nn.Module, device: torch.device, precision: Preci
 
 
 def _seconds_per_image(
-    network: nn.Module, candidates: list[Precision], device: torch.device, size: int
+    network: nn.Module, candidates: list[Precision], device: torch.device, shape: tuple[int, int, int, int]
 ) -> dict[Precision, float]:
-    inputs = torch.randn(_TIMED_BATCH, 3, size, size, device=device).to(memory_format=torch.channels_last)
-    labels = torch.zeros(_TIMED_BATCH, dtype=torch.long, device=device)
+    inputs = torch.randn(shape, device=device).to(memory_format=torch.channels_last)
+    labels = torch.zeros(len(inputs), dtype=torch.long, device=device)
     fabrics = {each: make_fabric(device, each) for each in candidates}
     trials = {
         each: fabric.setup(copy.deepcopy(network).to(memory_format=torch.channels_last))
@@ -132,4 +135,4 @@ def _seconds_per_image(
                 torch.cuda.synchronize()
             if step > 0:  # the first one allocates
                 fastest[each] = min(fastest[each], time.perf_counter() - start)
-    return {each: seconds / _TIMED_BATCH for each, seconds in fastest.items()}
+    return {each: seconds / len(inputs) for each, seconds in fastest.items()}
