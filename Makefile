@@ -35,7 +35,7 @@ test: $(INSTALLED) ## every check
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-bench: $(INSTALLED) ## every benchmark that a CPU can do, figures to build/bench; about an hour on 2 cores that do nothing else
+bench: $(INSTALLED) ## every benchmark that needs no GPU and no download, figures to build/bench; about an hour on 2 idle cores
 	mkdir -p build/bench
 	for preset in demo cpu; do \
 		$(BIN)/python benchmarks/throughput.py --preset $$preset --json build/bench/throughput-$$preset.json || exit 1; \
@@ -45,6 +45,12 @@ bench: $(INSTALLED) ## every benchmark that a CPU can do, figures to build/bench
 	$(BIN)/python benchmarks/scale.py --json build/bench/scale.json
 	$(BIN)/python benchmarks/tuning_workers.py --json build/bench/tuning-workers.json
 	$(BIN)/python benchmarks/overhead.py --json build/bench/overhead.json
+	$(MAKE) --no-print-directory demo
+	for version in 1 2; do \
+		$(BIN)/python benchmarks/serving_latency.py --registry digits --model $$version \
+			--json build/bench/serving-latency-$$version.json || exit 1; \
+	done
+	$(BIN)/python benchmarks/serving_load.py --registry digits --json build/bench/serving-load.json
 
 ui: $(INSTALLED) ## Prefect's and MLflow's pages, and a worker, on loopback
 	$(BIN)/vit-vs-cnn up

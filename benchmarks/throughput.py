@@ -6,6 +6,7 @@
 Images per second of forward, backward and step, for every contestant of a preset, on made-up pixels:
 
     limit        the bare step, again and again on one resident batch
+    compiled     the same through torch.compile, once it has compiled
     project      an epoch of this project, augmented as the recipe says
     tracked      the same, tracked in MLflow
     notebook     PIL transforms, DataLoader of 2 processes, batches of 32, `.item()` after every step
@@ -97,7 +98,7 @@ def main(
     file: Path | None,
     to_mlflow: bool,
 ) -> None:
-    """Measure images per second of five training loops for each contestant of a preset."""
+    """Measure images per second of several training loops for each contestant of a preset."""
     settings = settings_of(merged_params(project_root(), preset, overrides))
     split, info = made_up_images(images, settings.data.image_size), made_up_info(settings, images)
     loops = LOOPS if tracking else {name: loop for name, loop in LOOPS.items() if name != "tracked"}
@@ -142,13 +143,21 @@ def _measure(contestant: Contestant, loops: dict[str, Loop], repeats: int) -> di
 
 
 def _limit(contestant: Contestant) -> float:
+    return _bare(contestant, compiled=False)
+
+
+def _compiled(contestant: Contestant) -> float:
+    return _bare(contestant, compiled=True)
+
+
+def _bare(contestant: Contestant, *, compiled: bool) -> float:
     batch = min(contestant.model.recipe.batch_size, len(contestant.split))
     device = contestant.ready.plan.device
     inputs = torch.randn(batch, 3, contestant.size, contestant.size, device=device)
     inputs, labels = inputs.to(memory_format=torch.channels_last), torch.zeros(batch, dtype=torch.long, device=device)
     # The step's copy of the network keeps the attention that the project would choose.
     with fastest_attention(contestant.ready.network, device, contestant.ready.plan.precision):
-        step = _step(contestant)
+        step = _step(contestant, compiled=compiled)
     steps = max(2, len(contestant.split) // batch)
     step(inputs, labels)
     start = _now(device)
@@ -225,6 +234,7 @@ def _timm(contestant: Contestant) -> float:
 
 LOOPS: dict[str, Loop] = {
     "limit": _limit,
+    "compiled": _compiled,
     "project": _project,
     "tracked": _tracked,
     "notebook": _notebook,
@@ -250,7 +260,7 @@ def _rate_of(contestant: Contestant, loader: Iterable[Any], *, reads_loss: bool)
     return seen / (_now(device) - start)
 
 
-def _step(contestant: Contestant, *, plain: bool = False) -> Callable[[Tensor, Tensor], Tensor]:
+def _step(contestant: Contestant, *, plain: bool = False, compiled: bool = False) -> Callable[[Tensor, Tensor], Tensor]:
     """One training step; `plain` is AdamW, as the usual scripts have it, else the recipe's optimizer."""
     plan, recipe = contestant.ready.plan, contestant.model.recipe
     fabric = make_fabric(plan.device, plan.precision)
@@ -258,7 +268,8 @@ def _step(contestant: Contestant, *, plain: bool = False) -> Callable[[Tensor, T
     if not plain:
         network = network.to(memory_format=torch.channels_last)
     made = create_optimizer_v2(network, opt="adamw", lr=1e-4) if plain else create_optimizer(network, recipe, "recipe")
-    stepper, optimizer = fabric.setup(network, made)
+    stepped: Any = torch.compile(network) if compiled else network
+    stepper, optimizer = fabric.setup(stepped, made)
 
     def step(images: Tensor, labels: Tensor) -> Tensor:
         loss = functional.cross_entropy(stepper(images).float(), labels)

@@ -115,6 +115,7 @@ class TrainSettings(_Strict):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: Annotated[int, Field(ge=1, le=64)] = 1
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    compile: bool | Literal["auto"] = "auto"
 
 
 class SamplerSettings(_Strict):

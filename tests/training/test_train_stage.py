@@ -262,7 +262,7 @@ def test_precision_auto_measures_and_remembers(make_settings: Make, prepared: Da
     train.run(make_settings({"train": {"precision": "auto"}}), "vit")
     (memory,) = (state_dir() / "measured").glob("*.json")
     known = json.loads(memory.read_text())
-    assert known["timings"].keys() == {"32-true", "bf16-mixed"}
+    assert known["step_seconds"].keys() == {"32-true", "bf16-mixed"}
     train.run(make_settings({"train": {"precision": "auto", "epochs": 3}}), "vit")
     assert json.loads(memory.read_text()) == known
 

@@ -26,8 +26,14 @@ def run(settings: Settings, name: str) -> None:
     meter = SystemMeter()
     with start_run(settings, "train", name, checkpoints.run_key()) as tracked:
         tracked.log_params({"seed": settings.seed, "train": settings.train.model_dump(), **model.model_dump()})
+        plan = ready.plan
         tracked.set_tags(
-            {"device": ready.plan.device_name, "precision": ready.plan.precision, "data.digest": info.digest}
+            {
+                "device": plan.device_name,
+                "precision": plan.precision,
+                "compiled": str(plan.compiled).lower(),
+                "data.digest": info.digest,
+            }
         )
         tracked.log_dataset(info, "train", "training")
         tracked.log_dataset(info, "val", "validation")

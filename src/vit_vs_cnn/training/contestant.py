@@ -15,10 +15,11 @@ from vit_vs_cnn.models.trained import TrainedModel, preprocess_for
 from vit_vs_cnn.models.weights import is_pretrained, load_pretrained_weights
 from vit_vs_cnn.models.whitening import fit_whitening
 from vit_vs_cnn.training.checkpoint import Checkpoints
-from vit_vs_cnn.training.device import Plan, make_fabric, make_plan
+from vit_vs_cnn.training.device import make_fabric
 from vit_vs_cnn.training.loop import Result
 from vit_vs_cnn.training.outputs import Epoch, TrainingSummary
 from vit_vs_cnn.training.parallel import Job, train_in_processes, train_job
+from vit_vs_cnn.training.plan import Plan, make_plan
 
 _LONG_ON_CPU_SECONDS = 3600
 
@@ -47,7 +48,7 @@ def announce(settings: Settings, name: str, info: DatasetInfo, plan: Plan) -> No
     seconds = plan.seconds_per_image * info.splits["train"].images * settings.train.epochs / plan.devices
     print(
         f"train {name}: {model.timm}, {info.splits['train'].images:,} images, {settings.train.epochs} epochs, "
-        f"{plan.precision} on {plan.device_name}: about {_duration(seconds)}",
+        f"{plan.precision}{', compiled,' if plan.compiled else ''} on {plan.device_name}: about {_duration(seconds)}",
         flush=True,
     )
     if plan.device.type == "cpu" and seconds > _LONG_ON_CPU_SECONDS:

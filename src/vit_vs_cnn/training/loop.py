@@ -23,9 +23,10 @@ from vit_vs_cnn.errors import UserError
 from vit_vs_cnn.models.preprocess import Preprocess
 from vit_vs_cnn.progress import bar_options
 from vit_vs_cnn.training.checkpoint import CheckpointFile
-from vit_vs_cnn.training.device import Plan, fastest_attention
+from vit_vs_cnn.training.device import fastest_attention
 from vit_vs_cnn.training.optimization import create_ema, create_optimizer, create_scheduler
 from vit_vs_cnn.training.outputs import Epoch
+from vit_vs_cnn.training.plan import Plan
 
 Weights = dict[str, Tensor]
 
@@ -81,7 +82,9 @@ class Trainer:
         self.augment = Augment(model.recipe.augment)
         self.ema = create_ema(self.network, model.recipe)
         self.optimizer: Optimizer = create_optimizer(self.network, model.recipe, f"{self.where}.recipe")
-        self.stepper, self.fabric_optimizer = fabric.setup(self.network, self.optimizer)
+        # Only the steps are compiled: validation and what comes after go through the network itself.
+        stepped: Any = torch.compile(self.network) if plan.compiled else self.network
+        self.stepper, self.fabric_optimizer = fabric.setup(stepped, self.optimizer)
         self.micro_batch = math.ceil(model.recipe.batch_size / fabric.world_size)
 
     def run(
@@ -290,6 +293,9 @@ class Trainer:
             )
 
     def _readable(self, error: RuntimeError) -> Exception:
+        if self.plan.compiled and _is_of_compiling(error):
+            reason = str(error).strip().splitlines()[0]
+            return UserError(f"train.compile: torch.compile does not work here ({reason}); set it to false.")
         if not _is_out_of_memory(error):
             return error
         return UserError(
@@ -302,6 +308,13 @@ class Trainer:
 def _is_out_of_memory(error: RuntimeError) -> bool:
     # PyTorch's allocator on the CPU has no error of its own.
     return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+
+
+def _is_of_compiling(error: RuntimeError) -> bool:
+    # Nothing public says so, and the module is loaded already where something was compiled.
+    from torch._dynamo.exc import TorchDynamoException
+
+    return isinstance(error, TorchDynamoException)
 
 
 def _best_epoch(history: list[Epoch]) -> int:

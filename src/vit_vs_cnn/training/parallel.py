@@ -17,9 +17,10 @@ from vit_vs_cnn.data.prepared import Split
 from vit_vs_cnn.errors import UserError
 from vit_vs_cnn.models.preprocess import Preprocess
 from vit_vs_cnn.training.checkpoint import CheckpointFile
-from vit_vs_cnn.training.device import Plan, make_fabric
+from vit_vs_cnn.training.device import make_fabric
 from vit_vs_cnn.training.loop import Result, Trainer, finished
 from vit_vs_cnn.training.outputs import Epoch
+from vit_vs_cnn.training.plan import Plan
 
 
 @dataclass(frozen=True)
