@@ -66,7 +66,7 @@ class Training:
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting; repeatable.")
 @click.option("--contestant", "names", multiple=True, help="Only this one; repeatable. Default: all of the preset.")
 @click.option("--accuracy", "accuracies", default=ACCURACIES, multiple=True, show_default=True, help="Repeatable.")
-@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="How many seeds, from 0.")
+@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="How many, from the setting `seed` on.")
 @json_option
 @mlflow_option
 def main(
@@ -86,7 +86,7 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared"
         info = prepare(settings.data, prepared).info
-        for seed in range(seeds):
+        for seed in range(settings.seed, settings.seed + seeds):
             seeded = parse_settings(merge(settings.model_dump(), {"seed": seed}))
             for name, runs in trainings.items():
                 runs.append(_train(seeded, name, info, prepared))
@@ -104,7 +104,7 @@ def _train(settings: Settings, name: str, info: DatasetInfo, prepared: Path) -> 
     ready = prepare_contestant(settings, name, info)
     checkpoints = Checkpoints(f"benchmark-accuracy-{uuid.uuid4().hex}")
     splits = (read_split(prepared, "train"), read_split(prepared, "val"))
-    trained, result, _ = train_contestant(settings, name, info, splits, ready, checkpoints, lambda _: None, quiet=True)
+    trained, result, _ = train_contestant(settings, name, info, splits, ready, checkpoints, lambda _: None)
     checkpoints.remove()
     test, device, options = read_split(prepared, "test"), ready.plan.device, settings.evaluate
     probabilities = predict(trained.to(device), test.images, options.batch_size, device)

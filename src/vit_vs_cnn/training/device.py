@@ -1,6 +1,8 @@
 """The device, and how a network is run on it."""
 
+import ctypes
 import logging
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -14,6 +16,9 @@ from vit_vs_cnn.errors import UserError
 from vit_vs_cnn.models.attention import unfused_attention
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+
+# From glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def choose_device(settings: TrainSettings) -> torch.device:
@@ -37,6 +42,8 @@ def device_name(device: torch.device) -> str:
 def make_fabric(device: torch.device, precision: Precision, devices: int = 1) -> Fabric:
     """Fabric on one device, launched; on several it waits for `launch` with what each process is to do."""
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    if device.type == "cpu":
+        keep_freed_memory()
     if devices > 1:
         # Buffers are batch norm's statistics: the trainer averages them, where PyTorch would take the first process's.
         strategy = DDPStrategy(start_method="spawn", broadcast_buffers=False)
@@ -54,3 +61,16 @@ def fastest_attention(network: nn.Module, device: torch.device, precision: Preci
     """
     slow = device.type == "cpu" and precision == "bf16-mixed"
     return unfused_attention(network) if slow else nullcontext()
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory of freed tensors for the next step.
+
+    glibc would give every large block back to the kernel, and take it anew, page by page, a step later: an eighth of
+    the time of a step (benchmarks/allocator.py). Other C libraries have no such call, or no such habit.
+    """
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(_M_MMAP_MAX, 0)
+            mallopt(_M_TRIM_THRESHOLD, -1)
