@@ -66,7 +66,9 @@ class Training:
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting; repeatable.")
 @click.option("--contestant", "names", multiple=True, help="Only this one; repeatable. Default: all of the preset.")
 @click.option("--accuracy", "accuracies", default=ACCURACIES, multiple=True, show_default=True, help="Repeatable.")
-@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="How many, from the setting `seed` on.")
+@click.option(
+    "--seeds", default=3, show_default=True, type=click.IntRange(1), help="How many, from the setting `seed` on."
+)
 @json_option
 @mlflow_option
 def main(
