@@ -5,7 +5,7 @@
 
 Images per second of forward, backward and step, for every contestant of a preset, on made-up pixels:
 
-    limit        the bare step, again and again on one resident batch
+    limit        the bare step of the recipe, again and again on one resident batch
     compiled     the same through torch.compile, once it has compiled
     project      an epoch of this project, augmented as the recipe says
     tracked      the same, tracked in MLflow
@@ -261,7 +261,7 @@ def _rate_of(contestant: Contestant, loader: Iterable[Any], *, reads_loss: bool)
 
 
 def _step(contestant: Contestant, *, plain: bool = False, compiled: bool = False) -> Callable[[Tensor, Tensor], Tensor]:
-    """One training step; `plain` is AdamW, as the usual scripts have it, else the recipe's optimizer."""
+    """One training step; `plain` is AdamW, as the usual scripts have it, else the recipe's optimizer and clipping."""
     plan, recipe = contestant.ready.plan, contestant.model.recipe
     fabric = make_fabric(plan.device, plan.precision)
     network = copy.deepcopy(contestant.ready.network).to(plan.device).train()
@@ -275,6 +275,8 @@ def _step(contestant: Contestant, *, plain: bool = False, compiled: bool = False
         loss = functional.cross_entropy(stepper(images).float(), labels)
         optimizer.zero_grad(set_to_none=True)
         fabric.backward(loss)
+        if recipe.clip_grad and not plain:
+            fabric.clip_gradients(stepper, optimizer, max_norm=recipe.clip_grad, error_if_nonfinite=False)
         optimizer.step()
         return loss
 
