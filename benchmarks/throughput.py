@@ -14,7 +14,8 @@ Images per second of forward, backward and step, for every contestant of a prese
     timm         timm's own loader and its usual step
 
 All train the same network in the same precision from the same start. They take turns, and the median of the repeats
-counts. The peak is a matrix product of the same precision, measured in the same run.
+counts; `of limit` is the median of the ratios within a turn, which a machine that slows down meanwhile does not change.
+The peak is a matrix product of the same precision, measured in the same run.
 """
 
 import copy
@@ -118,7 +119,7 @@ def _measure(contestant: Contestant, loops: dict[str, Loop], repeats: int) -> di
         peaks.append(_matrix_product_flops(plan.device, plan.precision))
         for name, loop in loops.items():
             rates[name].append(loop(contestant))
-    limit, flops, peak = median(rates["limit"]), _flops_per_image(contestant), median(peaks)
+    flops, peak = _flops_per_image(contestant), median(peaks)
     batch = contestant.model.recipe.batch_size
     click.echo(
         f"\n{contestant.name}: {contestant.model.timm}, {contestant.size} px, batches of {batch}, "
@@ -128,8 +129,9 @@ def _measure(contestant: Contestant, loops: dict[str, Loop], repeats: int) -> di
     click.echo("loop         images/s    lowest   highest  of limit  of peak")
     for name, each in rates.items():
         middle = median(each)
+        of_limit = median(rate / limit for rate, limit in zip(each, rates["limit"], strict=True))
         click.echo(
-            f"{name:<11}  {middle:>8,.0f}  {min(each):>8,.0f}  {max(each):>8,.0f}  {middle / limit:>8.2f}  "
+            f"{name:<11}  {middle:>8,.0f}  {min(each):>8,.0f}  {max(each):>8,.0f}  {of_limit:>8.2f}  "
             f"{middle * flops / peak:>7.1%}"
         )
     return {
