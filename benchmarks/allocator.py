@@ -1,16 +1,20 @@
 """What does an epoch on a CPU gain when the process keeps the memory of freed tensors?
 
-    python benchmarks/allocator.py --preset cpu --repeats 5
+    python benchmarks/allocator.py --preset cpu --repeats 4
 
 Images per second of the project's epoch, on made-up pixels, for every contestant of a preset: `kept` as the project
-trains, `returned` with glibc as it comes. They take turns, and the median of the repeats counts.
+trains, `returned` with glibc as it comes. Each measurement is a process of its own, because a heap that has grown does
+not shrink again. They take turns; the gain is the median of the ratios within a turn.
 """
 
 import ctypes
+import subprocess
 import sys
 import uuid
+from contextlib import nullcontext
 from pathlib import Path
 from statistics import median
+from unittest.mock import patch
 
 import click
 
@@ -24,25 +28,43 @@ from vit_vs_cnn.table import aligned
 from vit_vs_cnn.training.checkpoint import Checkpoints
 from vit_vs_cnn.training.contestant import prepare_contestant
 
-# glibc's defaults, by the names and numbers of its malloc.h.
-_TRIM_THRESHOLD, _MMAP_MAX = (-1, 128 * 1024), (-4, 65_536)
+WAYS = ("kept", "returned")
 
 
 @click.command()
 @click.option("--preset", help="A preset; default: params.yaml as it is.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting; repeatable.")
 @click.option("--images", default=2048, show_default=True, type=click.IntRange(256), help="Images of an epoch.")
-@click.option("--repeats", default=5, show_default=True, help="How often each way is measured.")
+@click.option("--repeats", default=3, show_default=True, help="How often each way is measured.")
 @json_option
 @mlflow_option
+@click.option("--only", nargs=2, hidden=True, help="Print the rate of this contestant, this way, in this process.")
 def main(
-    preset: str | None, overrides: tuple[str, ...], images: int, repeats: int, file: Path | None, to_mlflow: bool
+    preset: str | None,
+    overrides: tuple[str, ...],
+    images: int,
+    repeats: int,
+    file: Path | None,
+    to_mlflow: bool,
+    only: tuple[str, str] | None,
 ) -> None:
     """Measure epochs with memory kept and with memory returned for each contestant of a preset."""
     if sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallopt"):
         raise click.UsageError("only glibc's allocator can be told to keep memory: there is nothing to compare here")
     settings = settings_of(merged_params(project_root(), preset, overrides))
-    figures = {name: _measure(settings, name, images, repeats) for name in settings.models}
+    if only:
+        name, way = only
+        returned = patch("vit_vs_cnn.training.device.keep_freed_memory") if way == "returned" else nullcontext()
+        with returned:
+            click.echo(_rate(settings, name, images))
+        return
+    figures: dict[str, dict[str, list[float]]] = {name: {way: [] for way in WAYS} for name in settings.models}
+    for _ in range(repeats):
+        for name, ways in figures.items():
+            for way, rates in ways.items():
+                child = [sys.executable, *sys.argv, "--only", name, way]
+                answer = subprocess.run(child, check=True, stdout=subprocess.PIPE, text=True)
+                rates.append(float(answer.stdout))
     rows = [
         (name, way, *(f"{each:,.0f}" for each in (median(rates), min(rates), max(rates))), _gain(ways, way))
         for name, ways in figures.items()
@@ -52,31 +74,21 @@ def main(
     publish("allocator", figures, file, to_mlflow=to_mlflow)
 
 
-def _measure(settings: Settings, name: str, images: int, repeats: int) -> dict[str, list[float]]:
+def _rate(settings: Settings, name: str, images: int) -> float:
+    """Images per second over the epochs after the first, which warms up."""
     info = made_up_info(settings, images)
     ready = prepare_contestant(settings, name, info)
+    trainer = trainer_of(settings, name, info, ready, epochs=4)
     train = ResidentImages(made_up_images(images, settings.data.image_size), ready.plan.device)
     val = ResidentImages(made_up_images(64, settings.data.image_size), ready.plan.device)
-    rates: dict[str, list[float]] = {"kept": [], "returned": []}
-    for _ in range(repeats):
-        for way, seen in rates.items():
-            trainer = trainer_of(settings, name, info, ready, epochs=2)  # this tells glibc to keep memory
-            if way == "returned":
-                _return_freed_memory()
-            checkpoints = Checkpoints(f"benchmark-allocator-{uuid.uuid4().hex}")
-            result = trainer.run(train, val, checkpoints.file, lambda _: None)
-            checkpoints.remove()
-            seen.append(result.history[1].images_per_second)  # the first epoch warms up
-    return rates
-
-
-def _return_freed_memory() -> None:
-    for parameter, default in (_TRIM_THRESHOLD, _MMAP_MAX):
-        ctypes.CDLL(None).mallopt(parameter, default)
+    checkpoints = Checkpoints(f"benchmark-allocator-{uuid.uuid4().hex}")
+    history = trainer.run(train, val, checkpoints.file, lambda _: None).history
+    checkpoints.remove()
+    return median(epoch.images_per_second for epoch in history[1:])
 
 
 def _gain(ways: dict[str, list[float]], way: str) -> str:
-    return f"{median(ways[way]) / median(ways['returned']):.2f}"
+    return f"{median(each / returned for each, returned in zip(ways[way], ways['returned'], strict=True)):.2f}"
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def fastest_attention(network: nn.Module, device: torch.device, precision: Preci
 def keep_freed_memory() -> None:
     """Let this process keep the memory of freed tensors for the next step.
 
-    glibc would give every large block back to the kernel, and take it anew, page by page, a step later: an eighth of
+    glibc would give every large block back to the kernel, and take it anew, page by page, a step later: a tenth of
     the time of a step (benchmarks/allocator.py). Other C libraries have no such call, or no such habit.
     """
     if sys.platform == "linux":
