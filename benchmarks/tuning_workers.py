@@ -1,6 +1,6 @@
 """How many more trials a minute do several workers of a study end than one?
 
-    python benchmarks/tuning_workers.py --workers 1 2 4 --trials 40 --seconds 1 --repeats 3
+    python benchmarks/tuning_workers.py --workers 1 --workers 4 --trials 40 --seconds 1 --repeats 3
     OPTUNA_STORAGE=postgresql+psycopg2://… python benchmarks/tuning_workers.py
 
 The trials train nothing: each sleeps, in four epochs that it reports, so that what is measured is the study itself
