@@ -18,7 +18,7 @@ _MACHINE_REFUSES = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
 
 _EPILOG = """\b
 Examples:
-  vit-vs-cnn run --preset demo               the whole pipeline on the packaged digits, two minutes
+  vit-vs-cnn run --preset demo               the whole pipeline on the packaged digits, in minutes
   vit-vs-cnn run --preset cpu --set data.source=folder --set data.name=pets --set data.path=pets.zip
   dvc repro                                  the experiment of params.yaml, in place
   vit-vs-cnn registry promote                the challenger becomes champion if it passes the gate
