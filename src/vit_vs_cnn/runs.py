@@ -244,16 +244,28 @@ def _prepare_workspace(root: Path, workspace: Path) -> None:
             target.unlink(missing_ok=True)
         elif name not in {"dvc.lock", str(PARAMS)}:
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, target)
+            if source.is_dir():
+                # A link to a folder, or a repository inside this one: both may be larger than a copy should be.
+                target.unlink(missing_ok=True)
+                target.symlink_to(source.resolve(), target_is_directory=True)
+            else:
+                shutil.copy2(source, target)
     _share_cache(root, workspace)
 
 
 def _share_cache(root: Path, workspace: Path) -> None:
+    # As `dvc cache dir` does it, twice: as commands they would take a second.
+    from dvc.config import Config, ConfigError
+
     local = root / ".dvc" / "config.local"
     if local.is_file():
         shutil.copy2(local, workspace / ".dvc" / "config.local")
-    cache = _output(root, sys.executable, "-m", "dvc", "cache", "dir")
-    _dvc(workspace, "cache", "dir", "--local", str((root / cache).resolve()))
+    try:
+        cache = Config(str(root / ".dvc"))["cache"].get("dir", root / ".dvc" / "cache")
+        with Config(str(workspace / ".dvc")).edit("local") as config:
+            config["cache"]["dir"] = str((root / cache).resolve())
+    except ConfigError as error:
+        raise UserError(f"{root / '.dvc'}: DVC cannot read its configuration: {error}") from None
 
 
 def _dvc(folder: Path, *arguments: str) -> None:

@@ -19,7 +19,6 @@ from vit_vs_cnn.report.comparison import (
     answer,
     comparison_table,
     read_comparison,
-    terminal_table,
     validation_sentence,
     write_tables,
 )
@@ -30,6 +29,7 @@ from vit_vs_cnn.report.comparison_figures import (
     per_class,
     reliability,
 )
+from vit_vs_cnn.summary import terminal_table
 
 Make = Callable[..., Settings]
 COLOURS = {"vit": "#000001", "resnet": "#000002", "third": "#000003"}

@@ -80,12 +80,14 @@ def run(
 
     The working tree is not touched; the result appears in `dvc exp show`. Done work is not repeated.
     """
-    from vit_vs_cnn.orchestration.artifacts import has_comparison
     from vit_vs_cnn.orchestration.local_run import run_here
     from vit_vs_cnn.runs import Request
-    from vit_vs_cnn.summary import run_summary
 
     finished = run_here(Request(preset, overrides, name, stages, force, in_place))
+
+    from vit_vs_cnn.orchestration.artifacts import has_comparison
+    from vit_vs_cnn.summary import run_summary
+
     if not stages and has_comparison(finished.workspace):
         click.echo(run_summary(finished))
 

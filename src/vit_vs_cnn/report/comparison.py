@@ -11,8 +11,7 @@ from vit_vs_cnn.config import Settings
 from vit_vs_cnn.errors import UserError
 from vit_vs_cnn.evaluation.results import Evaluation, read_evaluation
 from vit_vs_cnn.evaluation.significance import PairedComparison, compare_all_pairs, verdict
-from vit_vs_cnn.layout import COMPARE, evaluated, trained
-from vit_vs_cnn.table import aligned
+from vit_vs_cnn.layout import evaluated, trained
 from vit_vs_cnn.training.outputs import TrainingSummary, read_summary
 
 # Times of the same training differ by some percent from run to run.
@@ -155,26 +154,6 @@ def write_tables(comparison: Comparison, folder: Path) -> None:
     ]
     _write_json(folder / "significance.json", {"answer": answer(comparison), "pairs": pairs})
     _write_json(folder / "summary.json", summary_numbers(comparison))
-
-
-def terminal_table(project: Path) -> str:
-    """The table that a run ends with, from reports/compare of the folder `project`, and the answer below it."""
-    table = pd.read_csv(project / COMPARE / "comparison.csv", dtype={"contestant": str}, keep_default_na=False)
-    interval = f"{100 * table['confidence'].iloc[0]:g} % interval"
-    rows = [
-        (
-            str(row.contestant),
-            f"{row.accuracy:.2%}",
-            f"{row.accuracy_low:.2%} – {row.accuracy_high:.2%}",
-            f"{row.seconds_per_epoch:.1f}",
-            f"{row.parameters:,}",
-            f"{row.latency_p50_ms:.1f} ms",
-        )
-        for row in table.itertuples()
-    ]
-    header = ("model", "test accuracy", interval, "s/epoch", "parameters", "latency p50")
-    verdicts = json.loads((project / COMPARE / "significance.json").read_text(encoding="utf-8"))
-    return "\n".join([aligned([header, *rows]), "", verdicts["answer"]])
 
 
 def _is_better(name: str, other: str, pairs: Sequence[PairedComparison]) -> bool:
