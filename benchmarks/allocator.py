@@ -20,11 +20,11 @@ import click
 
 from made_up import made_up_images, made_up_info, trainer_of
 from record import json_option, mlflow_option, publish
-from vit_vs_cnn.config import Settings
+from vit_vs_cnn.config.load import merged_params, settings_of
+from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.console import table
+from vit_vs_cnn.core.paths import project_root
 from vit_vs_cnn.data.loader import ResidentImages
-from vit_vs_cnn.layout import project_root
-from vit_vs_cnn.params import merged_params, settings_of
-from vit_vs_cnn.table import aligned
 from vit_vs_cnn.training.checkpoint import Checkpoints
 from vit_vs_cnn.training.contestant import prepare_contestant
 
@@ -70,7 +70,7 @@ def main(
         for name, ways in figures.items()
         for way, rates in ways.items()
     ]
-    click.echo(aligned([("contestant", "memory", "images/s", "lowest", "highest", "of returned"), *rows]))
+    click.echo(table([("contestant", "memory", "images/s", "lowest", "highest", "of returned"), *rows]))
     publish("allocator", figures, file, to_mlflow=to_mlflow)
 
 

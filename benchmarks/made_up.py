@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_vs_cnn.config import Settings
-from vit_vs_cnn.data.prepared import DatasetInfo, Split, SplitInfo
+from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.data.dataset import DatasetInfo, Split, SplitInfo
 from vit_vs_cnn.models.trained import preprocess_for
 from vit_vs_cnn.training.contestant import Prepared
 from vit_vs_cnn.training.device import make_fabric

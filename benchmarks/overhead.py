@@ -75,10 +75,10 @@ def main(repeats: int, file: Path | None, to_mlflow: bool, as_training: bool) ->
 
 def _train_alone() -> None:
     # Only here: the other ways import it in processes of their own.
-    from vit_vs_cnn.config import read_settings
+    from vit_vs_cnn.config.load import read_settings
+    from vit_vs_cnn.core.paths import PARAMS, PREPARED
+    from vit_vs_cnn.data.dataset import read_split
     from vit_vs_cnn.data.prepare import prepare
-    from vit_vs_cnn.data.prepared import read_split
-    from vit_vs_cnn.layout import PARAMS, PREPARED
     from vit_vs_cnn.training.checkpoint import Checkpoints
     from vit_vs_cnn.training.contestant import prepare_contestant, train_contestant
 

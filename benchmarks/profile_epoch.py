@@ -18,11 +18,11 @@ from torch.profiler import ProfilerActivity, profile
 
 from made_up import made_up_images, made_up_info, trainer_of
 from record import json_option, mlflow_option, publish
-from vit_vs_cnn.config import Settings
+from vit_vs_cnn.config.load import merged_params, settings_of
+from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.console import table
+from vit_vs_cnn.core.paths import project_root
 from vit_vs_cnn.data.loader import ResidentImages
-from vit_vs_cnn.layout import project_root
-from vit_vs_cnn.params import merged_params, settings_of
-from vit_vs_cnn.table import aligned
 from vit_vs_cnn.training.checkpoint import Checkpoints
 from vit_vs_cnn.training.contestant import prepare_contestant
 
@@ -81,7 +81,7 @@ def _profile(settings: Settings, name: str, steps: int, top: int, trace: Path | 
         f"{ready.plan.device_name}, {result.history[-1].images_per_second:,.0f} images/s under the profiler"
     )
     rows = [(key, f"{count:,}", f"{each / 1e3:,.1f}", f"{each / total:.1%}") for key, (each, count) in longest]
-    click.echo(aligned([("operator", "calls", "own ms", "share"), *rows]))
+    click.echo(table([("operator", "calls", "own ms", "share"), *rows]))
     return {key: {"ms": each / 1e3, "share": each / total, "calls": count} for key, (each, count) in longest}
 
 

@@ -27,10 +27,11 @@ import torch
 
 from made_up import made_up_images, made_up_info, trainer_of, write_made_up_images
 from record import json_option, mlflow_option, publish
-from vit_vs_cnn.config import Settings, parse_settings
+from vit_vs_cnn.config.load import parse_settings
+from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.console import table
+from vit_vs_cnn.data.dataset import read_split
 from vit_vs_cnn.data.loader import ResidentImages
-from vit_vs_cnn.data.prepared import read_split
-from vit_vs_cnn.table import aligned
 from vit_vs_cnn.training.checkpoint import Checkpoints
 from vit_vs_cnn.training.contestant import prepare_contestant
 
@@ -81,7 +82,7 @@ def main(
         for size, each in figures.items()
     ]
     headings = ("images", "images/s", "lowest", "highest", "µs per image", "own memory MB")
-    click.echo(aligned([headings, *rows]))
+    click.echo(table([headings, *rows]))
     publish("scale", figures, file, to_mlflow=to_mlflow)
 
 

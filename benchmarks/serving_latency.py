@@ -17,9 +17,9 @@ import click
 import numpy as np
 import torch
 
-from vit_vs_cnn.evaluation.registered import load_registered, version_of
-from vit_vs_cnn.serving.picture import rebuilt
-from vit_vs_cnn.tracking.registry import resolve_model_name
+from vit_vs_cnn.registry.loading import load_registered, version_of
+from vit_vs_cnn.registry.versions import resolve_model_name
+from vit_vs_cnn.serving.saliency import rebuilt
 
 
 @click.command()

@@ -26,8 +26,8 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from vit_vs_cnn.evaluation.registered import BATCH, RegisteredModel, load_registered
-from vit_vs_cnn.tracking.registry import resolve_model_name
+from vit_vs_cnn.registry.loading import BATCH, RegisteredModel, load_registered
+from vit_vs_cnn.registry.versions import resolve_model_name
 from vit_vs_cnn.tracking.store import open_client
 
 ALIAS = "load-test"

@@ -40,18 +40,18 @@ from torchvision import transforms
 
 from made_up import MEAN, STD, made_up_images, made_up_info, trainer_of
 from record import json_option, mlflow_option, own_tracking_store, publish
-from vit_vs_cnn.config import ModelSettings, Settings
+from vit_vs_cnn.config.load import merged_params, settings_of
+from vit_vs_cnn.config.schema import ModelSettings, Settings
+from vit_vs_cnn.core.paths import project_root
+from vit_vs_cnn.data.dataset import DatasetInfo, Split
 from vit_vs_cnn.data.loader import ResidentImages
-from vit_vs_cnn.data.prepared import DatasetInfo, Split
-from vit_vs_cnn.layout import project_root
 from vit_vs_cnn.models.build import input_size
-from vit_vs_cnn.params import merged_params, settings_of
 from vit_vs_cnn.tracking.run import TrackedRun, start_run
 from vit_vs_cnn.training.checkpoint import Checkpoints
 from vit_vs_cnn.training.contestant import Prepared, prepare_contestant
 from vit_vs_cnn.training.device import fastest_attention, make_fabric
 from vit_vs_cnn.training.optimization import create_optimizer
-from vit_vs_cnn.training.outputs import Epoch
+from vit_vs_cnn.training.results import Epoch
 
 WORKERS = 2
 

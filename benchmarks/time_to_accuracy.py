@@ -23,17 +23,17 @@ from typing import Any
 import click
 
 from record import json_option, mlflow_option, publish
-from vit_vs_cnn.config import Settings, merge, parse_settings
+from vit_vs_cnn.config.load import merged_params, parse_settings, settings_of
+from vit_vs_cnn.config.schema import Settings, merge
+from vit_vs_cnn.core.console import table
+from vit_vs_cnn.core.paths import project_root
+from vit_vs_cnn.data.dataset import DatasetInfo, read_split
 from vit_vs_cnn.data.prepare import prepare
-from vit_vs_cnn.data.prepared import DatasetInfo, read_split
 from vit_vs_cnn.evaluation.metrics import accuracy_interval
 from vit_vs_cnn.evaluation.predict import predict
-from vit_vs_cnn.layout import project_root
-from vit_vs_cnn.params import merged_params, settings_of
-from vit_vs_cnn.table import aligned
 from vit_vs_cnn.training.checkpoint import Checkpoints
 from vit_vs_cnn.training.contestant import prepare_contestant, train_contestant
-from vit_vs_cnn.training.outputs import Epoch
+from vit_vs_cnn.training.results import Epoch
 
 ACCURACIES = (0.80, 0.85, 0.90, 0.93, 0.94)
 
@@ -94,7 +94,7 @@ def main(
                 runs.append(_train(seeded, name, info, prepared))
                 click.echo(_line(name, seed, runs[-1]), err=True)
     rows = [_row(name, accuracy, runs) for name, runs in trainings.items() for accuracy in accuracies]
-    click.echo(aligned([("contestant", "accuracy", "reached", "seconds", "lowest", "highest"), *rows]))
+    click.echo(table([("contestant", "accuracy", "reached", "seconds", "lowest", "highest"), *rows]))
     for name, runs in trainings.items():
         validation, test = (_mean([getattr(each, of) for each in runs]) for of in ("val_accuracy", "test_accuracy"))
         seconds = median(each.seconds for each in runs)

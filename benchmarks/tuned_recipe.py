@@ -18,14 +18,15 @@ import click
 import numpy as np
 from scipy.stats import t
 
-from vit_vs_cnn.config import Settings, merge, parse_settings, read_settings
-from vit_vs_cnn.data.prepared import DatasetInfo, read_info, read_split
+from vit_vs_cnn.config.load import parse_settings, read_settings
+from vit_vs_cnn.config.schema import Settings, merge
+from vit_vs_cnn.config.tuned import with_tuned
+from vit_vs_cnn.core.paths import PARAMS, PREPARED
+from vit_vs_cnn.data.dataset import DatasetInfo, read_info, read_split
 from vit_vs_cnn.evaluation.metrics import accuracy_interval
 from vit_vs_cnn.evaluation.predict import predict
-from vit_vs_cnn.layout import PARAMS, PREPARED
 from vit_vs_cnn.training.checkpoint import Checkpoints, fingerprint
 from vit_vs_cnn.training.contestant import prepare_contestant, train_contestant
-from vit_vs_cnn.tuning.recipe import with_tuned
 from vit_vs_cnn.tuning.summary import read_tuning_summary
 
 Figures = dict[str, Any]

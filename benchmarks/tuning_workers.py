@@ -20,8 +20,9 @@ from statistics import median
 import click
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from vit_vs_cnn.config import Settings, parse_settings
-from vit_vs_cnn.data.prepared import DatasetInfo, SplitInfo
+from vit_vs_cnn.config.load import parse_settings
+from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.data.dataset import DatasetInfo, SplitInfo
 from vit_vs_cnn.tuning.address import STORAGE_VARIABLE
 from vit_vs_cnn.tuning.claims import Claims, Ended
 from vit_vs_cnn.tuning.storage import StudyStorage

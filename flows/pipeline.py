@@ -21,17 +21,17 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from prefect.tasks import Task
 from pydantic import Field
 
-from vit_vs_cnn.config import FlowSettings
-from vit_vs_cnn.errors import RunFailed, UserError
+from vit_vs_cnn.config.load import preset_names
+from vit_vs_cnn.config.schema import FlowSettings
+from vit_vs_cnn.core.errors import RunError, UserError
 from vit_vs_cnn.orchestration.accelerators import free_accelerators, slot_name, slots
 from vit_vs_cnn.orchestration.artifacts import publish_results
 from vit_vs_cnn.orchestration.dag import Stage, check_timeouts, choose_stages, read_dag, resolve_names, timeout_seconds
 from vit_vs_cnn.orchestration.listener import StageListener
 from vit_vs_cnn.orchestration.notify import tell_of_the_end
 from vit_vs_cnn.orchestration.slots import ensure_slots
-from vit_vs_cnn.orchestration.stage_process import Limits, Outcome, StageFailed, is_stopping, run_stage, stop_all
-from vit_vs_cnn.params import preset_names
-from vit_vs_cnn.runs import Request, Run, is_saved, open_run, run_environment, save_run
+from vit_vs_cnn.orchestration.stage_process import Limits, Outcome, StageError, is_stopping, run_stage, stop_all
+from vit_vs_cnn.orchestration.workspace import Request, Run, is_saved, open_run, run_environment, save_run
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -81,7 +81,7 @@ def pipeline(
     try:
         with open_run(request, str(flow_run.id)) as run:
             return _run_stages(run, request)
-    except (UserError, RunFailed) as error:
+    except (UserError, RunError) as error:
         return Failed(message=str(error), data=error)
 
 
@@ -90,7 +90,7 @@ class Ended:
     """How the stages of a run have ended so far; a stage in neither has not run."""
 
     outcomes: dict[str, Outcome] = field(default_factory=dict)
-    failures: dict[str, StageFailed] = field(default_factory=dict)
+    failures: dict[str, StageError] = field(default_factory=dict)
 
     def is_cached(self, name: str) -> bool:
         """Whether DVC had nothing to do for the stage."""
@@ -112,7 +112,7 @@ def _run_stages(run: Run, request: Request) -> State[Any]:
     if ended.failures:
         failure = next(iter(ended.failures.values()))
         again = f"The workspace is {run.workspace}; the same command continues the run."
-        error = UserError(str(failure)) if failure.is_users else RunFailed(f"{failure} {again}")
+        error = UserError(str(failure)) if failure.is_users else RunError(f"{failure} {again}")
         return Failed(message=failure.with_log_end(), data=error)
     if not request.stages:
         untouched = not forced and all(each.unchanged for each in chosen)
@@ -158,7 +158,7 @@ def _task_of(each: Stage, settings: FlowSettings, *, takes_slot: bool) -> Task[.
 
 def _may_pass(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
     failure = state.result(raise_on_failure=False)
-    return isinstance(failure, StageFailed) and failure.may_pass
+    return isinstance(failure, StageError) and failure.retryable
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=_may_pass)
@@ -173,8 +173,8 @@ def bring_up_to_date(each: Stage, run: Run, ended: Ended, *, skip: bool, force: 
     with StageListener(each.name) as listener:
         try:
             outcome = Outcome.CACHED if skip else _run(each, run, listener, force=force)
-        except StageFailed as failure:
-            if failure.may_pass and task_run.run_count <= run.settings.flow.retries and not is_stopping():
+        except StageError as failure:
+            if failure.retryable and task_run.run_count <= run.settings.flow.retries and not is_stopping():
                 listener.line(f"failed: {failure} It is tried again.")
                 raise
             listener.line(f"failed: {failure}")

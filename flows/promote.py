@@ -11,9 +11,9 @@ from prefect.input import RunInput
 from prefect.states import Cancelled, Completed, Failed
 from pydantic import Field
 
-from vit_vs_cnn.config import read_settings
-from vit_vs_cnn.errors import GateRefused, UserError
-from vit_vs_cnn.layout import PARAMS, PREPARED, main_root
+from vit_vs_cnn.config.load import read_settings
+from vit_vs_cnn.core.errors import GateRejectedError, UserError
+from vit_vs_cnn.core.paths import PARAMS, PREPARED, main_root
 
 DAYS_TO_ANSWER = 7
 
@@ -34,9 +34,9 @@ def promote(version: str = "challenger", registry: str = "", unattended: bool = 
         registry: The registered model or its data set. Empty: that of params.yaml, or the only one.
         unattended: Ask nobody: the gate alone decides.
     """
-    from vit_vs_cnn.promotion.promote import decline, propose
-    from vit_vs_cnn.promotion.promote import promote as decide
-    from vit_vs_cnn.tracking.registry import Registry, resolve_model_name
+    from vit_vs_cnn.registry.promotion import decline, propose
+    from vit_vs_cnn.registry.promotion import promote as decide
+    from vit_vs_cnn.registry.versions import Registry, resolve_model_name
 
     settings = read_settings(main_root() / PARAMS)
     try:
@@ -56,7 +56,7 @@ def promote(version: str = "challenger", registry: str = "", unattended: bool = 
             decline(opened, proposal, answer.reason)
             return Cancelled(name="Declined", message=f"version {proposal.challenger.number} was declined.")
         decision = decide(opened, proposal, force=bool(answer.reason), reason=answer.reason)
-    except GateRefused as error:
+    except GateRejectedError as error:
         return Failed(name="Refused", message=str(error))
     except UserError as error:
         return Failed(message=str(error))

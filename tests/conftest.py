@@ -7,33 +7,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from vit_vs_cnn import layout
-from vit_vs_cnn.config import Settings, merge, parse_settings
-from vit_vs_cnn.data.prepared import PREPARED_SPLITS, DatasetInfo, SplitInfo, write_info, write_split
+from factories import REPOSITORY, TINY
+from vit_vs_cnn.config.load import parse_settings
+from vit_vs_cnn.config.schema import Settings, merge
+from vit_vs_cnn.core import paths
+from vit_vs_cnn.data.dataset import PREPARED_SPLITS, DatasetInfo, SplitInfo, write_info, write_split
 
-REPOSITORY = Path(__file__).parent.parent
+# A busy machine may take any time for an example.
+hypothesis.settings.register_profile("no-deadline", deadline=None)
+hypothesis.settings.load_profile("no-deadline")
 
 # A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C's signal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-# Two contestants that train in a second, so that a test can afford the real thing.
-TINY: dict[str, Any] = {
-    "seed": 0,
-    "data": {"source": "digits", "name": "tiny", "path": "data/raw/digits.md", "image_size": 16},
-    "recipe": {"batch_size": 16, "optimizer": {"lr": 0.002}, "augment": {"flip": 0.0}},
-    "train": {"epochs": 2, "device": "cpu", "precision": "32-true"},
-    "tune": {"trials": 0},
-    "evaluate": {"bootstrap": 200},
-    "explain": {"images": 2},
-    "models": {
-        "vit": {"timm": "vit_tiny_patch16_224", "args": {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}},
-        "resnet": {"timm": "resnet10t", "args": {"channels": [8, 8, 16, 16], "stem_width": 8}},
-    },
-}
 
 
 @pytest.fixture
@@ -67,13 +57,13 @@ def project(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) 
     for name in ("params.yaml", "dvc.yaml", ".gitignore"):
         shutil.copy(REPOSITORY / name, folder)
     monkeypatch.chdir(folder)
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "VIT_VS_CNN_FAILURE"):
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "VIT_VS_CNN_ERROR_REPORT"):
         monkeypatch.delenv(name, raising=False)
-    layout.project_root.cache_clear()
-    layout.main_root.cache_clear()
+    paths.project_root.cache_clear()
+    paths.main_root.cache_clear()
     yield folder
-    layout.project_root.cache_clear()
-    layout.main_root.cache_clear()
+    paths.project_root.cache_clear()
+    paths.main_root.cache_clear()
 
 
 @pytest.fixture
@@ -85,7 +75,7 @@ def prepared(project: Path) -> DatasetInfo:
         labels = np.arange(images) % 3
         noise = rng.integers(0, 60, (images, 16, 16, 3))
         pixels = (noise + labels[:, None, None, None] * 90).astype(np.uint8)
-        digest = write_split(layout.PREPARED / name, pixels, labels, [f"{name}/{i}.png" for i in range(images)])
+        digest = write_split(paths.PREPARED / name, pixels, labels, [f"{name}/{i}.png" for i in range(images)])
         splits[name] = SplitInfo(images=images, counts=tuple(np.bincount(labels).tolist()), digest=digest)
     info = DatasetInfo(
         name="tiny",
@@ -99,5 +89,5 @@ def prepared(project: Path) -> DatasetInfo:
         splits=splits,
         digest="0123456789abcdef",
     )
-    write_info(layout.PREPARED, info)
+    write_info(paths.PREPARED, info)
     return info

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from conftest import REPOSITORY
+from factories import REPOSITORY
 
 TINY_OVERRIDES = [
     "train.epochs=2",

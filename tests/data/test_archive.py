@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data import archive
 from vit_vs_cnn.data.archive import open_store
-from vit_vs_cnn.errors import UserError
 
 FILES = {"cat/1.bin": b"one" * 5_000, "cat/2.bin": os.urandom(20_000), "dog/deep/3.bin": b""}
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, chisquare
 
-from vit_vs_cnn.config import AugmentSettings
+from vit_vs_cnn.config.schema import AugmentSettings
 from vit_vs_cnn.data.augment.batch import Augment
 from vit_vs_cnn.data.augment.geometry import alternating_flips
 from vit_vs_cnn.data.augment.mix import mix

@@ -3,22 +3,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vit_vs_cnn.data.checks import Checks, Finding, Pixels, check, read_checks, write_checks
-from vit_vs_cnn.data.source import Source, Unreadable
-from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.data.checks import Checks, DecodedImages, Finding, check, read_checks, write_checks
+from vit_vs_cnn.data.sources.source import Source, Unreadable
 
 CLASSES = ("cat", "dog", "emu")
 
 
-def checked(pixels: Pixels, unreadable: tuple[Unreadable, ...] = (), stray: tuple[str, ...] = ()) -> Checks:
+def checked(pixels: DecodedImages, unreadable: tuple[Unreadable, ...] = (), stray: tuple[str, ...] = ()) -> Checks:
     source = Source("made up", CLASSES, (), pixels.labels, pixels.splits, (), lambda: iter(()), (), stray)
     return check(pixels, source, unreadable, min_images_per_class=5)
 
 
-def pixels_of(train: int = 18, val: int = 6, test: int = 6) -> Pixels:
+def pixels_of(train: int = 18, val: int = 6, test: int = 6) -> DecodedImages:
     """Noise: every image another one, the classes in turn."""
     count = train + val + test
-    return Pixels(
+    return DecodedImages(
         images=np.random.default_rng(0).integers(0, 256, (count, 16, 16, 3), dtype=np.uint8),
         labels=np.arange(count) % len(CLASSES),
         splits=np.repeat([0, 1, 2], [train, val, test]),

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.decode import decode_image, decode_into
-from vit_vs_cnn.data.source import RawImage, Source
-from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.data.sources.source import RawImage, Source
 
 RED, WHITE = [255, 0, 0], [255, 255, 255]
 

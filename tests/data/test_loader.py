@@ -3,8 +3,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vit_vs_cnn.data.dataset import Split
 from vit_vs_cnn.data.loader import ResidentImages
-from vit_vs_cnn.data.prepared import Split
 
 
 def resident(count: int) -> ResidentImages:

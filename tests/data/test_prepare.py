@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vit_vs_cnn.config import DataSettings
+from factories import REPOSITORY
+from vit_vs_cnn.config.schema import DataSettings
+from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data import prepare as prepare_module
 from vit_vs_cnn.data.checks import read_checks
+from vit_vs_cnn.data.dataset import PREPARED_SPLITS, read_info, read_split
 from vit_vs_cnn.data.prepare import prepare
-from vit_vs_cnn.data.prepared import PREPARED_SPLITS, read_info, read_split
-from vit_vs_cnn.errors import UserError
 
-CIFAR10_IMAGES = Path(__file__).parents[3] / "shared/data/cifar10-images.tar.gz"
+CIFAR10_IMAGES = REPOSITORY.parent / "shared/data/cifar10-images.tar.gz"
 
 
 def data_settings(path: Path, **changes: object) -> DataSettings:
@@ -172,7 +173,7 @@ def test_a_disk_that_fills_up_meanwhile_is_one_sentence(tmp_path: Path):
     program = f"""
 import resource, signal
 from pathlib import Path
-from vit_vs_cnn.config import DataSettings
+from vit_vs_cnn.config.schema import DataSettings
 from vit_vs_cnn.data.prepare import prepare
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -190,7 +191,7 @@ def test_digits_are_prepared_without_torch(tmp_path: Path):
     program = f"""
 import sys
 from pathlib import Path
-from vit_vs_cnn.config import DataSettings
+from vit_vs_cnn.config.schema import DataSettings
 from vit_vs_cnn.data.prepare import prepare
 info = prepare(DataSettings(source="digits", name="digits", path=""), Path({str(tmp_path / "out")!r})).info
 assert sum(split.images for split in info.splits.values()) == 1797

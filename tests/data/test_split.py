@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vit_vs_cnn.config import DataSettings
-from vit_vs_cnn.data.prepared import SplitName
-from vit_vs_cnn.data.source import Source
+from vit_vs_cnn.config.schema import DataSettings
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.data.dataset import SplitName
+from vit_vs_cnn.data.sources.source import Source
 from vit_vs_cnn.data.split import assign_splits, carve
-from vit_vs_cnn.errors import UserError
 
 CLASS_SIZES = st.lists(st.integers(3, 60), min_size=1, max_size=6)
 FRACTIONS = st.lists(st.floats(0.01, 0.49), min_size=1, max_size=2)

@@ -19,7 +19,7 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
-from vit_vs_cnn.data.prepared import Split
+from vit_vs_cnn.data.dataset import Split
 from vit_vs_cnn.evaluation.metrics import (
     accuracy_interval,
     brier_score,
@@ -81,7 +81,7 @@ def test_metrics_by_hand() -> None:
     assert result.metrics.brier_score == pytest.approx(np.mean(per_image))
     # Confidences 0.7 (right), 0.8 (right), 0.5 twice (both wrong), in three bins.
     assert result.metrics.expected_calibration_error == pytest.approx((0.3 + 0.2 + 2 * 0.5) / 4)
-    assert result.predictions.right.tolist() == [True, True, False, False]
+    assert result.predictions.correct.tolist() == [True, True, False, False]
 
 
 def test_metrics_agree_with_scikit_learn() -> None:

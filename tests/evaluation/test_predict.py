@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.evaluation.predict import predict
 from vit_vs_cnn.models.preprocess import Preprocess
 from vit_vs_cnn.models.trained import TrainedModel

@@ -8,10 +8,11 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from vit_vs_cnn.data.prepared import Split
-from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.records import numbers_of
+from vit_vs_cnn.data.dataset import Split
 from vit_vs_cnn.evaluation.metrics import evaluate
-from vit_vs_cnn.evaluation.results import Cost, Evaluation, numbers_of, read_evaluation, write_evaluation
+from vit_vs_cnn.evaluation.results import Cost, Evaluation, read_evaluation, write_evaluation
 
 # Names that CSV readers like to turn into something else.
 CLASSES = ("NA", "true", "007", "a,b")

@@ -87,7 +87,7 @@ def test_chance_alone_is_seldom_called_a_difference() -> None:
     found = 0
     for counts in tables:
         (pair,) = compare_all_pairs(dict(zip("ab", paired(*counts), strict=True)), 0.95, 200, seed=0)
-        found += pair.is_told_apart
+        found += pair.is_significant
     assert found / len(tables) <= 0.06
 
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from vit_vs_cnn.core.errors import NotApplicableError
 from vit_vs_cnn.explain.attention import (
     attention_distance,
     attention_rollout,
@@ -15,7 +16,6 @@ from vit_vs_cnn.explain.attention import (
     explain_attention,
     patch_distances,
 )
-from vit_vs_cnn.explain.left_out import LeftOutError
 
 SMALL = {"img_size": 32, "embed_dim": 24, "depth": 3, "num_heads": 2, "num_classes": 5}
 VITS: dict[str, dict[str, Any]] = {
@@ -145,7 +145,7 @@ def test_shapes_of_an_explanation(arguments: dict[str, Any], grid: int) -> None:
 )
 def test_a_network_without_one_attention_over_the_whole_image_says_so(name: str, arguments: dict[str, Any]) -> None:
     network = timm.create_model(name, **arguments).eval()
-    with pytest.raises(LeftOutError, match="attention distance are left out"):
+    with pytest.raises(NotApplicableError, match="attention distance are left out"):
         explain_attention(network, images(1))
 
 

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cosine_similarity
 
+from vit_vs_cnn.core.errors import NotApplicableError
 from vit_vs_cnn.explain.features import feature_maps, first_filters, position_similarity
-from vit_vs_cnn.explain.left_out import LeftOutError
 
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
 PIXELS = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -41,7 +41,7 @@ def test_many_filters_are_shown_by_their_principal_components() -> None:
 
 
 def test_without_a_convolution_on_the_pixels_filters_are_left_out() -> None:
-    with pytest.raises(LeftOutError, match="First filters"):
+    with pytest.raises(NotApplicableError, match="First filters"):
         first_filters(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 5)))
 
 
@@ -62,7 +62,7 @@ def test_similarity_compares_the_embeddings_of_patches(arguments: dict[str, obje
 def test_without_position_embeddings_similarity_is_left_out(name: str) -> None:
     with torch.device("meta"):
         network = timm.create_model(name)
-    with pytest.raises(LeftOutError, match="position embeddings is left out"):
+    with pytest.raises(NotApplicableError, match="position embeddings is left out"):
         position_similarity(network)
 
 
@@ -93,5 +93,5 @@ def test_the_channels_that_vary_most_are_shown_first() -> None:
 
 
 def test_without_maps_they_are_left_out() -> None:
-    with pytest.raises(LeftOutError, match="Feature maps"):
+    with pytest.raises(NotApplicableError, match="Feature maps"):
         feature_maps(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 5)), PIXELS)

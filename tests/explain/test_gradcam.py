@@ -6,8 +6,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from vit_vs_cnn.core.errors import NotApplicableError
 from vit_vs_cnn.explain.gradcam import cam_layer, grad_cam
-from vit_vs_cnn.explain.left_out import LeftOutError
 
 PIXELS = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 VIT = {"img_size": 32, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 5}
@@ -102,5 +102,5 @@ def test_a_failure_is_not_swallowed_and_leaves_no_hook() -> None:
 
 def test_without_a_map_it_is_left_out() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 5))
-    with pytest.raises(LeftOutError, match="Grad-CAM is left out"):
+    with pytest.raises(NotApplicableError, match="Grad-CAM is left out"):
         cam_layer(network, PIXELS)

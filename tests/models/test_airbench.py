@@ -2,7 +2,7 @@ import pytest
 import timm
 import torch
 
-from vit_vs_cnn.config import ModelSettings
+from vit_vs_cnn.config.schema import ModelSettings
 from vit_vs_cnn.models.build import create_model
 
 

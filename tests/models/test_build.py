@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from vit_vs_cnn.config import ModelSettings
-from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.config.schema import ModelSettings
+from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.models.build import check_model, create_model
 
 SMALL_VIT = {"patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}

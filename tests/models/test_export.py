@@ -11,8 +11,8 @@ import pytest
 import torch
 import yaml
 
-from vit_vs_cnn.config import ModelSettings, Settings
-from vit_vs_cnn.data.prepared import DatasetInfo
+from vit_vs_cnn.config.schema import ModelSettings, Settings
+from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.models.build import create_model
 from vit_vs_cnn.models.export import export_model
 from vit_vs_cnn.models.trained import TrainedModel, preprocess_for

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from vit_vs_cnn.config import ModelSettings
+from vit_vs_cnn.config.schema import ModelSettings
 from vit_vs_cnn.models.attention import unfused_attention
 from vit_vs_cnn.models.build import create_model
 from vit_vs_cnn.training.device import fastest_attention

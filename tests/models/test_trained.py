@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from vit_vs_cnn.config import Settings
-from vit_vs_cnn.data.prepared import DatasetInfo
-from vit_vs_cnn.errors import UserError
-from vit_vs_cnn.layout import trained
+from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.paths import trained
+from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.models.build import create_model
 from vit_vs_cnn.models.trained import load_trained, save_weights
 

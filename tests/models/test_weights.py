@@ -5,8 +5,8 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
-from vit_vs_cnn.config import ModelSettings
-from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.config.schema import ModelSettings
+from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.models.build import create_model
 from vit_vs_cnn.models.weights import load_pretrained_weights, normalisation
 

@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from vit_vs_cnn.errors import UserError
-from vit_vs_cnn.markers import Marker, remove_marker, write_marker
+from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.orchestration.accelerators import free_accelerators, slots
-from vit_vs_cnn.orchestration.housekeeping import apply_retention
+from vit_vs_cnn.orchestration.active_runs import ActiveRun, remove_active_run, save_active_run
+from vit_vs_cnn.orchestration.retention import apply_retention
 
 
 def test_stages_at_once_have_a_device_each(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,7 +39,7 @@ def test_on_a_cpu_or_with_one_device_there_is_nothing_to_choose(
 
 
 def test_the_cache_is_not_cleaned_under_a_run(project: Path) -> None:
-    write_marker(Marker.of_this_process("busy", project, None))
+    save_active_run(ActiveRun.of_this_process("busy", project, None))
     with pytest.raises(UserError, match="run busy is going on"):
         apply_retention("http://127.0.0.1:9/api", 1.0)
-    remove_marker("busy")
+    remove_active_run("busy")

@@ -16,17 +16,16 @@ from typing import Any
 import psutil
 import pytest
 
-from conftest import TINY
-from orchestration.small_project import SmallProject, ask_json, wait_for
-from promotion.made_up_registry import add_version, new_registry
-from vit_vs_cnn import layout
-from vit_vs_cnn.config import parse_settings
-from vit_vs_cnn.errors import UserError
-from vit_vs_cnn.markers import Marker
+from factories import TINY, add_version, new_registry
+from harness.small_project import SmallProject, ask_json, wait_for
+from vit_vs_cnn.config.load import parse_settings
+from vit_vs_cnn.core import paths
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.orchestration.active_runs import ActiveRun
 from vit_vs_cnn.orchestration.ports import free_port
-from vit_vs_cnn.promotion.aliases import settled_aliases
-from vit_vs_cnn.runs import Request, open_run
-from vit_vs_cnn.tracking.registry import CHAMPION, Registry
+from vit_vs_cnn.orchestration.workspace import Request, open_run
+from vit_vs_cnn.registry.aliases import reconciled_aliases
+from vit_vs_cnn.registry.versions import CHAMPION, Registry
 
 
 class Server:
@@ -90,7 +89,7 @@ class Server:
         return {each["name"]: each for each in self.ask("task_runs/filter", body)}
 
     def task_states(self, flow_run: str) -> dict[str, str | None]:
-        """Prefect hears of tasks by events, which may come after the end of the run: None where there is no state yet."""
+        """Prefect learns of tasks by events, possibly after the run's end: None where there is no state yet."""
         return {name: each["state"] and each["state"]["name"] for name, each in self.tasks(flow_run).items()}
 
 
@@ -217,7 +216,7 @@ def test_a_tune_worker_says_that_there_is_no_study(server: Server) -> None:
 
 def test_what_may_pass_is_tried_again(server: Server) -> None:
     small = server.small
-    small.control("passing", eda={"fails": 2, "sentence": "the hub is away.", "may_pass": True})
+    small.control("passing", eda={"fails": 2, "sentence": "the hub is away.", "retryable": True})
     assert server.run(name="passing", stages=["eda"], overrides=["seed=11"])["type"] == "COMPLETED"
     assert small.started("passing") == ["prepare", "eda", "eda", "eda"]
 
@@ -402,10 +401,10 @@ def test_what_a_run_in_place_cannot_change_is_refused(project: Path) -> None:
 
 
 def test_no_pid_of_a_dead_run_is_trusted(tmp_path: Path) -> None:
-    marker = Marker.of_this_process("x", tmp_path, None)
+    marker = ActiveRun.of_this_process("x", tmp_path, None)
     assert not marker.is_dead()
-    assert Marker(**{**vars(marker), "process_start": marker.process_start - 60}).is_dead()
-    assert not Marker(**{**vars(marker), "host": "elsewhere", "pid": 1, "process_start": 0.0}).is_dead()
+    assert ActiveRun(**{**vars(marker), "process_start": marker.process_start - 60}).is_dead()
+    assert not ActiveRun(**{**vars(marker), "host": "elsewhere", "pid": 1, "process_start": 0.0}).is_dead()
 
 
 @pytest.fixture
@@ -413,14 +412,14 @@ def tiny_registry(server: Server, small: SmallProject, monkeypatch: pytest.Monke
     """The small project's registered model with two versions, in the store that its MLflow server shows."""
     monkeypatch.chdir(small.root)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    layout.project_root.cache_clear()
-    layout.main_root.cache_clear()
+    paths.project_root.cache_clear()
+    paths.main_root.cache_clear()
     registry = new_registry()
     for wrong in (40, 20):
         add_version(parse_settings(TINY), registry, range(wrong))
     yield registry
-    layout.project_root.cache_clear()
-    layout.main_root.cache_clear()
+    paths.project_root.cache_clear()
+    paths.main_root.cache_clear()
 
 
 def test_a_person_approves_a_promotion_in_the_form_of_the_paused_run(server: Server, tiny_registry: Registry) -> None:
@@ -443,6 +442,6 @@ def test_a_person_approves_a_promotion_in_the_form_of_the_paused_run(server: Ser
     refused = server.run_of("promote", version="1", unattended=True)
     assert (refused["type"], refused["name"]) == ("FAILED", "Refused")
     assert tiny_registry.aliases()[CHAMPION] == 2
-    with settled_aliases(tiny_registry) as aliases:
+    with reconciled_aliases(tiny_registry) as aliases:
         told = [each.action for each in aliases.log.decisions(CHAMPION)]
     assert told == ["promoted", "promoted", "declined", "refused"]

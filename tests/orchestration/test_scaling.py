@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from conftest import REPOSITORY
-from orchestration.postgres import database_server, needs_postgres
-from orchestration.small_project import SmallProject, ask_json, wait_for
+from factories import REPOSITORY
+from harness.postgres import database_server, needs_postgres
+from harness.small_project import SmallProject, ask_json, wait_for
 from vit_vs_cnn.orchestration.ports import free_port
 
 RECORD_A_RUN = """
 import os, pathlib, subprocess
-from vit_vs_cnn.config import read_settings
+from vit_vs_cnn.config.load import read_settings
 from vit_vs_cnn.tracking.run import start_run
 with start_run(read_settings(pathlib.Path("params.yaml")), "compare") as run:
     run.log_metrics({"difference": 0.25})

@@ -7,12 +7,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestration.small_project import SmallProject, wait_for
-from vit_vs_cnn.errors import UserError
+from harness.small_project import SmallProject, wait_for
+from vit_vs_cnn.core.console import Progress
+from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.orchestration import stage_process
 from vit_vs_cnn.orchestration.dag import check_timeouts, choose_stages, read_dag, resolve_names, timeout_seconds
-from vit_vs_cnn.orchestration.stage_process import Limits, Outcome, StageFailed, run_stage, stop_all
-from vit_vs_cnn.progress import Progress
+from vit_vs_cnn.orchestration.stage_process import Limits, Outcome, StageError, run_stage, stop_all
 
 
 class Heard:
@@ -48,24 +48,24 @@ def test_a_stage_runs_once_and_its_lines_and_progress_are_heard(small: SmallProj
 
 
 def test_the_stages_own_sentence_comes_through_with_the_end_of_its_log(small: SmallProject) -> None:
-    small.control("in-place", prepare={"fails": 1, "sentence": "data.path: it is not there.", "may_pass": True})
-    with pytest.raises(StageFailed, match=r"^data\.path: it is not there\.$") as failure:
+    small.control("in-place", prepare={"fails": 1, "sentence": "data.path: it is not there.", "retryable": True})
+    with pytest.raises(StageError, match=r"^data\.path: it is not there\.$") as failure:
         run(small, "prepare")
-    assert failure.value.may_pass
+    assert failure.value.retryable
     assert failure.value.is_users
     assert "the last line of the log" in failure.value.with_log_end()
 
 
 def test_without_a_sentence_dvcs_own_one_is_told(small: SmallProject) -> None:
     small.control("in-place", prepare={"code": 7})
-    with pytest.raises(StageFailed, match=r"prepare: failed to reproduce 'prepare'.*exited with 7") as failure:
+    with pytest.raises(StageError, match=r"prepare: failed to reproduce 'prepare'.*exited with 7") as failure:
         run(small, "prepare")
-    assert not failure.value.may_pass
+    assert not failure.value.retryable
 
 
 def test_a_stage_that_takes_too_long_is_ended_with_its_children(small: SmallProject) -> None:
     small.control("in-place", prepare={"seconds": 60, "child": 1})
-    with pytest.raises(StageFailed, match=r"took longer than 0\.08.* min \(flow\.timeout_minutes\)"):
+    with pytest.raises(StageError, match=r"took longer than 0\.08.* min \(flow\.timeout_minutes\)"):
         run(small, "prepare", timeout=5.0)
     assert small.processes() == []
 
@@ -87,9 +87,9 @@ def test_waiting_for_another_dvc_process_has_a_limit(small: SmallProject) -> Non
     other = threading.Thread(target=run, args=(small, "prepare"))
     other.start()
     wait_for(lambda: small.started("in-place"))
-    with pytest.raises(StageFailed, match="another DVC process holds its lock for more than 0 s") as failure:
+    with pytest.raises(StageError, match="another DVC process holds its lock for more than 0 s") as failure:
         run(small, "prepare", lock_wait=0.0)
-    assert failure.value.may_pass
+    assert failure.value.retryable
     other.join()
 
 
@@ -98,12 +98,12 @@ def test_stopping_ends_the_whole_tree_and_lets_nothing_else_begin(
 ) -> None:
     monkeypatch.setattr(stage_process, "_stopping", threading.Event())
     small.control("in-place", prepare={"seconds": 60, "child": 1})
-    failures: list[StageFailed] = []
+    failures: list[StageError] = []
 
     def work() -> None:
         try:
             run(small, "prepare")
-        except StageFailed as failure:
+        except StageError as failure:
             failures.append(failure)
 
     thread = threading.Thread(target=work)
@@ -115,7 +115,7 @@ def test_stopping_ends_the_whole_tree_and_lets_nothing_else_begin(
     assert time.monotonic() - start < 10
     assert small.processes() == []
     assert "starting the run again continues it" in str(failures[0])
-    with pytest.raises(StageFailed, match="stopped before it began"):
+    with pytest.raises(StageError, match="stopped before it began"):
         run(small, "eda")
 
 

@@ -10,18 +10,13 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from made_up import contestant
-from vit_vs_cnn.config import Settings
-from vit_vs_cnn.data.prepared import DatasetInfo
-from vit_vs_cnn.errors import UserError
-from vit_vs_cnn.layout import COMPARE
-from vit_vs_cnn.report.comparison import (
-    answer,
-    comparison_table,
-    read_comparison,
-    validation_sentence,
-    write_tables,
-)
+from factories import contestant
+from vit_vs_cnn.cli.summary import terminal_table
+from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.paths import COMPARE
+from vit_vs_cnn.data.dataset import DatasetInfo
+from vit_vs_cnn.report.comparison import answer, comparison_table, read_comparison, validation_sentence, write_tables
 from vit_vs_cnn.report.comparison_figures import (
     accuracy_and_cost,
     confusion_difference,
@@ -29,7 +24,6 @@ from vit_vs_cnn.report.comparison_figures import (
     per_class,
     reliability,
 )
-from vit_vs_cnn.summary import terminal_table
 
 Make = Callable[..., Settings]
 COLOURS = {"vit": "#000001", "resnet": "#000002", "third": "#000003"}

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vit_vs_cnn.config import Settings
+from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.paths import EDA, PREPARED
 from vit_vs_cnn.data.checks import Checks, Finding, ImageRef, read_checks, write_checks
-from vit_vs_cnn.data.prepared import (
+from vit_vs_cnn.data.dataset import (
     PREPARED_SPLITS,
     DatasetInfo,
     Split,
@@ -22,7 +23,6 @@ from vit_vs_cnn.data.prepared import (
     write_info,
     write_split,
 )
-from vit_vs_cnn.layout import EDA, PREPARED
 from vit_vs_cnn.report.eda import write_eda
 from vit_vs_cnn.stages import eda
 
@@ -86,8 +86,8 @@ def figures() -> dict[str, dict[str, str]]:
     return {figure["file"]: figure for figure in contents["figures"]}
 
 
-def left_out() -> str:
-    return " ".join(json.loads((EDA / "figures.json").read_text(encoding="utf-8"))["left_out"])
+def skipped() -> str:
+    return " ".join(json.loads((EDA / "figures.json").read_text(encoding="utf-8"))["skipped"])
 
 
 @pytest.fixture(autouse=True)
@@ -112,7 +112,7 @@ def test_every_figure_has_its_words_and_the_numbers_behind_it(make_settings: Mak
         assert figure["caption"].endswith(".")
         assert (EDA / file).with_suffix(".csv").is_file()
         assert cv2.imread(str(EDA / file)) is not None
-    assert left_out() == ""
+    assert skipped() == ""
 
     assert table("class_distribution") == {
         "class": ["cat", "dog", "emu"], **{split: ["20"] * 3 for split in PREPARED_SPLITS}
@@ -158,7 +158,7 @@ def test_images_that_are_all_alike(make_settings: MakeSettings) -> None:
     prepare(np.full((12, 8, 8, 3), 90, np.uint8), np.arange(12) % 2, ("cat", "dog"), checks_with())
     analyse(make_settings())
     assert "outliers.png" not in figures()
-    assert "Outliers" in left_out()
+    assert "Outliers" in skipped()
     assert table("channel_correlation")["red"] == ["nan"] * 3
 
 
@@ -167,8 +167,8 @@ def test_what_cannot_be_shown_is_said(make_settings: MakeSettings) -> None:
     off = {"flip": 0.0, "translate": 0.0}
     analyse(make_settings({"recipe": {"augment": off}}))
     assert {"augmentation.png", "duplicates.png"}.isdisjoint(figures())
-    assert "recipe.augment" in left_out()
-    assert "test is not looked at" in left_out()
+    assert "recipe.augment" in skipped()
+    assert "test is not looked at" in skipped()
     assert table("duplicates")["split"] == ["train", "test"], "the names are known without opening test"
 
 

@@ -6,16 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vit_vs_cnn.data.prepared import Split
+from vit_vs_cnn.data.dataset import Split
 from vit_vs_cnn.evaluation.metrics import evaluate
 from vit_vs_cnn.evaluation.results import Cost, Evaluation
 from vit_vs_cnn.report.class_axis import MOST_ROWS, ends_of_order
-from vit_vs_cnn.report.evaluation import (
-    confusion_figure,
-    per_class_figure,
-    reliability_figure,
-    save_evaluation_figures,
-)
+from vit_vs_cnn.report.evaluation import confusion_figure, per_class_figure, reliability_figure, save_evaluation_figures
 
 
 def evaluation_of(classes: int) -> Evaluation:

@@ -9,18 +9,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from made_up import contestant, pictures
-from vit_vs_cnn.config import Settings
+from factories import contestant, pictures
+from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.paths import COMPARE, EDA, PREPARED, explained, trained, tuned
 from vit_vs_cnn.data.checks import Checks, Finding, write_checks
-from vit_vs_cnn.data.prepared import DatasetInfo, read_info
-from vit_vs_cnn.errors import UserError
-from vit_vs_cnn.layout import COMPARE, EDA, PREPARED, explained, trained, tuned
+from vit_vs_cnn.data.dataset import DatasetInfo, read_info
 from vit_vs_cnn.report.comparison import read_comparison
-from vit_vs_cnn.report.gallery import Gallery
+from vit_vs_cnn.report.figures import FigureWriter
 from vit_vs_cnn.report.html import Pictures, read_pictures, render_report
 from vit_vs_cnn.report.style import contestant_colour, new_figure
 from vit_vs_cnn.stages import compare
-from vit_vs_cnn.tracking.lineage import GIT_COMMIT_TAG
 from vit_vs_cnn.tracking.run import start_run
 from vit_vs_cnn.tuning.summary import TuningSummary, write_tuning_summary
 
@@ -48,7 +47,12 @@ def run_stage(settings: Settings) -> str:
     return (COMPARE / "report.html").read_text(encoding="utf-8")
 
 
-def page(settings: Settings, *findings: Finding, searches: dict[str, TuningSummary] | None = None, **tags: str) -> str:
+def page(
+    settings: Settings,
+    *findings: Finding,
+    searches: dict[str, TuningSummary] | None = None,
+    run_name: str | None = None,
+) -> str:
     """The report without the charts of the comparison."""
     return render_report(
         settings,
@@ -60,7 +64,8 @@ def page(settings: Settings, *findings: Finding, searches: dict[str, TuningSumma
         EDA,
         {name: explained(name) for name in settings.models},
         searches or {name: TuningSummary() for name in settings.models},
-        {GIT_COMMIT_TAG: "0123456789abcdef", **tags},
+        "0123456789abcdef",
+        run_name,
     )
 
 
@@ -105,7 +110,7 @@ def test_settings_are_said_in_words(inputs: Settings) -> None:
 def test_the_report_says_how_to_repeat_it(inputs: Settings) -> None:
     assert "commit <code>0123456789</code>" in page(inputs)
     assert "put the settings above into <code>params.yaml</code>" in page(inputs)
-    assert "<code>dvc exp apply quick</code>" in page(inputs, **{"vit_vs_cnn.run_name": "quick"})
+    assert "<code>dvc exp apply quick</code>" in page(inputs, run_name="quick")
 
 
 def test_what_the_checks_found_is_in_the_report(inputs: Settings) -> None:
@@ -115,14 +120,14 @@ def test_what_the_checks_found_is_in_the_report(inputs: Settings) -> None:
 
 
 def test_a_contestant_that_nothing_explains_is_said_to_have_no_pictures(inputs: Settings) -> None:
-    gallery = Gallery(explained("vit"))
-    gallery.leave_out("Nothing can be shown of this one.")
+    gallery = FigureWriter(explained("vit"))
+    gallery.skip("Nothing can be shown of this one.")
     gallery.close()
     assert "Nothing can be shown of this one." in page(inputs)
 
 
 def test_a_large_picture_is_embedded_smaller(tmp_path: Path) -> None:
-    gallery = Gallery(tmp_path)
+    gallery = FigureWriter(tmp_path)
     figure = new_figure(8, 8)
     figure.subplots().imshow(np.random.default_rng(0).random((600, 600, 3)))
     gallery.add("noise", figure, "Noise", "As photographs are.")
@@ -133,7 +138,7 @@ def test_a_large_picture_is_embedded_smaller(tmp_path: Path) -> None:
 
 
 def test_only_the_figures_asked_for_are_read(tmp_path: Path) -> None:
-    gallery = Gallery(tmp_path)
+    gallery = FigureWriter(tmp_path)
     for name in ("first", "second"):
         gallery.add(name, new_figure(1, 1), name, "")
     gallery.close()

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from tiny_registry import SIZE, Answer, Server
 
-pytest_plugins = ["serving_fixtures"]
+from harness.model_server import SIZE, Answer, Server
+
+pytest_plugins = ["harness.serving_fixtures"]
 
 EXAMPLES = int(os.environ.get("SERVING_FUZZ", "60"))
 MOST_GROWTH = 64 * 2**20

@@ -3,11 +3,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import CHROMIUM, open_page
 from numpy.typing import NDArray
-from tiny_registry import CLASSES, Server, Store
 
-pytest_plugins = ["serving_fixtures"]
+from harness.browser import CHROMIUM, open_page
+from harness.model_server import CLASSES, Server, Store
+
+pytest_plugins = ["harness.serving_fixtures"]
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 
 

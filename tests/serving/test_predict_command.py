@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from tiny_registry import CLASSES, Store
 
+from harness.model_server import CLASSES, Store
 from vit_vs_cnn.cli import main
-from vit_vs_cnn.evaluation.registered import load_registered, version_of
-from vit_vs_cnn.serving.printed import printed
-from vit_vs_cnn.serving.stream import Prediction, image_files, predict_files
+from vit_vs_cnn.registry.loading import load_registered, version_of
+from vit_vs_cnn.serving.formats import printed
+from vit_vs_cnn.serving.predict import Prediction, image_files, predict_files
 
-pytest_plugins = ["serving_fixtures"]
+pytest_plugins = ["harness.serving_fixtures"]
 
 
 @pytest.fixture

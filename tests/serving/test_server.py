@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tiny_registry import CLASSES, NAME, Answer, Server, Store, serving
 
+from harness.model_server import CLASSES, NAME, Answer, Server, Store, serving
 from vit_vs_cnn.cli import main
 
-pytest_plugins = ["serving_fixtures"]
+pytest_plugins = ["harness.serving_fixtures"]
 
 
 def test_pixels_get_the_networks_probabilities(server: Server, store: Store, images: NDArray[np.uint8]) -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from vit_vs_cnn.config import Settings
-from vit_vs_cnn.data.prepared import DatasetInfo
-from vit_vs_cnn.errors import UserError
-from vit_vs_cnn.tracking.journal import unsent_dir
+from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.data.dataset import DatasetInfo
+from vit_vs_cnn.tracking.outbox import outbox_dir
 from vit_vs_cnn.tracking.run import add_to_run, flatten, read_ref, start_run, sync
 from vit_vs_cnn.tracking.store import tracking_uri
 
@@ -31,7 +31,7 @@ def test_what_is_recorded_arrives_and_nothing_waits(settings: Settings, project:
     assert found.data.params == {"a.b": "1"}
     assert found.data.metrics == {"x": 0.5}
     assert MlflowClient(tracking_uri()).list_artifacts(found.info.run_id, "notes")[0].path == "notes/note.txt"
-    assert not list(unsent_dir().glob("*"))
+    assert not list(outbox_dir().glob("*"))
 
 
 def test_a_store_that_is_away_loses_nothing_and_sync_sends_it(

@@ -12,9 +12,9 @@ import pytest
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
 
-from vit_vs_cnn.config import Settings
-from vit_vs_cnn.data.prepared import DatasetInfo
-from vit_vs_cnn.layout import state_dir, trained
+from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.paths import state_dir, trained
+from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.stages import train
 from vit_vs_cnn.training.contestant import prepare_contestant
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from vit_vs_cnn.config import Settings
-from vit_vs_cnn.data.prepared import DatasetInfo, Split, read_split
-from vit_vs_cnn.errors import UserError
-from vit_vs_cnn.layout import PREPARED
+from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.paths import PREPARED
+from vit_vs_cnn.data.dataset import DatasetInfo, Split, read_split
 from vit_vs_cnn.training.checkpoint import Checkpoints
 from vit_vs_cnn.training.contestant import prepare_contestant, train_contestant
-from vit_vs_cnn.training.outputs import Epoch
+from vit_vs_cnn.training.results import Epoch
 
 Make = Callable[..., Settings]
 # Every process draws for its own images, so only without chance can one and two be compared; and Adam would make much

@@ -21,13 +21,14 @@ from ruamel.yaml import YAML
 from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 
-from conftest import TINY
-from vit_vs_cnn.config import Settings, merge, read_settings
-from vit_vs_cnn.data import prepared as prepared_module
+from factories import TINY
+from vit_vs_cnn.config.load import read_settings
+from vit_vs_cnn.config.schema import Settings, merge
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.paths import state_dir, trained
+from vit_vs_cnn.data import dataset as prepared_module
 from vit_vs_cnn.data.augment.batch import Augment
-from vit_vs_cnn.data.prepared import DatasetInfo
-from vit_vs_cnn.errors import UserError
-from vit_vs_cnn.layout import state_dir, trained
+from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.stages import train
 from vit_vs_cnn.tracking.run import read_ref, sync
 from vit_vs_cnn.tracking.store import tracking_uri

@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 from optuna.trial import Trial, TrialState
 
-from conftest import REPOSITORY
-from orchestration.postgres import database_server, needs_postgres
-from tuning import made_up_study
-from tuning.made_up_study import made_up, sleeping
-from vit_vs_cnn.errors import UserError
+from harness import sleeping_study
+from harness.postgres import database_server, needs_postgres
+from harness.sleeping_study import made_up, sleeping
+from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.tuning.claims import Claims, Ended, deaths_of, note_death
 from vit_vs_cnn.tuning.storage import StudyStorage
 from vit_vs_cnn.tuning.study import TuningStudy, find_study, load_study
@@ -61,7 +60,7 @@ def test_the_pruner_fires_and_saves_epochs(address: str) -> None:
     work(Claims(tuning), sleeping(tuning, 0.0))
     pruned = [trial for trial in tuning.trials() if trial.state == TrialState.PRUNED]
     assert pruned
-    assert all(trial.user_attrs["epochs"] < made_up_study.EPOCHS for trial in pruned)
+    assert all(trial.user_attrs["epochs"] < sleeping_study.EPOCHS for trial in pruned)
     without = made_up(address, 14, pruner={"name": "NopPruner"})
     work(Claims(without), sleeping(without, 0.0))
     assert set(states(without)) == {"COMPLETE"}
@@ -240,8 +239,8 @@ class Workers:
     """Worker processes of a made-up study."""
 
     def __init__(self, tuning: TuningStudy, address: str, seconds: float, folder: Path) -> None:
-        command = [sys.executable, made_up_study.__file__, address, tuning.name, str(seconds)]
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "tests")}
+        command = [sys.executable, sleeping_study.__file__, address, tuning.name, str(seconds)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         self._start = lambda: subprocess.Popen(command, cwd=folder, env=environment)
         self.processes: list[subprocess.Popen[bytes]] = []
 

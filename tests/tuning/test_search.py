@@ -18,18 +18,18 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from optuna.trial import TrialState
 
-from vit_vs_cnn.config import Settings
-from vit_vs_cnn.data.prepared import DatasetInfo, read_split
+from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.config.tuned import with_tuned
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.paths import PREPARED, state_dir, tuned, tuning_report
+from vit_vs_cnn.data.dataset import DatasetInfo, read_split
 from vit_vs_cnn.data.split import sample
-from vit_vs_cnn.errors import UserError
-from vit_vs_cnn.layout import PREPARED, state_dir, tuned, tuning_report
 from vit_vs_cnn.stages import tune
 from vit_vs_cnn.tracking.run import start_run, sync
 from vit_vs_cnn.tracking.store import tracking_uri
 from vit_vs_cnn.tuning.address import storage_address
 from vit_vs_cnn.tuning.claims import Claims
 from vit_vs_cnn.tuning.objective import TrainingObjective
-from vit_vs_cnn.tuning.recipe import with_tuned
 from vit_vs_cnn.tuning.result import find_best
 from vit_vs_cnn.tuning.storage import StudyStorage
 from vit_vs_cnn.tuning.study import TuningStudy, load_study, open_study

@@ -5,12 +5,18 @@ import sys
 
 import click
 
+from vit_vs_cnn.cli.maintenance import clean, doctor, sync, up
 from vit_vs_cnn.cli.pipeline import STAGES, params, run, tune
 from vit_vs_cnn.cli.registry import registry
 from vit_vs_cnn.cli.serving import predict, serve
-from vit_vs_cnn.cli.upkeep import clean, doctor, sync, up
-from vit_vs_cnn.errors import GateRefused, PassingError, RunFailed, UserError
-from vit_vs_cnn.failure import Failure, leave_failure
+from vit_vs_cnn.core.errors import (
+    ErrorReport,
+    GateRejectedError,
+    RunError,
+    TransientError,
+    UserError,
+    write_error_report,
+)
 
 USER_MISTAKE = 2
 REFUSED_BY_GATE = 3
@@ -46,17 +52,17 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except UserError as error:
-        leave_failure(Failure(str(error), may_pass=isinstance(error, PassingError)))
+        write_error_report(ErrorReport(str(error), retryable=isinstance(error, TransientError)))
         _fail(f"error: {error}", USER_MISTAKE)
-    except GateRefused as error:
+    except GateRejectedError as error:
         _fail(f"refused: {error}", REFUSED_BY_GATE)
-    except RunFailed as error:
+    except RunError as error:
         _fail(f"error: {error}", 1)
     except OSError as error:
         if error.errno not in _MACHINE_REFUSES:
             raise
         sentence = f"{error.filename or 'a file'} cannot be written: {error.strerror}."
-        leave_failure(Failure(sentence, may_pass=False))
+        write_error_report(ErrorReport(sentence, retryable=False))
         _fail(f"error: {sentence}", USER_MISTAKE)
 
 

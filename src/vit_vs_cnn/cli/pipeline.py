@@ -81,12 +81,12 @@ def run(
     The working tree is not touched; the result appears in `dvc exp show`. Done work is not repeated.
     """
     from vit_vs_cnn.orchestration.local_run import run_here
-    from vit_vs_cnn.runs import Request
+    from vit_vs_cnn.orchestration.workspace import Request
 
     finished = run_here(Request(preset, overrides, name, stages, force, in_place))
 
+    from vit_vs_cnn.cli.summary import run_summary
     from vit_vs_cnn.orchestration.artifacts import has_comparison
-    from vit_vs_cnn.summary import run_summary
 
     if not stages and has_comparison(finished.workspace):
         click.echo(run_summary(finished))
@@ -97,9 +97,9 @@ def run(
 @_overrides
 def params(preset: str | None, overrides: tuple[str, ...]) -> None:
     """Print params.yaml with a preset and changes laid over it, checked."""
-    from vit_vs_cnn.layout import project_root
-    from vit_vs_cnn.params import dump, merged_params, settings_of
-    from vit_vs_cnn.runs import check_models
+    from vit_vs_cnn.config.load import dump, merged_params, settings_of
+    from vit_vs_cnn.core.paths import project_root
+    from vit_vs_cnn.orchestration.workspace import check_models
 
     merged = merged_params(project_root(), preset, overrides)
     check_models(settings_of(merged))

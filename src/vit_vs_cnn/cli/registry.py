@@ -9,8 +9,8 @@ import click
 from vit_vs_cnn.cli.project import project_settings
 
 if TYPE_CHECKING:
-    from vit_vs_cnn.config import Settings
-    from vit_vs_cnn.tracking.registry import Registry
+    from vit_vs_cnn.config.schema import Settings
+    from vit_vs_cnn.registry.versions import Registry
 
 _EPILOG = """\b
 Examples:
@@ -43,11 +43,11 @@ def list_versions(given: str | None, form: str) -> None:
     """List the versions of the registered model, the newest first."""
     from dataclasses import asdict
 
-    from vit_vs_cnn.promotion.aliases import settled_aliases
-    from vit_vs_cnn.promotion.overview import version_table
+    from vit_vs_cnn.registry.aliases import reconciled_aliases
+    from vit_vs_cnn.registry.overview import version_table
 
     opened, _ = _open(given)
-    with settled_aliases(opened):
+    with reconciled_aliases(opened):
         versions = opened.versions()
     if form == "json":
         click.echo(json.dumps([{**asdict(each), "tags": dict(each.tags)} for each in versions], indent=2))
@@ -61,15 +61,15 @@ def list_versions(given: str | None, form: str) -> None:
 @_registry
 def show(version: str, card: bool, given: str | None) -> None:
     """Show what is known of VERSION, a number or an alias: figures, lineage, decisions."""
-    from vit_vs_cnn.promotion.aliases import settled_aliases
-    from vit_vs_cnn.promotion.overview import version_page
+    from vit_vs_cnn.registry.aliases import reconciled_aliases
+    from vit_vs_cnn.registry.overview import version_page
 
     opened, _ = _open(given)
     found = opened.version(version)
     if card:
         click.echo(found.card)
         return
-    with settled_aliases(opened) as aliases:
+    with reconciled_aliases(opened) as aliases:
         click.echo(f"{opened.name}, {version_page(found, aliases.log.decisions())}")
 
 
@@ -91,10 +91,10 @@ def promote(version: str, dry_run: bool, force: bool, reason: str, data: Path | 
 
     Exit code 3: it does not pass, and nothing changed.
     """
-    from vit_vs_cnn.errors import GateRefused, UserError
-    from vit_vs_cnn.layout import PREPARED
-    from vit_vs_cnn.promotion.promote import promote as decide
-    from vit_vs_cnn.promotion.promote import propose
+    from vit_vs_cnn.core.errors import GateRejectedError, UserError
+    from vit_vs_cnn.core.paths import PREPARED
+    from vit_vs_cnn.registry.promotion import promote as decide
+    from vit_vs_cnn.registry.promotion import propose
 
     if force and not reason:
         raise UserError('--force: say why, e.g. --reason "the old one is broken"; it is recorded.')
@@ -107,7 +107,7 @@ def promote(version: str, dry_run: bool, force: bool, reason: str, data: Path | 
     click.echo(f"{opened.name}, {proposal.table()}\n")
     if dry_run:
         if not proposal.passes:
-            raise GateRefused(f"{opened.name}: it would be refused: {proposal.failed}.")
+            raise GateRejectedError(f"{opened.name}: it would be refused: {proposal.failed}.")
         click.echo("It would become champion.")
         return
     decision = decide(opened, proposal, force=force, reason=reason)
@@ -121,7 +121,7 @@ def promote(version: str, dry_run: bool, force: bool, reason: str, data: Path | 
 @_registry
 def rollback(version: str | None, reason: str, given: str | None) -> None:
     """Make the champion before this one champion again, or VERSION."""
-    from vit_vs_cnn.promotion.promote import rollback as roll_back
+    from vit_vs_cnn.registry.promotion import rollback as roll_back
 
     opened, _ = _open(given)
     decision = roll_back(opened, version, reason)
@@ -133,11 +133,11 @@ def rollback(version: str | None, reason: str, given: str | None) -> None:
 @_format
 def history(given: str | None, form: str) -> None:
     """Show every change of an alias and every refusal, the oldest first."""
-    from vit_vs_cnn.promotion.aliases import settled_aliases
-    from vit_vs_cnn.promotion.overview import history_table
+    from vit_vs_cnn.registry.aliases import reconciled_aliases
+    from vit_vs_cnn.registry.overview import history_table
 
     opened, _ = _open(given)
-    with settled_aliases(opened) as aliases:
+    with reconciled_aliases(opened) as aliases:
         decisions = aliases.log.decisions()
     if form == "json":
         click.echo(json.dumps([each.model_dump(mode="json") for each in decisions], indent=2))
@@ -154,14 +154,14 @@ def verify(version: str, retrain: bool, given: str | None) -> None:
 
     Exit code 1: something differs.
     """
-    from vit_vs_cnn.verification import verify as measure_again
+    from vit_vs_cnn.orchestration.verify import verify as measure_again
 
     opened, _ = _open(given)
     click.echo(f"{opened.name}, {measure_again(opened, version, retrain=retrain, say=click.echo)}")
 
 
 def _open(given: str | None) -> "tuple[Registry, Settings]":
-    from vit_vs_cnn.tracking.registry import Registry, readable_store_errors, resolve_model_name
+    from vit_vs_cnn.registry.versions import Registry, readable_store_errors, resolve_model_name
 
     settings = project_settings()
     with readable_store_errors("the same command"):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from vit_vs_cnn.serving.printed import Format
+    from vit_vs_cnn.serving.formats import Format
 
 _model = click.option(
     "--model", default="champion", show_default=True, metavar="ALIAS|VERSION", help="Which version of it."
@@ -35,12 +35,12 @@ def predict(paths: tuple[Path, ...], model: str, registry: str | None, kind: "Fo
     """
     from tqdm import tqdm
 
-    from vit_vs_cnn.data.source import Unreadable
-    from vit_vs_cnn.errors import UserError
-    from vit_vs_cnn.evaluation.registered import load_registered, version_of
-    from vit_vs_cnn.progress import bar_options
-    from vit_vs_cnn.serving.printed import printed, shown
-    from vit_vs_cnn.serving.stream import image_files, predict_files
+    from vit_vs_cnn.core.console import bar_options
+    from vit_vs_cnn.core.errors import UserError
+    from vit_vs_cnn.data.sources.source import Unreadable
+    from vit_vs_cnn.registry.loading import load_registered, version_of
+    from vit_vs_cnn.serving.formats import printed, shown
+    from vit_vs_cnn.serving.predict import image_files, predict_files
 
     total = sum(1 for _ in image_files(paths))
     if not total:
@@ -96,16 +96,16 @@ def serve(
 
 
 def _registered_model(given: str | None) -> str:
-    from vit_vs_cnn.tracking.registry import resolve_model_name
+    from vit_vs_cnn.registry.versions import resolve_model_name
 
     return resolve_model_name(given, None if given else _data_name())
 
 
 def _data_name() -> str | None:
     """data.name of the project that the command was started in, None outside of one."""
-    from vit_vs_cnn.config import read_settings
-    from vit_vs_cnn.errors import UserError
-    from vit_vs_cnn.layout import PARAMS, project_root
+    from vit_vs_cnn.config.load import read_settings
+    from vit_vs_cnn.core.errors import UserError
+    from vit_vs_cnn.core.paths import PARAMS, project_root
 
     try:
         root = project_root()

@@ -13,8 +13,8 @@ from typing import Protocol
 
 from tqdm import tqdm
 
-from vit_vs_cnn.errors import UserError
-from vit_vs_cnn.progress import bar_options
+from vit_vs_cnn.core.console import bar_options
+from vit_vs_cnn.core.errors import UserError
 
 MAX_FILE_BYTES = 256 * 2**20
 _CHUNK_BYTES = 2**20

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.data.dataset import PREPARED_SPLITS, SplitName
 from vit_vs_cnn.data.duplicates import Rows, fingerprint, identical_groups, near_groups
-from vit_vs_cnn.data.prepared import PREPARED_SPLITS, SplitName
-from vit_vs_cnn.data.source import Source, Unreadable
-from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.data.sources.source import Source, Unreadable
 
 Kind = Literal[
     "unreadable",
@@ -72,7 +72,7 @@ class Checks(BaseModel):
 
 
 @dataclass(frozen=True)
-class Pixels:
+class DecodedImages:
     """All N decoded images, those of train first, then val, then test.
 
     `images` uint8 (N, S, S, 3); `labels` int64 (N,); `splits` int64 (N,), positions in PREPARED_SPLITS; N `names`.
@@ -90,7 +90,7 @@ class Pixels:
         return slice(int(first), int(last))
 
 
-def check(pixels: Pixels, source: Source, unreadable: Sequence[Unreadable], min_images_per_class: int) -> Checks:
+def check(pixels: DecodedImages, source: Source, unreadable: Sequence[Unreadable], min_images_per_class: int) -> Checks:
     """Check all images. What is found is reported; nothing is changed."""
     found = [
         *_files(source, unreadable),
@@ -130,7 +130,7 @@ def _files(source: Source, unreadable: Sequence[Unreadable]) -> list[Finding]:
     ]
 
 
-def _class_sizes(pixels: Pixels, classes: Sequence[str], least: int) -> list[Finding]:
+def _class_sizes(pixels: DecodedImages, classes: Sequence[str], least: int) -> list[Finding]:
     counts = {
         split: np.bincount(pixels.labels[pixels.rows(split)], minlength=len(classes)) for split in PREPARED_SPLITS
     }
@@ -146,7 +146,7 @@ def _class_sizes(pixels: Pixels, classes: Sequence[str], least: int) -> list[Fin
     ]
 
 
-def _images(pixels: Pixels, classes: Sequence[str]) -> list[Finding]:
+def _images(pixels: DecodedImages, classes: Sequence[str]) -> list[Finding]:
     prints = fingerprint(pixels.images)
     identical, near = identical_groups(prints), near_groups(pixels.images, prints)
     constant = [np.array([row]) for row in np.flatnonzero(prints.constant)]
@@ -175,11 +175,11 @@ def _images(pixels: Pixels, classes: Sequence[str]) -> list[Finding]:
     ]
 
 
-def _within_split(pixels: Pixels, groups: Sequence[Rows]) -> list[Rows]:
+def _within_split(pixels: DecodedImages, groups: Sequence[Rows]) -> list[Rows]:
     return [rows for rows in groups if len(np.unique(pixels.splits[rows])) < len(rows)]
 
 
-def _across_splits(pixels: Pixels, groups: Sequence[Rows]) -> list[Rows]:
+def _across_splits(pixels: DecodedImages, groups: Sequence[Rows]) -> list[Rows]:
     return [rows for rows in groups if len(np.unique(pixels.splits[rows])) > 1]
 
 
@@ -190,7 +190,7 @@ def _named(kind: Kind, severity: Severity, what: str, names: Sequence[str]) -> l
     return [Finding(kind=kind, severity=severity, count=len(names), sentence=sentence, examples=examples)]
 
 
-def _reference(pixels: Pixels, classes: Sequence[str], row: int) -> ImageRef:
+def _reference(pixels: DecodedImages, classes: Sequence[str], row: int) -> ImageRef:
     split = PREPARED_SPLITS[pixels.splits[row]]
     return ImageRef(
         split=split,

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
-from vit_vs_cnn.data.source import RawImage, Source, Unreadable
-from vit_vs_cnn.errors import UserError
-from vit_vs_cnn.progress import bar_options
+from vit_vs_cnn.core.console import bar_options
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.data.sources.source import RawImage, Source, Unreadable
 
 # Raster formats decoded by Pillow itself. Not among them: EPS, which would run Ghostscript on the user's file.
 _FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
@@ -27,7 +27,7 @@ _Failure = tuple[int, str]
 
 
 def decode_image(content: bytes, size: int) -> NDArray[np.uint8]:
-    """Pixels uint8 (size, size, 3) of an encoded image; one that has this size already keeps its pixels exactly.
+    """DecodedImages uint8 (size, size, 3) of an encoded image; one that has this size already keeps its pixels exactly.
 
     Turned upright as EXIF says; transparency over white; 16 bits scaled to 8; the centre square, resized with
     antialiasing. Raises whatever Pillow raises on a file that it cannot read, ValueError on 32-bit pixels.

@@ -9,7 +9,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
-from vit_vs_cnn.progress import bar_options
+from vit_vs_cnn.core.console import bar_options
 
 Rows = NDArray[np.int64]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vit_vs_cnn.data.prepared import Split
+from vit_vs_cnn.data.dataset import Split
 
 
 @dataclass(frozen=True)

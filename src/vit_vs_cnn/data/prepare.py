@@ -16,16 +16,16 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_vs_cnn.config import DataSettings
-from vit_vs_cnn.data.checks import Checks, Pixels, check, write_checks
-from vit_vs_cnn.data.cifar10 import open_cifar10
+from vit_vs_cnn.config.schema import DataSettings
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.data.checks import Checks, DecodedImages, check, write_checks
+from vit_vs_cnn.data.dataset import PREPARED_SPLITS, DatasetInfo, SplitInfo, SplitName, write_info, write_split
 from vit_vs_cnn.data.decode import decode_into
-from vit_vs_cnn.data.digits import open_digits
-from vit_vs_cnn.data.folder import open_folder
-from vit_vs_cnn.data.prepared import PREPARED_SPLITS, DatasetInfo, SplitInfo, SplitName, write_info, write_split
-from vit_vs_cnn.data.source import Source, Unreadable
+from vit_vs_cnn.data.sources.cifar10 import open_cifar10
+from vit_vs_cnn.data.sources.digits import open_digits
+from vit_vs_cnn.data.sources.folder import open_folder
+from vit_vs_cnn.data.sources.source import Source, Unreadable
 from vit_vs_cnn.data.split import assign_splits
-from vit_vs_cnn.errors import UserError
 
 _CHUNK_BYTES = 8 * 2**20
 _MOST_NAMED = 5
@@ -56,7 +56,7 @@ def prepare(settings: DataSettings, into: Path) -> Prepared:
         bad = {file.name for file in unreadable}
         kept = np.array([source.names[position] not in bad for position in order])
         order = order[kept]
-        pixels = Pixels(
+        pixels = DecodedImages(
             images=_without_gaps(images, kept),
             labels=source.labels[order],
             splits=splits[order],
@@ -131,7 +131,7 @@ def _without_gaps(images: NDArray[np.uint8], kept: NDArray[np.bool_]) -> NDArray
     return images[: int(kept.sum())]
 
 
-def _refuse_classes_without_images(pixels: Pixels, source: Source, settings: DataSettings) -> None:
+def _refuse_classes_without_images(pixels: DecodedImages, source: Source, settings: DataSettings) -> None:
     """Unreadable files may have emptied a class in train, or a whole split."""
     train = pixels.labels[pixels.rows("train")]
     empty = [name for label, name in enumerate(source.classes) if not (train == label).any()]
@@ -145,7 +145,7 @@ def _refuse_classes_without_images(pixels: Pixels, source: Source, settings: Dat
             raise UserError(f"data.path: {settings.path} has no readable image for {split}: add images.")
 
 
-def _write(pixels: Pixels, source: Source, settings: DataSettings, into: Path) -> DatasetInfo:
+def _write(pixels: DecodedImages, source: Source, settings: DataSettings, into: Path) -> DatasetInfo:
     infos: dict[SplitName, SplitInfo] = {}
     for split in PREPARED_SPLITS:
         rows = pixels.rows(split)

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_vs_cnn.config import DataSettings
-from vit_vs_cnn.data.prepared import PREPARED_SPLITS, Split
-from vit_vs_cnn.data.source import Source
-from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.config.schema import DataSettings
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.data.dataset import PREPARED_SPLITS, Split
+from vit_vs_cnn.data.sources.source import Source
 
 
 def assign_splits(source: Source, settings: DataSettings) -> NDArray[np.int64]:

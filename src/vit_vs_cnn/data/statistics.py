@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from vit_vs_cnn.progress import bar_options
+from vit_vs_cnn.core.console import bar_options
 
 Measure = Literal["brightness", "contrast", "sharpness"]
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
-from vit_vs_cnn.data.prepared import Split
+from vit_vs_cnn.data.dataset import Split
 from vit_vs_cnn.evaluation.calibration import expected_calibration_error, reliability_table
 from vit_vs_cnn.evaluation.results import Cost, Evaluation, Metrics, Predictions
 

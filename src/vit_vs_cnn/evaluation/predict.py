@@ -5,9 +5,9 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.core.console import bar_options
+from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.models.trained import TrainedModel
-from vit_vs_cnn.progress import bar_options
 
 
 def predict(

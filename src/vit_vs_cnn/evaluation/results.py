@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.core.errors import UserError
 
 
 class Metrics(BaseModel):
@@ -59,7 +59,7 @@ class Predictions:
     probabilities: NDArray[np.float32]
 
     @property
-    def right(self) -> NDArray[np.bool_]:
+    def correct(self) -> NDArray[np.bool_]:
         """Whether each image got its own class, bool (N,)."""
         return np.equal(self.labels, self.predicted)
 

@@ -29,14 +29,14 @@ class PairedComparison:
     adjusted_p_value: float
 
     @property
-    def is_told_apart(self) -> bool:
+    def is_significant(self) -> bool:
         """Whether both the test and the interval say that the difference is more than chance."""
         return self.adjusted_p_value < 1 - self.confidence and not self.low <= 0.0 <= self.high
 
     @property
     def better(self) -> str | None:
         """The contestant that is better by more than chance, if either is."""
-        if not self.is_told_apart:
+        if not self.is_significant:
             return None
         return self.first if self.difference > 0 else self.second
 
@@ -128,7 +128,7 @@ def verdict(pair: PairedComparison, pairs: int = 1) -> str:
     gap = abs(pair.difference)
     points = _points(gap) if gap >= 0.0005 else "less than 0.1"
     lead = f"{on} {leader} is right on {points} points more than {other} {evidence}"
-    if pair.is_told_apart:
+    if pair.is_significant:
         return f"{lead}: the difference is unlikely to be chance."
     if pair.adjusted_p_value >= 1 - pair.confidence:
         return f"{lead}: the difference may be chance, the two cannot be told apart."

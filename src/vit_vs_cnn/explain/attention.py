@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from vit_vs_cnn.core.errors import NotApplicableError
 from vit_vs_cnn.explain.layers import prefix_tokens
-from vit_vs_cnn.explain.left_out import LeftOutError
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def attention_distance(weights: Tensor, distances: Tensor) -> Tensor:
 def explain_attention(network: nn.Module, pixels: Tensor) -> Attention:
     """Attention of `network` on `pixels` (N, 3, S, S).
 
-    Raises LeftOutError where it has no attention between all patches of the image: then there is no map to draw.
+    Raises NotApplicableError where it has no attention between all patches of the image: then there is no map to draw.
     """
     prefix, size = prefix_tokens(network), pixels.shape[-1]
     from_class_token = prefix > 0 and getattr(network, "global_pool", None) == "token"
@@ -136,7 +136,7 @@ def _grid_of_patches(network: nn.Module, weights: Sequence[Tensor], prefix: int)
     blocks = getattr(network, "blocks", weights)
     everywhere = all(block.shape[0] == 1 and block.shape[2:] == (tokens, tokens) for block in weights)
     if not everywhere or grid < 2 or grid**2 != tokens - prefix or len(blocks) != len(weights):
-        raise LeftOutError(
+        raise NotApplicableError(
             "Attention per head, attention rollout and attention distance are left out: this network does not attend, "
             "once per block, from every patch of the image to all others; convolutional networks do not, nor do "
             "transformers that attend within windows."

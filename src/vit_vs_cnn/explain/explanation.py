@@ -9,20 +9,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vit_vs_cnn.data.prepared import Split
-from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.core.errors import NotApplicableError, UserError
+from vit_vs_cnn.data.dataset import Split
 from vit_vs_cnn.evaluation.results import Predictions
 from vit_vs_cnn.explain.attention import Attention, explain_attention
 from vit_vs_cnn.explain.features import Filters, StageMaps, feature_maps, first_filters, position_similarity
 from vit_vs_cnn.explain.gradcam import CamLayer, cam_layer, grad_cam
-from vit_vs_cnn.explain.left_out import LeftOutError
 from vit_vs_cnn.models.trained import TrainedModel
 
 Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
-class Looks:
+class SampleExplanations:
     """N test images, what the contestant says of them and where it looks.
 
     `images` uint8 (N, H, W, 3); `labels` and `predicted` int64 (N,); `confidence` float32 (N,) of the prediction.
@@ -41,19 +40,19 @@ class Looks:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What the contestant shows of itself, at `input_size` pixels; `left_out` says in sentences what it cannot show.
+    """What the contestant shows of itself, at `input_size` pixels; `skipped` says in sentences what it cannot show.
 
     `shared` are the images on which all contestants are shown; `mistakes` are its own, None where it made none.
     """
 
-    shared: Looks
-    mistakes: Looks | None
+    shared: SampleExplanations
+    mistakes: SampleExplanations | None
     input_size: int
     layer: CamLayer | None
     similarity: NDArray[np.float32] | None
     filters: Filters | None
     stages: Sequence[StageMaps] | None
-    left_out: tuple[str, ...]
+    skipped: tuple[str, ...]
 
 
 def explain_model(
@@ -71,13 +70,13 @@ def explain_model(
         raise UserError("The evaluation is of other test images than data/prepared/test holds; run `dvc repro`.")
     network = model.network
     pixels = _pixels(model, test, shared)
-    left_out: list[str] = []
+    skipped: list[str] = []
 
     def attempt(part: Callable[[], Part]) -> Part | None:
         try:
             return part()
-        except LeftOutError as reason:
-            left_out.append(str(reason))
+        except NotApplicableError as reason:
+            skipped.append(str(reason))
             return None
 
     layer = attempt(lambda: cam_layer(network, pixels))
@@ -91,7 +90,7 @@ def explain_model(
         attention_there = explain_attention(network, wrong) if attention else None
         looks_at_mistakes = _looks(model, test, predictions, mistakes, layer, attention_there, truth=True)
     else:
-        left_out.append(f"Mistakes are left out: it made none on the {len(test)} test images.")
+        skipped.append(f"Mistakes are left out: it made none on the {len(test)} test images.")
     return Explanation(
         shared=_looks(model, test, predictions, shared, layer, attention, truth=False),
         mistakes=looks_at_mistakes,
@@ -100,7 +99,7 @@ def explain_model(
         similarity=similarity,
         filters=filters,
         stages=stages,
-        left_out=tuple(left_out),
+        skipped=tuple(skipped),
     )
 
 
@@ -112,10 +111,10 @@ def _looks(
     layer: CamLayer | None,
     attention: Attention | None,
     truth: bool,
-) -> Looks:
+) -> SampleExplanations:
     pixels = _pixels(model, test, positions)
     labels, predicted = test.labels[positions], predictions.predicted[positions]
-    return Looks(
+    return SampleExplanations(
         images=test.images[positions],
         labels=labels,
         predicted=predicted,

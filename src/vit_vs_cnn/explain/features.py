@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vit_vs_cnn.core.errors import NotApplicableError
 from vit_vs_cnn.explain.layers import MapLayer, map_layers, patch_grid, prefix_tokens
-from vit_vs_cnn.explain.left_out import LeftOutError
 
 _MOST_FILTERS = 64
 _COMPONENTS = 28  # as many as in the ViT paper
@@ -41,25 +41,25 @@ def first_filters(network: nn.Module) -> Filters:
     """The filters of the convolution that reads the pixels, which in a transformer embeds the patches.
 
     More than 64 are shown by their first 28 principal components, as in figure 7 of Dosovitskiy et al. 2020
-    (arXiv 2010.11929). Grey is zero. Raises LeftOutError where no convolution reads the pixels.
+    (arXiv 2010.11929). Grey is zero. Raises NotApplicableError where no convolution reads the pixels.
     """
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d) and module.in_channels == 3 and max(module.kernel_size) > 1:
             return _filters(name, module.weight.detach())
-    raise LeftOutError("First filters are left out: no convolution of this network reads the pixels.")
+    raise NotApplicableError("First filters are left out: no convolution of this network reads the pixels.")
 
 
 def position_similarity(network: nn.Module) -> NDArray[np.float32]:
     """Cosine similarity float32 (G, G, G, G) of the position embedding of each patch with those of all patches.
 
-    Dosovitskiy et al. 2020 (arXiv 2010.11929), figure 7. Raises LeftOutError where there is no embedding per patch.
+    Dosovitskiy et al. 2020 (arXiv 2010.11929), figure 7. Raises NotApplicableError without an embedding per patch.
     """
     embedding = getattr(network, "pos_embed", None)
     patches = None
     if isinstance(embedding, Tensor) and embedding.ndim == 3 and len(embedding) == 1:
         patches = patch_grid(embedding.detach(), prefix_tokens(network))
     if patches is None:
-        raise LeftOutError(
+        raise NotApplicableError(
             "Similarity of position embeddings is left out: this network has no table of them, one for each patch."
         )
     unit = functional.normalize(patches[0], dim=-1)
@@ -69,11 +69,11 @@ def position_similarity(network: nn.Module) -> NDArray[np.float32]:
 def feature_maps(network: nn.Module, pixels: Tensor) -> list[StageMaps]:
     """Maps of one image, `pixels` (1, 3, S, S), in at most five stages or blocks from first to last.
 
-    Raises LeftOutError where no layer gives a map of more than one position.
+    Raises NotApplicableError where no layer gives a map of more than one position.
     """
     stages = [layer for layer in map_layers(network, pixels) if layer.grid > 1]
     if not stages:
-        raise LeftOutError("Feature maps are left out: no layer of this network gives a map over the image.")
+        raise NotApplicableError("Feature maps are left out: no layer of this network gives a map over the image.")
     shown = np.linspace(0, len(stages) - 1, min(_MOST_STAGES, len(stages))).round().astype(int)
     return [_most_varied(stages[i]) for i in shown]
 

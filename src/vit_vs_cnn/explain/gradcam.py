@@ -10,8 +10,8 @@ from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
+from vit_vs_cnn.core.errors import NotApplicableError
 from vit_vs_cnn.explain.layers import MapLayer, as_maps, map_layers, prefix_tokens
-from vit_vs_cnn.explain.left_out import LeftOutError
 
 _FINE_ENOUGH = 4
 _BATCH = 8
@@ -30,13 +30,13 @@ def cam_layer(network: nn.Module, pixels: Tensor) -> CamLayer:
     """The last layer that still resolves the image (4×4 or more), as coarse a map as it can be.
 
     In a transformer it is the norm before the last attention: behind it, nothing of the patches reaches the class
-    token. Raises LeftOutError where no layer gives a map.
+    token. Raises NotApplicableError where no layer gives a map.
     """
     layers = map_layers(network, pixels[:1])
     fine = [layer for layer in layers if layer.grid >= _FINE_ENOUGH]
     chosen = fine[-1] if fine else max(reversed(layers), key=lambda layer: layer.grid, default=None)
     if chosen is None or chosen.grid < 2:
-        raise LeftOutError("Grad-CAM is left out: no layer of this network gives a map over the image.")
+        raise NotApplicableError("Grad-CAM is left out: no layer of this network gives a map over the image.")
     return _before_attention(chosen)
 
 

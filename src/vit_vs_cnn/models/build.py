@@ -9,8 +9,8 @@ import torch
 from timm.models import get_arch_name
 from torch import nn
 
-from vit_vs_cnn.config import ModelSettings
-from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.config.schema import ModelSettings
+from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.models import airbench  # noqa: F401 - gives its networks to timm by name
 
 
@@ -19,13 +19,13 @@ def input_size(model: ModelSettings, image_size: int) -> int:
     return model.input_size or image_size
 
 
-def create_model(model: ModelSettings, num_classes: int, image_size: int, where: str = "models") -> nn.Module:
+def create_model(model: ModelSettings, num_classes: int, image_size: int, key_path: str = "models") -> nn.Module:
     """The network with random weights: float32 (N, 3, S, S) in, logits (N, num_classes) out.
 
     `where` is the key that an error names. Raises UserError for a name that timm does not have, arguments that
     the architecture refuses, or a stem that does not fit it.
     """
-    _require_known_name(model.timm, where)
+    _require_known_name(model.timm, key_path)
     size = input_size(model, image_size)
     arguments: dict[str, Any] = {key: _tuples(value) for key, value in model.args.items()}
     if takes_img_size(model.timm):
@@ -33,28 +33,30 @@ def create_model(model: ModelSettings, num_classes: int, image_size: int, where:
     try:
         network: nn.Module = timm.create_model(model.timm, pretrained=False, num_classes=num_classes, **arguments)
     except (TypeError, ValueError, AssertionError, RuntimeError, KeyError) as error:
-        raise UserError(f"{where}.args: {model.timm} cannot be built with {arguments}: {_first_line(error)}.") from None
-    _require_whole_patches(network, size, where)
+        raise UserError(
+            f"{key_path}.args: {model.timm} cannot be built with {arguments}: {_first_line(error)}."
+        ) from None
+    _require_whole_patches(network, size, key_path)
     if model.stem == "cifar":
-        _use_cifar_stem(network, where)
+        _use_cifar_stem(network, key_path)
     elif model.stem == "conv":
-        _use_conv_stem(network, where)
+        _use_conv_stem(network, key_path)
     if model.freeze_backbone:
-        _freeze_backbone(network, where)
+        _freeze_backbone(network, key_path)
     return network
 
 
-def check_model(model: ModelSettings, num_classes: int, image_size: int, where: str) -> None:
+def check_model(model: ModelSettings, num_classes: int, image_size: int, key_path: str) -> None:
     """Build the network without memory and run it on a shapeless batch. Raises UserError where it does not fit."""
     with torch.device("meta"):
-        network = create_model(model, num_classes, image_size, where).eval()
+        network = create_model(model, num_classes, image_size, key_path).eval()
         size = input_size(model, image_size)
         try:
             network(torch.empty(2, 3, size, size))
         except (RuntimeError, ValueError, AssertionError) as error:
             raise UserError(
-                f"{where}: {model.timm} does not take images of {size} px ({_first_line(error)}); "
-                f"change {where}.input_size, {where}.args or data.image_size."
+                f"{key_path}: {model.timm} does not take images of {size} px ({_first_line(error)}); "
+                f"change {key_path}.input_size, {key_path}.args or data.image_size."
             ) from None
 
 
@@ -64,34 +66,34 @@ def takes_img_size(timm_name: str) -> bool:
     return bool(cfg and cfg.fixed_input_size)
 
 
-def _require_known_name(name: str, where: str) -> None:
+def _require_known_name(name: str, key_path: str) -> None:
     if timm.is_model(name):
         return
     nearest = difflib.get_close_matches(get_arch_name(name), timm.list_models(), n=3, cutoff=0.5)
     hint = f"; the nearest are {', '.join(nearest)}" if nearest else ""
-    raise UserError(f"{where}.timm: timm has no model {name!r}{hint}.")
+    raise UserError(f"{key_path}.timm: timm has no model {name!r}{hint}.")
 
 
-def _require_whole_patches(network: nn.Module, size: int, where: str) -> None:
+def _require_whole_patches(network: nn.Module, size: int, key_path: str) -> None:
     patch = getattr(getattr(network, "patch_embed", None), "patch_size", None)
     if patch is not None and any(size % side for side in patch):
         raise UserError(
-            f"{where}: an image of {size} px cannot be cut into patches of {patch[0]} px: choose {where}.input_size "
-            f"as a multiple of {patch[0]}, or {where}.args.patch_size as a divisor of {size}."
+            f"{key_path}: an image of {size} px cannot be cut into patches of {patch[0]} px: choose "
+            f"{key_path}.input_size as a multiple of {patch[0]}, or {key_path}.args.patch_size as a divisor of {size}."
         )
 
 
-def _use_cifar_stem(network: nn.Module, where: str) -> None:
+def _use_cifar_stem(network: nn.Module, key_path: str) -> None:
     """He et al. 2016, section 4.2: small images keep their resolution (3×3 convolution, stride 1, no pooling)."""
     conv = getattr(network, "conv1", None)
     if not isinstance(conv, nn.Conv2d) or not hasattr(network, "maxpool"):
-        raise UserError(f"{where}.stem: 'cifar' is for timm's ResNets with a plain first convolution; use 'timm'.")
+        raise UserError(f"{key_path}.stem: 'cifar' is for timm's ResNets with a plain first convolution; use 'timm'.")
     network.conv1 = nn.Conv2d(conv.in_channels, conv.out_channels, kernel_size=3, stride=1, padding=1, bias=False)
     network.maxpool = nn.Identity()
     nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
 
 
-def _use_conv_stem(network: nn.Module, where: str) -> None:
+def _use_conv_stem(network: nn.Module, key_path: str) -> None:
     """Small convolutions embed the patches, as in Hassani et al. 2021 (arXiv 2104.05704), and mix the tokens.
 
     Each of the first is followed by a pooling that halves the resolution; the last of them is as wide as the tokens,
@@ -103,7 +105,7 @@ def _use_conv_stem(network: nn.Module, where: str) -> None:
     halvings = conv.stride[0].bit_length() - 1 if isinstance(conv, nn.Conv2d) else 0
     if not isinstance(conv, nn.Conv2d) or conv.stride != conv.kernel_size or conv.stride != (2**halvings,) * 2:
         raise UserError(
-            f"{where}.stem: 'conv' is for timm's vision transformers whose patch size is a power of 2; use 'timm'."
+            f"{key_path}.stem: 'conv' is for timm's vision transformers whose patch size is a power of 2; use 'timm'."
         )
     tokens = conv.out_channels
     widths = [conv.in_channels, *(tokens >> step for step in reversed(range(halvings))), tokens, tokens]
@@ -116,10 +118,10 @@ def _use_conv_stem(network: nn.Module, where: str) -> None:
     network.patch_embed.proj = nn.Sequential(*layers)  # type: ignore[union-attr]
 
 
-def _freeze_backbone(network: nn.Module, where: str) -> None:
+def _freeze_backbone(network: nn.Module, key_path: str) -> None:
     get_classifier = getattr(network, "get_classifier", None)
     if get_classifier is None:
-        raise UserError(f"{where}.freeze_backbone: this architecture does not tell which layer is its classifier.")
+        raise UserError(f"{key_path}.freeze_backbone: this architecture does not tell which layer is its classifier.")
     network.requires_grad_(False)
     get_classifier().requires_grad_(True)
 

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vit_vs_cnn.config import ModelSettings
-from vit_vs_cnn.data.prepared import DatasetInfo
+from vit_vs_cnn.config.schema import ModelSettings
+from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.models.trained import TrainedModel
 
 

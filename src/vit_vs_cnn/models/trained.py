@@ -8,10 +8,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
-from vit_vs_cnn.config import ModelSettings, Settings
-from vit_vs_cnn.data.prepared import DatasetInfo
-from vit_vs_cnn.errors import UserError
-from vit_vs_cnn.layout import trained
+from vit_vs_cnn.config.schema import ModelSettings, Settings
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.paths import trained
+from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.models.build import create_model, input_size
 from vit_vs_cnn.models.preprocess import Preprocess
 from vit_vs_cnn.models.weights import normalisation

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from timm.models import load_pretrained
 from torch import nn
 
-from vit_vs_cnn.config import ModelSettings
-from vit_vs_cnn.errors import PassingError, UserError
+from vit_vs_cnn.config.schema import ModelSettings
+from vit_vs_cnn.core.errors import TransientError, UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -35,45 +35,45 @@ def normalisation(model: ModelSettings, mean: Channels, std: Channels) -> tuple[
     return (_channels(cfg.mean), _channels(cfg.std)) if cfg else (IMAGENET_MEAN, IMAGENET_STD)
 
 
-def load_pretrained_weights(network: nn.Module, model: ModelSettings, num_classes: int, where: str) -> None:
+def load_pretrained_weights(network: nn.Module, model: ModelSettings, num_classes: int, key_path: str) -> None:
     """Fill `network` with pretrained weights; the classifier stays random unless it fits `num_classes`.
 
     Position embeddings are resampled to the network's grid by timm. Raises UserError where the file cannot be
     read or does not fit, or where the hub cannot be reached.
     """
     if model.weights is not None:
-        _load_file(network, Path(model.weights), where)
+        _load_file(network, Path(model.weights), key_path)
         return
     cfg: dict[str, Any] = dict(getattr(network, "pretrained_cfg", {}))
-    _require_hub(str(cfg.get("hf_hub_id") or ""), model, where)
+    _require_hub(str(cfg.get("hf_hub_id") or ""), model, key_path)
     try:
         load_pretrained(network, cfg, num_classes=num_classes, in_chans=3, filter_fn=_checkpoint_filter(network))
     except OSError:
-        raise _no_hub(model, where) from None
+        raise _no_hub(model, key_path) from None
     except (RuntimeError, KeyError, ValueError, AttributeError) as error:
         if not cfg.get("hf_hub_id") and not cfg.get("url"):
             raise UserError(
-                f"{where}.pretrained: timm knows no pretrained weights for {model.timm}; set it to false, "
-                f"or name a safetensors file in {where}.weights."
+                f"{key_path}.pretrained: timm knows no pretrained weights for {model.timm}; set it to false, "
+                f"or name a safetensors file in {key_path}.weights."
             ) from None
-        raise UserError(f"{where}.pretrained: the hub's weights do not fit {model.timm}: {_short(error)}") from None
+        raise UserError(f"{key_path}.pretrained: the hub's weights do not fit {model.timm}: {_short(error)}") from None
 
 
-def _load_file(network: nn.Module, path: Path, where: str) -> None:
+def _load_file(network: nn.Module, path: Path, key_path: str) -> None:
     if path.suffix != ".safetensors":
-        raise UserError(f"{where}.weights: {path} is not a .safetensors file; other formats can carry code.")
+        raise UserError(f"{key_path}.weights: {path} is not a .safetensors file; other formats can carry code.")
     if not path.is_file():
-        raise UserError(f"{where}.weights: {path} does not exist.")
+        raise UserError(f"{key_path}.weights: {path} does not exist.")
     try:
         state = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{where}.weights: {path} is not a readable safetensors file ({_short(error)}).") from None
+        raise UserError(f"{key_path}.weights: {path} is not a readable safetensors file ({_short(error)}).") from None
     own = network.state_dict()
     try:
         # A foreign file makes timm's filters fail in many ways; each of them means that it does not fit.
         state = (_checkpoint_filter(network) or (lambda tensors, _: tensors))(state, network)
     except Exception as error:
-        raise UserError(f"{where}.weights: {path} does not fit the network: {_short(error)}.") from None
+        raise UserError(f"{key_path}.weights: {path} does not fit the network: {_short(error)}.") from None
     head = _classifier_keys(network)
     state = {k: v for k, v in state.items() if not (k in head and k in own and v.shape != own[k].shape)}
     wrong = sorted(
@@ -87,7 +87,7 @@ def _load_file(network: nn.Module, path: Path, where: str) -> None:
     )
     if wrong:
         more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise UserError(f"{where}.weights: {path} does not fit the network: {'; '.join(wrong[:3])}{more}.")
+        raise UserError(f"{key_path}.weights: {path} does not fit the network: {'; '.join(wrong[:3])}{more}.")
     network.load_state_dict(state, strict=False)
 
 
@@ -105,7 +105,7 @@ def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:200].rstrip(".")
 
 
-def _require_hub(repository: str, model: ModelSettings, where: str) -> None:
+def _require_hub(repository: str, model: ModelSettings, key_path: str) -> None:
     """Fail at once where the hub is out of reach: its client would retry for most of a minute."""
     cached = repository and any(
         isinstance(try_to_load_from_cache(repository, name), str) for name in ("model.safetensors", "pytorch_model.bin")
@@ -116,14 +116,14 @@ def _require_hub(repository: str, model: ModelSettings, where: str) -> None:
     try:
         socket.create_connection((hub.hostname or "", hub.port or (80 if hub.scheme == "http" else 443)), 5).close()
     except OSError:
-        raise _no_hub(model, where) from None
+        raise _no_hub(model, key_path) from None
 
 
-def _no_hub(model: ModelSettings, where: str) -> PassingError:
-    return PassingError(
-        f"{where}.pretrained: the hub ({constants.ENDPOINT}) cannot be reached for the weights of {model.timm}. "
-        f"Two ways out: set {where}.weights to a local safetensors file of these weights, or {where}.pretrained to "
-        "false to train from scratch."
+def _no_hub(model: ModelSettings, key_path: str) -> TransientError:
+    return TransientError(
+        f"{key_path}.pretrained: the hub ({constants.ENDPOINT}) cannot be reached for the weights of {model.timm}. "
+        f"Two ways out: set {key_path}.weights to a local safetensors file of these weights, or "
+        f"{key_path}.pretrained to false to train from scratch."
     )
 
 

@@ -6,8 +6,8 @@ from contextlib import ExitStack, contextmanager
 
 from filelock import FileLock, Timeout
 
-from vit_vs_cnn.devices import accelerators
-from vit_vs_cnn.layout import state_dir
+from vit_vs_cnn.core.devices import accelerators
+from vit_vs_cnn.core.paths import state_dir
 
 
 def slots(each: int = 1) -> int:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vit_vs_cnn.layout import COMPARE, RUN_FILE
+from vit_vs_cnn.core.paths import COMPARE, RUN_FILE
 from vit_vs_cnn.tracking.run import RunRef, read_ref
 from vit_vs_cnn.tracking.store import open_client, tracking_server, tracking_uri
 
@@ -61,8 +61,8 @@ def _mlflow_runs(workspace: Path) -> str:
     address = tracking_server() or os.environ.get(MLFLOW_UI_VARIABLE)
     refs = [read_ref(file.parent) for file in sorted((workspace / "trained").glob(f"*/{RUN_FILE}"))]
     lines = [f"- {_link(ref, address)}" for ref in refs]
-    where = "" if address else f"\n\nThey are in {tracking_uri()}: `make ui` shows them."
-    return "\n".join(lines) + where
+    hint = "" if address else f"\n\nThey are in {tracking_uri()}: `make ui` shows them."
+    return "\n".join(lines) + hint
 
 
 def _link(ref: RunRef, address: str | None) -> str:

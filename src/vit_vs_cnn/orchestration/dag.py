@@ -9,8 +9,8 @@ import networkx
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
-from vit_vs_cnn.config import FlowSettings
-from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.config.schema import FlowSettings
+from vit_vs_cnn.core.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vit_vs_cnn.errors import RunFailed
+from vit_vs_cnn.core.errors import RunError
 from vit_vs_cnn.orchestration.prefect_client import client_at
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ ROOT_VARIABLE = "VIT_VS_CNN_ROOT"
 def deploy(root: Path, environment: Mapping[str, str]) -> None:
     """Create or bring up to date the work pool and all deployments of prefect.yaml.
 
-    A schedule that a person switched on or off stays as it was. Raises RunFailed where Prefect refuses.
+    A schedule that a person switched on or off stays as it was. Raises RunError where Prefect refuses.
     """
     with client_at(environment["PREFECT_API_URL"]) as client:
         _ensure_pool(client)
@@ -34,7 +34,7 @@ def deploy(root: Path, environment: Mapping[str, str]) -> None:
         check=False,
     )
     if answer.returncode != 0:
-        raise RunFailed(f"prefect.yaml cannot be deployed: {answer.stdout.strip()} {answer.stderr.strip()}")
+        raise RunError(f"prefect.yaml cannot be deployed: {answer.stdout.strip()} {answer.stderr.strip()}")
     with client_at(environment["PREFECT_API_URL"]) as client:
         _switch_back(client, switched)
 

@@ -3,7 +3,7 @@
 import sys
 from typing import TYPE_CHECKING
 
-from vit_vs_cnn.progress import Progress
+from vit_vs_cnn.core.console import Progress
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -56,7 +56,7 @@ class Terminal(Silent):
         """Show how far a stage is."""
         if stage not in self._ids:
             self._ids[stage] = self._bars.add_task(f"{stage:<16}", total=100, text="")
-        self._bars.update(self._ids[stage], completed=progress.percent, text=f"{progress.what} {progress.text}")
+        self._bars.update(self._ids[stage], completed=progress.percent, text=f"{progress.task} {progress.text}")
 
     def done(self, stage: str) -> None:
         """Take the stage's bar away."""

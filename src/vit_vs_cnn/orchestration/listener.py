@@ -4,8 +4,8 @@ import re
 import time
 from typing import TYPE_CHECKING, Self
 
+from vit_vs_cnn.core.console import Progress
 from vit_vs_cnn.orchestration.display import display
-from vit_vs_cnn.progress import Progress
 
 if TYPE_CHECKING:
     from uuid import UUID

@@ -3,12 +3,12 @@
 import os
 from typing import Any
 
-from vit_vs_cnn.errors import RunFailed, UserError
-from vit_vs_cnn.layout import main_root
+from vit_vs_cnn.core.errors import RunError, UserError
+from vit_vs_cnn.core.paths import main_root
 from vit_vs_cnn.orchestration.display import Terminal, show_on
-from vit_vs_cnn.orchestration.housekeeping import report_dead_runs
 from vit_vs_cnn.orchestration.prefect_server import ServerForARun, prefect_settings
-from vit_vs_cnn.runs import Request, Run, check_request
+from vit_vs_cnn.orchestration.retention import report_dead_runs
+from vit_vs_cnn.orchestration.workspace import Request, Run, check_request
 
 FLOW = "flows/pipeline.py:pipeline"
 
@@ -16,7 +16,7 @@ FLOW = "flows/pipeline.py:pipeline"
 def run_here(request: Request) -> Run:
     """Run the pipeline's flow and wait for it.
 
-    Raises UserError with the stage's own sentence where it left one, RunFailed where a stage failed otherwise.
+    Raises UserError with the stage's own sentence where it left one, RunError where a stage failed otherwise.
     """
     server = ServerForARun()
     # Prefect reads its settings when it is imported; the terminal shows the stages' lines, not Prefect's.
@@ -33,10 +33,10 @@ def run_here(request: Request) -> Run:
         show_on(terminal)
         state: Any = flow(**_parameters(request), return_state=True)
     result = state.result(raise_on_failure=False)
-    if isinstance(result, UserError | RunFailed):
+    if isinstance(result, UserError | RunError):
         raise result
     if not isinstance(result, Run):
-        raise RunFailed(f"the flow run ended as {state.name}: {state.message}")
+        raise RunError(f"the flow run ended as {state.name}: {state.message}")
     return result
 
 

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from vit_vs_cnn.config import read_settings
-from vit_vs_cnn.layout import PARAMS, main_root
+from vit_vs_cnn.config.load import read_settings
+from vit_vs_cnn.core.paths import PARAMS, main_root
 
 if TYPE_CHECKING:
     from prefect import Flow

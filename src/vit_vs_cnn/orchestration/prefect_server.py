@@ -9,10 +9,10 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from vit_vs_cnn.errors import RunFailed, UserError
-from vit_vs_cnn.layout import state_dir
+from vit_vs_cnn.core.errors import RunError, UserError
+from vit_vs_cnn.core.paths import state_dir
+from vit_vs_cnn.core.process import exit_with_parent
 from vit_vs_cnn.orchestration.ports import HOST, free_port
-from vit_vs_cnn.tied import tied_command
 
 _START_SECONDS = 120.0
 
@@ -43,7 +43,7 @@ def prefect_settings() -> dict[str, str]:
 
 def server_command(port: int) -> list[str]:
     """The command that starts the server."""
-    return tied_command("prefect", "server", "start", "--host", HOST, "--port", str(port))
+    return exit_with_parent("prefect", "server", "start", "--host", HOST, "--port", str(port))
 
 
 def api_url(port: int) -> str:
@@ -82,7 +82,7 @@ class ServerForARun:
     def wait(self) -> None:
         """Wait until it answers.
 
-        Raises UserError where PREFECT_API_URL names a server that does not, RunFailed where our own does not start.
+        Raises UserError where PREFECT_API_URL names a server that does not, RunError where our own does not start.
         """
         if self._process is None:
             if not answers(f"{self.api}/health"):
@@ -100,12 +100,12 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def wait_until_it_answers(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    """Wait for a server that was just started. Raises RunFailed where it ends or stays silent."""
+    """Wait for a server that was just started. Raises RunError where it ends or stays silent."""
     deadline = time.monotonic() + _START_SECONDS
     while not answers(url):
         if process.poll() is not None or time.monotonic() > deadline:
             last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
-            raise RunFailed(f"{url} does not answer: {last[0].strip()} (all of it: {log})")
+            raise RunError(f"{url} does not answer: {last[0].strip()} (all of it: {log})")
         time.sleep(0.1)
 
 

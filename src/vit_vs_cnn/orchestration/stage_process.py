@@ -16,9 +16,9 @@ from typing import IO, Protocol
 
 import psutil
 
-from vit_vs_cnn.failure import FAILURE_VARIABLE, find_failure
-from vit_vs_cnn.progress import PROGRESS_VARIABLE, Progress, read_progress
-from vit_vs_cnn.tied import tied_command
+from vit_vs_cnn.core.console import PROGRESS_VARIABLE, Progress, read_progress
+from vit_vs_cnn.core.errors import ERROR_REPORT_VARIABLE, read_error_report
+from vit_vs_cnn.core.process import exit_with_parent
 
 _RUNS = re.compile(r"^Running stage '")
 _LOCKED = re.compile(r"Unable to acquire lock|is busy, it is being blocked by")
@@ -41,18 +41,18 @@ class Outcome(Enum):
     CACHED = "cached"
 
 
-class StageFailed(Exception):  # noqa: N818 - it reads as what happened
+class StageError(Exception):
     """A stage failed: one sentence, the end of its log, whose doing it was.
 
-    `is_users` says that the sentence is the stage's own and tells a person what to do; `may_pass` that trying again
+    `is_users` says that the sentence is the stage's own and tells a person what to do; `retryable` that trying again
     can help.
     """
 
-    def __init__(self, sentence: str, *, log_end: str = "", is_users: bool = False, may_pass: bool = False) -> None:
+    def __init__(self, sentence: str, *, log_end: str = "", is_users: bool = False, retryable: bool = False) -> None:
         super().__init__(sentence)
         self.log_end = log_end
         self.is_users = is_users
-        self.may_pass = may_pass
+        self.retryable = retryable
 
     def with_log_end(self) -> str:
         """The sentence, and below it the end of the stage's log."""
@@ -82,7 +82,7 @@ def run_stage(
 ) -> Outcome:
     """Have DVC bring one stage up to date, in a process group of its own.
 
-    Raises StageFailed with the stage's own sentence where it left one, with DVC's where not.
+    Raises StageError with the stage's own sentence where it left one, with DVC's where not.
     """
     patience = time.monotonic() + limits.lock_wait
     told = False
@@ -91,12 +91,12 @@ def run_stage(
             return _run_once(workspace, stage, environment, limits.timeout, listener, force=force)
         except _LockedOut as locked:
             if time.monotonic() > patience:
-                raise StageFailed(
+                raise StageError(
                     f"{stage}: another DVC process holds its lock for more than {limits.lock_wait:g} s "
                     "(flow.lock_wait_seconds); end it, or wait and start again.",
                     log_end=locked.log_end,
                     is_users=True,
-                    may_pass=True,
+                    retryable=True,
                 ) from None
             if not told:
                 listener.line("another DVC process holds the lock; waiting for it")
@@ -133,13 +133,13 @@ def _run_once(
     workspace: Path, stage: str, environment: Mapping[str, str], timeout: float, listener: Listener, *, force: bool
 ) -> Outcome:
     if is_stopping():
-        raise StageFailed(f"{stage}: stopped before it began.")
+        raise StageError(f"{stage}: stopped before it began.")
     failure = workspace / ".dvc" / "tmp" / f"failure-{stage}.json"
     failure.parent.mkdir(exist_ok=True)
     failure.unlink(missing_ok=True)
     ran, locked, error = False, False, ""
     end: deque[str] = deque(maxlen=_LINES_OF_THE_END)
-    with _started(workspace, stage, {**environment, FAILURE_VARIABLE: str(failure)}, force=force) as process:
+    with _started(workspace, stage, {**environment, ERROR_REPORT_VARIABLE: str(failure)}, force=force) as process:
         timed_out = threading.Event()
 
         def stop_in_time() -> None:
@@ -171,25 +171,25 @@ def _run_once(
         return Outcome.RAN if ran else Outcome.CACHED
     log_end = "\n".join(end)
     if is_stopping():
-        raise StageFailed(f"{stage}: stopped; starting the run again continues it.", log_end=log_end)
+        raise StageError(f"{stage}: stopped; starting the run again continues it.", log_end=log_end)
     if timed_out.is_set():
-        raise StageFailed(
+        raise StageError(
             f"{stage}: stopped because it took longer than {timeout / 60:g} min (flow.timeout_minutes); "
             "raise that limit and start the run again, it continues.",
             log_end=log_end,
         )
-    left = find_failure(failure)
+    left = read_error_report(failure)
     if left is not None:
-        raise StageFailed(left.sentence, log_end=log_end, is_users=True, may_pass=left.may_pass)
+        raise StageError(left.message, log_end=log_end, is_users=True, retryable=left.retryable)
     if locked:
         raise _LockedOut(log_end)
     last = error or next(reversed(end), f"DVC ended with exit code {code}")
-    raise StageFailed(f"{stage}: {last.strip()}", log_end=log_end)
+    raise StageError(f"{stage}: {last.strip()}", log_end=log_end)
 
 
 def _started(workspace: Path, stage: str, environment: Mapping[str, str], *, force: bool) -> "subprocess.Popen[bytes]":
     process = subprocess.Popen(
-        tied_command("dvc", "--wait-for-lock", "repro", "--single-item", *(["--force"] * force), stage),
+        exit_with_parent("dvc", "--wait-for-lock", "repro", "--single-item", *(["--force"] * force), stage),
         cwd=workspace,
         env={**environment, PROGRESS_VARIABLE: "1", "PYTHONUNBUFFERED": "1"},
         stdin=subprocess.DEVNULL,

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from vit_vs_cnn.report.mosaic import shortened
+from vit_vs_cnn.report.grid import shortened
 
 MOST_ROWS = 40
 _MOST_NAMES = 100

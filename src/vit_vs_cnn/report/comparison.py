@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from vit_vs_cnn.config import Settings
-from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.paths import evaluated, trained
 from vit_vs_cnn.evaluation.results import Evaluation, read_evaluation
 from vit_vs_cnn.evaluation.significance import PairedComparison, compare_all_pairs, verdict
-from vit_vs_cnn.layout import evaluated, trained
-from vit_vs_cnn.training.outputs import TrainingSummary, read_summary
+from vit_vs_cnn.training.results import TrainingSummary, read_summary
 
 # Times of the same training differ by some percent from run to run.
 _SAME_TIME = 1.1
@@ -62,7 +62,7 @@ def read_comparison(settings: Settings) -> Comparison:
                 f"evaluated/{other.name}: was measured on other test images than {contestants[0].name}; "
                 "run `dvc repro` to evaluate both on the present ones."
             )
-    right = {each.name: each.evaluation.predictions.right for each in contestants}
+    right = {each.name: each.evaluation.predictions.correct for each in contestants}
     pairs = compare_all_pairs(right, settings.evaluate.confidence, settings.evaluate.bootstrap, settings.seed)
     return Comparison(contestants, tuple(pairs))
 

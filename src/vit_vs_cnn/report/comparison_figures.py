@@ -10,7 +10,7 @@ from vit_vs_cnn.evaluation.metrics import accuracy_interval
 from vit_vs_cnn.report.class_axis import ends_of_order, matrix_side, name_matrix, name_rows
 from vit_vs_cnn.report.comparison import Comparison, Contestant
 from vit_vs_cnn.report.evaluation import draw_perfect_calibration
-from vit_vs_cnn.report.gallery import Gallery
+from vit_vs_cnn.report.figures import FigureWriter
 from vit_vs_cnn.report.style import DIVERGING, NEUTRAL, new_figure
 
 Colours = Mapping[str, str]
@@ -19,7 +19,7 @@ _MOST_COUNTED_CLASSES = 20
 _WIDTH = 6.5
 
 
-def write_comparison_figures(comparison: Comparison, colours: Colours, gallery: Gallery) -> None:
+def write_comparison_figures(comparison: Comparison, colours: Colours, gallery: FigureWriter) -> None:
     """Add every chart of the comparison to `gallery`; `colours` gives each contestant's colour."""
     gallery.add(
         "learning_by_epoch",

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vit_vs_cnn.config import Settings
+from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.data.checks import Checks
-from vit_vs_cnn.data.prepared import DatasetInfo, Split, SplitName
+from vit_vs_cnn.data.dataset import DatasetInfo, Split, SplitName
 from vit_vs_cnn.data.statistics import Measure, PixelStatistics, Quartiles, pixel_statistics, quartiles
 from vit_vs_cnn.report.eda_figures import (
     CHANNELS,
@@ -18,7 +18,7 @@ from vit_vs_cnn.report.eda_figures import (
     measure_by_class,
 )
 from vit_vs_cnn.report.eda_images import add_augmentation, add_duplicates, add_mean_images, add_outliers, add_samples
-from vit_vs_cnn.report.gallery import Gallery
+from vit_vs_cnn.report.figures import FigureWriter
 
 _MEASURES: dict[Measure, tuple[str, str, str]] = {
     "brightness": (
@@ -51,7 +51,7 @@ def write_eda(
     summaries = {
         measure: quartiles(values, train.labels, len(info.classes)) for measure, values in pixels.measures.items()
     }
-    gallery = Gallery(folder)
+    gallery = FigureWriter(folder)
     _add_classes(gallery, info)
     add_samples(gallery, info, train, settings.seed)
     add_augmentation(gallery, info, train, settings.recipe.augment, settings.seed)
@@ -67,7 +67,7 @@ def write_eda(
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
 
-def _add_classes(gallery: Gallery, info: DatasetInfo) -> None:
+def _add_classes(gallery: FigureWriter, info: DatasetInfo) -> None:
     counts: dict[SplitName, tuple[int, ...]] = {split: part.counts for split, part in info.splits.items()}
     train = np.asarray(counts["train"])
     most, least = int(train.argmax()), int(train.argmin())
@@ -83,7 +83,7 @@ def _add_classes(gallery: Gallery, info: DatasetInfo) -> None:
     )
 
 
-def _add_colours(gallery: Gallery, pixels: PixelStatistics) -> None:
+def _add_colours(gallery: FigureWriter, pixels: PixelStatistics) -> None:
     means = pixels.histogram @ np.arange(256) / pixels.histogram[0].sum()
     gallery.add(
         "colour_histogram",
@@ -106,7 +106,7 @@ def _add_colours(gallery: Gallery, pixels: PixelStatistics) -> None:
 
 
 def _add_measures(
-    gallery: Gallery, info: DatasetInfo, train: Split, pixels: PixelStatistics, summaries: dict[Measure, Quartiles]
+    gallery: FigureWriter, info: DatasetInfo, train: Split, pixels: PixelStatistics, summaries: dict[Measure, Quartiles]
 ) -> None:
     for measure, (title, unit, meaning) in _MEASURES.items():
         summary = summaries[measure]

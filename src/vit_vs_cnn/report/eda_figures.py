@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
-from vit_vs_cnn.data.prepared import SplitName
+from vit_vs_cnn.data.dataset import SplitName
 from vit_vs_cnn.data.statistics import Quartiles
-from vit_vs_cnn.report.mosaic import shortened
+from vit_vs_cnn.report.grid import shortened
 from vit_vs_cnn.report.style import CONTESTANT_COLOURS, DIVERGING, NEUTRAL, SPLIT_COLOURS, new_figure
 
 CHANNELS = ("red", "green", "blue")

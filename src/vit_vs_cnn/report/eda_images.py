@@ -6,12 +6,12 @@ from pathlib import PurePath
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_vs_cnn.config import AugmentSettings
+from vit_vs_cnn.config.schema import AugmentSettings
 from vit_vs_cnn.data.checks import Checks, ImageRef, Kind
-from vit_vs_cnn.data.prepared import DatasetInfo, Split, SplitName
+from vit_vs_cnn.data.dataset import DatasetInfo, Split, SplitName
 from vit_vs_cnn.data.statistics import MEAN_IMAGE_SIDE, Measure, Quartiles
-from vit_vs_cnn.report.gallery import Gallery
-from vit_vs_cnn.report.mosaic import Tile, mosaic
+from vit_vs_cnn.report.figures import FigureWriter
+from vit_vs_cnn.report.grid import Tile, image_grid
 
 MOST_CLASSES = 20
 _SAMPLES = 8
@@ -37,13 +37,13 @@ _REPEATS: dict[Kind, str] = {
 }
 
 
-def add_samples(gallery: Gallery, info: DatasetInfo, train: Split, seed: int) -> None:
+def add_samples(gallery: FigureWriter, info: DatasetInfo, train: Split, seed: int) -> None:
     """Images of each class drawn at random."""
     random = np.random.default_rng(seed)
     shown = range(min(len(info.classes), MOST_CLASSES))
     per_class = min(_SAMPLES, _MOST_SAMPLES // len(shown))
     rows = [_draw(train.labels, label, per_class, random) for label in shown]
-    figure = mosaic(
+    figure = image_grid(
         [[Tile(train.images[i]) for i in row] for row in rows],
         side=_side(info),
         row_labels=info.classes[:MOST_CLASSES],
@@ -58,10 +58,12 @@ def add_samples(gallery: Gallery, info: DatasetInfo, train: Split, seed: int) ->
     gallery.table("samples", {"class": _classes(info, train, drawn), "file": [train.names[i] for i in drawn]})
 
 
-def add_augmentation(gallery: Gallery, info: DatasetInfo, train: Split, settings: AugmentSettings, seed: int) -> None:
+def add_augmentation(
+    gallery: FigureWriter, info: DatasetInfo, train: Split, settings: AugmentSettings, seed: int
+) -> None:
     """The same images before augmentation and after it, several draws of each."""
     if not any(settings.model_dump().values()):
-        gallery.leave_out("Augmentation: recipe.augment in params.yaml switches all of it off.")
+        gallery.skip("Augmentation: recipe.augment in params.yaml switches all of it off.")
         return
     random = np.random.default_rng(seed)
     labels = range(min(len(info.classes), _AUGMENTED))
@@ -70,7 +72,7 @@ def add_augmentation(gallery: Gallery, info: DatasetInfo, train: Split, settings
     changed, mixed = _augmented(plain, settings, seed)
     headings = ["original", *(f"{'mixed' if draw in mixed else 'draw'} {draw + 1}" for draw in range(_DRAWS))]
     rows = [[Tile(image), *map(Tile, draws)] for image, draws in zip(plain, changed, strict=True)]
-    figure = mosaic(
+    figure = image_grid(
         rows, side=_side(info), column_labels=headings, row_labels=[info.classes[label] for label in labels]
     )
     switched_on = ", ".join(f"{key} {value:g}" for key, value in settings.model_dump().items() if value)
@@ -84,12 +86,12 @@ def add_augmentation(gallery: Gallery, info: DatasetInfo, train: Split, settings
     gallery.table("augmentation", {"class": _classes(info, train, shown), "file": [train.names[i] for i in shown]})
 
 
-def add_mean_images(gallery: Gallery, info: DatasetInfo, mean_images: NDArray[np.uint8]) -> None:
+def add_mean_images(gallery: FigureWriter, info: DatasetInfo, mean_images: NDArray[np.uint8]) -> None:
     """The mean image of each class."""
     tiles = [Tile(image, name) for name, image in zip(info.classes, mean_images[:MOST_CLASSES], strict=False)]
     gallery.add(
         "mean_images",
-        mosaic([tiles[first : first + 5] for first in range(0, len(tiles), 5)], side=MEAN_IMAGE_SIDE),
+        image_grid([tiles[first : first + 5] for first in range(0, len(tiles), 5)], side=MEAN_IMAGE_SIDE),
         "The mean image of each class",
         "Every pixel averaged over all training images of the class. What remains visible is where objects usually "
         f"stand and what colour the background has: a model can learn that"
@@ -101,7 +103,7 @@ def add_mean_images(gallery: Gallery, info: DatasetInfo, mean_images: NDArray[np
 
 
 def add_outliers(
-    gallery: Gallery,
+    gallery: FigureWriter,
     info: DatasetInfo,
     train: Split,
     measures: Mapping[Measure, NDArray[np.float32]],
@@ -127,11 +129,11 @@ def add_outliers(
             table["beyond_fence_by"] += excess[outlying].tolist()
     gallery.table("outliers", table)
     if not rows:
-        gallery.leave_out("Outliers: no image lies far from its class in brightness, contrast or sharpness.")
+        gallery.skip("Outliers: no image lies far from its class in brightness, contrast or sharpness.")
         return counts
     gallery.add(
         "outliers",
-        mosaic(rows, side=_side(info) * 3 // 2, row_labels=row_labels),
+        image_grid(rows, side=_side(info) * 3 // 2, row_labels=row_labels),
         "Images unlike their class",
         f"The {_OUTLIERS} farthest outliers of each kind, with file name, class and value: images more than 1.5 "
         "interquartile ranges away from the middle half of their class. Look there"
@@ -140,7 +142,7 @@ def add_outliers(
     return counts
 
 
-def add_duplicates(gallery: Gallery, info: DatasetInfo, checks: Checks, splits: Mapping[SplitName, Split]) -> None:
+def add_duplicates(gallery: FigureWriter, info: DatasetInfo, checks: Checks, splits: Mapping[SplitName, Split]) -> None:
     """Pairs of images that the checks found to be the same or nearly so, of the `splits` that may be looked at."""
     found = [finding for kind in _REPEATS for finding in checks.findings if finding.kind == kind]
     listed = [
@@ -157,7 +159,7 @@ def add_duplicates(gallery: Gallery, info: DatasetInfo, checks: Checks, splits: 
         },
     )
     if not found:
-        gallery.leave_out("Duplicates: prepare found no images that are identical or nearly so.")
+        gallery.skip("Duplicates: prepare found no images that are identical or nearly so.")
         return
     rows: list[list[Tile]] = []
     row_labels: list[str] = []
@@ -169,11 +171,11 @@ def add_duplicates(gallery: Gallery, info: DatasetInfo, checks: Checks, splits: 
             row_labels += [_REPEATS[finding.kind], "its twin"]
     sentences = " ".join(finding.sentence for finding in found)
     if not rows:
-        gallery.leave_out(f"Duplicates: {sentences} All pairs include a test image, and test is not looked at here.")
+        gallery.skip(f"Duplicates: {sentences} All pairs include a test image, and test is not looked at here.")
         return
     gallery.add(
         "duplicates",
-        mosaic(rows, side=_side(info) * 3 // 2, row_labels=row_labels),
+        image_grid(rows, side=_side(info) * 3 // 2, row_labels=row_labels),
         "Images that occur more than once",
         f"{sentences} Each image of an upper row belongs with the one below it. Only train and val are shown: nothing "
         "but the evaluation looks at test.",

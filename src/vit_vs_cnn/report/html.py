@@ -14,13 +14,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from PIL import Image
 from pydantic import BaseModel
 
-from vit_vs_cnn.config import Settings
+from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.checks import Checks
-from vit_vs_cnn.data.prepared import DatasetInfo
-from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.report.comparison import Comparison, answer, comparison_table, validation_sentence
 from vit_vs_cnn.report.published import PUBLISHED
-from vit_vs_cnn.tracking.lineage import GIT_COMMIT_TAG
 from vit_vs_cnn.tuning.summary import TuningSummary
 
 _PACKAGES = ("torch", "timm", "mlflow", "dvc", "scikit-learn", "numpy")
@@ -46,7 +45,7 @@ class Pictures:
     """The figures of one folder and what had to be left out of it."""
 
     figures: tuple[Picture, ...]
-    left_out: tuple[str, ...]
+    skipped: tuple[str, ...]
 
 
 def read_pictures(folder: Path, only: tuple[str, ...] | None = None) -> Pictures:
@@ -63,7 +62,7 @@ def read_pictures(folder: Path, only: tuple[str, ...] | None = None) -> Pictures
         figures=tuple(
             Picture(each["title"], each["caption"], _data_uri(folder / Path(each["file"]).name)) for each in figures
         ),
-        left_out=tuple(contents["left_out"]),
+        skipped=tuple(contents["skipped"]),
     )
 
 
@@ -77,12 +76,13 @@ def render_report(
     eda: Path,
     explanations: Mapping[str, Path],
     searches: Mapping[str, TuningSummary],
-    lineage: Mapping[str, str],
+    commit: str,
+    run_name: str | None,
 ) -> str:
     """The page.
 
     `charts` are the comparison's, `eda` and `explanations` the folders of the other figures, `searches` say how the
-    recipes were found, `lineage` are the tags that say which code made all this.
+    recipes were found, `commit` and `run_name` say which code and which run made all this.
     """
     environment = Environment(
         loader=PackageLoader("vit_vs_cnn", "report"),
@@ -113,8 +113,8 @@ def render_report(
         devices=sorted({each.summary.device for each in comparison.contestants}),
         precisions={each.name: each.summary.precision for each in comparison.contestants},
         machine=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        commit=lineage[GIT_COMMIT_TAG][:10],
-        run_name=lineage.get("vit_vs_cnn.run_name"),
+        commit=commit[:10],
+        run_name=run_name,
         packages={name: version(name) for name in _PACKAGES},
     )
 

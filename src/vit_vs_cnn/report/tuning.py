@@ -9,7 +9,7 @@ import pandas as pd
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from vit_vs_cnn.report.gallery import Gallery
+from vit_vs_cnn.report.figures import FigureWriter
 from vit_vs_cnn.report.tuning_figures import (
     gain_curves,
     history,
@@ -19,7 +19,7 @@ from vit_vs_cnn.report.tuning_figures import (
     slices,
     timeline,
 )
-from vit_vs_cnn.tuning.result import Found
+from vit_vs_cnn.tuning.result import StudyResult
 from vit_vs_cnn.tuning.study import seconds_of
 
 # With fewer complete trials, or values that are all equal, there is nothing to attribute to a parameter.
@@ -37,9 +37,9 @@ body {{ font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 62rem; 
 """
 
 
-def write_tuning_report(study: Study, found: Found, name: str, colour: str, folder: Path) -> None:
+def write_tuning_report(study: Study, found: StudyResult, name: str, colour: str, folder: Path) -> None:
     """Write figures (PNG), trials.csv and study.html, where Optuna's plots can be turned and zoomed, into `folder`."""
-    gallery = Gallery(folder)
+    gallery = FigureWriter(folder)
     gallery.add("gain", gain_curves(found, name, colour), "The recipe as it was, and the best one found", _gain(found))
     gallery.add(
         "history",
@@ -56,7 +56,7 @@ def write_tuning_report(study: Study, found: Found, name: str, colour: str, fold
             "Share of the differences in validation accuracy that each setting explains (PED-ANOVA, complete trials).",
         )
     else:
-        gallery.leave_out("Importances are not shown: there are too few complete trials that differ.")
+        gallery.skip("Importances are not shown: there are too few complete trials that differ.")
     gallery.add(
         "parallel_coordinates",
         parallel_coordinates(found, colour),
@@ -100,7 +100,7 @@ def trials_table(trials: Sequence[FrozenTrial]) -> pd.DataFrame:
     )
 
 
-def importances_of(study: Study, found: Found) -> dict[str, float]:
+def importances_of(study: Study, found: StudyResult) -> dict[str, float]:
     """The share of each searched setting in the differences between complete trials; empty where it cannot be told."""
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
@@ -112,7 +112,7 @@ def importances_of(study: Study, found: Found) -> dict[str, float]:
         return get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
 
 
-def _gain(found: Found) -> str:
+def _gain(found: StudyResult) -> str:
     """The gain in words, and what it cost."""
     summary = found.summary
     counts = f"{summary.trials} trials ({summary.complete} complete, {summary.pruned} pruned, {summary.failed} failed)"

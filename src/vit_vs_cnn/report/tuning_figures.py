@@ -13,7 +13,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from vit_vs_cnn.report.style import NEUTRAL, new_figure
-from vit_vs_cnn.tuning.result import Found
+from vit_vs_cnn.tuning.result import StudyResult
 
 _WIDTH = 6.5
 _PRUNED = "#9CA3AF"
@@ -26,7 +26,7 @@ _ON_LINES: dict[str, Any] = {
 }
 
 
-def gain_curves(found: Found, name: str, colour: str) -> Figure:
+def gain_curves(found: StudyResult, name: str, colour: str) -> Figure:
     """Validation accuracy by epoch of the recipe as it was and of the best trial."""
     figure = new_figure(_WIDTH, 4.2)
     axes = figure.subplots()
@@ -41,7 +41,7 @@ def gain_curves(found: Found, name: str, colour: str) -> Figure:
     return figure
 
 
-def history(found: Found, name: str, colour: str) -> Figure:
+def history(found: StudyResult, name: str, colour: str) -> Figure:
     """Value of each trial, and the best so far."""
     figure = new_figure(_WIDTH, 4.2)
     axes = figure.subplots()
@@ -55,7 +55,12 @@ def history(found: Found, name: str, colour: str) -> Figure:
     best = np.maximum.accumulate(_values(complete))
     numbers = [each.number for each in complete]
     axes.step(
-        [*numbers, len(found.trials)], [*best, best[-1]], where="post", color=colour, linewidth=2, label="best so far"
+        [*numbers, len(found.trials)],
+        [*best, best[-1]],
+        where="post",
+        color=colour,
+        linewidth=2,
+        label="best so far",
     )
     recipe = found.summary.recipe_val_accuracy
     if recipe is not None:
@@ -82,7 +87,7 @@ def importances(weights: Mapping[str, float], colour: str) -> Figure:
     return figure
 
 
-def slices(found: Found, name: str, colour: str) -> Figure:
+def slices(found: StudyResult, name: str, colour: str) -> Figure:
     """Value over each setting that was searched."""
     paths = _paths(found.trials)
     rows = math.ceil(len(paths) / _PANELS_IN_A_ROW)
@@ -105,7 +110,7 @@ def slices(found: Found, name: str, colour: str) -> Figure:
     return figure
 
 
-def parallel_coordinates(found: Found, colour: str) -> Figure:
+def parallel_coordinates(found: StudyResult, colour: str) -> Figure:
     """One line per trial over all settings that were searched and the value."""
     paths = _paths(found.trials)
     figure = new_figure(_WIDTH, 5.2)
@@ -136,7 +141,7 @@ def parallel_coordinates(found: Found, colour: str) -> Figure:
     return figure
 
 
-def intermediate_values(found: Found, name: str, colour: str) -> Figure:
+def intermediate_values(found: StudyResult, name: str, colour: str) -> Figure:
     """Validation accuracy by epoch of every trial."""
     figure = new_figure(_WIDTH, 4.2)
     axes = figure.subplots()
@@ -158,7 +163,7 @@ def intermediate_values(found: Found, name: str, colour: str) -> Figure:
     return figure
 
 
-def timeline(found: Found, colour: str) -> Figure:
+def timeline(found: StudyResult, colour: str) -> Figure:
     """When each trial ran, in minutes since the first one began."""
     figure = new_figure(_WIDTH, 1.3 + 0.16 * len(found.trials))
     axes = figure.subplots()

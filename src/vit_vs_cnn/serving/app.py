@@ -23,15 +23,15 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vit_vs_cnn.evaluation.registered import RegisteredModel
-from vit_vs_cnn.explain.left_out import LeftOutError
+from vit_vs_cnn.core.errors import NotApplicableError
+from vit_vs_cnn.registry.loading import RegisteredModel
 from vit_vs_cnn.serving.batching import Batcher
-from vit_vs_cnn.serving.follow import Follower
 from vit_vs_cnn.serving.limits import Limits, Refused
 from vit_vs_cnn.serving.metrics import Metrics
-from vit_vs_cnn.serving.picture import Painter
-from vit_vs_cnn.serving.stream import Prediction, top_classes
-from vit_vs_cnn.serving.upload import Intake, Upload, decoded, pixels_of, uploads_of
+from vit_vs_cnn.serving.predict import Prediction, top_classes
+from vit_vs_cnn.serving.saliency import SaliencyRenderer
+from vit_vs_cnn.serving.uploads import BodyReader, Upload, decoded, pixels_of, uploads_of
+from vit_vs_cnn.serving.watcher import AliasWatcher
 
 _MOST_DECODERS = 4
 _NOBODY_LISTENS = 499
@@ -44,10 +44,10 @@ _POLICY = (
 Result = TypeVar("Result")
 
 
-def create_app(follower: Follower, limits: Limits) -> Starlette:
+def create_app(follower: AliasWatcher, limits: Limits) -> Starlette:
     """The application that serves the model that `follower` has at the time."""
     metrics = Metrics(follower)
-    doors = _Doors(follower, limits, metrics)
+    doors = _Endpoints(follower, limits, metrics)
     routes = [
         Route("/", doors.page),
         Route("/predict", doors.predict, methods=["POST"]),
@@ -70,15 +70,15 @@ def create_app(follower: Follower, limits: Limits) -> Starlette:
     )
 
 
-class _Doors:
+class _Endpoints:
     """One method per route."""
 
-    def __init__(self, follower: Follower, limits: Limits, metrics: Metrics) -> None:
+    def __init__(self, follower: AliasWatcher, limits: Limits, metrics: Metrics) -> None:
         self._follower, self._limits, self._metrics = follower, limits, metrics
-        self._intake = Intake(limits)
+        self._intake = BodyReader(limits)
         self._decoders = ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_DECODERS), thread_name_prefix="decode")
         self._batcher = Batcher(limits.waiting, metrics.call)
-        self._painter = Painter()
+        self._painter = SaliencyRenderer()
         self._html = (files("vit_vs_cnn.serving") / "page.html").read_text(encoding="utf-8")
         metrics.watch_queue(lambda: self._batcher.waiting)
 
@@ -167,10 +167,10 @@ class _Doors:
         try:
             paint = partial(self._painter.paint, model, image, int(row.argmax()))
             picture = await self._batcher.other_call(paint)
-        except LeftOutError as reason:
-            return {**said, "picture": None, "kind": None, "left_out": str(reason)}
+        except NotApplicableError as reason:
+            return {**said, "picture": None, "kind": None, "skipped": str(reason)}
         url = f"data:image/png;base64,{base64.b64encode(picture.png).decode()}"
-        return {**said, "picture": url, "kind": picture.kind, "left_out": None}
+        return {**said, "picture": url, "kind": picture.kind, "skipped": None}
 
     async def _decode(self, decode: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._decoders, decode)

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_vs_cnn.evaluation.registered import BATCH, RegisteredModel
+from vit_vs_cnn.registry.loading import BATCH, RegisteredModel
 from vit_vs_cnn.serving.limits import Refused
 
 _MOST_OTHER_CALLS = 8

@@ -12,7 +12,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from vit_vs_cnn.serving.follow import Follower
+from vit_vs_cnn.serving.watcher import AliasWatcher
 
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 _IMAGES = (1, 2, 4, 8, 16, 32, 64)
@@ -21,7 +21,7 @@ _IMAGES = (1, 2, 4, 8, 16, 32, 64)
 class Metrics:
     """Counts requests and calls of the model; `text` is the page that Prometheus reads."""
 
-    def __init__(self, follower: Follower) -> None:
+    def __init__(self, follower: AliasWatcher) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import uvicorn
 from PIL import Image
 
-from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.serving.app import create_app
-from vit_vs_cnn.serving.follow import Follower
 from vit_vs_cnn.serving.limits import Limits
+from vit_vs_cnn.serving.watcher import AliasWatcher
 
 # More than any phone takes by default; as many as a server can decode for several requests at once.
 _MOST_PIXELS = 50_000_000
@@ -27,7 +27,7 @@ def serve(name: str, model: str, host: str, port: int, limits: Limits, say: Call
     Raises UserError where the address is taken or there is no such model.
     """
     listening = _listen(host, port)
-    follower = Follower(name, model)
+    follower = AliasWatcher(name, model)
     Image.MAX_IMAGE_PIXELS = _MOST_PIXELS
     warnings.simplefilter("error", Image.DecompressionBombWarning)
     sys.setswitchinterval(_SWITCH_SECONDS)

@@ -2,10 +2,10 @@
 
 import json
 
-from vit_vs_cnn.config import Settings
+from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.paths import EDA, PREPARED
 from vit_vs_cnn.data.checks import read_checks
-from vit_vs_cnn.data.prepared import SplitName, read_info, read_split
-from vit_vs_cnn.layout import EDA, PREPARED
+from vit_vs_cnn.data.dataset import SplitName, read_info, read_split
 from vit_vs_cnn.report.eda import write_eda
 from vit_vs_cnn.tracking.run import start_run
 

@@ -1,19 +1,20 @@
 """evaluate@<model>: evaluated/<model>/ with metrics, cost, predictions and figures of the test split."""
 
-from vit_vs_cnn.config import Settings
-from vit_vs_cnn.data.prepared import read_info, read_split
+from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.config.tuned import with_tuned
+from vit_vs_cnn.core.paths import PREPARED, evaluated, trained
+from vit_vs_cnn.core.records import numbers_of
+from vit_vs_cnn.data.dataset import read_info, read_split
 from vit_vs_cnn.evaluation.cost import measure_cost
 from vit_vs_cnn.evaluation.metrics import evaluate
 from vit_vs_cnn.evaluation.predict import predict
-from vit_vs_cnn.evaluation.results import numbers_of, write_evaluation
-from vit_vs_cnn.layout import PREPARED, evaluated, trained
+from vit_vs_cnn.evaluation.results import write_evaluation
 from vit_vs_cnn.models.trained import load_trained
 from vit_vs_cnn.report.evaluation import save_evaluation_figures
 from vit_vs_cnn.report.style import contestant_colour
 from vit_vs_cnn.tracking.run import add_to_run, read_ref
 from vit_vs_cnn.training.device import choose_device, device_name
-from vit_vs_cnn.training.outputs import read_summary
-from vit_vs_cnn.tuning.recipe import with_tuned
+from vit_vs_cnn.training.results import read_summary
 
 
 def run(settings: Settings, model: str) -> None:

@@ -1,16 +1,16 @@
 """explain@<model>: reports/explain/<model>/ with pictures of what a contestant looks at."""
 
-from vit_vs_cnn.config import Settings
-from vit_vs_cnn.data.prepared import read_info, read_split
+from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.config.tuned import with_tuned
+from vit_vs_cnn.core.paths import PREPARED, evaluated, explained, trained
+from vit_vs_cnn.data.dataset import read_info, read_split
 from vit_vs_cnn.evaluation.results import read_evaluation
-from vit_vs_cnn.explain.choose import confident_mistakes, shared_images
 from vit_vs_cnn.explain.explanation import explain_model
-from vit_vs_cnn.layout import PREPARED, evaluated, explained, trained
+from vit_vs_cnn.explain.samples import confident_mistakes, shared_images
 from vit_vs_cnn.models.trained import load_trained
-from vit_vs_cnn.report.explain import write_explanation
+from vit_vs_cnn.report.explanation import write_explanation
 from vit_vs_cnn.report.style import contestant_colour
 from vit_vs_cnn.tracking.run import add_to_run, read_ref
-from vit_vs_cnn.tuning.recipe import with_tuned
 
 
 def run(settings: Settings, model: str) -> None:

@@ -1,8 +1,8 @@
 """prepare: data/prepared/ with the arrays of each split, dataset.json and checks.json."""
 
-from vit_vs_cnn.config import Settings
+from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.paths import PREPARED
 from vit_vs_cnn.data.prepare import prepare
-from vit_vs_cnn.layout import PREPARED
 from vit_vs_cnn.tracking.run import start_run
 
 

@@ -3,17 +3,17 @@
 import json
 from pathlib import Path
 
-from vit_vs_cnn.config import Settings
-from vit_vs_cnn.data.prepared import DatasetInfo, read_info
+from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.config.tuned import with_tuned
+from vit_vs_cnn.core.paths import PREPARED, REGISTERED, evaluated, trained
+from vit_vs_cnn.data.dataset import DatasetInfo, read_info
 from vit_vs_cnn.evaluation.results import read_evaluation
-from vit_vs_cnn.layout import PREPARED, REGISTERED, evaluated, trained
-from vit_vs_cnn.promotion.card import write_card
-from vit_vs_cnn.promotion.registration import register
+from vit_vs_cnn.registry.card import write_card
+from vit_vs_cnn.registry.registration import register
+from vit_vs_cnn.registry.versions import CHALLENGER, TEST_DIGEST, Candidate, registered_name
 from vit_vs_cnn.tracking.lineage import lineage_tags
-from vit_vs_cnn.tracking.registry import CHALLENGER, TEST_DIGEST, Candidate, registered_name
 from vit_vs_cnn.tracking.run import read_ref
-from vit_vs_cnn.training.outputs import read_summary
-from vit_vs_cnn.tuning.recipe import with_tuned
+from vit_vs_cnn.training.results import read_summary
 
 
 def run(settings: Settings) -> None:

@@ -2,17 +2,17 @@
 
 from dataclasses import asdict
 
-from vit_vs_cnn.config import Settings
-from vit_vs_cnn.data.prepared import read_info, read_split
-from vit_vs_cnn.layout import PREPARED, trained
+from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.config.tuned import with_tuned
+from vit_vs_cnn.core.paths import PREPARED, trained
+from vit_vs_cnn.data.dataset import read_info, read_split
 from vit_vs_cnn.models.export import export_model
 from vit_vs_cnn.models.trained import save_weights
 from vit_vs_cnn.tracking.run import start_run
 from vit_vs_cnn.tracking.system import SystemMeter
 from vit_vs_cnn.training.checkpoint import Checkpoints, fingerprint
 from vit_vs_cnn.training.contestant import announce, prepare_contestant, train_contestant
-from vit_vs_cnn.training.outputs import Epoch, write_history, write_summary
-from vit_vs_cnn.tuning.recipe import with_tuned
+from vit_vs_cnn.training.results import Epoch, write_history, write_summary
 
 
 def run(settings: Settings, name: str) -> None:

@@ -1,10 +1,10 @@
 """tune@<model>: tuned/<model>.yaml with the recipe that training uses, and how it was found."""
 
-from vit_vs_cnn.config import Settings
-from vit_vs_cnn.layout import PREPARED, tuned, tuning_report
-from vit_vs_cnn.report.gallery import Gallery
+from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.config.tuned import write_recipe
+from vit_vs_cnn.core.paths import PREPARED, tuned, tuning_report
+from vit_vs_cnn.report.figures import FigureWriter
 from vit_vs_cnn.tuning.address import storage_address
-from vit_vs_cnn.tuning.recipe import write_recipe
 from vit_vs_cnn.tuning.summary import TuningSummary, write_tuning_summary
 
 
@@ -31,13 +31,13 @@ def join(name: str) -> None:
 def _hand_on(settings: Settings, name: str) -> None:
     write_recipe(settings, name, tuned(name))
     write_tuning_summary(TuningSummary(), name)
-    gallery = Gallery(tuning_report(name))
-    gallery.leave_out("Nothing was searched: tune.trials is 0.")
+    gallery = FigureWriter(tuning_report(name))
+    gallery.skip("Nothing was searched: tune.trials is 0.")
     gallery.close()
 
 
 def _search(settings: Settings, name: str) -> None:
-    from vit_vs_cnn.data.prepared import read_info
+    from vit_vs_cnn.data.dataset import read_info
     from vit_vs_cnn.report.style import contestant_colour
     from vit_vs_cnn.report.tuning import write_tuning_report
     from vit_vs_cnn.tracking.run import start_run

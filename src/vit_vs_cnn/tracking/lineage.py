@@ -1,19 +1,20 @@
 """Where a run comes from: code, data, parameters, packages, machine, orchestrator."""
 
 import getpass
-import hashlib
 import os
 import platform
 import subprocess
 from importlib.metadata import distributions
 from pathlib import Path
 
-from vit_vs_cnn.layout import PARAMS
+from vit_vs_cnn.core.paths import PARAMS
+from vit_vs_cnn.core.records import digest_of
 
 GIT_COMMIT_TAG = "mlflow.source.git.commit"
+RUN_NAME_TAG = "vit_vs_cnn.run_name"
 _OUTSIDE_TAGS = {
     "prefect.flow_run_id": "PREFECT__FLOW_RUN_ID",
-    "vit_vs_cnn.run_name": "VIT_VS_CNN_RUN",
+    RUN_NAME_TAG: "VIT_VS_CNN_RUN",
 }
 
 
@@ -45,11 +46,6 @@ def write_lineage(folder: Path) -> None:
     difference = _git("diff", "HEAD", "--", ".", ":(exclude)dvc.lock")
     if difference:
         (folder / "uncommitted.diff").write_text(difference + "\n", encoding="utf-8")
-
-
-def digest_of(content: bytes) -> str:
-    """A short content digest (hex)."""
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def user_name() -> str:

@@ -12,12 +12,12 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from vit_vs_cnn.config import Settings
-from vit_vs_cnn.data.prepared import DatasetInfo, SplitName
-from vit_vs_cnn.errors import UserError
-from vit_vs_cnn.layout import RUN_FILE
-from vit_vs_cnn.tracking.journal import Header, Journal, left_journals, now_ms, open_journal
+from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.paths import RUN_FILE
+from vit_vs_cnn.data.dataset import DatasetInfo, SplitName
 from vit_vs_cnn.tracking.lineage import lineage_tags, write_lineage
+from vit_vs_cnn.tracking.outbox import Header, Outbox, now_ms, open_outbox, pending_outboxes
 from vit_vs_cnn.tracking.store import open_client, send, store_errors, tracking_uri
 
 _SECONDS_BETWEEN_SENDS = 5.0
@@ -44,7 +44,7 @@ class RunRef(BaseModel):
 class TrackedRun:
     """A context manager; leaving it by an exception ends the run as FAILED (KILLED for Ctrl-C)."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Outbox) -> None:
         self._journal = journal
         self._client: Any = None
         self._next_send = time.monotonic() + _SECONDS_BETWEEN_SENDS
@@ -143,7 +143,7 @@ def start_run(settings: Settings, stage: str, contestant: str | None = None, key
     """A new run of `stage`, or with the `key` of a killed one the same run again."""
     name = f"{stage}-{contestant}" if contestant else stage
     fresh = Header(key or uuid.uuid4().hex, settings.data.name, name, now_ms(), own=True)
-    journal = open_journal(fresh.key, fresh)
+    journal = open_outbox(fresh.key, fresh)
     run = TrackedRun(journal)
     tags = {"stage": stage, **({"contestant": contestant} if contestant else {})}
     run.set_tags(lineage_tags() | tags)
@@ -158,7 +158,7 @@ def start_run(settings: Settings, stage: str, contestant: str | None = None, key
 def start_part(settings: Settings, stage: str, contestant: str, part: str, key: str, whole: str) -> TrackedRun:
     """A run that is part of the one with the key `whole`, such as a trial of a study; its lineage is that one's."""
     header = Header(key, settings.data.name, f"{stage}-{contestant}-{part}", now_ms(), own=True, parent=whole)
-    run = TrackedRun(open_journal(key, header))
+    run = TrackedRun(open_outbox(key, header))
     run.set_tags(lineage_tags() | {"stage": stage, "contestant": contestant})
     run.send()
     return run
@@ -167,7 +167,7 @@ def start_part(settings: Settings, stage: str, contestant: str, part: str, key: 
 def add_to_run(ref: RunRef, stage: str) -> TrackedRun:
     """Go on with the run that another stage made and ended: what is recorded now is added to it."""
     header = Header(ref.key, ref.experiment, ref.name, now_ms(), own=False)
-    return TrackedRun(open_journal(f"{ref.key}-{stage}-{uuid.uuid4().hex[:8]}", header))
+    return TrackedRun(open_outbox(f"{ref.key}-{stage}-{uuid.uuid4().hex[:8]}", header))
 
 
 def read_ref(folder: Path) -> RunRef:
@@ -185,7 +185,7 @@ def sync() -> tuple[int, int]:
     A run whose process died before its end is ended as KILLED. Raises UserError where the store is still away.
     """
     client, sent, failures = open_client(), 0, []
-    for journal in left_journals():
+    for journal in pending_outboxes():
         if journal.header.own and not journal.is_finished():
             journal.append("died")
         try:

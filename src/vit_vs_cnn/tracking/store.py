@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vit_vs_cnn.layout import mlruns_dir
-from vit_vs_cnn.tracking.journal import Journal
+from vit_vs_cnn.core.paths import mlruns_dir
+from vit_vs_cnn.tracking.outbox import Outbox
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -79,17 +79,17 @@ def find_run(client: "MlflowClient", experiment_id: str, key: str) -> str | None
     return runs[0].info.run_id if runs else None
 
 
-def send(journal: Journal, client: "MlflowClient") -> None:
+def send(journal: Outbox, client: "MlflowClient") -> None:
     """Bring the store up to date with the journal. Raises one of `store_errors` where that fails halfway.
 
     It can be repeated: what was sent twice is in the store once.
     """
     if journal.sent.run_id is None:
-        journal.mark_sent(run_id=_create_or_find_run(journal, client))
+        journal.mark_delivered(run_id=_create_or_find_run(journal, client))
     assert journal.sent.run_id is not None
     for event in journal.unsent():
         _send_event(event, journal, client, journal.sent.run_id)
-        journal.mark_sent(events=1)
+        journal.mark_delivered(events=1)
 
 
 def model_of_run(client: "MlflowClient", run_id: str) -> str | None:
@@ -99,7 +99,7 @@ def model_of_run(client: "MlflowClient", run_id: str) -> str | None:
     return models[-1].model_id if models else None
 
 
-def _create_or_find_run(journal: Journal, client: "MlflowClient") -> str:
+def _create_or_find_run(journal: Outbox, client: "MlflowClient") -> str:
     from mlflow.exceptions import MlflowException
 
     header = journal.header
@@ -119,7 +119,7 @@ def _create_or_find_run(journal: Journal, client: "MlflowClient") -> str:
     return str(run.info.run_id)
 
 
-def _send_event(event: dict[str, Any], journal: Journal, client: "MlflowClient", run_id: str) -> None:
+def _send_event(event: dict[str, Any], journal: Outbox, client: "MlflowClient", run_id: str) -> None:
     from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
     match event["kind"]:

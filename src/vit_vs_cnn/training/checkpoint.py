@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from vit_vs_cnn.config import ModelSettings, Settings
-from vit_vs_cnn.data.prepared import DatasetInfo
-from vit_vs_cnn.errors import UserError
-from vit_vs_cnn.layout import state_dir
+from vit_vs_cnn.config.schema import ModelSettings, Settings
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.paths import state_dir
+from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.training.code import code_digest
-from vit_vs_cnn.training.outputs import Epoch
+from vit_vs_cnn.training.results import Epoch
 
 
 def fingerprint(settings: Settings, model: ModelSettings, info: DatasetInfo, device: torch.device) -> str:

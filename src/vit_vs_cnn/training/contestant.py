@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from vit_vs_cnn.config import Settings
-from vit_vs_cnn.data.prepared import DatasetInfo, Split
+from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.data.dataset import DatasetInfo, Split
 from vit_vs_cnn.models.build import create_model
 from vit_vs_cnn.models.trained import TrainedModel, preprocess_for
 from vit_vs_cnn.models.weights import is_pretrained, load_pretrained_weights
@@ -17,9 +17,9 @@ from vit_vs_cnn.models.whitening import fit_whitening
 from vit_vs_cnn.training.checkpoint import Checkpoints
 from vit_vs_cnn.training.device import make_fabric
 from vit_vs_cnn.training.loop import Result
-from vit_vs_cnn.training.outputs import Epoch, TrainingSummary
 from vit_vs_cnn.training.parallel import Job, train_in_processes, train_job
 from vit_vs_cnn.training.plan import Plan, make_plan
+from vit_vs_cnn.training.results import Epoch, TrainingSummary
 
 _LONG_ON_CPU_SECONDS = 3600
 
@@ -34,11 +34,11 @@ class Prepared:
 
 def prepare_contestant(settings: Settings, name: str, info: DatasetInfo) -> Prepared:
     """Build the network with its starting weights, choose device and precision."""
-    model, where = settings.model(name), f"models.{name}"
+    model, key_path = settings.model(name), f"models.{name}"
     torch.manual_seed(settings.seed)
-    network = create_model(model, len(info.classes), info.image_size, where)
+    network = create_model(model, len(info.classes), info.image_size, key_path)
     if is_pretrained(model):
-        load_pretrained_weights(network, model, len(info.classes), where)
+        load_pretrained_weights(network, model, len(info.classes), key_path)
     return Prepared(network, make_plan(network, model, settings.train, info))
 
 

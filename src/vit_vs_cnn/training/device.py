@@ -11,8 +11,8 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
 
-from vit_vs_cnn.config import TrainSettings
-from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.config.schema import TrainSettings
+from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.models.attention import unfused_attention
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]

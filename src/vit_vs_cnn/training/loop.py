@@ -14,19 +14,19 @@ from torch.nn import functional
 from torch.optim import Optimizer
 from tqdm import tqdm
 
-from vit_vs_cnn.config import ModelSettings, TrainSettings
+from vit_vs_cnn.config.schema import ModelSettings, TrainSettings
+from vit_vs_cnn.core.console import bar_options
+from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.augment.batch import Augment
 from vit_vs_cnn.data.augment.geometry import alternating_flips
 from vit_vs_cnn.data.augment.mix import mix
 from vit_vs_cnn.data.loader import ResidentImages, Share
-from vit_vs_cnn.errors import UserError
 from vit_vs_cnn.models.preprocess import Preprocess
-from vit_vs_cnn.progress import bar_options
 from vit_vs_cnn.training.checkpoint import CheckpointFile
 from vit_vs_cnn.training.device import fastest_attention
 from vit_vs_cnn.training.optimization import create_ema, create_optimizer, create_scheduler
-from vit_vs_cnn.training.outputs import Epoch
 from vit_vs_cnn.training.plan import Plan
+from vit_vs_cnn.training.results import Epoch
 
 Weights = dict[str, Tensor]
 

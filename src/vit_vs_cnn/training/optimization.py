@@ -8,29 +8,29 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 from torch.optim import Optimizer
 
-from vit_vs_cnn.config import Recipe
-from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.config.schema import Recipe
+from vit_vs_cnn.core.errors import UserError
 
 
-def check_optimizer(name: str, where: str) -> None:
+def check_optimizer(name: str, key_path: str) -> None:
     """Raise UserError for a name that timm does not have."""
     if name not in list_optimizers():
-        raise UserError(f"{where}.optimizer.name: timm has no optimizer {name!r}; see timm.optim.list_optimizers().")
+        raise UserError(f"{key_path}.optimizer.name: timm has no optimizer {name!r}; see timm.optim.list_optimizers().")
 
 
-def create_optimizer(network: nn.Module, recipe: Recipe, where: str) -> Optimizer:
+def create_optimizer(network: nn.Module, recipe: Recipe, key_path: str) -> Optimizer:
     """Timm's optimizer over the trainable parameters, without weight decay on biases and norms.
 
     Raises UserError for a name that timm does not have.
     """
     settings = recipe.optimizer
-    check_optimizer(settings.name, where)
+    check_optimizer(settings.name, key_path)
     try:
         optimizer: Optimizer = create_optimizer_v2(
             network, opt=settings.name, lr=settings.lr, weight_decay=settings.weight_decay, momentum=settings.momentum
         )
     except (TypeError, ValueError, AssertionError, ImportError) as error:
-        raise UserError(f"{where}.optimizer: {settings.name} cannot be set up: {error}.") from None
+        raise UserError(f"{key_path}.optimizer: {settings.name} cannot be set up: {error}.") from None
     return optimizer
 
 

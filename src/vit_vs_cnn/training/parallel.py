@@ -11,16 +11,16 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from vit_vs_cnn.config import ModelSettings, TrainSettings
+from vit_vs_cnn.config.schema import ModelSettings, TrainSettings
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.data.dataset import Split
 from vit_vs_cnn.data.loader import ResidentImages
-from vit_vs_cnn.data.prepared import Split
-from vit_vs_cnn.errors import UserError
 from vit_vs_cnn.models.preprocess import Preprocess
 from vit_vs_cnn.training.checkpoint import CheckpointFile
 from vit_vs_cnn.training.device import make_fabric
 from vit_vs_cnn.training.loop import Result, Trainer, finished
-from vit_vs_cnn.training.outputs import Epoch
 from vit_vs_cnn.training.plan import Plan
+from vit_vs_cnn.training.results import Epoch
 
 
 @dataclass(frozen=True)

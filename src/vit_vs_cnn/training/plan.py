@@ -12,11 +12,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from vit_vs_cnn.config import ModelSettings, TrainSettings
-from vit_vs_cnn.data.prepared import DatasetInfo
-from vit_vs_cnn.layout import state_dir
+from vit_vs_cnn.config.schema import ModelSettings, TrainSettings
+from vit_vs_cnn.core.paths import state_dir
+from vit_vs_cnn.core.records import digest_of
+from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.models.build import input_size
-from vit_vs_cnn.tracking.lineage import digest_of
 from vit_vs_cnn.training.device import Precision, choose_device, device_name, fastest_attention, make_fabric
 
 # Lower precision must pay clearly before it is taken. The candidates take turns and the fastest step of each counts:

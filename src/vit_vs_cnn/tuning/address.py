@@ -2,7 +2,7 @@
 
 import os
 
-from vit_vs_cnn.layout import mlruns_dir
+from vit_vs_cnn.core.paths import mlruns_dir
 
 STORAGE_VARIABLE = "OPTUNA_STORAGE"
 

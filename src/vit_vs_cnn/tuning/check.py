@@ -1,6 +1,6 @@
 """Whether a search can be set up at all, found out in a moment and before anything runs."""
 
-from vit_vs_cnn.config import Settings
+from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.models.build import check_model
 from vit_vs_cnn.training.optimization import check_optimizer
 from vit_vs_cnn.tuning.sampling import make_pruner, make_sampler
@@ -17,9 +17,9 @@ def check_search(settings: Settings, name: str) -> None:
     make_pruner(tune.pruner, tune.epochs or settings.train.epochs)
     for path, dimension in settings.space(name).items():
         for end in dimension.ends():
-            where = f"tune.space.{path}: {end!r}: models.{name}"
-            model = with_values(settings, name, {path: end}, where).model(name)
+            key_path = f"tune.space.{path}: {end!r}: models.{name}"
+            model = with_values(settings, name, {path: end}, key_path).model(name)
             if path.startswith("model."):
-                check_model(model, 10, settings.data.image_size, where)
+                check_model(model, 10, settings.data.image_size, key_path)
             if path == "optimizer.name":
-                check_optimizer(model.recipe.optimizer.name, where)
+                check_optimizer(model.recipe.optimizer.name, key_path)

@@ -14,7 +14,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from vit_vs_cnn.processes import ProcessIdentity
+from vit_vs_cnn.core.process import ProcessIdentity
 from vit_vs_cnn.tuning.space import draw, own_values
 from vit_vs_cnn.tuning.storage import StudyStorage
 from vit_vs_cnn.tuning.study import TuningStudy
@@ -62,7 +62,7 @@ class Claims:
     ) -> None:
         self.tuning = tuning
         self._space = tuning.settings.space(tuning.contestant)
-        self._me = {**asdict(ProcessIdentity.of_this_process()), "parent": asdict(ProcessIdentity.of_parent())}
+        self._me = {**asdict(ProcessIdentity.current()), "parent": asdict(ProcessIdentity.of_parent())}
         self._grace, self._between_beats = grace_seconds, seconds_between_beats
         self._heard: dict[int, tuple[Any, float]] = {}
 

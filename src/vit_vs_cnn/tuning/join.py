@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from vit_vs_cnn.data.prepared import read_info
-from vit_vs_cnn.errors import UserError
-from vit_vs_cnn.layout import PREPARED, project_root, runs_dir
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.paths import PREPARED, project_root, runs_dir
+from vit_vs_cnn.data.dataset import read_info
 from vit_vs_cnn.tuning.study import TuningStudy
 
 

@@ -8,14 +8,15 @@ from typing import Any
 
 from optuna.trial import Trial, TrialState
 
-from vit_vs_cnn.config import Settings, merge, parse_settings
-from vit_vs_cnn.data.prepared import read_info, read_split
+from vit_vs_cnn.config.load import parse_settings
+from vit_vs_cnn.config.schema import Settings, merge
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.data.dataset import read_info, read_split
 from vit_vs_cnn.data.split import sample
-from vit_vs_cnn.errors import UserError
 from vit_vs_cnn.tracking.run import RunStatus, TrackedRun, start_part
 from vit_vs_cnn.training.checkpoint import Checkpoints
 from vit_vs_cnn.training.contestant import prepare_contestant, train_contestant
-from vit_vs_cnn.training.outputs import Epoch
+from vit_vs_cnn.training.results import Epoch
 from vit_vs_cnn.tuning.claims import Ended, deaths_of
 from vit_vs_cnn.tuning.space import with_values
 from vit_vs_cnn.tuning.study import RECIPE_TRIAL, TuningStudy

@@ -1,8 +1,8 @@
 """The tracked run of a whole study; each trial is a run below it."""
 
-from vit_vs_cnn.data.prepared import DatasetInfo
+from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.tracking.run import TrackedRun
-from vit_vs_cnn.tuning.result import Found
+from vit_vs_cnn.tuning.result import StudyResult
 from vit_vs_cnn.tuning.study import TuningStudy
 
 
@@ -31,7 +31,7 @@ def record_question(tracked: TrackedRun, tuning: TuningStudy, info: DatasetInfo)
     tracked.send()
 
 
-def record_found(tracked: TrackedRun, found: Found) -> None:
+def record_found(tracked: TrackedRun, found: StudyResult) -> None:
     """Record the best values, the gain with both curves, counts and times."""
     numbers = found.summary.model_dump(exclude={"study"})
     tracked.log_metrics({key: float(value) for key, value in numbers.items() if value is not None})

@@ -6,13 +6,13 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from vit_vs_cnn.errors import RunFailed, UserError
+from vit_vs_cnn.core.errors import RunError, UserError
 from vit_vs_cnn.tuning.study import RECIPE_TRIAL, TuningStudy, seconds_of
 from vit_vs_cnn.tuning.summary import TuningSummary
 
 
 @dataclass(frozen=True)
-class Found:
+class StudyResult:
     """The result of a study; `best` is the recipe's own trial where nothing was better."""
 
     best: FrozenTrial
@@ -26,11 +26,11 @@ class Found:
         return self.best.params
 
 
-def find_best(tuning: TuningStudy) -> Found:
+def find_best(tuning: TuningStudy) -> StudyResult:
     """The result of a finished study. Raises UserError where every trial failed."""
     trials = tuning.trials()
     if not tuning.is_finished():
-        raise RunFailed(f"{tuning.name}: the search ended before its budget was used up; start it again.")
+        raise RunError(f"{tuning.name}: the search ended before its budget was used up; start it again.")
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if not complete:
         reasons = sorted({str(trial.user_attrs.get("reason")) for trial in trials})
@@ -58,7 +58,7 @@ def find_best(tuning: TuningStudy) -> Found:
         ),
         study=tuning.name,
     )
-    return Found(best, recipe, trials, summary)
+    return StudyResult(best, recipe, trials, summary)
 
 
 def _value(trial: FrozenTrial) -> float:

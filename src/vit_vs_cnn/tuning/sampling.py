@@ -11,8 +11,8 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from vit_vs_cnn.config import PrunerSettings, SamplerSettings
-from vit_vs_cnn.errors import UserError
+from vit_vs_cnn.config.schema import PrunerSettings, SamplerSettings
+from vit_vs_cnn.core.errors import UserError
 
 
 class SeededSampler(BaseSampler):
@@ -66,8 +66,8 @@ def make_pruner(settings: PrunerSettings, epochs: int) -> BasePruner:
     return pruner
 
 
-def _called(kind: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> Any:
+def _called(kind: Callable[..., Any], arguments: Mapping[str, Any], key_path: str) -> Any:
     try:
         return kind(**arguments)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{where} does not take {dict(arguments)}: {str(error).rstrip('.')}.") from None
+        raise UserError(f"{key_path} does not take {dict(arguments)}: {str(error).rstrip('.')}.") from None

@@ -13,12 +13,11 @@ from filelock import FileLock, Timeout
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
-from vit_vs_cnn.devices import accelerators
-from vit_vs_cnn.errors import RunFailed, UserError
-from vit_vs_cnn.failure import FAILURE_VARIABLE, find_failure
-from vit_vs_cnn.layout import state_dir
-from vit_vs_cnn.progress import bar_options
-from vit_vs_cnn.tied import tied_command
+from vit_vs_cnn.core.console import bar_options
+from vit_vs_cnn.core.devices import accelerators
+from vit_vs_cnn.core.errors import ERROR_REPORT_VARIABLE, RunError, UserError, read_error_report
+from vit_vs_cnn.core.paths import state_dir
+from vit_vs_cnn.core.process import exit_with_parent
 from vit_vs_cnn.tuning import worker
 from vit_vs_cnn.tuning.claims import note_death
 from vit_vs_cnn.tuning.study import TuningStudy, seconds_of
@@ -33,7 +32,7 @@ def search(tuning: TuningStudy, prepared: Path) -> None:
     """Work on the study with as many workers as it says, until its budget is used up.
 
     A worker that is killed is started again and goes on with its trial. Raises UserError with a worker's sentence
-    where it cannot work, RunFailed where workers die again and again.
+    where it cannot work, RunError where workers die again and again.
     """
     with TemporaryDirectory() as scratch, ExitStack() as stack:
         count = tuning.settings.tune.workers or max(1, len(accelerators()))
@@ -57,7 +56,7 @@ def search(tuning: TuningStudy, prepared: Path) -> None:
                     deaths += 1
                     each.note_death()
                     if deaths >= _MOST_DEATHS_IN_A_ROW:
-                        raise RunFailed(
+                        raise RunError(
                             f"tune {tuning.contestant}: its workers died {deaths} times in a row; see above."
                         )
                     each.start()
@@ -83,9 +82,9 @@ class _Worker:
 
     def __init__(self, tuning: TuningStudy, prepared: Path, scratch: Path, index: int, count: int) -> None:
         self._tuning = tuning
-        self._command = tied_command(worker.__name__, tuning.name, str(prepared))
+        self._command = exit_with_parent(worker.__name__, tuning.name, str(prepared))
         self._failure = scratch / f"failure-{index}.json"
-        self._environment = {**os.environ, FAILURE_VARIABLE: str(self._failure), **_share(index, count)}
+        self._environment = {**os.environ, ERROR_REPORT_VARIABLE: str(self._failure), **_share(index, count)}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -101,9 +100,9 @@ class _Worker:
 
     def raise_failure(self) -> None:
         """Raise UserError with its own sentence where it ended with one."""
-        failure = find_failure(self._failure)
+        failure = read_error_report(self._failure)
         if failure is not None:
-            raise UserError(failure.sentence)
+            raise UserError(failure.message)
 
     def was_killed(self) -> bool:
         """Whether it ended in another way than by itself."""

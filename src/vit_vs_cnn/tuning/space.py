@@ -5,15 +5,9 @@ from typing import Any
 
 from optuna.trial import Trial
 
-from vit_vs_cnn.config import ModelSettings, Settings, merge, parse_settings
-from vit_vs_cnn.search_space import (
-    CategoricalDimension,
-    Dimension,
-    FloatDimension,
-    Space,
-    at_path,
-    setting_at,
-)
+from vit_vs_cnn.config.load import parse_settings
+from vit_vs_cnn.config.schema import ModelSettings, Settings, merge
+from vit_vs_cnn.config.search_space import CategoricalDimension, Dimension, FloatDimension, Space, at_path, setting_at
 
 Values = dict[str, Any]
 
@@ -45,9 +39,9 @@ def overlay_of(values: Mapping[str, Any]) -> dict[str, Any]:
     return overlay
 
 
-def with_values(settings: Settings, name: str, values: Mapping[str, Any], where: str) -> Settings:
+def with_values(settings: Settings, name: str, values: Mapping[str, Any], key_path: str) -> Settings:
     """The settings with drawn values laid over contestant `name`. Raises UserError where they do not go together."""
-    return parse_settings(merge(settings.model_dump(), {"models": {name: overlay_of(values)}}), where)
+    return parse_settings(merge(settings.model_dump(), {"models": {name: overlay_of(values)}}), key_path)
 
 
 def _draw_one(trial: Trial, path: str, dimension: Dimension) -> Any:

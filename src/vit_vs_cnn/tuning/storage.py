@@ -14,7 +14,7 @@ from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from vit_vs_cnn.errors import PassingError, UserError
+from vit_vs_cnn.core.errors import TransientError, UserError
 from vit_vs_cnn.tuning.address import STORAGE_VARIABLE
 
 _SECONDS_TO_WAIT_FOR_THE_LOCK = 120.0
@@ -45,7 +45,7 @@ class StudyStorage:
         except (SQLAlchemyError, StorageInternalError, ImportError, OSError, RuntimeError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             hint = "; its driver: pip install 'vit-vs-cnn[postgres]'" if isinstance(error, ImportError) else ""
-            raise PassingError(f"{STORAGE_VARIABLE}: {self.shown} cannot be used ({reason}){hint}.") from None
+            raise TransientError(f"{STORAGE_VARIABLE}: {self.shown} cannot be used ({reason}){hint}.") from None
 
     @property
     def shown(self) -> str:

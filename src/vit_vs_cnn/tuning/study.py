@@ -9,10 +9,11 @@ import optuna
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from vit_vs_cnn.config import Settings, parse_settings
-from vit_vs_cnn.data.prepared import DatasetInfo
-from vit_vs_cnn.errors import UserError
-from vit_vs_cnn.tracking.lineage import digest_of
+from vit_vs_cnn.config.load import parse_settings
+from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.records import digest_of
+from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.training.code import code_digest
 from vit_vs_cnn.tuning.sampling import make_pruner, make_sampler
 from vit_vs_cnn.tuning.storage import StudyStorage
@@ -20,7 +21,7 @@ from vit_vs_cnn.tuning.storage import StudyStorage
 # The first trial is the recipe as it is.
 RECIPE_TRIAL = 0
 
-_CODE = ("search_space.py", "tuning/sampling.py", "tuning/space.py", "tuning/objective.py")
+_CODE = ("tuning/sampling.py", "tuning/space.py", "tuning/objective.py")
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 

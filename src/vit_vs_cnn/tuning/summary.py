@@ -2,8 +2,8 @@
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from vit_vs_cnn.errors import UserError
-from vit_vs_cnn.layout import tuning_summary
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.paths import tuning_summary
 
 
 class TuningSummary(BaseModel):

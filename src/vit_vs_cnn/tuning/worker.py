@@ -11,8 +11,7 @@ from pathlib import Path
 
 from optuna.trial import Trial, TrialState
 
-from vit_vs_cnn.errors import PassingError, UserError
-from vit_vs_cnn.failure import Failure, leave_failure
+from vit_vs_cnn.core.errors import ErrorReport, TransientError, UserError, write_error_report
 from vit_vs_cnn.tuning.address import storage_address
 from vit_vs_cnn.tuning.claims import Claims, Ended
 
@@ -51,7 +50,7 @@ if __name__ == "__main__":
     try:
         _main(sys.argv[1], Path(sys.argv[2]))
     except UserError as error:
-        leave_failure(Failure(str(error), may_pass=isinstance(error, PassingError)))
+        write_error_report(ErrorReport(str(error), retryable=isinstance(error, TransientError)))
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -3,7 +3,7 @@
 import torch
 from torch import Generator, Tensor
 
-from vit_vs_cnn.config import AugmentSettings
+from vit_vs_cnn.config.schema import AugmentSettings
 from vit_vs_cnn.data.augment.draws import between, factors
 
 # Rec. 601, as torchvision and PIL weigh red, green and blue.
@@ -25,22 +25,22 @@ def jitter(images: Tensor, settings: AugmentSettings, generator: Generator) -> T
 
 
 def adjust_brightness(pixels: Tensor, factor: Tensor) -> Tensor:
-    """Pixels times `factor`."""
+    """DecodedImages times `factor`."""
     return pixels * _each(factor)
 
 
 def adjust_contrast(pixels: Tensor, factor: Tensor) -> Tensor:
-    """Pixels at `factor` times their distance from the image's mean grey."""
+    """DecodedImages at `factor` times their distance from the image's mean grey."""
     return torch.lerp(_grey(pixels).mean(dim=(1, 2, 3), keepdim=True), pixels, _each(factor))
 
 
 def adjust_saturation(pixels: Tensor, factor: Tensor) -> Tensor:
-    """Pixels at `factor` times their distance from their own grey."""
+    """DecodedImages at `factor` times their distance from their own grey."""
     return torch.lerp(_grey(pixels), pixels, _each(factor))
 
 
 def adjust_hue(pixels: Tensor, shift: Tensor) -> Tensor:
-    """Pixels with the hue moved by `shift` turns of the colour circle; value and saturation (of HSV) stay."""
+    """DecodedImages with the hue moved by `shift` turns of the colour circle; value and saturation (of HSV) stay."""
     red, green, blue = pixels.unbind(3)
     value = torch.maximum(red, torch.maximum(green, blue))
     chroma = value - torch.minimum(red, torch.minimum(green, blue))

@@ -3,7 +3,7 @@
 import torch
 from torch import Generator, Tensor
 
-from vit_vs_cnn.config import AugmentSettings
+from vit_vs_cnn.config.schema import AugmentSettings
 from vit_vs_cnn.data.augment.draws import span, uniform
 
 

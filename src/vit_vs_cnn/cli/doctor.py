@@ -1,0 +1,179 @@
+"""What this machine lacks, if anything, and what that means."""
+
+import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from packaging.requirements import Requirement
+
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.paths import main_root, state_dir
+from vit_vs_cnn.orchestration.active_runs import dead_runs
+
+_CIFAR10_HOST = "https://www.cs.toronto.edu"
+_LITTLE_DISK_GB = 5.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding; where it is not ok, `meaning` says what does not work and what to do."""
+
+    subject: str
+    ok: bool
+    found: str
+    meaning: str = ""
+    required: bool = True
+
+
+def checks() -> list[Check]:
+    """All findings, in the order in which one would mend them."""
+    return [
+        _python(),
+        _packages(),
+        _git(),
+        _project(),
+        _device(),
+        _disk(),
+        _dvc(),
+        _dead_runs(),
+        _tracking_store(),
+        _unsent(),
+        _host(
+            "hub",
+            os.environ.get("HF_ENDPOINT", "https://huggingface.co"),
+            "pretrained weights need it, or a local file",
+        ),
+        _host("CIFAR-10 download", _CIFAR10_HOST, "the official archive needs it once, or a copy in data/raw"),
+    ]
+
+
+def mend() -> list[str]:
+    """Remove what killed runs left; a sentence for each thing that was mended."""
+    from vit_vs_cnn.orchestration.retention import remove_dead_runs
+
+    return [f"run {name}: its workspace is removed; started again it continues" for name in remove_dead_runs()]
+
+
+def render(results: list[Check]) -> str:
+    """The findings as lines: ok, note (works without) or FAIL."""
+    lines = []
+    for result in results:
+        mark = "ok  " if result.ok else "FAIL" if result.required else "note"
+        lines.append(f"{mark}  {result.subject}: {result.found}")
+        if not result.ok and result.meaning:
+            lines.append(f"      {result.meaning}")
+    return "\n".join(lines)
+
+
+def _python() -> Check:
+    found = ".".join(map(str, sys.version_info[:3]))
+    return Check("Python", sys.version_info >= (3, 11), found, "3.11 or newer is needed; run `make setup` with one.")
+
+
+def _packages() -> Check:
+    wrong = []
+    for text in requires("vit-vs-cnn") or []:
+        requirement = Requirement(text)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            installed = version(requirement.name)
+        except PackageNotFoundError:
+            wrong.append(f"{requirement.name} is missing")
+            continue
+        if not requirement.specifier.contains(installed, prereleases=True):
+            wrong.append(f"{requirement.name} {installed} is not {requirement.specifier}")
+    return Check("packages", not wrong, "; ".join(wrong) or "all there", "run `make setup`.")
+
+
+def _git() -> Check:
+    found = shutil.which("git")
+    return Check("git", found is not None, found or "not found", "DVC and isolated runs need git: install it.")
+
+
+def _project() -> Check:
+    try:
+        return Check("project", True, str(main_root()))
+    except UserError as error:
+        return Check("project", False, str(error), "change to the folder that you cloned.")
+
+
+def _device() -> Check:
+    if importlib.util.find_spec("torch") is None:
+        return Check("device", False, "PyTorch is missing", "run `make setup`.")
+    import torch
+
+    threads = f"CPU, {torch.get_num_threads()} threads"
+    if torch.cuda.is_available():
+        return Check("device", True, f"{torch.cuda.get_device_name()}, {threads}")
+    meaning = (
+        "everything runs on the CPU; take `--preset demo` or `--preset cpu`, the reference experiment wants a GPU."
+    )
+    return Check("device", False, f"no CUDA device; {threads}", meaning, required=False)
+
+
+def _disk() -> Check:
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    return Check("disk", free > _LITTLE_DISK_GB, f"{free:.0f} GB free", "data, caches and models need a few GB.")
+
+
+def _dvc() -> Check:
+    answer = subprocess.run([sys.executable, "-m", "dvc", "status", "--quiet"], capture_output=True, check=False)
+    states = {0: "all stages up to date", 1: "some stages are not up to date; `dvc repro` runs them"}
+    found = states.get(
+        answer.returncode, answer.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["failed"]
+    )
+    readable = answer.returncode in states
+    return Check(
+        "DVC",
+        readable,
+        str(found) if readable else found[0],
+        "dvc.yaml or params.yaml cannot be read; `dvc status` says more.",
+    )
+
+
+def _dead_runs() -> Check:
+    names = [marker.name for marker in dead_runs()]
+    found = f"killed: {', '.join(names)}" if names else "none was killed"
+    meaning = "start one again and it continues, or `vit-vs-cnn doctor --fix` removes their workspaces."
+    return Check("runs", not names, found, meaning, required=False)
+
+
+def _tracking_store() -> Check:
+    from vit_vs_cnn.tracking.store import open_client, store_errors, tracking_uri
+
+    uri = tracking_uri()
+    try:
+        experiments = len(open_client().search_experiments())
+    except store_errors() as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        meaning = (
+            "training keeps its records; start the server or mend MLFLOW_TRACKING_URI, then run `vit-vs-cnn sync`."
+        )
+        return Check("tracking store", False, f"{uri}: {reason}", meaning)
+    return Check("tracking store", True, f"{uri}, {experiments} experiments")
+
+
+def _unsent() -> Check:
+    waiting = len(list((state_dir() / "unsent").glob("*/header.json")))
+    found = f"{waiting} runs wait" if waiting else "nothing waits"
+    return Check("unsent records", waiting == 0, found, "`vit-vs-cnn sync` sends them.", required=False)
+
+
+def _host(subject: str, url: str, meaning: str) -> Check:
+    address = urlsplit(url)
+    try:
+        port = address.port or (80 if address.scheme == "http" else 443)
+        socket.create_connection((address.hostname or "", port), timeout=3).close()
+    except OSError as error:
+        return Check(
+            subject, False, f"{url} cannot be reached ({error.strerror or error})", f"{meaning}.", required=False
+        )
+    return Check(subject, True, url)

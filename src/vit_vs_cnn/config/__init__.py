@@ -1,0 +1,1 @@
+"""params.yaml as frozen, strict settings, the only shape in which parameters travel through the code."""

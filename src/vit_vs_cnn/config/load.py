@@ -1,0 +1,161 @@
+"""Settings from params.yaml, presets and `--set`; merging keeps the comments of params.yaml."""
+
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.config.search_space import Scalar
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.paths import PARAMS, PRESETS
+
+if TYPE_CHECKING:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.comments import CommentedMap
+
+# pydantic names them in the location of an error; params.yaml has no such key.
+_TYPES_OF_DIMENSIONS = ("float", "int", "categorical")
+
+
+def parse_settings(values: Any, key_path: str = "params.yaml") -> Settings:
+    """Settings from plain values as YAML gives them.
+
+    Raises UserError with the path of each key that is unknown, missing, of a wrong type or out of range.
+    """
+    if not isinstance(values, Mapping):
+        raise UserError(f"{key_path}: expected a mapping of settings, found {type(values).__name__}.")
+    _refuse_what_json_cannot_say(values, key_path)
+    try:
+        # JSON mode is as strict about types as Python mode, and takes a list where a tuple is declared.
+        return Settings.model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        raise UserError(f"{key_path}: " + "; ".join(_sentences(error)) + ".") from None
+
+
+def read_settings(path: Path) -> Settings:
+    """Settings from a params.yaml. Raises UserError if it cannot be read or is not valid."""
+    return parse_settings(read_yaml(path), path.name)
+
+
+def read_yaml(path: Path) -> Any:
+    """The plain values of a YAML 1.2 file. Raises UserError if it cannot be read or parsed."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}.") from None
+
+
+def _refuse_what_json_cannot_say(values: Any, key_path: str) -> None:
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            _refuse_what_json_cannot_say(
+                value, f"{key_path}: {key}" if key_path.endswith(".yaml") else f"{key_path}.{key}"
+            )
+    elif isinstance(values, list):
+        for value in values:
+            _refuse_what_json_cannot_say(value, key_path)
+    elif not isinstance(values, Scalar | None) or (isinstance(values, float) and not math.isfinite(values)):
+        raise UserError(f"{key_path}: {values!r} is not a number, text, true, false or null.")
+
+
+def _sentences(error: ValidationError) -> list[str]:
+    sentences = []
+    for problem in error.errors(include_url=False):
+        location = ".".join(str(part) for part in problem["loc"] if part not in _TYPES_OF_DIMENSIONS)
+        if problem["type"] == "extra_forbidden":
+            text = "is not a known setting"
+        elif problem["type"] == "missing":
+            text = "is missing"
+        else:
+            text = f"{problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}"
+        if problem["type"] == "value_error":
+            text = str(problem["ctx"]["error"])
+        sentences.append(f"{location}: {text}" if location else text)
+    return list(dict.fromkeys(sentences))
+
+
+def merged_params(root: Path, preset: str | None, overrides: Sequence[str]) -> "CommentedMap":
+    """The project's params.yaml with the preset's keys and then `key.path=value` overrides laid over it.
+
+    Raises UserError for a preset that does not exist or an override that is not of that form.
+    """
+    params: CommentedMap = _round_trip().load((root / PARAMS).read_text(encoding="utf-8"))
+    if preset is not None:
+        _lay_over(params, _read_preset(root, preset))
+    for override in overrides:
+        _lay_over(params, _parse_override(override))
+    return params
+
+
+def settings_of(params: "CommentedMap") -> Settings:
+    """The settings in merged parameters. Raises UserError where they are not valid."""
+    from ruamel.yaml import YAML
+
+    return parse_settings(YAML(typ="safe").load(dump(params)))
+
+
+def dump(params: "CommentedMap") -> str:
+    """The parameters as YAML text, with their comments."""
+    text = io.StringIO()
+    _round_trip().dump(params, text)
+    return text.getvalue()
+
+
+def preset_names(root: Path) -> list[str]:
+    """The presets of the project."""
+    return sorted(path.stem for path in (root / PRESETS).glob("*.yaml"))
+
+
+def _read_preset(root: Path, name: str) -> Any:
+    names = preset_names(root)
+    if name not in names:
+        raise UserError(f"--preset {name}: there is no presets/{name}.yaml; there are {', '.join(names)}.")
+    values = read_yaml(root / PRESETS / f"{name}.yaml")
+    if not isinstance(values, dict):
+        raise UserError(f"presets/{name}.yaml: expected a mapping of settings.")
+    return values
+
+
+def _parse_override(override: str) -> dict[str, Any]:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    path, equals, text = override.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise UserError(f"--set {override}: expected key.path=value, for example --set train.epochs=3.")
+    try:
+        value = YAML(typ="safe").load(text)
+    except YAMLError:
+        raise UserError(f"--set {override}: the value is not valid YAML; quote it if it is a text.") from None
+    for key in reversed(keys):
+        value = {key: value}
+    return value  # type: ignore[no-any-return]
+
+
+def _lay_over(base: Any, overlay: dict[str, Any]) -> None:
+    """Like config.merge, in place: the comments of `base` belong to its object."""
+    for key, value in overlay.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            _lay_over(base[key], value)
+        else:
+            base[key] = value
+
+
+def _round_trip() -> "YAML":
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    yaml.width = 120
+    yaml.preserve_quotes = True
+    return yaml

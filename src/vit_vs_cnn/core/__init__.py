@@ -1,0 +1,1 @@
+"""What every room needs and no result depends on: errors, paths, processes, the console, records on disk."""

@@ -1,0 +1,54 @@
+"""What a terminal shows: progress bars, which a parent process can read as lines, and aligned tables."""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+PROGRESS_VARIABLE = "VIT_VS_CNN_PROGRESS"
+
+_SECONDS_BETWEEN_LINES = 1.0
+_LINE_FORMAT = "{desc}: {percentage:.0f}%| {n_fmt}/{total_fmt}, {rate_fmt}, left {remaining}"
+_LINE = re.compile(r"^(?P<task>.*?):? +(?P<percent>\d{1,3})%\| ?(?P<text>.*)$")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The state of a progress bar: percent from 0 to 100, the task's name, and the rest of the bar's text."""
+
+    percent: int
+    task: str
+    text: str
+
+
+def bar_options() -> dict[str, Any]:
+    """Arguments for tqdm: a bar on a terminal, plain lines where a parent process reads them, otherwise nothing."""
+    if os.environ.get(PROGRESS_VARIABLE):
+        return {"disable": False, "mininterval": _SECONDS_BETWEEN_LINES, "bar_format": _LINE_FORMAT}
+    return {"disable": None}
+
+
+def read_progress(line: str) -> Progress | None:
+    """Parse a line that a progress bar wrote; None for any other line."""
+    found = _LINE.match(line)
+    return Progress(int(found["percent"]), found["task"].strip(), found["text"].strip()) if found else None
+
+
+def table(rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
+    """Format rows of equal length, the first one underlined; columns after `text_columns` are aligned right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column < text_columns else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join([lines[0], "  ".join("─" * width for width in widths), *lines[1:]])
+
+
+def points(fraction: float, digits: int = 1, *, sign: bool = False) -> str:
+    """Format a fraction in percentage points, with a true minus sign and no negative zero."""
+    value = round(100 * fraction, digits) + 0.0
+    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")

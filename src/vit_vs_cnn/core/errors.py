@@ -1,0 +1,56 @@
+"""Exceptions that are shown as one sentence, and the error report that carries a stage's sentence past DVC."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ERROR_REPORT_VARIABLE = "VIT_VS_CNN_ERROR_REPORT"
+
+
+class UserError(Exception):
+    """A mistake that the user can fix: one sentence saying what is wrong, where, and what to do.
+
+    The command prints the sentence without a traceback and exits with code 2.
+    """
+
+
+class TransientError(UserError):
+    """A failure outside this process that may resolve itself, such as a download, a server or a lock; it is retried."""
+
+
+class RunError(Exception):
+    """A run failed; the reason stands in the output above. The command exits with code 1."""
+
+
+class GateRejectedError(Exception):
+    """A version did not become champion: a rule of the gate failed, or the champion has changed. Exit code 3."""
+
+
+class NotApplicableError(Exception):
+    """An explanation that this network does not have: one sentence for the reader of the report."""
+
+
+@dataclass(frozen=True)
+class ErrorReport:
+    """Why a stage failed, in one sentence; `retryable` where the same stage may succeed later."""
+
+    message: str
+    retryable: bool
+
+
+def write_error_report(report: ErrorReport) -> None:
+    """Write the report to the file named by VIT_VS_CNN_ERROR_REPORT, if the parent process has set it."""
+    path = os.environ.get(ERROR_REPORT_VARIABLE)
+    if path:
+        Path(path).write_text(json.dumps(asdict(report)), encoding="utf-8")
+
+
+def read_error_report(path: Path) -> ErrorReport | None:
+    """The report that a stage wrote to `path`, None if it wrote none."""
+    return ErrorReport(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type's name, without a full stop at its end."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")

@@ -1,0 +1,19 @@
+"""Calls of git."""
+
+import subprocess
+from pathlib import Path
+
+from vit_vs_cnn.core.errors import RunError
+
+
+def git(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run git in `folder` and return its exit code and output."""
+    return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+
+
+def git_output(folder: Path, *arguments: str) -> str:
+    """What git prints in `folder`. Raises RunError where it fails."""
+    answer = git(folder, *arguments)
+    if answer.returncode != 0:
+        raise RunError(f"`git {' '.join(arguments)}` failed in {folder}: {answer.stderr.strip()}")
+    return answer.stdout

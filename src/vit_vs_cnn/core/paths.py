@@ -1,0 +1,88 @@
+"""The paths of the project: what the stages read and write, and the state that outlives a run.
+
+Paths of stages are relative to the project folder, the working directory of every stage, as in dvc.yaml.
+"""
+
+from functools import cache
+from pathlib import Path
+
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.git import git
+
+PARAMS = Path("params.yaml")
+PRESETS = Path("presets")
+PREPARED = Path("data/prepared")
+EDA = Path("reports/eda")
+COMPARE = Path("reports/compare")
+REGISTERED = Path("registered")
+RUN_FILE = "run.json"
+
+
+def tuned(contestant: str) -> Path:
+    """The recipe that tuning found for `contestant`."""
+    return Path("tuned") / f"{contestant}.yaml"
+
+
+def tuning_summary(contestant: str) -> Path:
+    """What that search gained and cost, in numbers."""
+    return Path("tuned") / f"{contestant}.json"
+
+
+def tuning_report(contestant: str) -> Path:
+    """The folder with the figures of `contestant`'s search."""
+    return Path("reports/tune") / contestant
+
+
+def trained(contestant: str) -> Path:
+    """The folder with `contestant`'s weights, exported model, history and training summary."""
+    return Path("trained") / contestant
+
+
+def evaluated(contestant: str) -> Path:
+    """The folder with `contestant`'s metrics, cost and predictions on the test split."""
+    return Path("evaluated") / contestant
+
+
+def explained(contestant: str) -> Path:
+    """The folder with the pictures that explain `contestant`."""
+    return Path("reports/explain") / contestant
+
+
+@cache
+def project_root(start: Path | None = None) -> Path:
+    """The project folder that holds `start` (default: the working directory).
+
+    Raises UserError outside a project.
+    """
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        if (folder / "dvc.yaml").is_file() and (folder / PARAMS).is_file():
+            return folder
+    raise UserError(
+        f"{here} is not inside a vit-vs-cnn project (no dvc.yaml and params.yaml in it or above it): "
+        "change to the folder that you cloned."
+    )
+
+
+@cache
+def main_root(start: Path | None = None) -> Path:
+    """The main working tree: where isolated runs (git worktrees) keep what they share with it."""
+    root = project_root(start)
+    answer = git(root, "rev-parse", "--path-format=absolute", "--git-common-dir")
+    common = Path(answer.stdout.strip())
+    return common.parent if answer.returncode == 0 and common.name == ".git" else root
+
+
+def mlruns_dir() -> Path:
+    """The folder of the default tracking store, shared by all runs of the project."""
+    return main_root() / "mlruns"
+
+
+def state_dir() -> Path:
+    """What must survive a killed run and is no output: checkpoints, unsent tracking, measured choices."""
+    return main_root() / ".vit-vs-cnn"
+
+
+def runs_dir() -> Path:
+    """The folder of the isolated runs, one git worktree each."""
+    return main_root() / "runs"

@@ -1,0 +1,105 @@
+"""Processes: who they are, how they end with their parent, and how a whole tree of them is stopped.
+
+`python -m vit_vs_cnn.core.process PID MODULE …` runs a module that ends when process PID, its parent, is gone: a parent
+that is killed by SIGKILL cannot stop its children, so each child watches its parent.
+"""
+
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Self
+
+import psutil
+
+_POLL_SECONDS = 0.5
+GRACE_SECONDS = 6.0
+
+
+@dataclass(frozen=True)
+class ProcessIdentity:
+    """A process on a host; `start` (seconds since 1970) distinguishes it from a later one with the same id."""
+
+    host: str
+    pid: int
+    start: float
+
+    @classmethod
+    def current(cls) -> Self:
+        """The calling process."""
+        pid = os.getpid()
+        return cls(socket.gethostname(), pid, psutil.Process(pid).create_time())
+
+    @classmethod
+    def of_parent(cls) -> Self:
+        """The process that started the calling one."""
+        return cls(socket.gethostname(), os.getppid(), psutil.Process(os.getppid()).create_time())
+
+    def is_here(self) -> bool:
+        """Whether the process runs on this host."""
+        return self.host == socket.gethostname()
+
+    def is_gone(self) -> bool:
+        """Whether the process has ended; a process of another host counts as alive, because it cannot be checked."""
+        if self.host != socket.gethostname():
+            return False
+        try:
+            return abs(psutil.Process(self.pid).create_time() - self.start) > 1.0
+        except psutil.NoSuchProcess:
+            return True
+
+
+def exit_with_parent(module: str, *arguments: str) -> list[str]:
+    """The command that runs a Python module which exits with this process; start it in a session of its own."""
+    return [sys.executable, "-m", __name__, str(os.getpid()), module, *arguments]
+
+
+def stop_tree(
+    process: "subprocess.Popen[bytes]", sent: signal.Signals = signal.SIGINT, grace_seconds: float = GRACE_SECONDS
+) -> None:
+    """Signal the group that `process` leads, wait for its whole tree, and kill what is left after the grace period."""
+    try:
+        tree = psutil.Process(process.pid).children(recursive=True)
+        os.killpg(process.pid, sent)
+    except (psutil.NoSuchProcess, ProcessLookupError):
+        return
+    deadline = time.monotonic() + grace_seconds
+    # psutil must not wait for the leader: it would take its exit code from whoever waits for `process`.
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(grace_seconds)
+    _, alive = psutil.wait_procs(tree, timeout=max(0.0, deadline - time.monotonic()))
+    for child in alive:
+        with suppress(psutil.NoSuchProcess):
+            for grandchild in child.children(recursive=True):
+                grandchild.kill()
+            child.kill()
+    if process.poll() is None:
+        process.kill()
+        process.wait()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_POLL_SECONDS)
+    os.killpg(0, signal.SIGINT)
+    time.sleep(GRACE_SECONDS)
+    os.killpg(0, signal.SIGKILL)
+
+
+def _main() -> None:
+    _, parent, module, *arguments = sys.argv
+    threading.Thread(target=_watch, args=(int(parent),), daemon=True).start()
+    # A shell that starts a process in the background makes it ignore SIGINT, and so all that the process starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,47 @@
+"""Strict JSON records on disk, and digests of content."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from vit_vs_cnn.core.errors import UserError
+
+
+class Record(BaseModel):
+    """A frozen model that is stored as a JSON file; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def write(self, path: Path, *, exclude_none: bool = False) -> None:
+        """Write the record to `path` in one atomic step."""
+        write_atomically(path, self.model_dump_json(indent=2, exclude_none=exclude_none) + "\n")
+
+    @classmethod
+    def read(cls, path: Path, remedy: str) -> Self:
+        """Read the record at `path`. Raises UserError ending in `remedy` where it is missing or not valid."""
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except OSError:
+            raise UserError(f"{path}: does not exist; {remedy}.") from None
+        except ValidationError:
+            raise UserError(f"{path}: was written by another version; {remedy}.") from None
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` to `path` so that a reader sees the old or the new content, never a part of it."""
+    draft = path.with_name(f"{path.name}.draft")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
+def digest_of(content: bytes) -> str:
+    """A content digest (32 hex digits, BLAKE2b)."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def numbers_of(record: BaseModel) -> dict[str, float]:
+    """The numeric fields of a record by name, without text and None."""
+    values: dict[str, Any] = record.model_dump()
+    return {key: value for key, value in values.items() if isinstance(value, int | float)}

@@ -1,0 +1,40 @@
+"""What every source of images gives: names, labels, the splits it has, and a way to read the images."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vit_vs_cnn.data.dataset import SplitName
+
+RawImage = bytes | NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A file that is no readable image, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """N images before they are decoded.
+
+    `names` and `labels` int64 (N,) are in the order of the images; `splits` int64 (N,) are positions in
+    PREPARED_SPLITS; `missing` are the splits that the source does not have: they are carved from train. `read` gives
+    each image once, in any order, with its position: an encoded file, or pixels as uint8 (H, W, 3).
+    `unreadable` and `stray` (files outside the class folders) are not among the N.
+    """
+
+    description: str
+    classes: tuple[str, ...]
+    names: tuple[str, ...]
+    labels: NDArray[np.int64]
+    splits: NDArray[np.int64]
+    missing: tuple[SplitName, ...]
+    read: Callable[[], Iterator[tuple[int, RawImage]]]
+    unreadable: tuple[Unreadable, ...] = ()
+    stray: tuple[str, ...] = ()

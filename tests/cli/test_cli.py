@@ -1,0 +1,91 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vit_vs_cnn import cli
+from vit_vs_cnn.core.errors import read_error_report
+
+
+def run(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["vit-vs-cnn", *arguments])
+    try:
+        cli.main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def test_help_loads_none_of_the_heavy_packages() -> None:
+    code = (
+        "import sys; from vit_vs_cnn.cli import commands; commands(['--help'], standalone_mode=False); "
+        "print(sorted({'torch', 'mlflow', 'prefect', 'timm', 'pandas', 'numpy', 'pydantic'} & sys.modules.keys()))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip().splitlines()[-1] == "[]"
+    assert "Examples:" in answer.stdout
+
+
+@pytest.mark.parametrize("command", sorted(cli.commands.commands))
+def test_every_command_has_a_help_text(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(command, "--help", monkeypatch=monkeypatch) == 0
+    assert len(capsys.readouterr().out.splitlines()) > 3
+
+
+def test_a_users_mistake_is_one_sentence_and_exit_code_2(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = project / "params.yaml"
+    params.write_text(params.read_text().replace("epochs: 10", "epochs: ten"))
+    assert run("prepare", monkeypatch=monkeypatch) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: params.yaml: train.epochs: input should be a valid integer")
+    assert len(error.splitlines()) == 1
+
+
+def test_the_sentence_is_left_where_the_caller_asked_for_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIT_VS_CNN_ERROR_REPORT", str(project / "failure.json"))
+    assert run("train", "nobody", monkeypatch=monkeypatch) == 2
+    failure = read_error_report(project / "failure.json")
+    assert failure is not None
+    assert failure.message.startswith("models.nobody: no such contestant")
+    assert not failure.retryable
+
+
+def test_outside_a_project_it_says_where_it_looked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("prepare", monkeypatch=monkeypatch) == 2
+    assert f"{tmp_path} is not inside a vit-vs-cnn project" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_sentence(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "trained/vit/weights.safetensors")
+
+    monkeypatch.setattr("vit_vs_cnn.stages.tune.run", full)
+    assert run("tune", "vit", monkeypatch=monkeypatch) == 2
+    expected = "error: trained/vit/weights.safetensors cannot be written: No space left on device.\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_params_prints_the_merged_file_and_checks_the_models(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("params", "--set", "train.epochs=3", monkeypatch=monkeypatch) == 0
+    assert "epochs: 3" in capsys.readouterr().out
+    assert run("params", "--set", "models.vit.timm=vit_bas_patch16_224", monkeypatch=monkeypatch) == 2
+    assert "models.vit.timm: timm has no model 'vit_bas_patch16_224'; the nearest are" in capsys.readouterr().err
+
+
+def test_sync_with_nothing_to_send_says_so(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("sync", monkeypatch=monkeypatch) == 0
+    assert capsys.readouterr().out == "0 runs sent, 0 still waiting.\n"

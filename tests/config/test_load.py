@@ -1,0 +1,46 @@
+import pytest
+
+from factories import REPOSITORY
+from vit_vs_cnn.config.load import dump, merged_params, preset_names, settings_of
+from vit_vs_cnn.core.errors import UserError
+
+
+@pytest.mark.parametrize("preset", preset_names(REPOSITORY))
+def test_every_preset_gives_valid_settings(preset: str) -> None:
+    assert settings_of(merged_params(REPOSITORY, preset, [])).models.keys() == {"vit", "resnet"}
+
+
+def test_comments_survive_a_preset_and_overrides() -> None:
+    text = dump(merged_params(REPOSITORY, "demo", ["train.epochs=3"]))
+    assert "epochs: 3 " in text
+    assert "# passes over train" in text
+
+
+def test_overrides_come_after_the_preset_and_are_typed_as_yaml() -> None:
+    settings = settings_of(
+        merged_params(REPOSITORY, "demo", ["models.vit.recipe.optimizer.lr=1e-4", "models.vit.args={depth: 2}"])
+    )
+    assert settings.models["vit"].recipe.optimizer.lr == 1e-4
+    assert settings.models["vit"].args["depth"] == 2
+    assert settings.models["vit"].args["patch_size"] is not None
+
+
+def test_a_third_contestant_needs_params_only() -> None:
+    settings = settings_of(merged_params(REPOSITORY, "demo", ["models.convnext.timm=convnext_atto"]))
+    assert list(settings.models) == ["vit", "resnet", "convnext"]
+
+
+@pytest.mark.parametrize(
+    ("preset", "override", "sentence"),
+    [
+        ("nope", "seed=1", "there is no presets/nope.yaml; there are"),
+        (None, "seed", "expected key.path=value"),
+        (None, "=1", "expected key.path=value"),
+        (None, "train..epochs=1", "expected key.path=value"),
+        (None, "models.vit.args={a", "not valid YAML"),
+    ],
+)
+def test_a_bad_preset_or_override_is_one_sentence(preset: str | None, override: str, sentence: str) -> None:
+    with pytest.raises(UserError) as error:
+        merged_params(REPOSITORY, preset, [override])
+    assert sentence in str(error.value)

@@ -1,0 +1,123 @@
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.data.dataset import PREPARED_SPLITS
+from vit_vs_cnn.data.sources.folder import open_folder
+from vit_vs_cnn.data.sources.source import Source
+
+
+def write(folder: Path, *names: str) -> Path:
+    for name in names:
+        if name.endswith("/"):
+            (folder / name).mkdir(parents=True)
+        else:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(name)
+    return folder
+
+
+def placed(source: Source) -> list[tuple[str, str, str]]:
+    """Split, class and name of each image."""
+    return [
+        (PREPARED_SPLITS[split], source.classes[label], name)
+        for split, label, name in zip(source.splits, source.labels, source.names, strict=True)
+    ]
+
+
+def test_class_folders_alone_are_train_and_lack_the_other_splits(tmp_path: Path):
+    source = open_folder(write(tmp_path, "dog/b.png", "dog/a.png", "cat/deep/c.png"))
+    assert source.classes == ("cat", "dog")
+    assert source.missing == ("test", "val")
+    assert placed(source) == [
+        ("train", "cat", "cat/deep/c.png"),
+        ("train", "dog", "dog/a.png"),
+        ("train", "dog", "dog/b.png"),
+    ]
+
+
+def test_split_folders_are_kept(tmp_path: Path):
+    names = ["train/cat/1", "train/dog/1", "val/cat/1", "test/dog/1"]
+    source = open_folder(write(tmp_path, *names))
+    assert source.missing == ()
+    assert sorted(placed(source)) == sorted((name.split("/")[0], name.split("/")[1], name) for name in names)
+    assert open_folder(write(tmp_path / "two", "train/cat/1", "train/dog/1", "test/dog/1")).missing == ("val",)
+    assert open_folder(write(tmp_path / "one", "train/cat/1", "train/dog/1")).missing == ("test", "val")
+
+
+@pytest.mark.parametrize("names", [["train/cat/1", "train/dog/2", "test/dog/3"], ["cat/1", "dog/2"]])
+def test_folders_around_everything_and_files_beside_them_do_not_matter(tmp_path: Path, names: list[str]):
+    plain = open_folder(write(tmp_path / "plain", *names))
+    wrapped = open_folder(write(tmp_path / "wrapped", *(f"pets/v2/{name}" for name in names), "pets/README.md"))
+    assert [entry[:2] for entry in placed(plain)] == [entry[:2] for entry in placed(wrapped)]
+    assert wrapped.names == tuple(f"pets/v2/{name}" for name in plain.names)
+    assert wrapped.stray == ("pets/README.md",)
+
+
+def test_folder_tar_and_zip_give_the_same_images_in_the_same_order(tmp_path: Path):
+    names = ["train/dog/2", "train/cat/9", "train/cat/10", "train/cat-like/1", "test/cat/1"]
+    folder = write(tmp_path / "pets", *names)
+    with tarfile.open(tmp_path / "pets.tgz", "w:gz") as tar, zipfile.ZipFile(tmp_path / "pets.zip", "w") as zipped:
+        for name in names:
+            tar.add(folder / name, f"./{name}")
+            zipped.write(folder / name, name)
+    sources = [open_folder(path) for path in (folder, tmp_path / "pets.tgz", tmp_path / "pets.zip")]
+    assert placed(sources[0]) == placed(sources[2])
+    read = [{s.names[position].removeprefix("./"): content for position, content in s.read()} for s in sources]
+    assert read[0] == read[1] == read[2] == {name: name.encode() for name in names}
+    orders = [[name.removeprefix("./") for name in source.names] for source in sources]
+    assert orders[0] == orders[1] == orders[2]
+
+
+def test_clutter_of_the_system_is_passed_over(tmp_path: Path):
+    clutter = ["cat/.DS_Store", "__MACOSX/cat/._1.png", ".git/config", "dog/Thumbs.db"]
+    source = open_folder(write(tmp_path, "cat/1.png", "dog/1.png", *clutter))
+    assert source.names == ("cat/1.png", "dog/1.png")
+    assert source.stray == ()
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        ([], "holds no image folders"),
+        (["a.png", "b.png"], "holds no image folders"),
+        (["cat/1.png"], r"only one class \(cat\)"),
+        (["train/cat/1.png", "test/cat/1.png"], r"only one class \(cat\)"),
+        (["train/1.png", "train/2.png"], "no class folders"),
+        (["cat/1.png", "dog/"], r"1 class folders without images \(dog\)"),
+        (["train/cat/1.png", "train/dog/1.png", "test/"], "has test/ without images"),
+        (["test/cat/1.png", "test/dog/1.png"], "has test/ but no train/"),
+        (["train/cat/1", "train/dog/1", "valid/cat/1"], "has valid/ beside train/"),
+        (["train/cat/1", "train/dog/1", "test/emu/1"], "the class 'emu' in test/ but not in train/"),
+    ],
+)
+def test_a_layout_that_cannot_be_meant_is_one_sentence(tmp_path: Path, names: list[str], sentence: str):
+    with pytest.raises(UserError, match=sentence):
+        open_folder(write(tmp_path, *names))
+
+
+def test_a_file_twice_in_an_archive_is_named(tmp_path: Path):
+    with tarfile.open(tmp_path / "pets.tar", "w") as tar:
+        for name in ("cat/1", "dog/1", "./cat/1"):
+            tar.addfile(tarfile.TarInfo(name), io.BytesIO())
+    with pytest.raises(UserError, match="holds cat/1 more than once"):
+        open_folder(tmp_path / "pets.tar")
+
+
+def test_a_name_that_is_not_utf8_is_named(tmp_path: Path):
+    write(tmp_path, "cat/1", "dog/1")
+    (tmp_path / "cat" / "caf\udce9.png").write_text("latin1")
+    with pytest.raises(UserError, match="not UTF-8"):
+        open_folder(tmp_path)
+
+
+def test_what_cannot_be_an_image_file_is_unreadable(tmp_path: Path):
+    write(tmp_path, "cat/1", "dog/1")
+    (tmp_path / "cat" / "2.png").symlink_to(tmp_path / "nowhere")
+    source = open_folder(tmp_path)
+    assert source.names == ("cat/1", "dog/1")
+    assert [(file.name, file.reason) for file in source.unreadable] == [("cat/2.png", "a link to nothing")]

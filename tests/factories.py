@@ -1,0 +1,165 @@
+"""Settings, evaluations, trained contestants and registered versions that tests make for themselves."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.paths import evaluated, trained
+from vit_vs_cnn.data.dataset import Split
+from vit_vs_cnn.evaluation.metrics import evaluate
+from vit_vs_cnn.evaluation.results import Cost, Evaluation, write_evaluation
+from vit_vs_cnn.registry.versions import TEST_DIGEST, Candidate, Registry
+from vit_vs_cnn.report.figures import FigureWriter
+from vit_vs_cnn.report.style import new_figure
+from vit_vs_cnn.tracking.run import read_ref, start_run
+from vit_vs_cnn.training.results import Epoch, TrainingSummary, write_history, write_summary
+
+REPOSITORY = Path(__file__).parent.parent
+
+# Two contestants that train in a second, so that a test can afford the real thing.
+TINY: dict[str, Any] = {
+    "seed": 0,
+    "data": {"source": "digits", "name": "tiny", "path": "data/raw/digits.md", "image_size": 16},
+    "recipe": {"batch_size": 16, "optimizer": {"lr": 0.002}, "augment": {"flip": 0.0}},
+    "train": {"epochs": 2, "device": "cpu", "precision": "32-true"},
+    "tune": {"trials": 0},
+    "evaluate": {"bootstrap": 200},
+    "explain": {"images": 2},
+    "models": {
+        "vit": {"timm": "vit_tiny_patch16_224", "args": {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}},
+        "resnet": {"timm": "resnet10t", "args": {"channels": [8, 8, 16, 16], "stem_width": 8}},
+    },
+}
+
+# A class is named after a folder, which can have any name.
+CLASSES = ("cat", "dog <b>", "NA")
+IMAGES = 600
+REGISTRY = "tiny-classifier"
+
+
+def cost(seconds_per_epoch: float = 1.0, latency_p95_ms: float = 2.0) -> Cost:
+    return Cost(
+        parameters=1000,
+        flops=10**6,
+        seconds_per_epoch=seconds_per_epoch,
+        latency_p50_ms=1.0,
+        latency_p95_ms=latency_p95_ms,
+        throughput_images_per_second=500.0,
+        peak_memory_mb=100.0,
+        device="CPU, 2 threads",
+        input_size=8,
+    )
+
+
+def evaluation(
+    wrong: Collection[int],
+    measured_cost: Cost | None = None,
+    *,
+    images: int = IMAGES,
+    confidence: float = 0.96,
+    first_image: str = "0",
+    interval: float = 0.95,
+) -> Evaluation:
+    """An evaluation that is wrong on the test images at these positions; image i shows class i modulo 3."""
+    labels: NDArray[np.int64] = np.arange(images) % len(CLASSES)
+    predicted = np.where(np.isin(np.arange(images), list(wrong)), (labels + 1) % len(CLASSES), labels)
+    probabilities = np.full((images, len(CLASSES)), (1 - confidence) / 2, np.float32)
+    probabilities[np.arange(images), predicted] = confidence
+    names = (first_image, *map(str, range(1, images)))
+    split = Split(np.zeros((images, 8, 8, 3), np.uint8), labels, names)
+    return evaluate(probabilities, split, CLASSES, interval, measured_cost or cost())
+
+
+def add_version(
+    settings: Settings,
+    registry: Registry,
+    wrong: Collection[int],
+    latency_p95_ms: float = 2.0,
+    test_digest: str = "same",
+    model: Path | None = None,
+) -> int:
+    """A new version of `registry` with this evaluation, and the MLflow model in `model` where one is given."""
+    count = len(registry.client.search_model_versions(f"name = '{registry.name}'"))
+    folder = Path("made-up") / str(count)
+    folder.mkdir(parents=True)
+    if model is None:
+        model = folder / "model"
+        model.mkdir()
+        (model / "MLmodel").write_text("flavors: {}\n")
+    measured = evaluation(wrong, cost(latency_p95_ms=latency_p95_ms))
+    write_evaluation(folder / "evaluation", measured)
+    with start_run(settings, "train", "vit") as run:
+        run.log_model(model, "vit", "image-classifier", {}, {}, step=1)
+        run.log_artifact(folder / "evaluation", "evaluation")
+        run.send()
+        run.write_ref(folder)
+    metrics = {
+        "accuracy": measured.metrics.accuracy,
+        "accuracy_low": measured.metrics.accuracy_low,
+        "accuracy_high": measured.metrics.accuracy_high,
+        "latency_p95_ms": latency_p95_ms,
+        "size_mb": 0.5,
+    }
+    tags = {TEST_DIGEST: test_digest, "timm": "some_vit"}
+    return registry.add(Candidate("vit", read_ref(folder), 0.5, metrics, tags, "# A card"))
+
+
+def new_registry() -> Registry:
+    """An empty registered model in the store of the working directory's project."""
+    registry = Registry(REGISTRY)
+    registry.create()
+    return registry
+
+
+def contestant(
+    settings: Settings,
+    name: str,
+    errors: int,
+    seconds: float = 1.0,
+    val_accuracy: float = 0.7,
+    first_image: str = "0",
+) -> None:
+    """Write the results of a contestant that is wrong on the first `errors` of 300 test images."""
+    measured = evaluation(
+        range(errors),
+        cost(seconds),
+        images=300,
+        confidence=0.8,
+        first_image=first_image,
+        interval=settings.evaluate.confidence,
+    )
+    write_evaluation(evaluated(name), measured)
+    folder = trained(name)
+    folder.mkdir(parents=True)
+    epochs = [Epoch(n, n * seconds, seconds, 0.1, 1.0 / n, 0.5, 1.0 / n, 0.5 + n / 10, 100.0) for n in (1, 2)]
+    write_history(epochs, folder / "history.csv")
+    summary = TrainingSummary(
+        model=name,
+        timm=settings.models[name].timm,
+        parameters=1000,
+        trainable_parameters=1000,
+        epochs=2,
+        best_epoch=2,
+        val_accuracy=val_accuracy,
+        val_loss=0.5,
+        seconds=2 * seconds,
+        seconds_per_epoch=seconds,
+        images_per_second=100.0,
+        device="CPU, 2 threads",
+        precision="32-true",
+        train_images=64,
+        batch_size=16,
+    )
+    write_summary(summary, folder / "training.json")
+
+
+def pictures(folder: Path) -> None:
+    """A folder with one figure, and one that had to be left out."""
+    gallery = FigureWriter(folder)
+    gallery.add("samples", new_figure(2, 1), "A title", "A <caption>")
+    gallery.skip("No attention: this one has none.")
+    gallery.close()

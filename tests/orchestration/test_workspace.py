@@ -1,0 +1,57 @@
+"""A run's workspace: what of the project is in it, and whose cache it uses."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from dvc.config import Config
+
+from factories import REPOSITORY
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.orchestration.workspace import Request, open_run
+
+
+def git(folder: Path, *arguments: str) -> None:
+    identity = ["-c", "user.name=test", "-c", "user.email=test@example.com"]
+    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.fixture
+def committed(project: Path) -> Path:
+    (project / ".dvc").mkdir()
+    for name in ("config", ".gitignore"):
+        shutil.copy(REPOSITORY / ".dvc" / name, project / ".dvc")
+    git(project, "add", ".")
+    git(project, "commit", "--quiet", "--message", "start")
+    return project
+
+
+def test_a_workspace_has_what_is_uncommitted_and_folders_from_elsewhere_as_links(
+    committed: Path, tmp_path: Path
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "one.png").touch()
+    (committed / "photos").symlink_to(photos)
+    git(committed, "init", "--quiet", "inner")
+    (committed / "inner" / "file").touch()
+    (committed / "new.txt").write_text("new")
+    for _ in range(2):
+        with open_run(Request(name="x")) as run:
+            assert (run.workspace / "new.txt").read_text() == "new"
+            assert (run.workspace / "photos").readlink() == photos
+            assert (run.workspace / "inner" / "file").exists()
+
+
+@pytest.mark.parametrize(("setting", "expected"), [("", ".dvc/cache"), ("[cache]\n    dir = ../shared\n", "shared")])
+def test_a_workspace_shares_the_cache_of_the_project(committed: Path, setting: str, expected: str) -> None:
+    (committed / ".dvc" / "config.local").write_text(setting)
+    with open_run(Request(name="x")) as run:
+        assert Config(str(run.workspace / ".dvc"))["cache"]["dir"] == str((committed / expected).resolve())
+
+
+def test_a_dvc_configuration_that_cannot_be_read_is_one_sentence(committed: Path) -> None:
+    (committed / ".dvc" / "config.local").write_text("[cache\n")
+    with pytest.raises(UserError, match="DVC cannot read its configuration"), open_run(Request(name="x")):
+        pass

@@ -1,0 +1,57 @@
+import shutil
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+import yaml
+from numpy.typing import NDArray
+
+from harness.model_server import NAME, Store
+from vit_vs_cnn.core.errors import NotApplicableError, UserError
+from vit_vs_cnn.registry.loading import load_registered
+from vit_vs_cnn.serving.saliency import SaliencyRenderer, rebuilt
+
+pytest_plugins = ["harness.serving_fixtures"]
+
+
+@pytest.fixture(autouse=True)
+def _in_the_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_version_answers_as_the_network_and_so_does_the_network_built_from_it(
+    store: Store, images: NDArray[np.uint8], version: int
+) -> None:
+    model = load_registered(NAME, version)
+    np.testing.assert_allclose(model.probabilities(images), store.expected(version, images), atol=1e-5)
+    again = rebuilt(model).probabilities(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(again, store.expected(version, images), atol=1e-5)
+
+
+def test_a_version_without_settings_predicts_and_leaves_the_picture_out(
+    store: Store, images: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    older = tmp_path / "older"
+    shutil.copytree(store.client.get_model_version(NAME, "1").source, older)
+    described = yaml.safe_load((older / "MLmodel").read_text())
+    del described["metadata"]["settings"], described["metadata"]["image_size"]
+    (older / "MLmodel").write_text(yaml.safe_dump(described))
+    version = int(store.client.create_model_version(NAME, source=str(older)).version)
+    model = load_registered(NAME, version)
+    np.testing.assert_allclose(model.probabilities(images), store.expected(1, images), atol=1e-5)
+    with pytest.raises(NotApplicableError, match="predictions work, the picture is left out"):
+        SaliencyRenderer().paint(model, images[0], 0)
+
+
+def test_a_version_with_a_pickle_in_it_is_not_loaded(store: Store, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")
+        mlflow.pytorch.save_model(
+            torch.nn.Identity(), tmp_path / "pickled", serialization_format="pickle", pip_requirements=["torch"]
+        )
+    version = int(store.client.create_model_version(NAME, source=str(tmp_path / "pickled")).version)
+    with pytest.raises(UserError, match=f"{NAME} version {version} cannot be used.*ickle"):
+        load_registered(NAME, version)

@@ -1,0 +1,134 @@
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image as mpimg
+import numpy as np
+import pytest
+import timm
+import torch
+
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.data.dataset import Split
+from vit_vs_cnn.evaluation.results import Predictions
+from vit_vs_cnn.explain.explanation import Explanation, explain_model
+from vit_vs_cnn.explain.samples import confident_mistakes, shared_images
+from vit_vs_cnn.models.preprocess import Preprocess
+from vit_vs_cnn.models.trained import TrainedModel
+from vit_vs_cnn.report.explanation import write_explanation
+
+CLASSES = ["cat", "a rather long name of a class", "dog"]
+VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
+EVERYWHERE = ["same_images", "mistakes", "first_filters", "feature_maps"]
+ATTENTION = ["attention_heads", "attention_distance"]
+
+
+def split() -> Split:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (12, 16, 16, 3), dtype=np.uint8)
+    images.flags.writeable = False  # as a memory-mapped file is
+    return Split(images, np.arange(12) % 3, tuple(f"{i}.png" for i in range(12)))
+
+
+def model(name: str, arguments: dict[str, Any]) -> TrainedModel:
+    torch.manual_seed(0)
+    network = timm.create_model(name, num_classes=3, **arguments).eval()
+    return TrainedModel(network, Preprocess((0.5, 0.5, 0.5), (0.25, 0.25, 0.25), 32))
+
+
+def answers(trained: TrainedModel, test: Split, always_right: bool = False) -> Predictions:
+    probabilities = trained.probabilities(torch.from_numpy(test.images.copy())).numpy()
+    predicted = test.labels if always_right else probabilities.argmax(axis=1)
+    return Predictions(test.names, test.labels, predicted, probabilities)
+
+
+def explanation(name: str, arguments: dict[str, Any], always_right: bool = False) -> Explanation:
+    test, trained = split(), model(name, arguments)
+    predictions = answers(trained, test, always_right)
+    shared, mistakes = shared_images(test.labels, 5, seed=0), confident_mistakes(predictions, 2)
+    return explain_model(trained, test, predictions, shared, mistakes)
+
+
+def write(explained: Explanation, folder: Path) -> dict[str, Any]:
+    write_explanation(explained, CLASSES, "#0072B2", folder)
+    listed: dict[str, Any] = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
+    return listed
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "figures", "skipped"),
+    [
+        ("vit_tiny_patch16_224", VIT, [*EVERYWHERE, *ATTENTION, "position_similarity"], []),
+        ("eva02_tiny_patch14_224", {**VIT, "use_abs_pos_emb": False}, [*EVERYWHERE, *ATTENTION], ["position embed"]),
+        ("resnet18", {"channels": (8, 16, 24, 32)}, EVERYWHERE, ["Attention per head", "position embed"]),
+        (
+            "swin_tiny_patch4_window7_224",
+            {"img_size": 32, "patch_size": 2, "window_size": 4, "embed_dim": 24, "depths": (2, 2), "num_heads": (2, 4)},
+            EVERYWHERE,
+            ["Attention per head", "position embed"],
+        ),
+    ],
+    ids=["vit", "rotary", "resnet", "swin"],
+)
+def test_every_network_shows_what_it_can_and_says_what_it_cannot(
+    name: str, arguments: dict[str, Any], figures: Sequence[str], skipped: Sequence[str], tmp_path: Path
+) -> None:
+    listed = write(explanation(name, arguments), tmp_path)
+    assert sorted(figure["file"] for figure in listed["figures"]) == sorted(f"{figure}.png" for figure in figures)
+    assert {path.name for path in tmp_path.glob("*.png")} == {figure["file"] for figure in listed["figures"]}
+    for figure in listed["figures"]:
+        assert mpimg.imread(tmp_path / figure["file"]).std() > 0.01  # something is drawn
+        assert figure["title"]
+        assert len(figure["caption"]) > 80
+    assert len(listed["skipped"]) == len(skipped)
+    for sentence, subject in zip(listed["skipped"], skipped, strict=True):
+        assert subject in sentence
+        assert sentence.endswith(".")
+
+
+def test_without_a_mistake_there_is_no_figure_of_mistakes(tmp_path: Path) -> None:
+    listed = write(explanation("vit_tiny_patch16_224", VIT, always_right=True), tmp_path)
+    assert not (tmp_path / "mistakes.png").exists()
+    assert listed["skipped"] == ["Mistakes are left out: it made none on the 12 test images."]
+    assert "5 of these 5 are right" in listed["figures"][0]["caption"]
+
+
+def test_the_images_are_those_that_were_chosen() -> None:
+    test, explained = split(), explanation("resnet18", {"channels": (8, 16, 24, 32)})
+    chosen = shared_images(test.labels, 5, seed=0)
+    assert np.array_equal(explained.shared.images, test.images[chosen])
+    assert explained.mistakes is not None
+    assert (explained.mistakes.labels != explained.mistakes.predicted).all()
+    assert np.array_equal(explained.mistakes.confidence, -np.sort(-explained.mistakes.confidence))
+
+
+def test_mistakes_are_explained_for_both_classes() -> None:
+    explained = explanation("vit_tiny_patch16_224", VIT)
+    mistakes = explained.mistakes
+    assert explained.shared.cam_true is None
+    assert mistakes is not None
+    assert mistakes.cam_predicted is not None
+    assert mistakes.cam_true is not None
+    assert not np.allclose(mistakes.cam_predicted, mistakes.cam_true)
+
+
+def test_the_table_has_every_head_of_every_block(tmp_path: Path) -> None:
+    write(explanation("vit_tiny_patch16_224", {**VIT, "depth": 3}), tmp_path)
+    lines = (tmp_path / "attention_distance.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "block,head,pixels"
+    assert [line.rsplit(",", 1)[0] for line in lines[1:]] == ["1,1", "1,2", "2,1", "2,2", "3,1", "3,2"]
+
+
+def test_the_same_explanation_is_drawn_the_same(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        write(explanation("vit_tiny_patch16_224", VIT), tmp_path / folder)
+    assert (tmp_path / "one/same_images.png").read_bytes() == (tmp_path / "two/same_images.png").read_bytes()
+
+
+def test_predictions_of_other_images_are_refused() -> None:
+    test, trained = split(), model("resnet18", {"channels": (8, 8, 8, 8)})
+    predictions = answers(trained, test)
+    renamed = Split(test.images, test.labels, tuple(reversed(test.names)))
+    with pytest.raises(UserError, match="other test images"):
+        explain_model(trained, renamed, predictions, np.arange(2), np.arange(1))
