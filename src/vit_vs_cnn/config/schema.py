@@ -201,6 +201,17 @@ class FlowSettings(_Strict):
     notify: NotifySettings = NotifySettings()
 
 
+class PublishedResult(_Strict):
+    """A result that others published on a data set, quoted in the report of that data set; the texts are theirs."""
+
+    dataset: str
+    model: str
+    accuracy: str
+    time_per_epoch: str
+    parameters: str
+    source: str
+
+
 class Settings(_Strict):
     """The whole experiment."""
 
@@ -214,6 +225,7 @@ class Settings(_Strict):
     models: Annotated[dict[str, ModelSettings], Field(min_length=1)]
     gate: GateSettings = GateSettings()
     flow: FlowSettings = FlowSettings()
+    published: list[PublishedResult] = []
 
     @model_validator(mode="before")
     @classmethod

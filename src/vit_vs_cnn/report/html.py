@@ -19,7 +19,6 @@ from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.checks import Checks
 from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.report.comparison import Comparison, answer, comparison_table, validation_sentence
-from vit_vs_cnn.report.published import PUBLISHED
 from vit_vs_cnn.tuning.summary import TuningSummary
 
 _PACKAGES = ("torch", "timm", "mlflow", "dvc", "scikit-learn", "numpy")
@@ -104,7 +103,7 @@ def render_report(
         eda=read_pictures(eda, _EDA_SHOWN),
         explanations={name: read_pictures(folder) for name, folder in explanations.items()},
         searches={name: search for name, search in searches.items() if search.trials},
-        published=PUBLISHED,
+        published=[row for row in settings.published if row.dataset == settings.data.name],
         recipes={name: _differences(settings, name) for name in settings.models},
         shared_recipe=_flat(settings.recipe),
         budget=_flat(settings.train),
