@@ -107,7 +107,7 @@ def test_a_registry_that_is_away_or_useless_changes_nothing_but_health(
     health_becomes("ok")
 
     store.client.delete_registered_model_alias(NAME, "champion")
-    assert "has no alias 'champion'" in health_becomes("degraded")
+    assert "has no version or alias 'champion'" in health_becomes("degraded")
     store.promote(1)
     health_becomes("ok")
 
@@ -177,7 +177,7 @@ def test_a_request_that_does_not_arrive_is_given_up(narrow: Server) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--model", "nobody"), f"{NAME} has no alias 'nobody', it has champion"),
+        (("--model", "nobody"), f"{NAME} has no version or alias 'nobody'; there are: 1"),
         (("--host", "192.0.2.1"), "cannot listen on 192.0.2.1, port 0"),
     ],
 )

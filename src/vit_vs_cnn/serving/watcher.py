@@ -6,7 +6,8 @@ import threading
 from datetime import UTC, datetime
 
 from vit_vs_cnn.core.errors import UserError
-from vit_vs_cnn.registry.loading import RegisteredModel, load_registered, version_of
+from vit_vs_cnn.registry.loading import RegisteredModel, load_registered
+from vit_vs_cnn.registry.versions import Registry
 
 _SECONDS_BETWEEN_LOOKS = 1.0
 _LOOKS_AFTER_A_FAILURE = 30
@@ -22,7 +23,7 @@ class AliasWatcher:
     def __init__(self, name: str, alias: str) -> None:
         """Load the model. Raises UserError where there is none to begin with."""
         self.name, self.alias = name, alias
-        self.current: RegisteredModel = load_registered(name, version_of(name, alias))
+        self.current: RegisteredModel = load_registered(name, alias)
         self.since = datetime.now(UTC)
         self.trouble: str | None = None
         self._failed: int | None = None
@@ -49,7 +50,7 @@ class AliasWatcher:
                 self._say(None)
 
     def _look(self) -> None:
-        version = version_of(self.name, self.alias)
+        version = Registry(self.name).number_of(self.alias)
         if version == self.current.version:
             self._failed = None
             return
