@@ -62,15 +62,15 @@ def test_changes_by_four_processes_with_kills_lose_nothing(settings: Settings, p
     logs.mkdir()
     workers = [_start(seed, logs) for seed in range(PROCESSES)]
     kills = 0
-    while any(each.poll() is None for each in workers):
+    while any(worker.poll() is None for worker in workers):
         assert registry.aliases()[CHAMPION] in range(1, VERSIONS + 1), "there is a champion at every moment"
-        at_work = [each for each in workers if each.poll() is None and _lines(logs)]
+        at_work = [worker for worker in workers if worker.poll() is None and _lines(logs)]
         if kills < KILLS and at_work and draw.random() < 0.2:
             draw.choice(at_work).send_signal(signal.SIGKILL)
             kills += 1
             workers.append(_start(PROCESSES + kills, logs))
         time.sleep(0.05)
-    assert {each.returncode for each in workers} <= {0, -signal.SIGKILL}, (logs / "errors").read_text()
+    assert {worker.returncode for worker in workers} <= {0, -signal.SIGKILL}, (logs / "errors").read_text()
 
     with open_audit_log(registry) as log:
         decisions = log.decisions()

@@ -1,6 +1,5 @@
 """Promotion, rollback and their record in a real registry."""
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +7,6 @@ import numpy as np
 import pytest
 
 from factories import IMAGES, REGISTRY, add_version, new_registry
-from vit_vs_cnn.cli.registry import history_table, version_page, version_table
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import GateRejectedError, UserError
 from vit_vs_cnn.core.paths import PREPARED
@@ -167,32 +165,6 @@ def test_without_images_to_measure_on_it_says_what_to_name(settings: Settings, r
     promote(registry, proposed(registry, 1, settings))
     with pytest.raises(UserError, match=r"other test images than the champion.*--data runs/NAME/data/prepared"):
         propose(registry, "2", settings, PREPARED)
-
-
-@pytest.mark.parametrize("given", ["9", "best", "0", "-1"])
-def test_a_version_that_is_not_there_names_those_that_are(settings: Settings, registry: Registry, given: str) -> None:
-    add_version(settings, registry, [])
-    with pytest.raises(UserError, match=re.escape(f"no version or alias {given!r}; there are: 1.")):
-        propose(registry, given, settings, PREPARED)
-
-
-def test_the_pages_for_people(settings: Settings, registry: Registry) -> None:
-    promote(registry, proposed(registry, add_version(settings, registry, range(40)), settings), reason="the first")
-    add_version(settings, registry, range(50))
-    table = version_table(registry.versions())
-    assert [line.split()[:4] for line in table.splitlines()[2:]] == [
-        ["2", "vit", "some_vit", "-"],
-        ["1", "vit", "some_vit", "champion"],
-    ]
-    assert "93.33%" in table
-    page = version_page(registry.version("champion"), history(registry))
-    assert "the first" in page
-    assert "accuracy" in page
-    assert "No decision names it." in version_page(registry.version("2"), history(registry))
-    assert history_table(history(registry)).splitlines()[2].split()[2:7] == [
-        history(registry)[0].user, "champion", "promoted", "-", "1",
-    ]  # fmt: skip
-    assert registry.version("1").card == "# A card"
 
 
 def test_the_rules_are_those_of_params(

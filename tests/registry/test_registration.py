@@ -1,20 +1,18 @@
-"""The register stage, on results that tests make, and which registered model a command means."""
+"""The register stage, on results that tests make."""
 
 import json
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
 
 from factories import contestant
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import TransientError, UserError
 from vit_vs_cnn.core.paths import REGISTERED, trained
 from vit_vs_cnn.data.dataset import DatasetInfo
-from vit_vs_cnn.registry.versions import Registry, resolve_model_name
+from vit_vs_cnn.registry.versions import Registry
 from vit_vs_cnn.stages.register import run
 from vit_vs_cnn.tracking.run import read_ref, start_run
-from vit_vs_cnn.tracking.store import tracking_uri
 
 
 @pytest.fixture
@@ -76,21 +74,3 @@ def test_an_unreachable_registry_is_retried_and_says_what_to_do(
         TransientError, match=r"cannot be used .* run `vit-vs-cnn sync` and then `dvc repro register`\."
     ):
         run(settings)
-
-
-def test_the_registered_model_that_is_meant(project: Path) -> None:
-    with pytest.raises(UserError, match="has no registered model: run"):
-        resolve_model_name(None, "pets")
-    client = MlflowClient(tracking_uri())
-    client.create_registered_model("pets-classifier")
-    assert resolve_model_name(None, "digits") == "pets-classifier"
-    client.create_registered_model("digits-classifier")
-    assert resolve_model_name(None, "digits") == "digits-classifier"
-    assert resolve_model_name("pets", "digits") == resolve_model_name("pets-classifier", None) == "pets-classifier"
-    for given, data_name in ((None, "cars"), ("cars", "digits")):
-        with pytest.raises(
-            UserError, match="no registered model 'cars': name one of digits-classifier, pets-classifier"
-        ):
-            resolve_model_name(given, data_name)
-    with pytest.raises(UserError, match="name one of digits-classifier, pets-classifier"):
-        resolve_model_name(None, None)
