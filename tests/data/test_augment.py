@@ -24,7 +24,6 @@ ALL_CHANGES: dict[str, Any] = {
     "contrast": 0.5,
     "saturation": 0.5,
     "hue": 0.3,
-    "trivial_augment": True,
     "erase": 0.9,
     "cutout": 0.5,
 }
@@ -81,7 +80,6 @@ def test_flip_with_certainty_is_the_exact_mirror() -> None:
     contrast=st.floats(0, 0.9),
     saturation=st.floats(0, 1),
     hue=st.floats(0, 0.5),
-    trivial_augment=st.booleans(),
     erase=st.sampled_from([0.0, 0.5, 1.0]),
     cutout=st.floats(0, 1),
 )

@@ -17,7 +17,6 @@ from vit_vs_cnn.data.augment import colour
 from vit_vs_cnn.data.augment.batch import Augment
 from vit_vs_cnn.data.augment.geometry import centred, rotate_and_crop, rotated, sample
 from vit_vs_cnn.data.augment.mix import mix
-from vit_vs_cnn.data.augment.policy import trivial_augment
 
 OFF: dict[str, Any] = {
     name: False if field.annotation is bool else 0.0 for name, field in AugmentSettings.model_fields.items()
@@ -78,7 +77,6 @@ def require_same_distribution(ours: Tensor, theirs: Tensor) -> None:
         ({"saturation": 0.7}, v2.ColorJitter(saturation=0.7)),
         ({"hue": 0.3}, v2.ColorJitter(hue=0.3)),
         ({"resize": 0.7}, v2.RandomResizedCrop(SIDE, scale=(0.3, 1.0), antialias=True)),
-        ({"trivial_augment": True}, v2.TrivialAugmentWide(interpolation=v2.InterpolationMode.BILINEAR)),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -175,12 +173,3 @@ def test_a_crop_never_shows_what_lies_outside_the_image() -> None:
     for channel in range(3):
         assert changed[..., channel].min() >= images[..., channel].min()
         assert changed[..., channel].max() <= images[..., channel].max()
-
-
-@pytest.mark.parametrize("count", [1, 5, 14, 15, 100])
-def test_a_policy_takes_batches_of_any_size(count: int) -> None:
-    changed = trivial_augment(random_images(count), seeded())
-    assert changed.shape == (count, SIDE, SIDE, 3)
-    assert changed.dtype == torch.uint8
-    unchanged = (changed == random_images(count)).flatten(1).all(dim=1)
-    assert count < 14 or 0 < unchanged.sum() < count

@@ -31,10 +31,10 @@ def test_the_losses_of_a_rich_recipe_are_what_they_always_were(
 ) -> None:
     settings = make_settings({"train": {"epochs": 4}, "recipe": RICH})
     splits = (read_split(PREPARED, "train"), read_split(PREPARED, "val"))
-    checkpoints, ready = Checkpoints("losses"), prepare_contestant(settings, name, prepared)
-    _, result, _ = train_contestant(settings, name, prepared, splits, ready, checkpoints, lambda _: None, quiet=True)
-    checkpoints.close()
-    losses = [loss for epoch in result.history for loss in (epoch.train_loss, epoch.val_loss)]
+    job = prepare_contestant(settings, name, prepared, splits, quiet=True)
+    with Checkpoints("losses") as checkpoints:
+        history = train_contestant(job, checkpoints, lambda _: None).history
+    losses = [loss for epoch in history for loss in (epoch.train_loss, epoch.val_loss)]
     # One and two threads, and the instructions of older CPUs (AVX2, none), differ by 2e-7 at most, because sums are
     # rounded in another order. Another random number, or a setting that is ignored, changes the first digits.
     assert losses == pytest.approx([loss for epoch in LOSSES[name] for loss in epoch], rel=1e-4)

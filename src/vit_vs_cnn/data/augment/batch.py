@@ -32,11 +32,6 @@ class Augment:
             images = rotate_and_crop(images, settings.rotation, settings.resize, generator)
         if settings.brightness or settings.contrast or settings.saturation or settings.hue:
             images = jitter(images, settings, generator)
-        if settings.trivial_augment:
-            # Only here: torchvision's functions take a second to import.
-            from vit_vs_cnn.data.augment.policy import trivial_augment
-
-            images = trivial_augment(images, generator)
         if settings.erase:
             images = erase(images, settings.erase, generator)
         if settings.cutout:
