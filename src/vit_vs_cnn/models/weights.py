@@ -11,15 +11,13 @@ import timm
 from huggingface_hub import constants, try_to_load_from_cache
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.models import load_pretrained
+from timm.models import PretrainedCfg, load_pretrained
 from torch import nn
 
 from vit_vs_cnn.config.schema import ModelSettings
 from vit_vs_cnn.core.errors import TransientError, UserError
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-Channels = tuple[float, float, float]
+Channels = Sequence[float]
 
 
 def is_pretrained(model: ModelSettings) -> bool:
@@ -31,8 +29,9 @@ def normalisation(model: ModelSettings, mean: Channels, std: Channels) -> tuple[
     """Mean and std of the input: those of the pretrained weights, otherwise the data set's `mean` and `std`."""
     if not is_pretrained(model):
         return mean, std
-    cfg = timm.get_pretrained_cfg(model.timm, allow_unregistered=True)
-    return (_channels(cfg.mean), _channels(cfg.std)) if cfg else (IMAGENET_MEAN, IMAGENET_STD)
+    # An architecture without published weights takes ImageNet's, timm's default.
+    cfg = timm.get_pretrained_cfg(model.timm) or PretrainedCfg()
+    return cfg.mean, cfg.std
 
 
 def load_pretrained_weights(network: nn.Module, model: ModelSettings, num_classes: int, key_path: str) -> None:
@@ -95,11 +94,6 @@ def _load_file(network: nn.Module, path: Path, key_path: str) -> None:
 def _classifier_keys(network: nn.Module) -> set[str]:
     names = (getattr(network, "pretrained_cfg", None) or {}).get("classifier") or ()
     return {f"{name}.{part}" for name in ([names] if isinstance(names, str) else names) for part in ("weight", "bias")}
-
-
-def _channels(values: Sequence[float]) -> Channels:
-    red, green, blue = values
-    return red, green, blue
 
 
 def _short(error: Exception) -> str:

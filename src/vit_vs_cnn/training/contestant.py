@@ -88,8 +88,8 @@ def train_contestant(job: TrainingJob, checkpoints: Checkpoints, on_epoch: Calla
         Trainer(make_fabric(job.plan), job).run(checkpoints.file, on_epoch)
     state, history = checkpoints.file.load()
     job.network.load_state_dict(state["best"])
-    model = TrainedModel(job.network.cpu().eval(), job.preprocess.cpu())
-    return FinishedTraining(model, history, _summarize(job, history))
+    model = TrainedModel(job.network, job.preprocess)
+    return FinishedTraining(model.cpu().eval(), history, _summarize(job, history))
 
 
 def _summarize(job: TrainingJob, history: list[Epoch]) -> TrainingSummary:
