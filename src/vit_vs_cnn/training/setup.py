@@ -107,12 +107,11 @@ def make_fabric(plan: Plan) -> Fabric:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     if plan.device.type == "cpu":
         keep_freed_memory()
-    if plan.devices > 1:
-        # Buffers are batch norm's statistics: the trainer averages them, where PyTorch would take the first process's.
-        strategy = DDPStrategy(start_method="spawn", broadcast_buffers=False)
-        return Fabric(accelerator=plan.device.type, devices=plan.devices, precision=plan.precision, strategy=strategy)
-    fabric = Fabric(accelerator=plan.device.type, devices=1, precision=plan.precision)
-    fabric.launch()
+    # Buffers are batch norm's statistics: the trainer averages them, where PyTorch would take the first process's.
+    strategy = DDPStrategy(start_method="spawn", broadcast_buffers=False) if plan.devices > 1 else "auto"
+    fabric = Fabric(accelerator=plan.device.type, devices=plan.devices, precision=plan.precision, strategy=strategy)
+    if plan.devices == 1:
+        fabric.launch()
     return fabric
 
 
