@@ -1,4 +1,5 @@
 import io
+import os
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from PIL import Image
 
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.dataset import PREPARED_SPLITS
-from vit_vs_cnn.data.decode import DecodedImages, decode_image, decode_source
+from vit_vs_cnn.data.decode import DecodedImages, decode_image, decode_source, map_in_threads
 from vit_vs_cnn.data.sources.source import RawImage, Source, Unreadable
 
 RED, WHITE = [255, 0, 0], [255, 255, 255]
@@ -166,6 +167,7 @@ def test_decoded_images_are_in_the_order_of_their_splits():
     assert (images.images == pixels[[1, 3, 2, 0, 4]]).all()
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_decompression_bomb_is_unreadable(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     good, bomb = (encoded(Image.new("RGB", (side, side))) for side in (8, 12))
@@ -190,3 +192,17 @@ def test_a_source_that_lost_files_meanwhile_is_one_sentence():
     source = replace(source_of(noise(8, 8, 3), noise(8, 8, 3)), read=lambda: iter([(0, noise(8, 8, 3))]))
     with pytest.raises(UserError, match="changed while it was read"):
         decoded(source)
+
+
+def test_results_of_threads_come_in_order_and_few_items_wait_in_memory(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    read = []
+    squares = map_in_threads(lambda item: item**2, (read.append(item) or item for item in range(100)))
+    assert next(squares) == 0
+    assert len(read) <= 6
+    assert list(squares) == [item**2 for item in range(1, 100)]
+
+
+def test_an_error_in_a_thread_is_raised():
+    with pytest.raises(ZeroDivisionError):
+        list(map_in_threads(lambda item: 1 // item, [1, 0]))

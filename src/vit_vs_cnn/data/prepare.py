@@ -148,9 +148,6 @@ def _histograms(images: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def _mean_and_std(histogram: NDArray[np.int64]) -> tuple[float, float]:
-    """On the scale 0 to 1, from sums in Python's whole numbers of any size: exact."""
-    counts = histogram.tolist()
-    total = sum(counts)
-    levels = sum(level * count for level, count in enumerate(counts))
-    squares = sum(level * level * count for level, count in enumerate(counts))
+    """On the scale 0 to 1, exact: the sums of all levels to the powers 0, 1 and 2 are Python's whole numbers."""
+    total, levels, squares = (int(histogram @ np.arange(256) ** power) for power in range(3))
     return levels / total / 255, math.sqrt(total * squares - levels * levels) / total / 255
