@@ -103,7 +103,7 @@ def test_one_changed_image_changes_the_digest(tmp_path: Path):
     assert prepare(data_settings(folder), tmp_path / "out")[0].digest != before.digest
 
 
-def test_what_was_prepared_before_is_gone(tmp_path: Path):
+def test_data_prepared_before_are_removed(tmp_path: Path):
     (tmp_path / "out" / "train").mkdir(parents=True)
     (tmp_path / "out" / "train" / "left.npy").write_bytes(b"old")
     prepare(data_settings(write_pets(tmp_path / "pets")), tmp_path / "out")
@@ -114,7 +114,7 @@ def test_unreadable_files_fail_by_name_with_both_ways_out(tmp_path: Path):
     folder = write_pets(tmp_path / "pets")
     for number in range(7):
         (folder / "dog" / f"broken{number}.jpg").write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"7 files in .*dog/broken0\.jpg \(not an image.*, …: fix .*on_bad to skip"):
+    with pytest.raises(UserError, match=r"7 in all: dog/broken0\.jpg \(not an image.*: fix .*on_bad to skip"):
         prepare(data_settings(folder), tmp_path / "out")
     assert not (tmp_path / "out" / "dataset.json").exists()
 

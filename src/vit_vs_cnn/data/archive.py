@@ -139,13 +139,10 @@ def _refuse_loop(folder: Path) -> None:
 
 
 def _refuse_unsafe(archive: Path, name: str, *, plain: bool) -> None:
-    if name.startswith("/") or ".." in name.split("/"):
-        problem = "has a path that leads outside the archive"
-    elif not plain:
-        problem = "is a link or a device"
-    else:
-        return
-    raise UserError(f"{archive}: member {name!r} {problem}: refused; pack the images again as plain files.")
+    outside = name.startswith("/") or ".." in name.split("/")
+    if outside or not plain:
+        problem = "has a path that leads outside the archive" if outside else "is a link or a device"
+        raise UserError(f"{archive}: member {name!r} {problem}: refused; pack the images again as plain files.")
 
 
 @contextmanager

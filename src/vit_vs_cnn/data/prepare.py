@@ -44,9 +44,9 @@ def prepare(settings: DataSettings, folder: Path) -> tuple[DatasetInfo, Checks]:
     with _fresh_folder(folder, 2 * math.prod(shape)), tempfile.TemporaryFile(dir=folder) as scratch:
         decoded, undecodable = decode_source(source, splits, _reserve(scratch, shape))
         unreadable = [*source.unreadable, *undecodable]
-        if unreadable and settings.on_bad == "fail":
-            raise UserError(_refusal(settings.path, unreadable))
-        _require_images(decoded, source, settings.path)
+        if settings.on_bad == "fail":
+            _refuse_unreadable(unreadable, settings.path)
+        _refuse_gaps(decoded, source.classes, settings.path)
         checks = check(decoded, source, unreadable, settings.min_images_per_class)
         info = _write_splits(decoded, source, settings, folder)
         write_checks(folder, checks)
@@ -92,21 +92,20 @@ def _reserve(file: BinaryIO, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     return np.memmap(file, np.uint8, "r+", shape=shape)
 
 
-def _refusal(path: str, unreadable: Sequence[Unreadable]) -> str:
-    first = "; ".join(f"{file.name} ({file.reason})" for file in unreadable[:_MOST_NAMED])
-    more = ", …" if len(unreadable) > _MOST_NAMED else ""
-    files = "1 file" if len(unreadable) == 1 else f"{len(unreadable):,} files"
-    return (
-        f"data.path: {files} in {path} cannot be read as images: {first}{more}: "
-        "fix or remove them, or set data.on_bad to skip."
-    )
+def _refuse_unreadable(unreadable: Sequence[Unreadable], path: str) -> None:
+    if unreadable:
+        named = "; ".join(f"{file.name} ({file.reason})" for file in unreadable[:_MOST_NAMED])
+        raise UserError(
+            f"data.path: {path} holds files that cannot be read as images, {len(unreadable):,} in all: {named}: "
+            "fix or remove them, or set data.on_bad to skip."
+        )
 
 
-def _require_images(decoded: DecodedImages, source: Source, path: str) -> None:
+def _refuse_gaps(decoded: DecodedImages, classes: Sequence[str], path: str) -> None:
     """Raise UserError if unreadable files have emptied a class in train, or a whole split."""
-    empty = set(range(len(source.classes))).difference(decoded.labels[decoded.rows("train")].tolist())
+    empty = set(range(len(classes))).difference(decoded.labels[decoded.rows("train")].tolist())
     if empty:
-        names = ", ".join(source.classes[label] for label in sorted(empty)[:_MOST_NAMED])
+        names = ", ".join(classes[label] for label in sorted(empty)[:_MOST_NAMED])
         raise UserError(f"data.path: {path} has no readable training image of {names}: add some or remove the classes.")
     for code, split in enumerate(PREPARED_SPLITS):
         if code not in decoded.splits:

@@ -12,10 +12,10 @@ def run(settings: Settings) -> None:
     with start_run(settings, "prepare") as tracked:
         tracked.set_tags({"data.digest": info.digest})
         tracked.log_params(settings.data.model_dump())
-        tracked.log_metrics({f"images_{name}": split.images for name, split in info.splits.items()})
+        tracked.log_metrics({f"images_{split}": part.images for split, part in info.splits.items()})
         for file in ("dataset.json", "checks.json"):
             tracked.log_artifact(PREPARED / file)
-    sizes = ", ".join(f"{name} {split.images:,}" for name, split in info.splits.items())
+    sizes = ", ".join(f"{split} {part.images:,}" for split, part in info.splits.items())
     print(f"{info.description}: {len(info.classes)} classes; {sizes} images")
     for finding in checks.findings:
         print(f"{finding.severity}: {finding.sentence}")
