@@ -30,7 +30,7 @@ from vit_vs_cnn.core.paths import project_root
 from vit_vs_cnn.data.dataset import DatasetInfo, read_split
 from vit_vs_cnn.data.prepare import prepare
 from vit_vs_cnn.evaluation.metrics import accuracy_interval
-from vit_vs_cnn.evaluation.predict import predict
+from vit_vs_cnn.evaluation.predict import batch_predict
 from vit_vs_cnn.training.checkpoint import Checkpoints
 from vit_vs_cnn.training.contestant import prepare_contestant, train_contestant
 from vit_vs_cnn.training.results import Epoch
@@ -109,7 +109,7 @@ def _train(settings: Settings, name: str, info: DatasetInfo, prepared: Path) -> 
     trained, result, _ = train_contestant(settings, name, info, splits, ready, checkpoints, lambda _: None)
     checkpoints.remove()
     test, device, options = read_split(prepared, "test"), ready.plan.device, settings.evaluate
-    probabilities = predict(trained.to(device), test.images, options.batch_size, device)
+    probabilities = batch_predict(trained.to(device).probabilities, test.images, options.batch_size, device)
     right = int((probabilities.argmax(axis=1) == test.labels).sum())
     return Training(result.history, right / len(test), accuracy_interval(right, len(test), options.confidence))
 

@@ -24,7 +24,7 @@ from vit_vs_cnn.config.tuned import with_tuned
 from vit_vs_cnn.core.paths import PARAMS, PREPARED
 from vit_vs_cnn.data.dataset import DatasetInfo, read_info, read_split
 from vit_vs_cnn.evaluation.metrics import accuracy_interval
-from vit_vs_cnn.evaluation.predict import predict
+from vit_vs_cnn.evaluation.predict import batch_predict
 from vit_vs_cnn.training.checkpoint import Checkpoints, fingerprint
 from vit_vs_cnn.training.contestant import prepare_contestant, train_contestant
 from vit_vs_cnn.tuning.summary import read_tuning_summary
@@ -88,7 +88,9 @@ def _train(settings: Settings, name: str, info: DatasetInfo) -> Figures:
     checkpoints.remove()
     test = read_split(PREPARED, "test")
     contestant = trained.to(ready.plan.device)
-    probabilities = predict(contestant, test.images, settings.evaluate.batch_size, ready.plan.device)
+    probabilities = batch_predict(
+        contestant.probabilities, test.images, settings.evaluate.batch_size, ready.plan.device
+    )
     hits = int((np.asarray(probabilities).argmax(axis=1) == test.labels).sum())
     return {
         "val_accuracy": summary.val_accuracy,
