@@ -18,8 +18,8 @@ _SECONDS = 0.5
 _FEWEST_CALLS = 20
 _FEWEST_BATCHES = 2
 _WARM_UP_CALLS = 3
-# Seconds; a warm-up is a small part of a call that takes so long, as of a large model's batch on a CPU.
-_TOO_LONG_TO_REPEAT = 5.0
+# Where a call takes so long, as a large model's batch does on a CPU, its warm-up is a small part of it.
+_MOST_SECONDS = 10.0
 
 
 def measure_cost(
@@ -86,16 +86,9 @@ def _seconds_of_calls(call: Callable[[], object], fewest: int, warm_up: int) -> 
 
     `call` must wait for the device, as bringing the answer to the host does.
     """
-
-    def timed_call() -> float:
+    seconds: list[float] = []
+    while sum(seconds) < _MOST_SECONDS and (len(seconds) < warm_up + fewest or sum(seconds[warm_up:]) < _SECONDS):
         start = time.perf_counter()
         call()
-        return time.perf_counter() - start
-
-    warm = [timed_call() for _ in range(warm_up)]
-    if min(warm) > _TOO_LONG_TO_REPEAT:
-        return warm
-    seconds: list[float] = []
-    while len(seconds) < fewest or sum(seconds) < _SECONDS:
-        seconds.append(timed_call())
-    return seconds
+        seconds.append(time.perf_counter() - start)
+    return seconds[warm_up:] or seconds

@@ -1,5 +1,6 @@
 """The figures in which the contestants stand side by side, narrow enough for a phone."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
-from vit_vs_cnn.evaluation.metrics import accuracy_interval
+from vit_vs_cnn.evaluation.results import Evaluation
 from vit_vs_cnn.report.class_axes import class_dots, class_matrix
 from vit_vs_cnn.report.comparison import Comparison, Contestant
-from vit_vs_cnn.report.evaluation import confusion_shares, draw_perfect_calibration
+from vit_vs_cnn.report.evaluation import confusion_shares, reliability_figure
 from vit_vs_cnn.report.figures import FigureWriter
 from vit_vs_cnn.report.style import DIVERGING, new_figure
 
@@ -20,6 +21,8 @@ _WIDTH = 6.5
 def write_comparison_figures(comparison: Comparison, folder: Path) -> None:
     """Write every figure of the comparison and figures.json into `folder`."""
     writer = FigureWriter(folder)
+    evaluations = {contestant.name: contestant.evaluation for contestant in comparison.contestants}
+    colours = {contestant.name: contestant.colour for contestant in comparison.contestants}
     writer.add(
         "learning_by_epoch",
         learning_curves(comparison, "epoch", "epoch"),
@@ -31,7 +34,7 @@ def write_comparison_figures(comparison: Comparison, folder: Path) -> None:
         "learning_by_time",
         learning_curves(comparison, "elapsed_seconds", "seconds of training and validation"),
         "How they learned, by time",
-        "The same curves over the time that they took: where each would stand if the clock were the budget.",
+        "The same curves over the time that they took, as if time were the budget.",
     )
     writer.add(
         "accuracy_and_cost",
@@ -42,16 +45,17 @@ def write_comparison_figures(comparison: Comparison, folder: Path) -> None:
     )
     writer.add(
         "per_class",
-        per_class(comparison),
+        recall_by_class(evaluations, colours),
         "Class by class",
         "Recall on test: the share of each class's images that were recognised. Classes are ordered by the mean.",
     )
     writer.add(
         "reliability",
-        reliability(comparison),
+        reliability_figure(evaluations, colours),
         "Can their confidence be believed?",
-        "How often each is right, by how sure it said it was; on the dashed line it is right as often as it says. "
-        "A long bar means few images, where the dot says little. ECE is the mean distance from the line.",
+        "How often each is right, by its confidence; on the dashed line it is right as often as it is confident. A "
+        "long bar means few images and an uncertain dot. ECE is the mean distance from the line. Below, the share of "
+        "the images at each confidence.",
     )
     if len(comparison.contestants) > 1:
         first, second = comparison.contestants[:2]
@@ -116,43 +120,12 @@ def accuracy_and_cost(comparison: Comparison) -> Figure:
     return figure
 
 
-def per_class(comparison: Comparison) -> Figure:
+def recall_by_class(evaluations: Mapping[str, Evaluation], colours: Mapping[str, str]) -> Figure:
     """Recall of each class, one dot per contestant."""
-    recall = pd.DataFrame(
-        {contestant.name: contestant.evaluation.per_class["recall"] for contestant in comparison.contestants}
-    )
-    colours = {contestant.name: contestant.colour for contestant in comparison.contestants}
-    classes = comparison.contestants[0].evaluation.classes
+    recall = pd.DataFrame({contestant: each.per_class["recall"] for contestant, each in evaluations.items()})
+    classes = next(iter(evaluations.values())).classes
     figure = class_dots(recall, recall.mean(axis=1), classes, colours, "o" * len(colours))
     figure.axes[0].set_xlabel("recall on the test images")
-    return figure
-
-
-def reliability(comparison: Comparison) -> Figure:
-    """Accuracy against confidence of all contestants in one diagram, each bin with its interval."""
-    figure = new_figure(_WIDTH, 6)
-    axes = figure.subplots()
-    draw_perfect_calibration(axes)
-    for contestant in comparison.contestants:
-        metrics, table = contestant.evaluation.metrics, contestant.evaluation.reliability
-        table = table[table["images"] > 0]
-        counts = zip(table["accuracy"] * table["images"], table["images"], strict=True)
-        low, high = np.transpose(
-            [accuracy_interval(round(correct), images, metrics.confidence) for correct, images in counts]
-        )
-        axes.errorbar(
-            table["confidence"],
-            table["accuracy"],
-            [table["accuracy"] - low, high - table["accuracy"]],
-            fmt="o",
-            color=contestant.colour,
-            elinewidth=1,
-            label=f"{contestant.name}, ECE {100 * metrics.expected_calibration_error:.1f} points",
-        )
-    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(-0.02, 1.02))
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)
     return figure
 
 

@@ -43,7 +43,7 @@ _MEASURES = {
     "brightness": (
         "How bright the images are",
         "mean grey level (0 black – 255 white)",
-        "A class that stands apart from the others can be told by its brightness alone.",
+        "A class that differs from the others can be recognised by its brightness alone.",
     ),
     "contrast": (
         "How much contrast the images have",
@@ -168,7 +168,7 @@ def _add_colours(writer: FigureWriter, pixels: PixelStatistics) -> None:
         channel_correlation(pixels.correlation),
         "How alike the colour channels are",
         "Correlation of red, green and blue over all training pixels. At 1 the images are grey, and two of the three "
-        "channels say nothing new.",
+        "channels add nothing.",
     )
     correlation = pd.DataFrame(pixels.correlation, CHANNELS, CHANNELS)
     writer.table("channel_correlation", correlation.reset_index(names="channel"))
@@ -229,8 +229,8 @@ def _add_outliers(
             image_grid(rows, tile_side(train.images) * 3 // 2, row_labels=row_labels),
             "Images unlike their class",
             f"The {_OUTLIERS} farthest outliers of each kind, with file name, class and value: images more than 1.5 "
-            "interquartile ranges away from the middle half of their class. Look there"
-            " for wrong labels and broken files.",
+            "interquartile ranges away from the middle half of their class. Look there for wrong labels and broken "
+            "files.",
         )
     else:
         writer.skip("Outliers: no image lies far from its class in brightness, contrast or sharpness.")
@@ -260,7 +260,7 @@ def _add_duplicates(writer: FigureWriter, checks: Checks, splits: Mapping[SplitN
             "duplicates",
             image_grid(rows, tile_side(splits["train"].images) * 3 // 2, row_labels=row_labels),
             "Images that occur more than once",
-            f"{sentences} Each image of an upper row belongs with the one below it. Only train and val are shown: "
+            f"{sentences} Each image of an upper row belongs to the one below it. Only train and val are shown: "
             "nothing but the evaluation looks at test.",
         )
     elif found:

@@ -103,12 +103,10 @@ def measure_by_class(
         orient="h",
         width=0.6,
         color=_LIGHT_BLUE,
+        linecolor=_BLUE,
         saturation=1,
-        showcaps=False,
-        boxprops={"edgecolor": _BLUE},
-        whiskerprops={"color": NEUTRAL, "linewidth": 1.5},
         medianprops={"color": "black", "linewidth": 2},
-        flierprops={"marker": ".", "markerfacecolor": _ORANGE, "markeredgewidth": 0, "alpha": 0.5},
+        flierprops={"marker": ".", "markerfacecolor": _ORANGE, "markersize": 8, "markeredgewidth": 0},
         ax=boxes,
     )
     boxes.set(title="By class, outliers as dots", xlabel=unit)

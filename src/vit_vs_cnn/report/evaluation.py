@@ -1,17 +1,17 @@
 """The figures of one evaluated contestant."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from vit_vs_cnn.evaluation.calibration import expected_calibration_error
+from vit_vs_cnn.core.console import points
+from vit_vs_cnn.evaluation.metrics import accuracy_interval
 from vit_vs_cnn.evaluation.results import Evaluation
 from vit_vs_cnn.report.class_axes import class_dots, class_matrix
 from vit_vs_cnn.report.style import NEUTRAL, SCORE_COLOURS, SEQUENTIAL, new_figure
@@ -22,7 +22,7 @@ def save_evaluation_figures(folder: Path, contestant: str, evaluation: Evaluatio
     title = f"{contestant}, {evaluation.metrics.images:,} test images"
     figures = {
         "confusion": confusion_figure(evaluation.confusion, evaluation.classes, title),
-        "reliability": reliability_figure(evaluation.reliability, contestant, colour),
+        "reliability": reliability_figure({contestant: evaluation}, {contestant: colour}),
         "per_class": per_class_figure(evaluation.per_class, title),
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,28 +53,34 @@ def confusion_shares(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
     return shares
 
 
-def reliability_figure(reliability: pd.DataFrame, title: str, colour: str) -> Figure:
-    """Accuracy against confidence, with a histogram of the confidence below."""
-    figure = new_figure(6, 6.4)
-    diagram, histogram = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    draw_perfect_calibration(diagram)
-    left, width = reliability["bin_low"], reliability["bin_high"] - reliability["bin_low"]
-    diagram.bar(left, reliability["accuracy"].fillna(0), width, align="edge", color=colour, edgecolor="white")
-    filled = reliability[reliability["images"] > 0]
-    diagram.plot(filled["confidence"], filled["accuracy"], "o", color="black", markersize=4, label="mean of a bin")
-    error = expected_calibration_error(reliability)
-    diagram.set(ylabel="accuracy", ylim=(0, 1.02), title=f"{title}: ECE {100 * error:.1f} points")
-    diagram.legend(loc="upper left")
-    histogram.bar(left, 100 * reliability["images"] / reliability["images"].sum(), width, align="edge", color=NEUTRAL)
-    histogram.set(xlabel="confidence", ylabel="images, %", xlim=(0, 1))
+def reliability_figure(evaluations: Mapping[str, Evaluation], colours: Mapping[str, str]) -> Figure:
+    """Accuracy against confidence of each contestant, each bin with its interval; below the share of images by bin."""
+    figure = new_figure(6.5, 7)
+    diagram, histogram = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+    diagram.plot([0, 1], [0, 1], linestyle="--", color=NEUTRAL, label="perfect", zorder=3)
+    for contestant, evaluation in evaluations.items():
+        metrics, bins = evaluation.metrics, evaluation.reliability
+        filled = bins[bins["images"] > 0]
+        counts = zip(filled["accuracy"] * filled["images"], filled["images"], strict=True)
+        low, high = np.transpose(
+            [accuracy_interval(round(correct), images, metrics.confidence) for correct, images in counts]
+        )
+        diagram.errorbar(
+            filled["confidence"],
+            filled["accuracy"],
+            [filled["accuracy"] - low, high - filled["accuracy"]],
+            fmt="o",
+            color=colours[contestant],
+            elinewidth=1,
+            label=f"{contestant}, ECE {points(metrics.expected_calibration_error)} points",
+        )
+        histogram.stairs(100 * bins["images"] / metrics.images, [0, *bins["bin_high"]], color=colours[contestant], lw=2)
+    diagram.set(ylabel="accuracy", ylim=(-0.02, 1.02))
+    histogram.set(xlabel="confidence", ylabel="images, %", xlim=(0, 1.02), ylim=(0, 105))
     for axis in (diagram.yaxis, histogram.xaxis):
-        axis.set_major_formatter(PercentFormatter(1.0))
+        axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    figure.legend(*diagram.get_legend_handles_labels(), loc="outside upper left", ncols=2)
     return figure
-
-
-def draw_perfect_calibration(axes: Axes) -> None:
-    """Draw the diagonal on which a model is right exactly as often as its confidence says."""
-    axes.plot([0, 1], [0, 1], linestyle="--", color=NEUTRAL, label="perfect", zorder=3)
 
 
 def per_class_figure(per_class: pd.DataFrame, title: str) -> Figure:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class FigureEntry(Record):
-    """A figure of figures.json; `file` is the name of the PNG."""
+    """One figure of figures.json; `file` is the name of the PNG, which is beside it."""
 
     file: str
     title: str

@@ -3,8 +3,7 @@
 import base64
 import io
 import platform
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,37 +26,18 @@ _EDA_SHOWN = ("class_distribution", "samples", "augmentation", "sharpness", "out
 _LARGEST_PNG = 200_000
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A figure inside the page: title, caption, and the image as a data URI."""
-
-    title: str
-    caption: str
-    source: str
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """The figures of one folder, and a sentence for each that had to be skipped."""
-
-    figures: tuple[Picture, ...]
-    skipped: tuple[str, ...]
-
-
-def read_pictures(folder: Path, only: tuple[str, ...] | None = None) -> Pictures:
-    """Read the figures that the folder's figures.json lists, of these names if `only` says so.
+def embedded_figures(folder: Path, only: Collection[str] | None = None) -> FigureIndex:
+    """The figures of `folder`, of these names if `only` says so; each `file` is the image itself, as a data URI.
 
     Raises UserError where the stage that makes them has not run.
     """
     index = FigureIndex.read(folder / "figures.json", "run `dvc repro` to make the figures")
-    return Pictures(
-        figures=tuple(
-            Picture(figure.title, figure.caption, _data_uri(folder / figure.file))
-            for figure in index.figures
-            if only is None or Path(figure.file).stem in only
-        ),
-        skipped=index.skipped,
+    figures = tuple(
+        figure.model_copy(update={"file": _data_uri(folder / figure.file)})
+        for figure in index.figures
+        if only is None or Path(figure.file).stem in only
     )
+    return FigureIndex(figures=figures, skipped=index.skipped)
 
 
 def render_report(settings: Settings, comparison: Comparison, commit: str, run_name: str | None) -> str:
@@ -83,11 +63,11 @@ def render_report(settings: Settings, comparison: Comparison, commit: str, run_n
         rows=comparison_table(comparison).to_dict("records"),
         confidence=settings.evaluate.confidence,
         contestants={contestant.name: contestant for contestant in comparison.contestants},
-        charts=read_pictures(COMPARE),
+        charts=embedded_figures(COMPARE),
         info=info,
         findings=read_checks(PREPARED).findings,
-        eda=read_pictures(EDA, _EDA_SHOWN),
-        explanations={contestant: read_pictures(explained(contestant)) for contestant in settings.models},
+        eda=embedded_figures(EDA, _EDA_SHOWN),
+        explanations={contestant: embedded_figures(explained(contestant)) for contestant in settings.models},
         searches={contestant: search for contestant, search in searches.items() if search.trials},
         published=[row for row in settings.published if row.dataset == settings.data.name],
         recipes={contestant: _differences(settings, contestant) for contestant in settings.models},

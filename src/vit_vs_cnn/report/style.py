@@ -16,6 +16,7 @@ SCORE_COLOURS = {"precision": "#009E73", "recall": "#CC79A7", "F1": "#E69F00"}
 NEUTRAL = "#6B7280"
 SEQUENTIAL = "viridis"
 DIVERGING = "RdBu_r"
+DOTS_PER_INCH = 130
 
 _STYLE: dict[str, Any] = {
     "figure.dpi": 110,
@@ -30,7 +31,7 @@ _STYLE: dict[str, Any] = {
     "axes.axisbelow": True,
     "grid.color": "#E5E7EB",
     "legend.frameon": False,
-    "savefig.dpi": 130,
+    "savefig.dpi": DOTS_PER_INCH,
 }
 
 
