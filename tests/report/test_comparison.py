@@ -21,8 +21,7 @@ from vit_vs_cnn.report.comparison_figures import (
     accuracy_and_cost,
     confusion_difference,
     learning_curves,
-    per_class,
-    reliability,
+    recall_by_class,
 )
 from vit_vs_cnn.report.style import CONTESTANT_COLOURS
 
@@ -168,16 +167,10 @@ def test_accuracy_stands_over_each_cost_with_its_interval(settings: Settings) ->
 
 def test_recall_of_each_class_for_each_contestant(settings: Settings) -> None:
     of_two(settings, 90, 30)
-    axes = per_class(read_comparison(settings)).axes[0]
+    evaluations = {contestant.name: contestant.evaluation for contestant in read_comparison(settings).contestants}
+    axes = recall_by_class(evaluations, {"vit": VIT_COLOUR, "resnet": RESNET_COLOUR}).axes[0]
     dots = [np.asarray(each.get_offsets())[:, 0].tolist() for each in axes.collections[1:]]
     assert dots == [pytest.approx([0.7] * 3), pytest.approx([0.9] * 3)]
-
-
-def test_reliability_leaves_out_empty_bins(settings: Settings) -> None:
-    of_two(settings, 90, 30)
-    axes = reliability(read_comparison(settings)).axes[0]
-    points = [container.lines[0].get_xydata() for container in axes.containers]
-    assert points == [pytest.approx(np.array([[0.8, 0.7]])), pytest.approx(np.array([[0.8, 0.9]]))]
 
 
 def test_confusion_difference_is_in_points_of_the_true_class(settings: Settings) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -64,14 +65,27 @@ def test_no_more_than_a_hundred_names_along_a_matrix() -> None:
     assert [label.get_text() for label in axes.get_xticklabels()] == [f"class {index}" for index in range(0, 120, 2)]
 
 
-def test_reliability_shows_accuracy_by_confidence_and_the_error() -> None:
+def test_reliability_shows_accuracy_by_confidence_and_the_error_without_empty_bins() -> None:
     evaluation = evaluation_of(10)
-    figure = reliability_figure(evaluation.reliability, "swin", "#0072B2")
+    figure = reliability_figure({"swin": evaluation}, {"swin": "#0072B2"})
+    diagram, histogram = figure.axes
     filled = evaluation.reliability[evaluation.reliability["images"] > 0]
-    (dots,) = [line for line in figure.axes[0].lines if line.get_label() == "mean of a bin"]
+    assert len(filled) < len(evaluation.reliability)
+    dots, _, (intervals,) = diagram.containers[0].lines
     np.testing.assert_array_equal(dots.get_xydata(), filled[["confidence", "accuracy"]].to_numpy())
-    error = evaluation.metrics.expected_calibration_error
-    assert figure.axes[0].get_title(loc="left") == f"swin: ECE {100 * error:.1f} points"
+    low, high = np.array(intervals.get_segments())[:, :, 1].T
+    assert (low <= filled["accuracy"] + 1e-9).all()
+    assert (high >= filled["accuracy"] - 1e-9).all()
+    error = 100 * evaluation.metrics.expected_calibration_error
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["perfect", f"swin, ECE {error:.1f} points"]
+    shares = histogram.patches[0].get_data().values
+    assert shares.sum() == pytest.approx(100)
+
+
+def test_reliability_has_dots_of_each_contestant() -> None:
+    evaluations = {"swin": evaluation_of(10), "vgg": evaluation_of(4)}
+    figure = reliability_figure(evaluations, {"swin": "#0072B2", "vgg": "#D55E00"})
+    assert [container.lines[0].get_color() for container in figure.axes[0].containers] == ["#0072B2", "#D55E00"]
 
 
 def test_classes_stand_in_the_order_of_their_f1_with_the_best_on_top() -> None:
@@ -86,13 +100,13 @@ def test_classes_stand_in_the_order_of_their_f1_with_the_best_on_top() -> None:
 
 def test_of_many_classes_the_best_and_the_worst_are_shown() -> None:
     values = np.random.default_rng(0).permutation(100).astype(float)
-    rows = class_rows(values)
+    rows = class_rows(pd.Series(values))
     assert [values[row] for row in rows if row != OMITTED] == [*range(99, 79, -1), *range(19, -1, -1)]
     assert rows.index(OMITTED) == 20
 
 
 def test_few_classes_are_all_shown_and_those_without_a_score_last() -> None:
-    assert class_rows([0.5, np.nan, 0.9]) == [2, 0, 1]
+    assert class_rows(pd.Series([0.5, np.nan, 0.9])) == [2, 0, 1]
 
 
 def test_of_many_classes_the_rows_say_how_many_are_between() -> None:

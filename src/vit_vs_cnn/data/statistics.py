@@ -104,7 +104,7 @@ def spread_by_class(values: "pd.Series[float]", labels: NDArray[np.int64], num_c
     beyond the quartiles, the whiskers the outermost values within the fences.
     """
     values = values.astype(float)
-    spread = values.groupby(labels).quantile([0.25, 0.5, 0.75]).unstack().reindex(range(num_classes))
+    spread = values.groupby(labels).quantile(np.array([0.25, 0.5, 0.75])).unstack().reindex(range(num_classes))
     spread.columns = pd.Index(["q1", "median", "q3"])
     reach = 1.5 * (spread["q3"] - spread["q1"])
     fences = pd.DataFrame({"low_fence": spread["q1"] - reach, "high_fence": spread["q3"] + reach})

@@ -23,13 +23,13 @@ _MOST_ANNOTATED = 20
 _NAME_LENGTH = 24
 
 
-def class_rows(values: Sequence[float] | NDArray[Any]) -> list[int]:
+def class_rows(values: "pd.Series[Any]") -> list[int]:
     """The positions of the classes by falling value, NaN last, as rows from top to bottom.
 
     Of more than `MOST_ROWS` classes only the two ends, with one row `OMITTED` between them: reindexing a table by these
     rows, or giving them to seaborn as `order`, leaves that row empty.
     """
-    order: list[int] = np.argsort(-np.asarray(values, float), kind="stable").tolist()
+    order: list[int] = np.argsort(-values.to_numpy(float), kind="stable").tolist()
     if len(order) <= MOST_ROWS:
         return order
     half = MOST_ROWS // 2
@@ -49,7 +49,7 @@ def class_dots(
     scores: pd.DataFrame, order: "pd.Series[float]", classes: Sequence[str], colours: Mapping[str, str], markers: str
 ) -> Figure:
     """A row per class, the highest of `order` at the top, with a dot for each column of `scores`, joined by a line."""
-    rows = class_rows(order.to_numpy())
+    rows = class_rows(order)
     shown = scores.reindex(rows)
     figure = new_figure(6.5, 1.7 + 0.3 * len(rows))
     axes = figure.subplots()
@@ -59,7 +59,7 @@ def class_dots(
     for (name, values), marker, size in zip(shown.items(), markers, sizes, strict=False):
         axes.scatter(values, range(len(rows)), s=size, color=colours[str(name)], marker=marker, label=name, zorder=3)
     name_rows(axes, classes, rows)
-    axes.set_xlim(min(0.9, float(shown.min(axis=None)) - 0.03), 1.01)
+    axes.set_xlim(min(0.9, shown.min().min() - 0.03), 1.01)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     figure.legend(loc="outside upper left", ncols=3, markerscale=0.8)
     return figure

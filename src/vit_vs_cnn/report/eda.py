@@ -103,13 +103,13 @@ def write_eda(
 
 def _add_class_distribution(writer: FigureWriter, info: DatasetInfo) -> None:
     counts = pd.DataFrame({split: part.counts for split, part in info.splits.items()})
-    most, least = counts["train"].idxmax(), counts["train"].idxmin()
+    train = counts["train"].set_axis(info.classes)
     writer.add(
         "class_distribution",
         class_distribution(info.classes, counts),
         "How many images each class has",
-        f"Images per class in each split. In training, {info.classes[most]} has the most "
-        f"({counts['train'][most]:,}) and {info.classes[least]} the fewest ({counts['train'][least]:,}).",
+        f"Images per class in each split. In training, {train.idxmax()} has the most ({train.max():,}) and "
+        f"{train.idxmin()} the fewest ({train.min():,}).",
     )
     writer.table("class_distribution", pd.DataFrame({"class": info.classes}).join(counts))
 
@@ -193,15 +193,14 @@ def _add_measures(
     writer: FigureWriter, info: DatasetInfo, train: Split, images: pd.DataFrame, spreads: Mapping[str, pd.DataFrame]
 ) -> None:
     for measure, (title, unit, meaning) in _MEASURES.items():
-        medians = spreads[measure]["median"]
-        low, high = medians.idxmin(), medians.idxmax()
+        medians = spreads[measure]["median"].set_axis(info.classes)
         writer.add(
             measure,
             measure_by_class(images[measure], train.labels, info.classes, spreads[measure], unit),
             title,
             f"Above all training images, below each class: the box holds its middle half, the line in it is the "
-            f"median, dots are outliers. Medians run from {medians[low]:.1f} ({info.classes[low]}) to "
-            f"{medians[high]:.1f} ({info.classes[high]}). {meaning}",
+            f"median, dots are outliers. Medians run from {medians.min():.1f} ({medians.idxmin()}) to "
+            f"{medians.max():.1f} ({medians.idxmax()}). {meaning}",
         )
         writer.table(measure, pd.DataFrame({"class": info.classes}).join(spreads[measure]))
         counts, edges = np.histogram(images[measure], bins=60)
@@ -219,7 +218,12 @@ def _add_outliers(
             table = images.loc[outlying.index, ["file", "class", measure]].rename(columns={measure: "value"})
             tables.append(table.assign(measure=measure, beyond_fence_by=outlying))
             if len(table):
-                rows.append([_outlier(train, row, image) for row, image in table[:_OUTLIERS].iterrows()])
+                rows.append(
+                    [
+                        Tile(train.images[row], f"{PurePath(file).name}\n{class_name}\n{value:.1f}")
+                        for row, file, class_name, value, *_ in table[:_OUTLIERS].itertuples()
+                    ]
+                )
                 row_labels.append(f"{end}\n({len(table):,} of them)")
     outliers = pd.concat(tables)
     writer.table("outliers", outliers[["measure", "file", "class", "value", "beyond_fence_by"]])
@@ -289,10 +293,6 @@ def _channel_means(pixels: PixelStatistics) -> dict[str, float]:
 def _draw(labels: NDArray[np.int64], label: int, count: int, random: np.random.Generator) -> NDArray[np.int64]:
     """`count` random rows of a class, or all that there are."""
     return random.permutation(np.flatnonzero(labels == label))[:count]
-
-
-def _outlier(train: Split, row: int, image: pd.Series) -> Tile:
-    return Tile(train.images[row], f"{PurePath(image['file']).name}\n{image['class']}\n{image['value']:.1f}")
 
 
 def _repeat(image: ImageRef, split: Split) -> Tile:

@@ -21,7 +21,7 @@ _LIGHT_BLUE = "#A7CCE5"
 
 def class_distribution(classes: Sequence[str], counts: pd.DataFrame) -> Figure:
     """Images per class, one panel for each column (split) of `counts`."""
-    rows = class_rows(counts["train"] if len(classes) > MOST_ROWS else -np.arange(len(classes)))
+    rows = class_rows(counts["train"]) if len(classes) > MOST_ROWS else list(range(len(classes)))
     figure = new_figure(8, 1.3 + 0.28 * len(rows))
     panels = figure.subplots(1, len(counts.columns), sharey=True)
     for axes, (split, images) in zip(panels, counts.items(), strict=True):

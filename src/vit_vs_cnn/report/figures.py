@@ -1,6 +1,6 @@
 """A folder of figures with the numbers behind them, and figures.json with their titles and captions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,7 @@ class FigureWriter:
         figure.savefig(self.folder / f"{name}.png")
         self._figures.append(FigureEntry(file=f"{name}.png", title=title, caption=caption))
 
-    def table(self, name: str, columns: "Mapping[str, Sequence[Any]] | pd.DataFrame") -> None:
+    def table(self, name: str, columns: "Mapping[str, Any] | pd.DataFrame") -> None:
         """Save `columns`, all of one length, as <name>.csv; floats with six significant digits."""
         import pandas as pd  # half a second, which a folder without tables saves
 
