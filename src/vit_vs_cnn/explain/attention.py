@@ -104,7 +104,7 @@ def attention_distance(weights: Tensor, distances: Tensor) -> Tensor:
 def explain_attention(network: nn.Module, pixels: Tensor) -> Attention:
     """Attention of `network` on `pixels` (N, 3, S, S).
 
-    Raises NotApplicableError where its blocks do not have one attention over all patches of the image each.
+    Raises NotApplicableError unless each block has one attention over all patches of the image.
     """
     prefix, size = prefix_tokens(network), pixels.shape[-1]
     from_class_token = prefix > 0 and getattr(network, "global_pool", None) == "token"

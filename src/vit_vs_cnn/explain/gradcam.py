@@ -38,7 +38,7 @@ def grad_cam(network: nn.Module, pixels: Tensor, classes: Sequence[int], layer: 
     (arXiv 1610.02391): the channels of the layer, weighted by their mean gradient of the class's logit.
     """
     prefix, maps = prefix_tokens(network), []
-    for image, label in zip(pixels.split(1), classes, strict=True):
+    for image, label in zip(torch.split(pixels, 1), classes, strict=True):
         # Frozen layers pass on a gradient only if the image itself asks for one.
         logits, outputs = run_with_outputs(network, image.clone().requires_grad_(), {layer.name: layer.module})
         output: Tensor = outputs[layer.name]

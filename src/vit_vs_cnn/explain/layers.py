@@ -43,7 +43,7 @@ def as_maps(output: object, prefix: int) -> Tensor | None:
             patches = output[:, dropped:]
             grid = math.isqrt(patches.shape[1])
             if grid > 0 and grid**2 == patches.shape[1]:
-                return patches.movedim(-1, 1).unflatten(2, (grid, grid))
+                return patches.movedim(-1, 1).reshape(len(output), -1, grid, grid)
     elif output.ndim == 4 and output.shape[2] == output.shape[3]:
         return output
     elif output.ndim == 4 and output.shape[1] == output.shape[2]:

@@ -34,7 +34,7 @@ def write_explanation(
     writer.add(
         "same_images",
         figures.samples_figure(shared, classes),
-        "Where it looks, on the same images as the others",
+        "Saliency maps of images that all contestants share",
         f"Random test images, the same for every contestant; {correct} of these {len(shared.labels)} are classified "
         "correctly. " + _how_to_read(shared, "the predicted class"),
     )
@@ -88,20 +88,18 @@ def _add_attention(
         f"Attention to each patch from {source}, one map per head, brighter for more; each has its own scale. Heads "
         "that differ collect different information. What a head attends to need not decide the prediction.",
     )
-    distances = {
-        "block": [block for block, heads in enumerate(attention.distance, start=1) for _ in heads],
-        "head": [head for heads in attention.distance for head in range(1, len(heads) + 1)],
-        "pixels": [float(distance) for heads in attention.distance for distance in heads],
-    }
+    blocks = [block for block, heads in enumerate(attention.distance, start=1) for _ in heads]
+    heads = [head for heads in attention.distance for head in range(1, len(heads) + 1)]
+    pixels = [float(distance) for heads in attention.distance for distance in heads]
     writer.add(
         "attention_distance",
-        figures.distance_figure(distances["block"], distances["pixels"], attention.even_distance, colour),
+        figures.distance_figure(blocks, pixels, attention.even_distance, colour),
         "How far attention reaches",
         "Each dot is a head: the mean distance between a patch and the patches it attends to, in pixels of the "
         f"{input_size} px input, over the images above. Low dots are local, like a convolution; dots at the dashed "
         f"line ({attention.even_distance:.0f} px) reach as far as attention to all patches alike. Neither is better.",
     )
-    writer.table("attention_distance", distances)
+    writer.table("attention_distance", {"block": blocks, "head": heads, "pixels": pixels})
 
 
 def _add_position_similarity(writer: FigureWriter, model: TrainedModel, _: SampleExplanations) -> None:
