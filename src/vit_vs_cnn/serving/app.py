@@ -7,7 +7,6 @@ import secrets
 import socket
 import sys
 import time
-import warnings
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -66,7 +65,6 @@ def serve(name: str, alias: str, host: str, port: int, limits: RequestLimits, qu
     listening = _listen(host, port)
     watcher = AliasWatcher(name, alias)
     Image.MAX_IMAGE_PIXELS = _MOST_PIXELS
-    warnings.simplefilter("error", Image.DecompressionBombWarning)
     sys.setswitchinterval(_SWITCH_SECONDS)
     config = uvicorn.Config(
         create_app(watcher, limits, queue_size),

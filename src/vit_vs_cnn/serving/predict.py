@@ -4,9 +4,7 @@ import csv
 import io
 import json
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,10 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from vit_vs_cnn.data.archive import MAX_FILE_BYTES
-from vit_vs_cnn.data.decode import decode_image, reason_of
+from vit_vs_cnn.data.decode import decode_image, map_in_threads, reason_of
 from vit_vs_cnn.data.sources.source import Unreadable
 from vit_vs_cnn.registry.loading import BATCH, RegisteredModel
 
@@ -60,26 +57,12 @@ def image_files(paths: Iterable[Path]) -> Iterator[Path]:
 
 def batch_predict(model: RegisteredModel, files: Iterable[Path]) -> Iterator[Prediction | Unreadable]:
     """The prediction of `model` for each file, or why it cannot be read, in their order."""
-    remaining = iter(files)
-    with warnings.catch_warnings(), ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
-        # As in prepare, an image above Pillow's limit of pixels is unreadable.
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-
-        def decode_next() -> list[tuple[Path, Future[NDArray[np.uint8] | Unreadable]]]:
-            return [(path, pool.submit(_decode, path, model.image_size)) for path in islice(remaining, BATCH)]
-
-        batch = decode_next()
-        while batch:
-            following = decode_next()  # while the model computes
-            decoded = [(path, image.result()) for path, image in batch]
-            images = [image for _, image in decoded if isinstance(image, np.ndarray)]
-            rows = iter(model.probabilities(np.stack(images)) if images else ())
-            for path, image in decoded:
-                if isinstance(image, Unreadable):
-                    yield image
-                else:
-                    yield top_classes(str(path), next(rows), model.classes)
-            batch = following
+    decoded = map_in_threads(lambda path: (path, _decode(path, model.image_size)), files)
+    while batch := list(islice(decoded, BATCH)):
+        images = [image for _, image in batch if isinstance(image, np.ndarray)]
+        rows = iter(model.probabilities(np.stack(images)) if images else ())
+        for path, image in batch:
+            yield image if isinstance(image, Unreadable) else top_classes(str(path), next(rows), model.classes)
 
 
 def _decode(path: Path, size: int) -> NDArray[np.uint8] | Unreadable:
