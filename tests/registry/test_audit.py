@@ -71,7 +71,8 @@ def test_a_command_that_is_killed_before_the_alias_moves_is_recorded_with_what_i
 
 
 def test_a_decision_by_an_unmeasured_value_can_be_read_again(registry: Registry, settings: Settings) -> None:
-    unmeasured = add_version(settings, registry, [], latency_p95_ms=float("nan"))
+    unmeasured = add_version(settings, registry, [])
+    registry.client.delete_model_version_tag(REGISTRY, str(unmeasured), "latency_p95_ms")
     strict = settings.model_copy(update={"gate": settings.gate.model_copy(update={"max_latency_p95_ms": 10.0})})
     proposal = propose(registry, str(unmeasured), strict, PREPARED)
     assert proposal is not None

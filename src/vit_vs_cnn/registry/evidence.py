@@ -3,17 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from tqdm import tqdm
 
-from vit_vs_cnn.core.console import bar_options
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.dataset import DatasetInfo, Split, read_info, read_split
 from vit_vs_cnn.evaluation.calibration import expected_calibration_error, reliability_table
 from vit_vs_cnn.evaluation.results import Predictions, read_evaluation
 from vit_vs_cnn.registry.gate import Evidence
-from vit_vs_cnn.registry.loading import BATCH, RegisteredModel, load_registered
+from vit_vs_cnn.registry.loading import RegisteredModel, load_registered
 from vit_vs_cnn.registry.versions import TEST_DIGEST, Registry, Version
 
 
@@ -64,8 +61,7 @@ def predict_test(model: RegisteredModel, info: DatasetInfo, test: Split) -> Pred
         raise UserError(
             f"version {model.version} takes images of {model.image_size} px; {info.name} has {info.image_size} px."
         )
-    batches = tqdm(range(0, len(test), BATCH), desc=f"version {model.version}", unit="batch", **bar_options())
-    probabilities = np.concatenate([model.probabilities(test.images[start : start + BATCH]) for start in batches])
+    probabilities = model.probabilities(test.images, f"version {model.version}")
     return Predictions(test.names, test.labels, probabilities.argmax(axis=1), probabilities)
 
 

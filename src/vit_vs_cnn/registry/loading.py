@@ -15,6 +15,7 @@ from torch import nn
 
 from vit_vs_cnn.config.schema import ModelSettings
 from vit_vs_cnn.core.errors import UserError, first_line
+from vit_vs_cnn.evaluation.predict import batch_predict
 from vit_vs_cnn.registry.versions import Registry, registry_errors
 
 BATCH = 64
@@ -37,15 +38,9 @@ class RegisteredModel:
     program: nn.Module
     device: torch.device
 
-    def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Class probabilities float32 (N, K) of uint8 images (N, S, S, 3)."""
-        with torch.inference_mode():
-            parts = [
-                # A copy, because a tensor must not point into a memory-mapped file that is open for reading.
-                self.program(torch.from_numpy(np.array(images[start : start + BATCH])).to(self.device)).cpu().numpy()
-                for start in range(0, len(images), BATCH)
-            ]
-        return np.concatenate(parts)
+    def probabilities(self, images: NDArray[np.uint8], desc: str | None = None) -> NDArray[np.float32]:
+        """Class probabilities float32 (N, K) of uint8 images (N, S, S, 3); `desc` names a progress bar."""
+        return batch_predict(self.program, images, BATCH, self.device, desc)
 
 
 def load_registered(name: str, given: str | int, device: torch.device | None = None) -> RegisteredModel:
