@@ -24,7 +24,6 @@ def results(settings: Settings, prepared: DatasetInfo) -> None:
         (trained(name) / "model" / "MLmodel").write_text("flavors: {}\n")
         with start_run(settings, "train", name) as training:
             training.log_model(trained(name) / "model", name, "image-classifier", {}, {}, step=1)
-            training.send()
             training.write_ref(trained(name))
 
 
