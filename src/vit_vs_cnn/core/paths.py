@@ -79,7 +79,7 @@ def mlruns_dir() -> Path:
 
 
 def state_dir() -> Path:
-    """What must survive a killed run and is no output: checkpoints, unsent tracking, measured choices."""
+    """What must survive a killed run and is no output: checkpoints, pending records of runs, measured choices."""
     return main_root() / ".vit-vs-cnn"
 
 

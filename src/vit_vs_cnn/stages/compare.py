@@ -11,6 +11,7 @@ from vit_vs_cnn.report.figures import FigureWriter
 from vit_vs_cnn.report.html import read_pictures, render_report
 from vit_vs_cnn.report.style import contestant_colour
 from vit_vs_cnn.tracking.lineage import GIT_COMMIT_TAG, RUN_NAME_TAG, lineage_tags
+from vit_vs_cnn.tracking.names import prefixed_metrics
 from vit_vs_cnn.tracking.run import read_ref, start_run
 from vit_vs_cnn.tuning.summary import read_tuning_summary
 
@@ -44,6 +45,6 @@ def run(settings: Settings) -> None:
         runs = {name: read_ref(trained(name)) for name in settings.models}
         tracked.set_tags({f"run.{name}": ref.run_id or ref.key for name, ref in runs.items()})
         tracked.set_tags({"data.digest": info.digest, "mlflow.note.content": answer(comparison)})
-        tracked.log_metrics(summary_numbers(comparison))
+        tracked.log_metrics(prefixed_metrics("compare", summary_numbers(comparison)))
         tracked.log_artifact(COMPARE, "comparison")
     print(f"compare: {answer(comparison)}")

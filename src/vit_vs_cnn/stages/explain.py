@@ -10,7 +10,7 @@ from vit_vs_cnn.explain.samples import confident_mistakes, shared_images
 from vit_vs_cnn.models.trained import load_trained
 from vit_vs_cnn.report.explanation import write_explanation
 from vit_vs_cnn.report.style import contestant_colour
-from vit_vs_cnn.tracking.run import add_to_run, read_ref
+from vit_vs_cnn.tracking.run import add_to_run
 
 
 def run(settings: Settings, model: str) -> None:
@@ -27,5 +27,5 @@ def run(settings: Settings, model: str) -> None:
         mistakes=confident_mistakes(predictions, count // 2),
     )
     write_explanation(explanation, info.classes, contestant_colour(settings.models, model), explained(model))
-    with add_to_run(read_ref(trained(model)), "explain") as tracked:
+    with add_to_run(trained(model)) as tracked:
         tracked.log_artifact(explained(model), "explanation")

@@ -11,8 +11,8 @@ def run(settings: Settings) -> None:
     prepared = prepare(settings.data, PREPARED)
     with start_run(settings, "prepare") as tracked:
         tracked.set_tags({"data.digest": prepared.info.digest})
-        tracked.log_params(settings.data.model_dump())
-        tracked.log_metrics({f"images_{split}": info.images for split, info in prepared.info.splits.items()})
+        tracked.log_params({"data": settings.data.model_dump()})
+        tracked.log_metrics({f"data/images_{split}": part.images for split, part in prepared.info.splits.items()})
         for file in ("dataset.json", "checks.json"):
             tracked.log_artifact(PREPARED / file)
     sizes = ", ".join(f"{split} {info.images:,}" for split, info in prepared.info.splits.items())

@@ -1,18 +1,16 @@
 """train@<model>: trained/<model>/ with weights, exported model, history and summary."""
 
-from dataclasses import asdict
-
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.config.tuned import with_tuned
 from vit_vs_cnn.core.paths import PREPARED, trained
 from vit_vs_cnn.data.dataset import read_info, read_split
 from vit_vs_cnn.models.export import export_model
 from vit_vs_cnn.models.trained import save_weights
-from vit_vs_cnn.tracking.run import start_run
-from vit_vs_cnn.tracking.system import SystemMeter
+from vit_vs_cnn.tracking.names import contestant_params
+from vit_vs_cnn.tracking.run import start_run, system_metrics
 from vit_vs_cnn.training.checkpoint import Checkpoints, fingerprint
 from vit_vs_cnn.training.contestant import announce, prepare_contestant, train_contestant
-from vit_vs_cnn.training.results import Epoch, write_history, write_summary
+from vit_vs_cnn.training.results import Epoch, epoch_metrics, summary_metrics, write_history, write_summary
 
 
 def run(settings: Settings, name: str) -> None:
@@ -23,9 +21,8 @@ def run(settings: Settings, name: str) -> None:
     ready = prepare_contestant(settings, name, info)
     announce(settings, name, info, ready.plan)
     checkpoints = Checkpoints(fingerprint(settings, model, info, ready.plan.device))
-    meter = SystemMeter()
     with start_run(settings, "train", name, checkpoints.run_key()) as tracked:
-        tracked.log_params({"seed": settings.seed, "train": settings.train.model_dump(), **model.model_dump()})
+        tracked.log_params(contestant_params(settings, name))
         plan = ready.plan
         tracked.set_tags(
             {
@@ -39,8 +36,7 @@ def run(settings: Settings, name: str) -> None:
         tracked.log_dataset(info, "val", "validation")
 
         def record(epoch: Epoch) -> None:
-            values = {key: value for key, value in asdict(epoch).items() if key != "epoch"}
-            tracked.log_metrics(values | meter.read(), step=epoch.epoch)
+            tracked.log_metrics(epoch_metrics(epoch) | system_metrics(), step=epoch.epoch)
 
         try:
             contestant, result, summary = train_contestant(settings, name, info, splits, ready, checkpoints, record)
@@ -53,20 +49,10 @@ def run(settings: Settings, name: str) -> None:
         export_model(contestant, name, model, info, splits[1].images[:2], folder / "model")
         write_history(result.history, folder / "history.csv")
         write_summary(summary, folder / "training.json")
-        tracked.log_metrics(
-            {
-                "best_val_accuracy": summary.val_accuracy,
-                "best_val_loss": summary.val_loss,
-                "best_epoch": summary.best_epoch,
-                "seconds_per_epoch": summary.seconds_per_epoch,
-                "parameters": summary.parameters,
-            },
-            step=summary.epochs,
-        )
+        tracked.log_metrics(summary_metrics(summary), step=summary.epochs)
         for file in ("history.csv", "training.json"):
             tracked.log_artifact(folder / file)
         tags = {"contestant": name, "timm": model.timm, "data.digest": info.digest}
         tracked.log_model(folder / "model", name, "image-classifier", summary.model_dump(), tags, summary.best_epoch)
-        tracked.send()
         tracked.write_ref(folder)
     checkpoints.remove()

@@ -25,6 +25,20 @@ class Epoch:
     images_per_second: float
 
 
+def epoch_metrics(epoch: Epoch) -> dict[str, float]:
+    """The metrics of an epoch by their names in MLflow, the same in trainings and in trials of a study."""
+    return {
+        "train/loss": epoch.train_loss,
+        "train/accuracy": epoch.train_accuracy,
+        "train/learning_rate": epoch.learning_rate,
+        "val/loss": epoch.val_loss,
+        "val/accuracy": epoch.val_accuracy,
+        "time/elapsed_seconds": epoch.elapsed_seconds,
+        "time/epoch_seconds": epoch.epoch_seconds,
+        "time/images_per_second": epoch.images_per_second,
+    }
+
+
 class TrainingSummary(BaseModel):
     """training.json: the result and the cost of one training; seconds include validation."""
 
@@ -67,3 +81,14 @@ def read_summary(folder: Path) -> TrainingSummary:
         return TrainingSummary.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValidationError):
         raise UserError(f"{path}: missing or not of this version; run `dvc repro train@{folder.name}`.") from None
+
+
+def summary_metrics(summary: TrainingSummary) -> dict[str, float]:
+    """The metrics of a finished training by their names in MLflow."""
+    return {
+        "best/val_accuracy": summary.val_accuracy,
+        "best/val_loss": summary.val_loss,
+        "best/epoch": summary.best_epoch,
+        "cost/parameters": summary.parameters,
+        "cost/seconds_per_epoch": summary.seconds_per_epoch,
+    }
