@@ -120,12 +120,10 @@ def deliver_event(event: Event, folder: Path, client: "MlflowClient", run_id: st
         case "tags":
             client.log_batch(run_id, tags=[RunTag(*item) for item in event["values"].items()])
         case "metrics":
-            time_ms, step, dataset = event["time_ms"], event["step"], event["dataset"]
-            link = {"model_id": model_of_run(client, run_id), **dataset} if dataset else {}
-            values = event["values"].items()
-            client.log_batch(
-                run_id, [Metric(key, value, time_ms, step, run_id=run_id, **link) for key, value in values]
-            )
+            link = {"model_id": model_of_run(client, run_id), **event["dataset"]} if event["dataset"] else {}
+            moment = (event["time_ms"], event["step"])
+            metrics = [Metric(*item, *moment, run_id=run_id, **link) for item in event["values"].items()]
+            client.log_batch(run_id, metrics)
         case "dataset":
             context = InputTag("mlflow.data.context", event["context"])
             client.log_inputs(run_id, [DatasetInput(Dataset(**event["dataset"]), [context])])
