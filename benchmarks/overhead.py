@@ -83,7 +83,7 @@ def _train_alone() -> None:
     from vit_vs_cnn.training.contestant import prepare_contestant, train_contestant
 
     settings = read_settings(PARAMS)
-    info = prepare(settings.data, PREPARED).info
+    info, _ = prepare(settings.data, PREPARED)
     splits = read_split(PREPARED, "train"), read_split(PREPARED, "val")
     for name in settings.models:
         ready, checkpoints = prepare_contestant(settings, name, info), Checkpoints(f"benchmark-overhead-{name}")

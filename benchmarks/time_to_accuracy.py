@@ -87,7 +87,7 @@ def main(
     trainings: dict[str, list[Training]] = {name: [] for name in names or settings.models}
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared"
-        info = prepare(settings.data, prepared).info
+        info, _ = prepare(settings.data, prepared)
         for seed in range(settings.seed, settings.seed + seeds):
             seeded = parse_settings(merge(settings.model_dump(), {"seed": seed}))
             for name, runs in trainings.items():
