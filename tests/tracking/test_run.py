@@ -1,7 +1,10 @@
 """What runs record arrives in MLflow once, whatever happens to the store and to the process."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -196,6 +199,46 @@ def test_a_killed_process_leaves_a_killed_run_after_sync(settings: Settings, pro
     (found,) = runs()
     assert found.info.status == "KILLED"
     assert found.data.metrics == {"x": 1.0}
+
+
+RECORD_AND_WAIT = """
+import time
+from pathlib import Path
+from factories import TINY
+from vit_vs_cnn.config.load import parse_settings
+from vit_vs_cnn.tracking.run import start_run
+with start_run(parse_settings(TINY), "train", "vit") as run:
+    for step in range(100):
+        run.log_metrics({"x": float(step)}, step=step)
+    run.log_artifact(Path("note.txt"))
+    print("recorded", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("reachable", [True, False])
+def test_what_a_process_recorded_before_it_was_killed_is_delivered(
+    project: Path, reachable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not reachable:
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    note = project / "note.txt"
+    note.write_text("hello")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", RECORD_AND_WAIT]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "recorded" in process.stdout.readline()
+        process.kill()
+    note.unlink()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert sync() == (1, 0)
+    (found,) = runs()
+    history = MlflowClient(tracking_uri()).get_metric_history(found.info.run_id, "x")
+    assert [metric.step for metric in history] == list(range(100))
+    assert text_of(found, "note.txt") == "hello"
+    assert found.info.status == "KILLED"
 
 
 def test_sync_leaves_a_run_alone_that_a_process_is_recording(settings: Settings, project: Path) -> None:

@@ -17,9 +17,10 @@ _ENVIRONMENT_TAGS = {"prefect.flow_run_id": "PREFECT__FLOW_RUN_ID", RUN_NAME_TAG
 
 def lineage_tags() -> dict[str, str]:
     """The tags of every run and model version: git commit, dirty flag, digest of the parameters, machine, caller."""
+    here = Path.cwd()
     tags = {
-        GIT_COMMIT_TAG: _git("rev-parse", "HEAD").strip() or "none",
-        "git.dirty": str(bool(_git("status", "--porcelain"))).lower(),
+        GIT_COMMIT_TAG: git(here, "rev-parse", "--verify", "--quiet", "HEAD").stdout.strip() or "none",
+        "git.dirty": str(bool(git(here, "status", "--porcelain").stdout)).lower(),
         "params.digest": digest_of(PARAMS.read_bytes()) if PARAMS.is_file() else "none",
         "host.python": platform.python_version(),
         "host.platform": platform.platform(),
@@ -40,7 +41,7 @@ def write_lineage(folder: Path) -> None:
     packages = sorted({f"{package.name}=={package.version}" for package in distributions()}, key=str.lower)
     (folder / "packages.txt").write_text("\n".join(packages) + "\n", encoding="utf-8")
     # DVC writes dvc.lock while it runs, so it always differs; it has a copy of its own above.
-    difference = _git("diff", "HEAD", "--", ".", ":(exclude)dvc.lock")
+    difference = git(Path.cwd(), "diff", "HEAD", "--", ".", ":(exclude)dvc.lock").stdout
     if difference:
         (folder / "uncommitted.diff").write_text(difference, encoding="utf-8")
 
@@ -51,8 +52,3 @@ def user_name() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return "unknown"  # a container's user id without a name
-
-
-def _git(*arguments: str) -> str:
-    answer = git(Path(), *arguments)
-    return answer.stdout if answer.returncode == 0 else ""
