@@ -120,9 +120,10 @@ def deliver_event(event: Event, folder: Path, client: "MlflowClient", run_id: st
         case "tags":
             client.log_batch(run_id, tags=[RunTag(*item) for item in event["values"].items()])
         case "metrics":
-            link = {"model_id": model_of_run(client, run_id), **event["dataset"]} if event["dataset"] else {}
-            moment = (event["time_ms"], event["step"])
-            metrics = [Metric(*item, *moment, run_id=run_id, **link) for item in event["values"].items()]
+            shared = {"timestamp": event["time_ms"], "step": event["step"], "run_id": run_id}
+            if event["dataset"]:
+                shared |= {"model_id": model_of_run(client, run_id), **event["dataset"]}
+            metrics = [Metric(key, value, **shared) for key, value in event["values"].items()]
             client.log_batch(run_id, metrics)
         case "dataset":
             context = InputTag("mlflow.data.context", event["context"])
