@@ -13,8 +13,8 @@ from vit_vs_cnn.models.trained import load_trained
 from vit_vs_cnn.report.evaluation import save_evaluation_figures
 from vit_vs_cnn.report.style import contestant_colour
 from vit_vs_cnn.tracking.run import add_to_run, read_ref
-from vit_vs_cnn.training.device import choose_device, device_name
 from vit_vs_cnn.training.results import read_summary
+from vit_vs_cnn.training.setup import choose_device, device_name
 
 
 def run(settings: Settings, model: str) -> None:
