@@ -86,9 +86,9 @@ def _train_alone() -> None:
     info, _ = prepare(settings.data, PREPARED)
     splits = read_split(PREPARED, "train"), read_split(PREPARED, "val")
     for name in settings.models:
-        ready, checkpoints = prepare_contestant(settings, name, info), Checkpoints(f"benchmark-overhead-{name}")
-        train_contestant(settings, name, info, splits, ready, checkpoints, lambda _: None, quiet=True)
-        checkpoints.remove()
+        job = prepare_contestant(settings, name, info, splits, quiet=True)
+        with Checkpoints(f"benchmark-overhead-{name}") as checkpoints:
+            train_contestant(job, checkpoints, lambda _: None)
 
 
 def _time_nothing(commands: dict[str, list[str]], name: str, clone: Path, seconds: dict[str, list[float]]) -> None:

@@ -79,9 +79,9 @@ class TrackedRun:
         """Record metrics; a dataset that was logged links them to it and to the run's logged model."""
         self._record("metrics", values={key: float(value) for key, value in values.items()}, step=step, dataset=dataset)
 
-    def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Record tags."""
-        self._record("tags", values=dict(tags))
+    def set_tags(self, tags: Mapping[str, object]) -> None:
+        """Record tags, their values written like those of parameters."""
+        self._record("tags", values=flatten_params(tags))
 
     def log_dataset(self, info: DatasetInfo, split: SplitName, context: str) -> dict[str, str]:
         """Record that the run used a split of the data; what this returns links metrics to it."""
