@@ -38,7 +38,7 @@ def main(
     chosen = make_plan(settings.train.model_copy(update={"precision": "auto"}))
     train = synthetic_images(images, settings.data.image_size)
     rates: dict[str, dict[str, list[float]]] = {}
-    rows = [("contestant", "precision", "images/s", "lowest", "highest", "of 32-true", "lowest", "highest")]
+    rows = [["contestant", "precision", "images/s", "lowest", "highest", "of 32-true", "lowest", "highest"]]
     for contestant in settings.models:
         job = synthetic_job(settings, contestant, train, epochs=2)
         rates[contestant] = {precision: [] for precision in PRECISIONS}
@@ -48,10 +48,11 @@ def main(
                 _, epoch = train_copy(replace(job, plan=replace(job.plan, precision=precision)))
                 rates[contestant][precision].append(epoch.images_per_second)
         base = rates[contestant][PRECISIONS[0]]
-        for precision, measured in rates[contestant].items():
+        for name, measured in rates[contestant].items():
             ratios = [rate / other for rate, other in zip(measured, base, strict=True)]
-            row = [f"{value:,.0f}" for value in (median(measured), min(measured), max(measured))]
-            rows.append((contestant, precision, *row, *(f"{f(ratios):.2f}" for f in (median, min, max))))
+            speed = [f"{value:,.0f}" for value in (median(measured), min(measured), max(measured))]
+            ratio = [f"{value:.2f}" for value in (median(ratios), min(ratios), max(ratios))]
+            rows.append([contestant, name, *speed, *ratio])
     click.echo(f"{chosen.device_name}: `auto` is {chosen.precision} here\n\n{table(rows, text_columns=2)}")
     publish("precision", {"device": chosen.device_name, "images_per_second": rates}, file, to_mlflow=to_mlflow)
 

@@ -24,7 +24,7 @@ from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.orchestration.active_runs import ActiveRun
 from vit_vs_cnn.orchestration.ports import free_port
 from vit_vs_cnn.orchestration.workspace import Request, open_run
-from vit_vs_cnn.registry.aliases import reconciled_aliases
+from vit_vs_cnn.registry.audit import open_audit_log
 from vit_vs_cnn.registry.versions import CHAMPION, Registry
 
 
@@ -442,6 +442,6 @@ def test_a_person_approves_a_promotion_in_the_form_of_the_paused_run(server: Ser
     refused = server.run_of("promote", version="1", unattended=True)
     assert (refused["type"], refused["name"]) == ("FAILED", "Refused")
     assert tiny_registry.aliases()[CHAMPION] == 2
-    with reconciled_aliases(tiny_registry) as aliases:
-        told = [each.action for each in aliases.log.decisions(CHAMPION)]
-    assert told == ["promoted", "promoted", "declined", "refused"]
+    with open_audit_log(tiny_registry) as log:
+        actions = [decision.action for decision in log.decisions()]
+    assert actions == ["promoted", "promoted", "declined", "refused"]
