@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vit_vs_cnn.core.errors import TransientError, UserError, first_line
-from vit_vs_cnn.tracking.run import RunRef
+from vit_vs_cnn.tracking.outbox import RunRef
 from vit_vs_cnn.tracking.store import experiment, find_run, model_of_run, open_client, store_errors, tracking_uri
 
 CHALLENGER = "challenger"
