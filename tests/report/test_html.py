@@ -12,7 +12,7 @@ from PIL import Image
 from factories import contestant, pictures
 from vit_vs_cnn.config.schema import PublishedResult, Settings
 from vit_vs_cnn.core.errors import UserError
-from vit_vs_cnn.core.paths import COMPARE, EDA, PREPARED, explained, trained, tuned
+from vit_vs_cnn.core.paths import COMPARE, EDA, PREPARED, explained, trained, tuned, tuning_summary
 from vit_vs_cnn.data.checks import Checks, Finding, write_checks
 from vit_vs_cnn.data.dataset import DatasetInfo, read_info
 from vit_vs_cnn.report.comparison import read_comparison
@@ -21,7 +21,7 @@ from vit_vs_cnn.report.html import Pictures, read_pictures, render_report
 from vit_vs_cnn.report.style import contestant_colour, new_figure
 from vit_vs_cnn.stages import compare
 from vit_vs_cnn.tracking.run import start_run
-from vit_vs_cnn.tuning.summary import TuningSummary, write_tuning_summary
+from vit_vs_cnn.tuning.summary import TuningSummary
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def run_stage(settings: Settings) -> str:
             run.send()
             run.write_ref(trained(name))
         tuned(name).parent.mkdir(exist_ok=True)
-        write_tuning_summary(TuningSummary(), name)
+        TuningSummary().write(tuning_summary(name))
     compare.run(settings)
     return (COMPARE / "report.html").read_text(encoding="utf-8")
 

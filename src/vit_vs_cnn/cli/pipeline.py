@@ -53,9 +53,9 @@ def tune(contestant: str, join: bool) -> None:
     """
     settings = project_settings()
     if join:
-        from vit_vs_cnn.stages.tune import join as join_study
+        from vit_vs_cnn.tuning.search import join_search
 
-        join_study(contestant)
+        join_search(contestant)
     else:
         settings.model(contestant)
         _stage_function("tune")(settings, contestant)

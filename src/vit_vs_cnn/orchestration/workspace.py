@@ -123,7 +123,7 @@ def check_models(settings: Settings) -> None:
     for name, model in settings.models.items():
         check_model(model, 10, settings.data.image_size, f"models.{name}")
     if settings.tune.trials:
-        from vit_vs_cnn.tuning.check import check_search
+        from vit_vs_cnn.tuning.sampling import check_search
 
         for name in settings.models:
             check_search(settings, name)

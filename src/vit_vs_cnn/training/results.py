@@ -25,6 +25,20 @@ class Epoch:
     images_per_second: float
 
 
+def epoch_metrics(epoch: Epoch) -> dict[str, float]:
+    """The metrics of an epoch by their names in MLflow, the same in trainings and in trials of a study."""
+    return {
+        "train/loss": epoch.train_loss,
+        "train/accuracy": epoch.train_accuracy,
+        "train/learning_rate": epoch.learning_rate,
+        "val/loss": epoch.val_loss,
+        "val/accuracy": epoch.val_accuracy,
+        "time/elapsed_seconds": epoch.elapsed_seconds,
+        "time/epoch_seconds": epoch.epoch_seconds,
+        "time/images_per_second": epoch.images_per_second,
+    }
+
+
 class TrainingSummary(BaseModel):
     """training.json: the result and the cost of one training; seconds include validation."""
 
