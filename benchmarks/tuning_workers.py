@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from vit_vs_cnn.config.load import parse_settings
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.data.dataset import DatasetInfo, SplitInfo
-from vit_vs_cnn.tuning.storage import STORAGE_VARIABLE, StudyStorage
+from vit_vs_cnn.tuning.storage import STORAGE_VARIABLE, open_storage
 from vit_vs_cnn.tuning.study import load_study, open_study
 from vit_vs_cnn.tuning.worker import work
 
@@ -43,7 +43,7 @@ def main(
 ) -> None:
     """Measure trials per minute for each number of workers, on OPTUNA_STORAGE or on a SQLite file of its own."""
     if as_worker:
-        tuning = load_study(StudyStorage(os.environ[STORAGE_VARIABLE]), as_worker)
+        tuning = load_study(open_storage(os.environ[STORAGE_VARIABLE]), as_worker)
         work(tuning, partial(_sleep, seconds))
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -63,7 +63,7 @@ def main(
 
 def _measure(count: int, trials: int, seconds: float, seed: int) -> float:
     """Trials per minute of one study. Exits where it did not end with exactly its budget."""
-    tuning = open_study(StudyStorage(os.environ[STORAGE_VARIABLE]), _settings(trials, seed), "sleeper", _info())
+    tuning = open_study(open_storage(os.environ[STORAGE_VARIABLE]), _settings(trials, seed), "sleeper", _info())
     command = [sys.executable, __file__, "--as-worker", tuning.name, "--seconds", str(seconds)]
     processes = [subprocess.Popen(command) for _ in range(count)]
     codes = [process.wait() for process in processes]

@@ -11,7 +11,7 @@ from vit_vs_cnn.config.load import parse_settings
 from vit_vs_cnn.config.schema import Settings, merge
 from vit_vs_cnn.data.dataset import DatasetInfo, SplitInfo
 from vit_vs_cnn.tuning import storage
-from vit_vs_cnn.tuning.storage import StudyStorage
+from vit_vs_cnn.tuning.storage import open_storage
 from vit_vs_cnn.tuning.study import TuningStudy, load_study, number_of, open_study
 from vit_vs_cnn.tuning.worker import Objective, work
 
@@ -49,7 +49,7 @@ def dataset_info() -> DatasetInfo:
 
 
 def sleeping_study(url: str, trials: int, **tune: Any) -> TuningStudy:
-    return open_study(StudyStorage(url), tuning_settings(trials, **tune), "vit", dataset_info())
+    return open_study(open_storage(url), tuning_settings(trials, **tune), "vit", dataset_info())
 
 
 def sleeping(tuning: TuningStudy, seconds: float = 0.0, *, prunes: bool = True) -> Objective:
@@ -57,7 +57,7 @@ def sleeping(tuning: TuningStudy, seconds: float = 0.0, *, prunes: bool = True) 
 
     def objective(trial: Trial) -> float:
         top = 1 - abs(trial.params["optimizer.lr"] - 0.01) - trial.params["optimizer.weight_decay"]
-        earlier = tuning.storage.optuna.get_trial(trial._trial_id)
+        earlier = tuning.storage.get_trial(trial._trial_id)
         for epoch in range(len(earlier.intermediate_values) + 1, EPOCHS + 1):
             time.sleep(seconds / EPOCHS)
             trial.report(top * epoch / EPOCHS, epoch)
@@ -73,5 +73,5 @@ def sleeping(tuning: TuningStudy, seconds: float = 0.0, *, prunes: bool = True) 
 if __name__ == "__main__":
     _, url, name, seconds = sys.argv
     storage.HEARTBEAT_SECONDS, storage.GRACE_SECONDS = 1, 2
-    study = load_study(StudyStorage(url), name)
+    study = load_study(open_storage(url), name)
     work(study, sleeping(study, float(seconds), prunes=False))

@@ -31,7 +31,7 @@ from vit_vs_cnn.training.checkpoint import CheckpointFile
 from vit_vs_cnn.tuning.objective import TrainingObjective
 from vit_vs_cnn.tuning.result import study_result
 from vit_vs_cnn.tuning.search import join_search
-from vit_vs_cnn.tuning.storage import StudyStorage, storage_url
+from vit_vs_cnn.tuning.storage import open_storage, storage_url
 from vit_vs_cnn.tuning.study import TuningStudy, open_study
 from vit_vs_cnn.tuning.summary import read_tuning_summary
 from vit_vs_cnn.tuning.worker import work
@@ -52,7 +52,7 @@ def runs_of(client: MlflowClient) -> list[Run]:
 
 def worked(settings: Settings, info: DatasetInfo) -> TuningStudy:
     """A study that a worker in this very process has worked on."""
-    tuning = open_study(StudyStorage(storage_url()), settings, "vit", info)
+    tuning = open_study(open_storage(storage_url()), settings, "vit", info)
     objective = TrainingObjective(tuning, PREPARED)
     work(tuning, objective, objective.remove_checkpoint)
     return tuning
@@ -70,9 +70,9 @@ def wait_for(what: Callable[[], Any]) -> Any:
 def kill_the_worker(killed: list[int]) -> None:
     """Kill the worker with SIGKILL in its second trial."""
     wait_for(Path(storage_url().removeprefix("sqlite:///")).is_file)
-    storage = StudyStorage(storage_url())
-    (name,) = wait_for(lambda: optuna.get_all_study_names(storage.optuna))
-    study = optuna.load_study(study_name=name, storage=storage.optuna)
+    storage = open_storage(storage_url())
+    (name,) = wait_for(lambda: optuna.get_all_study_names(storage))
+    study = optuna.load_study(study_name=name, storage=storage)
 
     def worker_of_second_trial() -> Any:
         trials = study.get_trials(deepcopy=False)
@@ -201,7 +201,7 @@ def test_a_killed_trial_loses_no_finished_epoch(
     monkeypatch.setattr(CheckpointFile, "save", dies_once)
     with pytest.raises(Killed):
         worked(settings, prepared)
-    open_study(StudyStorage(storage_url()), settings, "vit", prepared).release_trial(os.getpid())
+    open_study(open_storage(storage_url()), settings, "vit", prepared).release_trial(os.getpid())
     tuning = worked(settings, prepared)
     assert saved == [1, 2, 3, 1, 2, 3]
     assert [list(trial.intermediate_values) for trial in tuning.trials()] == [[1, 2, 3], [1, 2, 3]]
@@ -212,7 +212,7 @@ def test_a_search_that_is_killed_ends_with_exactly_its_budget_when_it_is_started
     make_settings: Make, prepared: DatasetInfo
 ) -> None:
     settings = searching(make_settings, 3, {"optimizer": {"lr": LR}}, pruner={"name": "NopPruner"})
-    tuning = open_study(StudyStorage(storage_url()), settings, "vit", prepared)
+    tuning = open_study(open_storage(storage_url()), settings, "vit", prepared)
     command = [sys.executable, "-c", "from vit_vs_cnn.cli import main; main()", "tune", "vit", "--join"]
     search = subprocess.Popen(command, start_new_session=True)
     wait_for(lambda: any(trial.state == TrialState.COMPLETE for trial in tuning.trials()))
@@ -226,7 +226,7 @@ def test_a_search_that_is_killed_ends_with_exactly_its_budget_when_it_is_started
 
 def test_a_worker_that_joins_without_the_data_says_so(make_settings: Make, prepared: DatasetInfo) -> None:
     settings = searching(make_settings, 2, {"optimizer": {"lr": LR}})
-    open_study(StudyStorage(storage_url()), settings, "vit", prepared)
+    open_study(open_storage(storage_url()), settings, "vit", prepared)
     (PREPARED / "dataset.json").unlink()
     with pytest.raises(UserError, match=r"vit: the study tiny-vit-\w+ is about the data tiny .*which are not here"):
         join_search("vit")
@@ -234,7 +234,7 @@ def test_a_worker_that_joins_without_the_data_says_so(make_settings: Make, prepa
 
 def test_another_process_joins_by_the_command(make_settings: Make, prepared: DatasetInfo) -> None:
     settings = searching(make_settings, 2, {"optimizer": {"lr": LR}}, pruner={"name": "NopPruner"})
-    tuning = open_study(StudyStorage(storage_url()), settings, "vit", prepared)
+    tuning = open_study(open_storage(storage_url()), settings, "vit", prepared)
     command = "import sys; from vit_vs_cnn.cli import main; sys.argv = ['vit-vs-cnn', 'tune', 'vit', '--join']; main()"
     answer = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vit_vs_cnn.core.errors import UserError
-from vit_vs_cnn.tuning.storage import StudyStorage
+from vit_vs_cnn.tuning.storage import open_storage
 
 
 @pytest.mark.parametrize(
@@ -22,11 +22,11 @@ from vit_vs_cnn.tuning.storage import StudyStorage
 )
 def test_a_storage_that_cannot_be_used_is_one_sentence_without_its_password(url: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence) as error:
-        StudyStorage(url)
+        open_storage(url)
     assert "\n" not in str(error.value)
     assert "secret" not in str(error.value)
 
 
 def test_a_sqlite_file_is_made_with_its_folder(tmp_path: Path) -> None:
-    StudyStorage(f"sqlite:///{tmp_path / 'new' / 'studies.db'}")
+    open_storage(f"sqlite:///{tmp_path / 'new' / 'studies.db'}")
     assert (tmp_path / "new" / "studies.db").is_file()

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.storages import RDBStorage
 from optuna.trial import Trial
 
 from harness.sleeping_study import sleeping, sleeping_study
 from vit_vs_cnn.core.errors import UserError
-from vit_vs_cnn.tuning.storage import StudyStorage
 from vit_vs_cnn.tuning.study import TuningStudy, find_study
 from vit_vs_cnn.tuning.worker import work
 
@@ -19,7 +19,7 @@ def urls(tmp_path: Path) -> Iterator[str]:
     return (f"sqlite:///{tmp_path / f'{index}.db'}" for index in range(10))
 
 
-def found_or_sentence(storage: StudyStorage) -> str:
+def found_or_sentence(storage: RDBStorage) -> str:
     try:
         return find_study(storage, "vit").name
     except UserError as error:
@@ -71,7 +71,7 @@ def test_the_study_to_join_is_the_last_unfinished_one_of_this_code(
 def test_there_is_no_finished_study_to_join(urls: Iterator[str]) -> None:
     tuning = sleeping_study(next(urls), 1)
     work(tuning, sleeping(tuning))
-    assert found_or_sentence(tuning.storage).startswith("vit: no unfinished study to join in")
+    assert found_or_sentence(tuning.storage).startswith("vit: no study to join in")
 
 
 def test_one_worker_draws_the_same_from_the_same_seed_and_does_not_repeat_itself_when_it_is_restarted(

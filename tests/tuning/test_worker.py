@@ -146,7 +146,7 @@ def test_a_trial_that_is_repeated_keeps_number_values_and_epochs(url: str) -> No
 
     def killed_once(trial: Trial) -> float:
         nonlocal epochs
-        earlier = tuning.storage.optuna.get_trial(trial._trial_id)
+        earlier = tuning.storage.get_trial(trial._trial_id)
         for epoch in range(len(earlier.intermediate_values) + 1, 5):
             epochs += 1
             trial.report(epoch / 4, epoch)
@@ -188,7 +188,7 @@ def test_a_trial_that_advances_between_its_kills_does_not_fail(url: str) -> None
     tuning = sleeping_study(url, 1, epochs=12)
 
     def advances(trial: Trial) -> float:
-        epochs = len(tuning.storage.optuna.get_trial(trial._trial_id).intermediate_values)
+        epochs = len(tuning.storage.get_trial(trial._trial_id).intermediate_values)
         if epochs == 12:
             return 1.0
         trial.report(0.5, epochs + 1)
@@ -221,7 +221,7 @@ def test_what_a_worker_says_of_a_trial_that_was_taken_from_it_does_not_count(url
     tuning = sleeping_study(url, 1)
 
     def taken(trial: Trial) -> float:
-        tuning.storage.optuna.set_trial_state_values(trial._trial_id, TrialState.FAIL)  # no heartbeat for too long
+        tuning.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)  # no heartbeat for too long
         return 0.1
 
     with pytest.raises((ValueError, AssertionError)):  # its process ends, and is restarted
@@ -246,14 +246,17 @@ class Workers:
         return [process.wait(240) for process in self.processes]
 
 
-def wait_for_trials(tuning: TuningStudy, count: int) -> list[int]:
-    """The processes of trials that have reported an epoch, once so many trials are finished."""
+def kill_a_worker(tuning: TuningStudy, finished: int, killed: int | None = None) -> int:
+    """Kill a worker in the middle of a trial, once so many trials are finished; return its id, which is not `killed`."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         trials = tuning.trials()
         running = [trial for trial in trials if trial.state == TrialState.RUNNING and trial.intermediate_values]
-        if running and sum(trial.state.is_finished() for trial in trials) >= count:
-            return [int(trial.user_attrs["worker"].rpartition(":")[2]) for trial in running]
+        pids = {int(trial.user_attrs["worker"].rpartition(":")[2]) for trial in running} - {killed}
+        if pids and sum(trial.state.is_finished() for trial in trials) >= finished:
+            pid = pids.pop()
+            os.kill(pid, signal.SIGKILL)
+            return pid
         time.sleep(0.02)
     raise AssertionError("waited in vain")
 
@@ -277,7 +280,7 @@ def test_a_killed_process_is_noticed_by_its_missing_heartbeat_and_one_that_is_la
     tuning = sleeping_study(url, 8)
     workers = Workers(tuning, url, 0.6, tmp_path)
     workers.add(2)
-    os.kill(wait_for_trials(tuning, 3)[0], signal.SIGKILL)
+    kill_a_worker(tuning, 3)
     workers.add(1)
     assert sorted(workers.wait()) == [-signal.SIGKILL, 0, 0]
     assert states(tuning) == ["COMPLETE"] * 8
@@ -306,8 +309,8 @@ def test_four_processes_on_postgresql_two_killed_halfway_end_with_exactly_the_bu
     tuning = sleeping_study(database, 16)
     workers = Workers(tuning, database, 0.4, tmp_path)
     workers.add(4)
-    os.kill(wait_for_trials(tuning, 4)[0], signal.SIGKILL)
-    os.kill(wait_for_trials(tuning, 7)[0], signal.SIGKILL)
+    killed = kill_a_worker(tuning, 4)
+    kill_a_worker(tuning, 7, killed)
     assert sorted(workers.wait()) == [-signal.SIGKILL, -signal.SIGKILL, 0, 0]
     assert states(tuning) == ["COMPLETE"] * 16
     assert all(sorted(trial.intermediate_values) == [1, 2, 3, 4] for trial in tuning.trials())

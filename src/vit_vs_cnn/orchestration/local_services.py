@@ -190,9 +190,9 @@ def _services(ports: Ports, limit: int, environment: Mapping[str, str]) -> list[
         ),
     ]
     if _has_dashboard():
-        from vit_vs_cnn.tuning.storage import StudyStorage, storage_url
+        from vit_vs_cnn.tuning.storage import open_storage, storage_url
 
-        StudyStorage(storage_url())  # the dashboard shows a storage, it does not make one
+        open_storage(storage_url())  # the dashboard shows a storage, it does not make one
         command = exit_with_parent(
             "optuna_dashboard._cli", "--host", HOST, "--port", str(ports.optuna), "--quiet", storage_url()
         )

@@ -26,11 +26,11 @@ def _search(settings: Settings, contestant: str) -> None:
     from vit_vs_cnn.tracking.run import start_run
     from vit_vs_cnn.tuning.result import record_question, record_result, study_result
     from vit_vs_cnn.tuning.search import search, search_lock
-    from vit_vs_cnn.tuning.storage import StudyStorage, storage_url
+    from vit_vs_cnn.tuning.storage import open_storage, storage_url
     from vit_vs_cnn.tuning.study import open_study
 
     info = read_info(PREPARED)
-    tuning = open_study(StudyStorage(storage_url()), settings, contestant, info)
+    tuning = open_study(open_storage(storage_url()), settings, contestant, info)
     with search_lock(tuning), start_run(settings, "tune", contestant, tuning.run_key) as tracked:
         record_question(tracked, tuning, info)
         search(tuning, PREPARED)

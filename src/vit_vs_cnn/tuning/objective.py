@@ -45,7 +45,7 @@ class TrainingObjective:
 
     def __call__(self, trial: Trial) -> float:
         """Train and return the value. Raises TrialPruned where the pruner stops the trial."""
-        earlier = self._tuning.storage.optuna.get_trial(trial._trial_id)
+        earlier = self._tuning.storage.get_trial(trial._trial_id)
         number, study_key = number_of(earlier), self._tuning.run_key
         # A repeated trial continues the run of its first attempt.
         key = uuid.uuid5(uuid.UUID(study_key), str(number)).hex

@@ -55,7 +55,8 @@ def suggest(trial: Trial, space: Space) -> dict[str, Any]:
 
 def recipe_values(settings: Settings, contestant: str) -> dict[str, Any]:
     """The values of the contestant's recipe as it is, by the paths of its search space."""
-    model, values = settings.model(contestant).model_dump(), {}
+    model = settings.model(contestant).model_dump()
+    values: dict[str, Any] = {}
     for path, dimension in settings.space(contestant).items():
         if dimension.wanted(values):
             values[path] = setting_at(model, path)

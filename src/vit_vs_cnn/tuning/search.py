@@ -20,7 +20,7 @@ from vit_vs_cnn.core.paths import PREPARED, project_root, runs_dir, state_dir
 from vit_vs_cnn.core.process import exit_with_parent, stop_tree
 from vit_vs_cnn.data.dataset import read_info
 from vit_vs_cnn.tuning import worker
-from vit_vs_cnn.tuning.storage import StudyStorage, storage_url
+from vit_vs_cnn.tuning.storage import open_storage, storage_url
 from vit_vs_cnn.tuning.study import TuningStudy, find_study, is_finished, seconds_of
 
 _POLL_SECONDS = 0.5
@@ -42,16 +42,16 @@ def search(tuning: TuningStudy, prepared: Path) -> None:
         error_report = Path(scratch, "error.json")
         shares = [{ERROR_REPORT_VARIABLE: str(error_report), **_share_of_machine(i, count)} for i in range(count)]
         workers = [_start_worker(tuning, prepared, share) for share in shares]
-        stack.callback(lambda: [stop_tree(process) for process in workers])
+        stack.callback(_stop, workers)
         while any(process.poll() != 0 for process in workers):
             time.sleep(_POLL_SECONDS)
             if progress.update():
                 deaths = 0
-            if report := read_error_report(error_report):
-                raise (TransientError if report.retryable else UserError)(report.message)
             for index, process in enumerate(workers):
                 if process.poll() in (None, 0):
                     continue
+                if report := read_error_report(error_report):
+                    raise (TransientError if report.retryable else UserError)(report.message)
                 deaths += 1
                 if deaths == _MAX_DEATHS_IN_A_ROW:
                     raise RunError(f"tune {tuning.contestant}: its workers died {deaths} times in a row; see above.")
@@ -68,7 +68,7 @@ def join_search(contestant: str) -> None:
 
     Raises UserError where there is no such study, or where its data are not here.
     """
-    tuning = find_study(StudyStorage(storage_url()), contestant)
+    tuning = find_study(open_storage(storage_url()), contestant)
     search(tuning, _find_prepared(tuning))
     print(f"tune {contestant}: the study {tuning.name} has its {tuning.max_trials} trials")
 
@@ -91,6 +91,11 @@ def search_lock(tuning: TuningStudy) -> Iterator[None]:
 def _start_worker(tuning: TuningStudy, prepared: Path, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
     command = exit_with_parent(worker.__name__, tuning.name, str(prepared))
     return subprocess.Popen(command, env=os.environ | environment, stdin=subprocess.DEVNULL, start_new_session=True)
+
+
+def _stop(workers: "list[subprocess.Popen[bytes]]") -> None:
+    for process in workers:
+        stop_tree(process)
 
 
 class _Progress:

@@ -3,11 +3,12 @@
 import json
 import socket
 import uuid
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.storages import RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
@@ -18,7 +19,7 @@ from vit_vs_cnn.core.records import digest_of
 from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.training.code import code_digest
 from vit_vs_cnn.tuning.sampling import make_pruner, make_sampler, recipe_values
-from vit_vs_cnn.tuning.storage import StudyStorage
+from vit_vs_cnn.tuning.storage import storage_lock, without_password
 
 # The trial of the recipe as it is. It is never pruned, because the gain is measured against all of it.
 RECIPE_TRIAL = 0
@@ -35,7 +36,7 @@ class TuningStudy:
     """
 
     study: Study
-    storage: StudyStorage
+    storage: RDBStorage
     settings: Settings
     contestant: str
     data_digest: str
@@ -82,6 +83,10 @@ class TuningStudy:
         trials = self.trials()
         return self._is_used_up(trials) and all(is_finished(trial) for trial in trials)
 
+    def lock(self) -> AbstractContextManager[None]:
+        """The lock under which a worker takes its next trial."""
+        return storage_lock(self.storage.url, self.name)
+
     def can_begin_trial(self) -> bool:
         """Whether `study.optimize` would begin a trial within the budget, be it a repeated one or a new one.
 
@@ -102,7 +107,7 @@ class TuningStudy:
 
     def release_trial(self, pid: int) -> None:
         """Have the trial of a killed worker of this host repeated at once, before its heartbeat is missed."""
-        with self.storage.lock(self.name):
+        with self.lock():
             self._fail_running_trials(worker_name(pid))
 
     def _last_attempts(self) -> list[FrozenTrial]:
@@ -122,15 +127,15 @@ class TuningStudy:
         return len(trials) >= int(tune["trials"])
 
 
-def open_study(storage: StudyStorage, settings: Settings, contestant: str, info: DatasetInfo) -> TuningStudy:
+def open_study(storage: RDBStorage, settings: Settings, contestant: str, info: DatasetInfo) -> TuningStudy:
     """Open the study of what is the best recipe of the contestant, and create it where there is none.
 
     Its name is made of all that the answer depends on: the same question continues the old study, any other question
     begins a new one.
     """
     name = f"{settings.data.name}-{contestant}-{_question_digest(settings, contestant, info)}"
-    with storage.lock(name):
-        study = optuna.create_study(study_name=name, storage=storage.optuna, direction="maximize", load_if_exists=True)
+    with storage_lock(storage.url, name):
+        study = optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)
         study.set_user_attr("settings", settings.model_dump_json())
         if "run_key" not in study.user_attrs:
             study.enqueue_trial(recipe_values(settings, contestant), skip_if_exists=True)
@@ -141,9 +146,9 @@ def open_study(storage: StudyStorage, settings: Settings, contestant: str, info:
     return load_study(storage, name)
 
 
-def load_study(storage: StudyStorage, name: str) -> TuningStudy:
+def load_study(storage: RDBStorage, name: str) -> TuningStudy:
     """Open an existing study by its name."""
-    study = optuna.load_study(study_name=name, storage=storage.optuna)
+    study = optuna.load_study(study_name=name, storage=storage)
     attributes = study.user_attrs
     settings = parse_settings(json.loads(attributes["settings"]), name)
     study.pruner = make_pruner(settings.tune.pruner, settings.tune.epochs or settings.train.epochs)
@@ -152,13 +157,13 @@ def load_study(storage: StudyStorage, name: str) -> TuningStudy:
     )
 
 
-def find_study(storage: StudyStorage, contestant: str) -> TuningStudy:
+def find_study(storage: RDBStorage, contestant: str) -> TuningStudy:
     """Open the unfinished study of the contestant that was begun last, by this version of the code.
 
     Raises UserError where there is none.
     """
     other_code = 0
-    for summary in reversed(optuna.get_all_study_summaries(storage.optuna, include_best_trial=False)):
+    for summary in reversed(optuna.get_all_study_summaries(storage, include_best_trial=False)):
         attributes = summary.user_attrs
         if attributes.get("contestant") != contestant or "run_key" not in attributes:
             continue
@@ -166,15 +171,10 @@ def find_study(storage: StudyStorage, contestant: str) -> TuningStudy:
             other_code += summary.n_trials < _tune_settings(attributes)["trials"]
         elif not (tuning := load_study(storage, summary.study_name)).is_finished():
             return tuning
+    reason = "`vit-vs-cnn run --set tune.trials=20` begins one; OPTUNA_STORAGE has to be the same on every machine"
     if other_code:
-        raise UserError(
-            f"{contestant}: the unfinished studies in {storage.shown_url} were begun by another version of the code, "
-            "whose trials cannot be compared with those of this one: check out the same commit here."
-        )
-    raise UserError(
-        f"{contestant}: no unfinished study to join in {storage.shown_url}. `vit-vs-cnn run --set tune.trials=20` "
-        "begins one; workers on other machines need OPTUNA_STORAGE to be the same there."
-    )
+        reason = "the unfinished ones were begun by another version of the code: check out the same commit here"
+    raise UserError(f"{contestant}: no study to join in {without_password(storage.url)}: {reason}.")
 
 
 def number_of(trial: FrozenTrial) -> int:

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, Trial
 
 from vit_vs_cnn.core.errors import ErrorReport, TransientError, UserError, write_error_report
 from vit_vs_cnn.tuning.sampling import suggest
-from vit_vs_cnn.tuning.storage import StudyStorage, storage_url
+from vit_vs_cnn.tuning.storage import open_storage, storage_url
 from vit_vs_cnn.tuning.study import TuningStudy, load_study, worker_name
 
 Objective = Callable[[Trial], float]
@@ -42,7 +42,7 @@ def work(
     """
     while not tuning.is_finished():
         with ExitStack() as lock:
-            lock.enter_context(tuning.storage.lock(tuning.name))
+            lock.enter_context(tuning.lock())
             if tuning.can_begin_trial():
                 run = partial(_run, tuning, objective, lock)
                 tuning.study.optimize(run, n_trials=1, catch=TrialFailedError, callbacks=[on_end])
@@ -63,15 +63,17 @@ def _run(tuning: TuningStudy, objective: Objective, lock: ExitStack, trial: Tria
         trial.set_user_attr("attempts", None)
         raise
     except Exception as error:
-        traceback.print_exc()
-        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        reason = str(error)
+        if not isinstance(error, UserError):
+            traceback.print_exc()
+            reason = f"{type(error).__name__}: {error}"
         trial.set_user_attr("reason", reason)
         raise TrialFailedError(reason) from error
 
 
 def _limit_attempts(tuning: TuningStudy, trial: Trial) -> None:
     """Count the attempts that began after the same epoch. Raises UserError where these are too many."""
-    epochs = len(tuning.storage.optuna.get_trial(trial._trial_id).intermediate_values)
+    epochs = len(tuning.storage.get_trial(trial._trial_id).intermediate_values)
     last_epochs, attempts = trial.user_attrs.get("attempts") or (epochs, 0)
     if last_epochs != epochs:
         attempts = 0
@@ -86,7 +88,7 @@ def _limit_attempts(tuning: TuningStudy, trial: Trial) -> None:
 def _main(study_name: str, prepared: Path) -> None:
     from vit_vs_cnn.tuning.objective import TrainingObjective
 
-    tuning = load_study(StudyStorage(storage_url()), study_name)
+    tuning = load_study(open_storage(storage_url()), study_name)
     objective = TrainingObjective(tuning, prepared)
     work(tuning, objective, objective.remove_checkpoint)
 
