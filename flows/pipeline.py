@@ -28,7 +28,6 @@ from vit_vs_cnn.orchestration.accelerators import free_accelerators, slot_name, 
 from vit_vs_cnn.orchestration.artifacts import publish_results
 from vit_vs_cnn.orchestration.dag import Stage, check_timeouts, choose_stages, read_dag, resolve_names, timeout_seconds
 from vit_vs_cnn.orchestration.listener import StageListener
-from vit_vs_cnn.orchestration.notify import tell_of_the_end
 from vit_vs_cnn.orchestration.slots import ensure_slots
 from vit_vs_cnn.orchestration.stage_process import Limits, Outcome, StageError, is_stopping, run_stage, stop_all
 from vit_vs_cnn.orchestration.workspace import Request, Run, is_saved, open_run, run_environment, save_run
@@ -54,10 +53,6 @@ def _flow_run_name() -> str:
     flow_run_name=_flow_run_name,
     description="ViT or CNN? Data, EDA, tuning, training, evaluation, explanation, comparison, registration.",
     task_runner=THREADS,
-    on_completion=[tell_of_the_end],
-    on_failure=[tell_of_the_end],
-    on_crashed=[tell_of_the_end],
-    on_cancellation=[tell_of_the_end],
 )
 def pipeline(
     preset: Preset = "",

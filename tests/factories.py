@@ -16,7 +16,7 @@ from vit_vs_cnn.registry.versions import TEST_DIGEST, Candidate, Registry
 from vit_vs_cnn.report.figures import FigureWriter
 from vit_vs_cnn.report.style import new_figure
 from vit_vs_cnn.tracking.run import read_ref, start_run
-from vit_vs_cnn.training.results import Epoch, TrainingSummary, write_history, write_summary
+from vit_vs_cnn.training.results import Epoch, TrainingSummary, write_history
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -135,8 +135,21 @@ def contestant(
     write_evaluation(evaluated(name), measured)
     folder = trained(name)
     folder.mkdir(parents=True)
-    epochs = [Epoch(n, n * seconds, seconds, 0.1, 1.0 / n, 0.5, 1.0 / n, 0.5 + n / 10, 100.0) for n in (1, 2)]
-    write_history(epochs, folder / "history.csv")
+    history = [
+        Epoch(
+            epoch=epoch,
+            elapsed_seconds=epoch * seconds,
+            epoch_seconds=seconds,
+            learning_rate=0.1,
+            train_loss=1.0 / epoch,
+            train_accuracy=0.5,
+            val_loss=1.0 / epoch,
+            val_accuracy=0.5 + epoch / 10,
+            images_per_second=100.0,
+        )
+        for epoch in (1, 2)
+    ]
+    write_history(history, folder / "history.csv")
     summary = TrainingSummary(
         model=name,
         timm=settings.models[name].timm,
@@ -154,7 +167,7 @@ def contestant(
         train_images=64,
         batch_size=16,
     )
-    write_summary(summary, folder / "training.json")
+    summary.write(folder / "training.json")
 
 
 def pictures(folder: Path) -> None:

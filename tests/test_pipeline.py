@@ -80,7 +80,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     (folder / "params.yaml").write_text(text)
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "--message", "a small project")
-    (folder / "mlruns").mkdir()
+    (folder / "mlruns").mkdir(exist_ok=True)
     shutil.copy(empty_store, folder / "mlruns")
     (folder / "first-run.log").write_text(dvc(folder, "repro"))
     return folder

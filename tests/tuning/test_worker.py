@@ -247,7 +247,7 @@ class Workers:
 
 
 def kill_a_worker(tuning: TuningStudy, finished: int, killed: int | None = None) -> int:
-    """Kill a worker in the middle of a trial, once so many trials are finished; return its id, which is not `killed`."""
+    """Kill a worker in a trial once so many trials are finished, but not the process `killed`; return its id."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         trials = tuning.trials()

@@ -7,14 +7,14 @@ from vit_vs_cnn.core.records import numbers_of
 from vit_vs_cnn.data.dataset import read_info, read_split
 from vit_vs_cnn.evaluation.cost import measure_cost
 from vit_vs_cnn.evaluation.metrics import evaluate
-from vit_vs_cnn.evaluation.predict import predict
+from vit_vs_cnn.evaluation.predict import batch_predict
 from vit_vs_cnn.evaluation.results import write_evaluation
 from vit_vs_cnn.models.trained import load_trained
 from vit_vs_cnn.report.evaluation import save_evaluation_figures
 from vit_vs_cnn.report.style import contestant_colour
 from vit_vs_cnn.tracking.run import add_to_run, read_ref
-from vit_vs_cnn.training.device import choose_device, device_name
 from vit_vs_cnn.training.results import read_summary
+from vit_vs_cnn.training.setup import choose_device, device_name
 
 
 def run(settings: Settings, model: str) -> None:
@@ -23,7 +23,7 @@ def run(settings: Settings, model: str) -> None:
     info, test = read_info(PREPARED), read_split(PREPARED, "test")
     device, batch_size = choose_device(settings.train), settings.evaluate.batch_size
     contestant = load_trained(settings, model, info).to(device)
-    probabilities = predict(contestant, test.images, batch_size, device)
+    probabilities = batch_predict(contestant.probabilities, test.images, batch_size, device, "predict")
     seconds_per_epoch = read_summary(trained(model)).seconds_per_epoch
     cost = measure_cost(contestant, test.images, batch_size, device, device_name(device), seconds_per_epoch)
     evaluation = evaluate(probabilities, test, info.classes, settings.evaluate.confidence, cost)

@@ -1,7 +1,5 @@
 """train@<model>: trained/<model>/ with weights, exported model, history and summary."""
 
-from dataclasses import asdict
-
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.config.tuned import with_tuned
 from vit_vs_cnn.core.paths import PREPARED, trained
@@ -12,7 +10,7 @@ from vit_vs_cnn.tracking.run import start_run
 from vit_vs_cnn.tracking.system import SystemMeter
 from vit_vs_cnn.training.checkpoint import Checkpoints, fingerprint
 from vit_vs_cnn.training.contestant import announce, prepare_contestant, train_contestant
-from vit_vs_cnn.training.results import Epoch, write_history, write_summary
+from vit_vs_cnn.training.results import Epoch, write_history
 
 
 def run(settings: Settings, name: str) -> None:
@@ -20,13 +18,15 @@ def run(settings: Settings, name: str) -> None:
     settings = with_tuned(settings, name)
     model, info = settings.model(name), read_info(PREPARED)
     splits = (read_split(PREPARED, "train"), read_split(PREPARED, "val"))
-    ready = prepare_contestant(settings, name, info)
-    announce(settings, name, info, ready.plan)
-    checkpoints = Checkpoints(fingerprint(settings, model, info, ready.plan.device))
+    job = prepare_contestant(settings, name, info, splits)
+    announce(job)
     meter = SystemMeter()
-    with start_run(settings, "train", name, checkpoints.run_key()) as tracked:
+    with (
+        Checkpoints(fingerprint(job)) as checkpoints,
+        start_run(settings, "train", name, checkpoints.run_key()) as tracked,
+    ):
         tracked.log_params({"seed": settings.seed, "train": settings.train.model_dump(), **model.model_dump()})
-        plan = ready.plan
+        plan = job.plan
         tracked.set_tags(
             {
                 "device": plan.device_name,
@@ -39,20 +39,16 @@ def run(settings: Settings, name: str) -> None:
         tracked.log_dataset(info, "val", "validation")
 
         def record(epoch: Epoch) -> None:
-            values = {key: value for key, value in asdict(epoch).items() if key != "epoch"}
+            values = {key: value for key, value in epoch.model_dump().items() if key != "epoch"}
             tracked.log_metrics(values | meter.read(), step=epoch.epoch)
 
-        try:
-            contestant, result, summary = train_contestant(settings, name, info, splits, ready, checkpoints, record)
-        except BaseException:
-            checkpoints.close()
-            raise
-        folder = trained(name)
+        training = train_contestant(job, checkpoints, record)
+        folder, summary = trained(name), training.summary
         folder.mkdir(parents=True, exist_ok=True)
-        save_weights(contestant.network, folder / "weights.safetensors")
-        export_model(contestant, name, model, info, splits[1].images[:2], folder / "model")
-        write_history(result.history, folder / "history.csv")
-        write_summary(summary, folder / "training.json")
+        save_weights(training.model.network, folder / "weights.safetensors")
+        export_model(training.model, name, model, info, splits[1].images[:2], folder / "model")
+        write_history(training.history, folder / "history.csv")
+        summary.write(folder / "training.json")
         tracked.log_metrics(
             {
                 "best_val_accuracy": summary.val_accuracy,
@@ -69,4 +65,3 @@ def run(settings: Settings, name: str) -> None:
         tracked.log_model(folder / "model", name, "image-classifier", summary.model_dump(), tags, summary.best_epoch)
         tracked.send()
         tracked.write_ref(folder)
-    checkpoints.remove()

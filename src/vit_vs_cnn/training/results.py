@@ -1,18 +1,14 @@
-"""What a training leaves behind: history.csv and training.json."""
+"""The records of a training: history.csv with a row per epoch, and training.json."""
 
 import csv
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.records import Record
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """One line of history.csv; accuracies are fractions, elapsed_seconds counts training and validation so far."""
+class Epoch(Record):
+    """A row of history.csv; accuracies are fractions, elapsed_seconds counts training and validation so far."""
 
     epoch: int
     elapsed_seconds: float
@@ -39,10 +35,8 @@ def epoch_metrics(epoch: Epoch) -> dict[str, float]:
     }
 
 
-class TrainingSummary(BaseModel):
+class TrainingSummary(Record):
     """training.json: the result and the cost of one training; seconds include validation."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str
     timm: str
@@ -61,23 +55,19 @@ class TrainingSummary(BaseModel):
     batch_size: int
 
 
+def best_epoch(history: Sequence[Epoch]) -> Epoch:
+    """The epoch of the highest validation accuracy; among equals the lower loss, then the earlier one."""
+    return min(history, key=lambda row: (-row.val_accuracy, row.val_loss, row.epoch))
+
+
 def write_history(history: Sequence[Epoch], path: Path) -> None:
-    """Write one line per epoch."""
+    """Write history.csv."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Epoch)])
+        writer = csv.DictWriter(file, list(Epoch.model_fields))
         writer.writeheader()
-        writer.writerows(asdict(epoch) for epoch in history)
-
-
-def write_summary(summary: TrainingSummary, path: Path) -> None:
-    """Write training.json."""
-    path.write_text(summary.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        writer.writerows(row.model_dump() for row in history)
 
 
 def read_summary(folder: Path) -> TrainingSummary:
-    """Read training.json of a trained contestant's folder. Raises UserError where it is missing or damaged."""
-    path = folder / "training.json"
-    try:
-        return TrainingSummary.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValidationError):
-        raise UserError(f"{path}: missing or not of this version; run `dvc repro train@{folder.name}`.") from None
+    """Read training.json of a trained contestant's folder. Raises UserError where it is missing or not valid."""
+    return TrainingSummary.read(folder / "training.json", f"run `dvc repro train@{folder.name}`")

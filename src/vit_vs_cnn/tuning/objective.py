@@ -41,7 +41,7 @@ class TrainingObjective:
             )
         train = sample(read_split(prepared, "train"), self._settings.tune.data_fraction, self._settings.seed)
         self._splits = (train, read_split(prepared, "val"))
-        prepare_contestant(self._settings, self._contestant, self._info)
+        prepare_contestant(self._settings, self._contestant, self._info, self._splits)
 
     def __call__(self, trial: Trial) -> float:
         """Train and return the value. Raises TrialPruned where the pruner stops the trial."""
@@ -88,15 +88,12 @@ class TrainingObjective:
             if may_prune and trial.should_prune():
                 raise TrialPruned(f"{self._settings.tune.pruner.name} stopped it after epoch {epoch.epoch}")
 
-        saved = checkpoints.file.load()
-        for epoch in saved[1] if saved else []:
+        _, history = checkpoints.file.load()
+        for epoch in history:
             on_epoch(epoch)  # a killed worker may not have reported the last one
         settings = with_values(self._settings, self._contestant, trial.params, f"trial {number}")
-        ready = prepare_contestant(settings, self._contestant, self._info)
-        _, result, summary = train_contestant(
-            settings, self._contestant, self._info, self._splits, ready, checkpoints, on_epoch, quiet=True
-        )
-        best = result.history[result.best_epoch - 1]
-        trial.set_user_attr("val_loss", best.val_loss)
-        tracked.set_tags({"trial.best_epoch": str(best.epoch), "trial.device": summary.device})
-        return best.val_accuracy
+        job = prepare_contestant(settings, self._contestant, self._info, self._splits, quiet=True)
+        summary = train_contestant(job, checkpoints, on_epoch).summary
+        trial.set_user_attr("val_loss", summary.val_loss)
+        tracked.set_tags({"trial.best_epoch": str(summary.best_epoch), "trial.device": summary.device})
+        return summary.val_accuracy

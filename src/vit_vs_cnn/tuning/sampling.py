@@ -10,8 +10,16 @@ from optuna.samplers import BaseSampler
 from optuna.trial import Trial
 
 from vit_vs_cnn.config.load import parse_settings
-from vit_vs_cnn.config.schema import PrunerSettings, SamplerSettings, Settings, merge
-from vit_vs_cnn.config.search_space import CategoricalDimension, FloatDimension, Space, at_path, setting_at
+from vit_vs_cnn.config.schema import Settings, merge
+from vit_vs_cnn.config.search_space import (
+    CategoricalDimension,
+    FloatDimension,
+    PrunerSettings,
+    SamplerSettings,
+    Space,
+    at_path,
+    setting_at,
+)
 from vit_vs_cnn.core.errors import UserError
 
 

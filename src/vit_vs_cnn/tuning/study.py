@@ -17,7 +17,6 @@ from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.records import digest_of
 from vit_vs_cnn.data.dataset import DatasetInfo
-from vit_vs_cnn.training.code import code_digest
 from vit_vs_cnn.tuning.sampling import make_pruner, make_sampler, recipe_values
 from vit_vs_cnn.tuning.storage import storage_lock, without_password
 
@@ -224,4 +223,6 @@ def _question_digest(settings: Settings, contestant: str, info: DatasetInfo) -> 
 
 
 def _code_digest() -> str:
+    from vit_vs_cnn.training.checkpoint import code_digest
+
     return code_digest(*_CODE)
