@@ -27,20 +27,20 @@ def make_sampler(settings: SamplerSettings, seed: int, trials: int = 0) -> BaseS
     """The sampler that draws the next trial of a study with the seed `seed` and so many trials.
 
     Every trial has its own sampler: one that lasts as long as its process would draw the same values in each worker,
-    and after each restart. Raises UserError where the sampler does not take the arguments.
+    and after each restart. With one worker the same seed draws the same trials; with several workers, or after a kill,
+    it does not, because a draw depends on the trials before it. Raises UserError where an argument is not possible.
     """
     stream = int(np.random.SeedSequence([seed, trials]).generate_state(1)[0])
-    arguments = {**settings.args, "seed": stream}
-    sampler: BaseSampler = _create(getattr(optuna.samplers, settings.name), arguments, f"tune.sampler: {settings.name}")
+    kind = getattr(optuna.samplers, settings.name)
+    sampler: BaseSampler = _create(kind, settings.args, f"tune.sampler: {settings.name}", seed=stream)
     return sampler
 
 
 def make_pruner(settings: PrunerSettings, epochs: int) -> BasePruner:
-    """The pruner for trials of so many epochs. Raises UserError where it does not take the arguments."""
-    arguments = {"max_resource": epochs} if settings.name == "HyperbandPruner" else {}
-    pruner: BasePruner = _create(
-        getattr(optuna.pruners, settings.name), {**arguments, **settings.args}, f"tune.pruner: {settings.name}"
-    )
+    """The pruner for trials of so many epochs. Raises UserError where an argument is not possible."""
+    defaults = {"max_resource": epochs} if settings.name == "HyperbandPruner" else {}
+    kind = getattr(optuna.pruners, settings.name)
+    pruner: BasePruner = _create(kind, {**defaults, **settings.args}, f"tune.pruner: {settings.name}")
     return pruner
 
 
@@ -53,11 +53,13 @@ def suggest(trial: Trial, space: Space) -> dict[str, Any]:
         if isinstance(dimension, CategoricalDimension):
             values[path] = trial.suggest_categorical(path, dimension.choices)
         elif isinstance(dimension, FloatDimension):
-            low, high = dimension.low, dimension.high
-            values[path] = trial.suggest_float(path, low, high, step=dimension.step, log=dimension.log)
+            values[path] = trial.suggest_float(
+                path, dimension.low, dimension.high, step=dimension.step, log=dimension.log
+            )
         else:
-            low, high = dimension.low, dimension.high
-            values[path] = trial.suggest_int(path, low, high, step=dimension.step or 1, log=dimension.log)
+            values[path] = trial.suggest_int(
+                path, dimension.low, dimension.high, step=dimension.step or 1, log=dimension.log
+            )
     return values
 
 
@@ -100,8 +102,8 @@ def check_search(settings: Settings, contestant: str) -> None:
                 check_optimizer(model.recipe.optimizer.name, key_path)
 
 
-def _create(kind: Callable[..., Any], arguments: Mapping[str, Any], key_path: str) -> Any:
+def _create(kind: Callable[..., Any], arguments: Mapping[str, Any], key_path: str, **fixed: Any) -> Any:
     try:
-        return kind(**arguments)
+        return kind(**arguments, **fixed)
     except (TypeError, ValueError) as error:
         raise UserError(f"{key_path} does not take {dict(arguments)}: {str(error).rstrip('.')}.") from None
