@@ -57,7 +57,8 @@ def class_dots(
     # Falling sizes keep dots apart that lie on one another.
     sizes = range(40 * len(shown.columns), 0, -40)
     for (name, values), marker, size in zip(shown.items(), markers, sizes, strict=False):
-        axes.scatter(values, range(len(rows)), s=size, color=colours[str(name)], marker=marker, label=name, zorder=3)
+        colour = colours[str(name)]
+        axes.scatter(values, range(len(rows)), s=size, color=colour, marker=marker, label=name, zorder=3, clip_on=False)
     name_rows(axes, classes, rows)
     axes.set_xlim(min(0.9, shown.min().min() - 0.03), 1.01)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))

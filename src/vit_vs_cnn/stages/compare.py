@@ -8,6 +8,7 @@ from vit_vs_cnn.report.comparison import answer, read_comparison, summary_number
 from vit_vs_cnn.report.comparison_figures import write_comparison_figures
 from vit_vs_cnn.report.html import render_report
 from vit_vs_cnn.tracking.lineage import GIT_COMMIT_TAG, RUN_NAME_TAG, lineage_tags
+from vit_vs_cnn.tracking.names import prefixed_metrics
 from vit_vs_cnn.tracking.run import read_ref, start_run
 
 
@@ -25,6 +26,6 @@ def run(settings: Settings) -> None:
         runs = {name: read_ref(trained(name)) for name in settings.models}
         tracked.set_tags({f"run.{name}": ref.run_id or ref.key for name, ref in runs.items()})
         tracked.set_tags({"data.digest": info.digest, "mlflow.note.content": answer(comparison)})
-        tracked.log_metrics(summary_numbers(comparison))
+        tracked.log_metrics(prefixed_metrics("compare", summary_numbers(comparison)))
         tracked.log_artifact(COMPARE, "comparison")
     print(f"compare: {answer(comparison)}")

@@ -9,7 +9,7 @@ from vit_vs_cnn.explain.samples import explain_mistakes, explain_samples, shared
 from vit_vs_cnn.models.trained import load_trained
 from vit_vs_cnn.report.explanation import write_explanation
 from vit_vs_cnn.report.style import contestant_colour
-from vit_vs_cnn.tracking.run import add_to_run, read_ref
+from vit_vs_cnn.tracking.run import add_to_run
 
 
 def run(settings: Settings, contestant: str) -> None:
@@ -27,5 +27,5 @@ def run(settings: Settings, contestant: str) -> None:
         contestant_colour(settings.models, contestant),
         explained(contestant),
     )
-    with add_to_run(read_ref(trained(contestant)), "explain") as tracked:
+    with add_to_run(trained(contestant)) as tracked:
         tracked.log_artifact(explained(contestant), "explanation")

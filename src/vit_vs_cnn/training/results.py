@@ -71,3 +71,14 @@ def write_history(history: Sequence[Epoch], path: Path) -> None:
 def read_summary(folder: Path) -> TrainingSummary:
     """Read training.json of a trained contestant's folder. Raises UserError where it is missing or not valid."""
     return TrainingSummary.read(folder / "training.json", f"run `dvc repro train@{folder.name}`")
+
+
+def summary_metrics(summary: TrainingSummary) -> dict[str, float]:
+    """The metrics of a finished training by their names in MLflow."""
+    return {
+        "best/val_accuracy": summary.val_accuracy,
+        "best/val_loss": summary.val_loss,
+        "best/epoch": summary.best_epoch,
+        "cost/parameters": summary.parameters,
+        "cost/seconds_per_epoch": summary.seconds_per_epoch,
+    }

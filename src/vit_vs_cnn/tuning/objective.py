@@ -12,7 +12,7 @@ from vit_vs_cnn.config.schema import merge
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.dataset import read_info, read_split
 from vit_vs_cnn.data.split import sample
-from vit_vs_cnn.tracking.run import TrackedRun, start_part
+from vit_vs_cnn.tracking.run import TrackedRun, start_child_run
 from vit_vs_cnn.training.checkpoint import Checkpoints
 from vit_vs_cnn.training.contestant import prepare_contestant, train_contestant
 from vit_vs_cnn.training.results import Epoch, epoch_metrics
@@ -52,7 +52,7 @@ class TrainingObjective:
         checkpoints = self._checkpoints(number)
         part, state = f"trial-{number}", "fail"
         try:
-            with start_part(self._settings, "tune", self._contestant, part, key, study_key) as tracked:
+            with start_child_run(self._settings, "tune", self._contestant, part, key, study_key) as tracked:
                 tracked.log_params({"trial": number, **trial.params})
                 try:
                     value = self._train(trial, earlier, checkpoints, tracked)

@@ -8,6 +8,7 @@ from optuna.trial import FrozenTrial, TrialState
 from vit_vs_cnn.core.errors import RunError, UserError
 from vit_vs_cnn.core.records import numbers_of
 from vit_vs_cnn.data.dataset import DatasetInfo
+from vit_vs_cnn.tracking.names import contestant_params, prefixed_metrics
 from vit_vs_cnn.tracking.run import TrackedRun
 from vit_vs_cnn.tuning.study import RECIPE_TRIAL, TuningStudy, seconds_of
 from vit_vs_cnn.tuning.summary import TuningSummary
@@ -65,36 +66,32 @@ def study_result(tuning: TuningStudy) -> StudyResult:
 
 def record_question(tracked: TrackedRun, tuning: TuningStudy, info: DatasetInfo) -> None:
     """Record what is searched, on what data, in the run of the study."""
-    settings, model = tuning.settings, tuning.settings.model(tuning.contestant)
+    settings = tuning.settings
     space = settings.space(tuning.contestant)
     tracked.log_params(
-        {
-            "seed": settings.seed,
-            "tune.epochs": tuning.epochs,
+        contestant_params(settings, tuning.contestant)
+        | {
+            # Without what a later run of the same study may change, such as the device.
+            "train": settings.train.model_dump(include={"patience", "precision"}),
             "tune": settings.tune.model_dump(include={"data_fraction", "sampler", "pruner"}),
+            "tune.epochs": tuning.epochs,
             "tune.space": {path: dimension.model_dump(exclude_defaults=True) for path, dimension in space.items()},
-            "model": model.model_dump(exclude={"recipe"}),
-            "recipe": model.recipe.model_dump(),
         }
     )
     tracked.set_tags({"study": tuning.name, "data.digest": info.digest})
     tracked.log_dataset(info, "train", "training")
     tracked.log_dataset(info, "val", "validation")
-    # It has to be in the store before the runs of the trials, which are its children.
-    tracked.send()
 
 
 def record_result(tracked: TrackedRun, result: StudyResult) -> None:
     """Record counts, times, the gain and the curves of the recipe and of the best trial in the run of the study."""
-    summary = numbers_of(result.summary)
-    # Its name is that of the curve.
-    summary.pop("recipe_val_accuracy", None)
-    tracked.log_metrics({f"tune/{key}": value for key, value in summary.items()})
+    numbers = numbers_of(result.summary)
+    numbers.pop("recipe_val_accuracy", None)  # the name of a curve
+    tracked.log_metrics(prefixed_metrics("tune", numbers))
     tracked.set_tags({f"best.{path}": str(value) for path, value in result.best.params.items()})
-    curves = {"tune/recipe_val_accuracy": result.recipe, "tune/best_val_accuracy_by_epoch": result.best}
-    for key, trial in curves.items():
+    for name, trial in (("recipe_val_accuracy", result.recipe), ("best_val_accuracy_by_epoch", result.best)):
         for epoch, value in sorted(trial.intermediate_values.items()):
-            tracked.log_metrics({key: value}, step=epoch)
+            tracked.log_metrics({f"tune/{name}": value}, step=epoch)
 
 
 def _value(trial: FrozenTrial) -> float:
