@@ -121,11 +121,6 @@ def worktree_at(commit: str, name: str) -> Iterator[Path]:
             remove_workspace(workspace)
 
 
-def dvc_succeeds(workspace: Path, *arguments: str) -> bool:
-    """Whether DVC could do something in a workspace."""
-    return _dvc(workspace, *arguments).returncode == 0
-
-
 def _lock_file(name: str) -> Path:
     return runs_dir() / f"{name}.lock"
 
