@@ -39,6 +39,7 @@ bench: $(INSTALLED) ## every benchmark that needs no GPU and no download, figure
 	mkdir -p build/bench
 	for preset in demo cpu; do \
 		$(BIN)/python benchmarks/throughput.py --preset $$preset --json build/bench/throughput-$$preset.json || exit 1; \
+		$(BIN)/python benchmarks/precision.py --preset $$preset --json build/bench/precision-$$preset.json || exit 1; \
 		$(BIN)/python benchmarks/profile_epoch.py --preset $$preset --json build/bench/profile-$$preset.json || exit 1; \
 	done
 	$(BIN)/python benchmarks/allocator.py --preset cpu --json build/bench/allocator.json
