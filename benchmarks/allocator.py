@@ -2,7 +2,7 @@
 
     python benchmarks/allocator.py --preset cpu --repeats 4
 
-Images per second of the project's epoch, on made-up pixels, for every contestant of a preset: `kept` as the project
+Images per second of the project's epoch, on synthetic pixels, for every contestant of a preset: `kept` as the project
 trains, `returned` with glibc as it comes. Each measurement is a process of its own, because a heap that has grown does
 not shrink again. They take turns; the gain is the median of the ratios within a turn.
 """
@@ -10,7 +10,6 @@ not shrink again. They take turns; the gain is the median of the ratios within a
 import ctypes
 import subprocess
 import sys
-import uuid
 from contextlib import nullcontext
 from pathlib import Path
 from statistics import median
@@ -18,15 +17,12 @@ from unittest.mock import patch
 
 import click
 
-from made_up import made_up_images, made_up_info, trainer_of
 from record import json_option, mlflow_option, publish
+from synthetic import synthetic_images, synthetic_job, train_copy
 from vit_vs_cnn.config.load import merged_params, settings_of
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.console import table
 from vit_vs_cnn.core.paths import project_root
-from vit_vs_cnn.data.loader import ResidentImages
-from vit_vs_cnn.training.checkpoint import Checkpoints
-from vit_vs_cnn.training.contestant import prepare_contestant
 
 WAYS = ("kept", "returned")
 
@@ -54,7 +50,7 @@ def main(
     settings = settings_of(merged_params(project_root(), preset, overrides))
     if only:
         name, way = only
-        returned = patch("vit_vs_cnn.training.device.keep_freed_memory") if way == "returned" else nullcontext()
+        returned = patch("vit_vs_cnn.training.setup.keep_freed_memory") if way == "returned" else nullcontext()
         with returned:
             click.echo(_rate(settings, name, images))
         return
@@ -76,14 +72,8 @@ def main(
 
 def _rate(settings: Settings, name: str, images: int) -> float:
     """Images per second over the epochs after the first, which warms up."""
-    info = made_up_info(settings, images)
-    ready = prepare_contestant(settings, name, info)
-    trainer = trainer_of(settings, name, info, ready, epochs=4)
-    train = ResidentImages(made_up_images(images, settings.data.image_size), ready.plan.device)
-    val = ResidentImages(made_up_images(64, settings.data.image_size), ready.plan.device)
-    checkpoints = Checkpoints(f"benchmark-allocator-{uuid.uuid4().hex}")
-    history = trainer.run(train, val, checkpoints.file, lambda _: None).history
-    checkpoints.remove()
+    train = synthetic_images(images, settings.data.image_size)
+    history = train_copy(synthetic_job(settings, name, train, epochs=4))
     return median(epoch.images_per_second for epoch in history[1:])
 
 

@@ -83,12 +83,12 @@ def _train_alone() -> None:
     from vit_vs_cnn.training.contestant import prepare_contestant, train_contestant
 
     settings = read_settings(PARAMS)
-    info = prepare(settings.data, PREPARED).info
+    info, _ = prepare(settings.data, PREPARED)
     splits = read_split(PREPARED, "train"), read_split(PREPARED, "val")
     for name in settings.models:
-        ready, checkpoints = prepare_contestant(settings, name, info), Checkpoints(f"benchmark-overhead-{name}")
-        train_contestant(settings, name, info, splits, ready, checkpoints, lambda _: None, quiet=True)
-        checkpoints.remove()
+        job = prepare_contestant(settings, name, info, splits, quiet=True)
+        with Checkpoints(f"benchmark-overhead-{name}") as checkpoints:
+            train_contestant(job, checkpoints, lambda _: None)
 
 
 def _time_nothing(commands: dict[str, list[str]], name: str, clone: Path, seconds: dict[str, list[float]]) -> None:

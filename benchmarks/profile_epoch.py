@@ -3,12 +3,11 @@
     python benchmarks/profile_epoch.py --preset cpu --steps 20
     python benchmarks/profile_epoch.py --preset demo --trace traces/
 
-PyTorch's profiler over a part of an epoch, on made-up pixels, for every contestant of a preset: the operators that take
-most of the time by themselves, without what they call. On a GPU it is the time of the GPU that counts. With --trace
-the whole story is written for chrome://tracing or Perfetto.
+PyTorch's profiler over a part of an epoch, on synthetic pixels, for every contestant of a preset: the operators that
+take most of the time by themselves, without what they call. On a GPU it is the time of the GPU that counts. With
+--trace the whole story is written for chrome://tracing or Perfetto.
 """
 
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,12 @@ import click
 from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from made_up import made_up_images, made_up_info, trainer_of
 from record import json_option, mlflow_option, publish
+from synthetic import synthetic_images, synthetic_job, train_copy
 from vit_vs_cnn.config.load import merged_params, settings_of
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.console import table
 from vit_vs_cnn.core.paths import project_root
-from vit_vs_cnn.data.loader import ResidentImages
-from vit_vs_cnn.training.checkpoint import Checkpoints
-from vit_vs_cnn.training.contestant import prepare_contestant
 
 
 @click.command()
@@ -51,20 +47,14 @@ def main(
 
 
 def _profile(settings: Settings, name: str, steps: int, top: int, trace: Path | None) -> dict[str, Any]:
-    recipe, images = settings.model(name).recipe, steps * settings.model(name).recipe.batch_size
-    info = made_up_info(settings, images)
-    ready = prepare_contestant(settings, name, info)
-    device = ready.plan.device
-    train = ResidentImages(made_up_images(images, settings.data.image_size), device)
-    val = ResidentImages(made_up_images(64, settings.data.image_size), device)
-    trainer = trainer_of(settings, name, info, ready, epochs=2)
-    checkpoints = Checkpoints(f"benchmark-profile-{uuid.uuid4().hex}")
-    on_gpu = device.type == "cuda"
+    model = settings.model(name)
+    images = synthetic_images(steps * model.recipe.batch_size, settings.data.image_size)
+    job = synthetic_job(settings, name, images, epochs=2)
+    on_gpu = job.plan.device.type == "cuda"
     profiler = profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])])
     # Begins after the first epoch, which warms up.
-    result = trainer.run(train, val, checkpoints.file, lambda row: profiler.start() if row.epoch == 1 else None)
+    history = train_copy(job, lambda row: profiler.start() if row.epoch == 1 else None)
     profiler.stop()
-    checkpoints.remove()
     if trace:
         trace.mkdir(parents=True, exist_ok=True)
         profiler.export_chrome_trace(str(trace / f"{name}.json"))
@@ -77,8 +67,8 @@ def _profile(settings: Settings, name: str, steps: int, top: int, trace: Path | 
     total = sum(each for each, _ in microseconds.values())
     longest = sorted(microseconds.items(), key=lambda item: -item[1][0])[:top]
     click.echo(
-        f"\n{name}: {settings.model(name).timm}, {steps} steps of {recipe.batch_size}, {ready.plan.precision} on "
-        f"{ready.plan.device_name}, {result.history[-1].images_per_second:,.0f} images/s under the profiler"
+        f"\n{name}: {model.timm}, {steps} steps of {model.recipe.batch_size}, {job.plan.precision} on "
+        f"{job.plan.device_name}, {history[-1].images_per_second:,.0f} images/s under the profiler"
     )
     rows = [(key, f"{count:,}", f"{each / 1e3:,.1f}", f"{each / total:.1%}") for key, (each, count) in longest]
     click.echo(table([("operator", "calls", "own ms", "share"), *rows]))

@@ -17,23 +17,18 @@ import subprocess
 import sys
 import tempfile
 import threading
-import uuid
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import click
-import torch
 
-from made_up import made_up_images, made_up_info, trainer_of, write_made_up_images
 from record import json_option, mlflow_option, publish
+from synthetic import synthetic_job, train_copy, write_synthetic_images
 from vit_vs_cnn.config.load import parse_settings
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.console import table
 from vit_vs_cnn.data.dataset import read_split
-from vit_vs_cnn.data.loader import ResidentImages
-from vit_vs_cnn.training.checkpoint import Checkpoints
-from vit_vs_cnn.training.contestant import prepare_contestant
 
 SIDE = 32
 SIZES = (1_000, 10_000, 100_000, 1_300_000)
@@ -65,7 +60,7 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         for size in sizes:
             click.echo(f"writing {size:,} images", err=True)
-            write_made_up_images(Path(folder) / str(size) / "train", size, SIDE)
+            write_synthetic_images(Path(folder) / str(size) / "train", size, SIDE)
         for _ in range(repeats):
             for size in sizes:
                 for name, value in _measure(Path(folder) / str(size), at_least, limit_gb).items():
@@ -101,17 +96,10 @@ def _train(data: Path, at_least: int, limit_gb: float) -> dict[str, float]:
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     memory = _OwnMemory()
     memory.start()
-    settings, device = _settings(), torch.device("cpu")
-    train = ResidentImages(read_split(data, "train"), device)
-    info = made_up_info(settings, len(train))
-    ready = prepare_contestant(settings, "tiny", info)
-    epochs = 1 + math.ceil(at_least / len(train))
-    trainer = trainer_of(settings, "tiny", info, ready, epochs)
-    checkpoints = Checkpoints(f"benchmark-scale-{uuid.uuid4().hex}")
-    result = trainer.run(train, ResidentImages(made_up_images(64, SIDE), device), checkpoints.file, lambda _: None)
-    checkpoints.remove()
+    train = read_split(data, "train")
+    history = train_copy(synthetic_job(_settings(), "tiny", train, epochs=1 + math.ceil(at_least / len(train))))
     # The first epoch warms up.
-    rates = [epoch.images_per_second for epoch in result.history[1:]]
+    rates = [epoch.images_per_second for epoch in history[1:]]
     return {"images_per_second": median(rates), "own_memory_mb": memory.peak_mb()}
 
 
@@ -142,7 +130,7 @@ class _OwnMemory(threading.Thread):
 def _settings() -> Settings:
     values: dict[str, Any] = {
         "seed": 0,
-        "data": {"source": "folder", "name": "made-up", "path": "nothing", "image_size": SIDE},
+        "data": {"source": "folder", "name": "synthetic", "path": "nothing", "image_size": SIDE},
         "recipe": {"batch_size": 512},
         "train": {"epochs": 1, "device": "cpu", "precision": "32-true"},
         "tune": {},

@@ -3,7 +3,7 @@
     python benchmarks/throughput.py --preset cpu --repeats 3
     python benchmarks/throughput.py --preset demo --images 4096 --json throughput.json
 
-Images per second of forward, backward and step, for every contestant of a preset, on made-up pixels:
+Images per second of forward, backward and step, for every contestant of a preset, on synthetic pixels:
 
     limit        the bare step of the recipe, again and again on one resident batch
     compiled     the same through torch.compile, once it has compiled
@@ -22,7 +22,6 @@ import copy
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -38,46 +37,20 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
-from made_up import MEAN, STD, made_up_images, made_up_info, trainer_of
 from record import json_option, mlflow_option, own_tracking_store, publish
+from synthetic import MEAN, STD, synthetic_images, synthetic_job, train_copy
 from vit_vs_cnn.config.load import merged_params, settings_of
-from vit_vs_cnn.config.schema import ModelSettings, Settings
 from vit_vs_cnn.core.paths import project_root
-from vit_vs_cnn.data.dataset import DatasetInfo, Split
-from vit_vs_cnn.data.loader import ResidentImages
-from vit_vs_cnn.models.build import input_size
+from vit_vs_cnn.data.dataset import Split
 from vit_vs_cnn.tracking.run import TrackedRun, start_run
-from vit_vs_cnn.training.checkpoint import Checkpoints
-from vit_vs_cnn.training.contestant import Prepared, prepare_contestant
-from vit_vs_cnn.training.device import fastest_attention, make_fabric
 from vit_vs_cnn.training.optimization import create_optimizer
-from vit_vs_cnn.training.results import Epoch
+from vit_vs_cnn.training.results import Epoch, epoch_metrics
+from vit_vs_cnn.training.setup import TrainingJob, fastest_attention, make_fabric
 
 WORKERS = 2
 
 
-@dataclass(frozen=True)
-class Contestant:
-    """What every loop trains, and on what."""
-
-    settings: Settings
-    name: str
-    ready: Prepared
-    info: DatasetInfo
-    split: Split
-
-    @property
-    def model(self) -> ModelSettings:
-        """Its settings."""
-        return self.settings.model(self.name)
-
-    @property
-    def size(self) -> int:
-        """Side in pixels of what the network sees."""
-        return input_size(self.model, self.info.image_size)
-
-
-Loop = Callable[[Contestant], float]
+Loop = Callable[[TrainingJob], float]
 
 
 @click.command()
@@ -101,28 +74,27 @@ def main(
 ) -> None:
     """Measure images per second of several training loops for each contestant of a preset."""
     settings = settings_of(merged_params(project_root(), preset, overrides))
-    split, info = made_up_images(images, settings.data.image_size), made_up_info(settings, images)
+    train = synthetic_images(images, settings.data.image_size)
     loops = LOOPS if tracking else {name: loop for name, loop in LOOPS.items() if name != "tracked"}
     figures = {}
     with tempfile.TemporaryDirectory() as folder, own_tracking_store(folder):
         for name in settings.models:
-            contestant = Contestant(settings, name, prepare_contestant(settings, name, info), info, split)
-            figures[name] = _measure(contestant, loops, repeats)
+            figures[name] = _measure(synthetic_job(settings, name, train, epochs=2), loops, repeats)
     publish("throughput", figures, file, to_mlflow=to_mlflow)
 
 
-def _measure(contestant: Contestant, loops: dict[str, Loop], repeats: int) -> dict[str, Any]:
-    plan = contestant.ready.plan
+def _measure(job: TrainingJob, loops: dict[str, Loop], repeats: int) -> dict[str, Any]:
+    plan = job.plan
     rates: dict[str, list[float]] = {name: [] for name in loops}
     peaks = []
     for _ in range(repeats):
         peaks.append(_matrix_product_flops(plan.device, plan.precision))
         for name, loop in loops.items():
-            rates[name].append(loop(contestant))
-    flops, peak = _flops_per_image(contestant), median(peaks)
-    batch = contestant.model.recipe.batch_size
+            rates[name].append(loop(job))
+    flops, peak = _flops_per_image(job), median(peaks)
+    batch = job.model.recipe.batch_size
     click.echo(
-        f"\n{contestant.name}: {contestant.model.timm}, {contestant.size} px, batches of {batch}, "
+        f"\n{job.contestant}: {job.model.timm}, {job.preprocess.input_size} px, batches of {batch}, "
         f"{plan.precision} on {plan.device_name}; {flops / 1e6:,.0f} MFLOPs per image forward and backward, "
         f"matrix product {peak / 1e9:,.0f} GFLOP/s"
     )
@@ -135,7 +107,7 @@ def _measure(contestant: Contestant, loops: dict[str, Loop], repeats: int) -> di
             f"{middle * flops / peak:>7.1%}"
         )
     return {
-        "timm": contestant.model.timm,
+        "timm": job.model.timm,
         "device": plan.device_name,
         "precision": plan.precision,
         "flops_per_image": flops,
@@ -144,23 +116,23 @@ def _measure(contestant: Contestant, loops: dict[str, Loop], repeats: int) -> di
     }
 
 
-def _limit(contestant: Contestant) -> float:
-    return _bare(contestant, compiled=False)
+def _limit(job: TrainingJob) -> float:
+    return _bare(job, compiled=False)
 
 
-def _compiled(contestant: Contestant) -> float:
-    return _bare(contestant, compiled=True)
+def _compiled(job: TrainingJob) -> float:
+    return _bare(job, compiled=True)
 
 
-def _bare(contestant: Contestant, *, compiled: bool) -> float:
-    batch = min(contestant.model.recipe.batch_size, len(contestant.split))
-    device = contestant.ready.plan.device
-    inputs = torch.randn(batch, 3, contestant.size, contestant.size, device=device)
+def _bare(job: TrainingJob, *, compiled: bool) -> float:
+    batch = min(job.model.recipe.batch_size, len(job.train))
+    device = job.plan.device
+    inputs = torch.randn(batch, 3, job.preprocess.input_size, job.preprocess.input_size, device=device)
     inputs, labels = inputs.to(memory_format=torch.channels_last), torch.zeros(batch, dtype=torch.long, device=device)
     # The step's copy of the network keeps the attention that the project would choose.
-    with fastest_attention(contestant.ready.network, device, contestant.ready.plan.precision):
-        step = _step(contestant, compiled=compiled)
-    steps = max(2, len(contestant.split) // batch)
+    with fastest_attention(job.network, job.plan):
+        step = _step(job, compiled=compiled)
+    steps = max(2, len(job.train) // batch)
     step(inputs, labels)
     start = _now(device)
     for _ in range(steps):
@@ -168,59 +140,56 @@ def _bare(contestant: Contestant, *, compiled: bool) -> float:
     return steps * batch / (_now(device) - start)
 
 
-def _project(contestant: Contestant) -> float:
-    return _epoch(contestant, None)
+def _project(job: TrainingJob) -> float:
+    return _epoch(job, None)
 
 
-def _tracked(contestant: Contestant) -> float:
-    with start_run(contestant.settings, "benchmark", contestant.name) as run:
-        return _epoch(contestant, run)
+def _tracked(job: TrainingJob) -> float:
+    with start_run(job.settings, "benchmark", job.contestant) as run:
+        return _epoch(job, run)
 
 
-def _epoch(contestant: Contestant, run: TrackedRun | None) -> float:
+def _epoch(job: TrainingJob, run: TrackedRun | None) -> float:
     """What the trainer says of its epoch, with the time that the tracking of an epoch takes."""
-    plan, seconds = contestant.ready.plan, [0.0]
-    images = ResidentImages(contestant.split, plan.device)
-    trainer = trainer_of(contestant.settings, contestant.name, contestant.info, contestant.ready, epochs=2)
-    checkpoints = Checkpoints("benchmark-throughput")
+    seconds = [0.0]
 
     def track(epoch: Epoch) -> None:
         start = time.perf_counter()
         if run is not None:
-            run.log_metrics({"train_loss": epoch.train_loss, "val_loss": epoch.val_loss}, step=epoch.epoch)
+            run.log_metrics(epoch_metrics(epoch), step=epoch.epoch)
         seconds.append(time.perf_counter() - start)
 
-    result = trainer.run(images, _first(contestant, 64), checkpoints.file, track)
-    checkpoints.remove()
     # The first epoch warms up.
-    trained = len(images) // contestant.model.recipe.batch_size * contestant.model.recipe.batch_size or len(images)
-    return trained / (trained / result.history[1].images_per_second + seconds[2])
+    _, epoch = train_copy(job, track)
+    images, batch = len(job.train), job.model.recipe.batch_size
+    trained = images // batch * batch or images
+    return trained / (trained / epoch.images_per_second + seconds[2])
 
 
-def _notebook(contestant: Contestant) -> float:
-    steps = [transforms.Resize(contestant.size), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
+def _notebook(job: TrainingJob) -> float:
+    steps = [transforms.Resize(job.preprocess.input_size), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
     transform = transforms.Compose([*steps, transforms.Normalize(MEAN, STD)])
-    loader = DataLoader(_Pictures(contestant.split, transform), batch_size=32, shuffle=True, num_workers=WORKERS)
-    return _rate_of(contestant, loader, reads_loss=True)
+    loader = DataLoader(_Pictures(job.train, transform), batch_size=32, shuffle=True, num_workers=WORKERS)
+    return _rate_of(job, loader, reads_loss=True)
 
 
-def _torchvision(contestant: Contestant) -> float:
-    side = contestant.info.image_size
+def _torchvision(job: TrainingJob) -> float:
+    side = job.info.image_size
     steps = [transforms.RandomCrop(side, padding=side // 8), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
-    if contestant.size != side:
-        steps.insert(0, transforms.Resize(contestant.size))
-        steps[1] = transforms.RandomCrop(contestant.size, padding=contestant.size // 8)
+    if job.preprocess.input_size != side:
+        steps.insert(0, transforms.Resize(job.preprocess.input_size))
+        steps[1] = transforms.RandomCrop(job.preprocess.input_size, padding=job.preprocess.input_size // 8)
     transform = transforms.Compose([*steps, transforms.Normalize(MEAN, STD)])
-    loader = DataLoader(_Pictures(contestant.split, transform), batch_size=128, shuffle=True, num_workers=WORKERS)
-    return _rate_of(contestant, loader, reads_loss=False)
+    loader = DataLoader(_Pictures(job.train, transform), batch_size=128, shuffle=True, num_workers=WORKERS)
+    return _rate_of(job, loader, reads_loss=False)
 
 
-def _timm(contestant: Contestant) -> float:
-    device = contestant.ready.plan.device
-    pictures: Any = _Pictures(contestant.split, None)
+def _timm(job: TrainingJob) -> float:
+    device = job.plan.device
+    pictures: Any = _Pictures(job.train, None)
     loader: Any = create_loader(
         pictures,
-        input_size=(3, contestant.size, contestant.size),
+        input_size=(3, job.preprocess.input_size, job.preprocess.input_size),
         batch_size=128,
         is_training=True,
         hflip=0.5,
@@ -231,7 +200,7 @@ def _timm(contestant: Contestant) -> float:
         persistent_workers=False,
         use_prefetcher=device.type == "cuda",
     )
-    return _rate_of(contestant, loader, reads_loss=False)
+    return _rate_of(job, loader, reads_loss=False)
 
 
 LOOPS: dict[str, Loop] = {
@@ -245,12 +214,12 @@ LOOPS: dict[str, Loop] = {
 }
 
 
-def _rate_of(contestant: Contestant, loader: Iterable[Any], *, reads_loss: bool) -> float:
+def _rate_of(job: TrainingJob, loader: Iterable[Any], *, reads_loss: bool) -> float:
     """Images per second of an epoch of `loader`, from its start, processes included, to its last step."""
-    device, seen = contestant.ready.plan.device, 0
-    step = _step(contestant, plain=True)
+    device, seen = job.plan.device, 0
+    step = _step(job, plain=True)
     step(
-        torch.zeros(8, 3, contestant.size, contestant.size, device=device),
+        torch.zeros(8, 3, job.preprocess.input_size, job.preprocess.input_size, device=device),
         torch.zeros(8, dtype=torch.long, device=device),
     )
     start = _now(device)
@@ -262,11 +231,11 @@ def _rate_of(contestant: Contestant, loader: Iterable[Any], *, reads_loss: bool)
     return seen / (_now(device) - start)
 
 
-def _step(contestant: Contestant, *, plain: bool = False, compiled: bool = False) -> Callable[[Tensor, Tensor], Tensor]:
+def _step(job: TrainingJob, *, plain: bool = False, compiled: bool = False) -> Callable[[Tensor, Tensor], Tensor]:
     """One training step; `plain` is AdamW, as the usual scripts have it, else the recipe's optimizer and clipping."""
-    plan, recipe = contestant.ready.plan, contestant.model.recipe
-    fabric = make_fabric(plan.device, plan.precision)
-    network = copy.deepcopy(contestant.ready.network).to(plan.device).train()
+    plan, recipe = job.plan, job.model.recipe
+    fabric = make_fabric(plan)
+    network = copy.deepcopy(job.network).to(plan.device).train()
     if not plain:
         network = network.to(memory_format=torch.channels_last)
     made = create_optimizer_v2(network, opt="adamw", lr=1e-4) if plain else create_optimizer(network, recipe, "recipe")
@@ -285,11 +254,11 @@ def _step(contestant: Contestant, *, plain: bool = False, compiled: bool = False
     return step
 
 
-def _flops_per_image(contestant: Contestant) -> float:
+def _flops_per_image(job: TrainingJob) -> float:
     """Forward and backward, as PyTorch counts them: matrix products and convolutions."""
-    network: nn.Module = copy.deepcopy(contestant.ready.network).cpu()
+    network: nn.Module = copy.deepcopy(job.network).cpu()
     with FlopCounterMode(display=False) as counter:
-        network(torch.zeros(2, 3, contestant.size, contestant.size)).sum().backward()
+        network(torch.zeros(2, 3, job.preprocess.input_size, job.preprocess.input_size)).sum().backward()
     return float(counter.get_total_flops()) / 2
 
 
@@ -322,11 +291,6 @@ class _Pictures(Dataset[tuple[Any, int]]):
     def __getitem__(self, index: int) -> tuple[Any, int]:
         picture = Image.fromarray(self.split.images[index])
         return (self.transform(picture) if self.transform else picture), int(self.split.labels[index])
-
-
-def _first(contestant: Contestant, count: int) -> ResidentImages:
-    part = Split(contestant.split.images[:count], contestant.split.labels[:count], contestant.split.names[:count])
-    return ResidentImages(part, contestant.ready.plan.device)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from vit_vs_cnn.core.paths import project_root
 from vit_vs_cnn.data.dataset import DatasetInfo, read_split
 from vit_vs_cnn.data.prepare import prepare
 from vit_vs_cnn.evaluation.metrics import accuracy_interval
-from vit_vs_cnn.evaluation.predict import predict
+from vit_vs_cnn.evaluation.predict import batch_predict
 from vit_vs_cnn.training.checkpoint import Checkpoints
 from vit_vs_cnn.training.contestant import prepare_contestant, train_contestant
 from vit_vs_cnn.training.results import Epoch
@@ -87,7 +87,7 @@ def main(
     trainings: dict[str, list[Training]] = {name: [] for name in names or settings.models}
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared"
-        info = prepare(settings.data, prepared).info
+        info, _ = prepare(settings.data, prepared)
         for seed in range(settings.seed, settings.seed + seeds):
             seeded = parse_settings(merge(settings.model_dump(), {"seed": seed}))
             for name, runs in trainings.items():
@@ -103,15 +103,15 @@ def main(
 
 
 def _train(settings: Settings, name: str, info: DatasetInfo, prepared: Path) -> Training:
-    ready = prepare_contestant(settings, name, info)
-    checkpoints = Checkpoints(f"benchmark-accuracy-{uuid.uuid4().hex}")
     splits = (read_split(prepared, "train"), read_split(prepared, "val"))
-    trained, result, _ = train_contestant(settings, name, info, splits, ready, checkpoints, lambda _: None)
-    checkpoints.remove()
-    test, device, options = read_split(prepared, "test"), ready.plan.device, settings.evaluate
-    probabilities = predict(trained.to(device), test.images, options.batch_size, device)
+    job = prepare_contestant(settings, name, info, splits)
+    with Checkpoints(f"benchmark-{uuid.uuid4().hex}") as checkpoints:
+        training = train_contestant(job, checkpoints, lambda _: None)
+    test, device, options = read_split(prepared, "test"), job.plan.device, settings.evaluate
+    network = training.model.to(device)
+    probabilities = batch_predict(network.probabilities, test.images, options.batch_size, device)
     right = int((probabilities.argmax(axis=1) == test.labels).sum())
-    return Training(result.history, right / len(test), accuracy_interval(right, len(test), options.confidence))
+    return Training(training.history, right / len(test), accuracy_interval(right, len(test), options.confidence))
 
 
 def _line(name: str, seed: int, training: Training) -> str:

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 
 from factories import REPOSITORY, TINY
 from vit_vs_cnn.config.load import parse_settings, read_settings, read_yaml
-from vit_vs_cnn.config.schema import Settings, merge
+from vit_vs_cnn.config.schema import ModelSettings, Settings, merge
 from vit_vs_cnn.core.errors import UserError
 
 
@@ -77,6 +78,48 @@ def test_a_contestants_recipe_lies_over_the_shared_one() -> None:
     assert settings.models["vit"].recipe.optimizer.lr == 0.5
     assert settings.models["vit"].recipe.batch_size == settings.recipe.batch_size == 16
     assert settings.models["resnet"].recipe == settings.recipe
+
+
+# What the params.yaml of earlier versions says, and what says otherwise than today's defaults.
+FORMER = [
+    ("recipe.augment.trivial_augment", False),
+    ("models.vit.recipe.augment.trivial_augment", False),
+    ("train.compile", "auto"),
+    ("flow.notify", {"block": None, "ends": ["failed", "crashed"]}),
+    ("flow.notify", {"block": None, "ends": ["completed"]}),
+]
+REMOVED = [
+    (
+        "recipe.augment.trivial_augment",
+        True,
+        "recipe.augment: trivial_augment is no longer a setting: use rotation, resize, brightness",
+    ),
+    (
+        "flow.notify",
+        {"block": "slack-webhook/team"},
+        "flow: notify is no longer a setting: make an automation in Prefect's pages",
+    ),
+    ("train.compile", "always", "train.compile: input should be a valid boolean, got 'always'"),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), FORMER)
+def test_removed_settings_of_earlier_versions_still_load(path: str, value: Any) -> None:
+    assert parse_settings(changed(path, value)) == parse_settings(TINY)
+
+
+@pytest.mark.parametrize(("path", "value", "sentence"), REMOVED)
+def test_a_removed_setting_that_was_used_says_what_to_use_instead(path: str, value: Any, sentence: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse_settings(changed(path, value))
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_the_settings_in_models_that_earlier_versions_registered_still_load() -> None:
+    model = parse_settings(TINY).models["vit"]
+    metadata = merge(model.model_dump(mode="json"), {"recipe": {"augment": {"trivial_augment": False}}})
+    assert ModelSettings.model_validate_json(json.dumps(metadata)) == model
 
 
 def test_settings_cannot_be_changed() -> None:

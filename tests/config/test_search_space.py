@@ -81,7 +81,7 @@ def test_any_setting_can_be_searched_by_its_path() -> None:
     ("space", "sentence"),
     [
         ({"optimizer": {"learning_rate": LR}}, "tune.space.optimizer.learning_rate: vit has no such setting"),
-        ({"model": {"args": {"drop": LR}}}, "tune.space.model.args.drop: vit has no such setting; say its value in"),
+        ({"model": {"args": {"drop": LR}}}, "tune.space.model.args.drop: vit has no such setting; set it in"),
         ({"optimizer": LR | {"low": 0.3}}, "tune.space.optimizer: low must be below high, got 0.3 and 0.1"),
         ({"optimizer": {"lr": LR | {"low": 0.0}}}, "optimizer.lr: a logarithmic range starts above 0, got 0"),
         ({"optimizer": {"lr": LR | {"step": 0.1}}}, "optimizer.lr: a logarithmic range has no step"),

@@ -1,9 +1,12 @@
 import gzip
 import io
+import lzma
 import os
 import stat
 import tarfile
 import zipfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -112,13 +115,13 @@ def test_a_truncated_tar_is_one_sentence(tmp_path: Path):
         open_store(path)
 
 
-def test_a_flipped_bit_in_a_compressed_archive_is_found(tmp_path: Path):
-    path = write_tar(tmp_path / "a.tar", FILES)
-    packed = bytearray(gzip.compress(path.read_bytes(), compresslevel=0))
+@pytest.mark.parametrize(("ending", "pack"), [("gz", partial(gzip.compress, compresslevel=0)), ("xz", lzma.compress)])
+def test_a_flipped_bit_in_a_compressed_archive_is_found(tmp_path: Path, ending: str, pack: Callable[[bytes], bytes]):
+    packed = bytearray(pack(write_tar(tmp_path / "a.tar", FILES).read_bytes()))
     packed[len(packed) // 3] ^= 1
-    (tmp_path / "a.tar.gz").write_bytes(packed)
+    (tmp_path / f"a.tar.{ending}").write_bytes(packed)
     with pytest.raises(UserError, match="damaged"):
-        open_store(tmp_path / "a.tar.gz")
+        open_store(tmp_path / f"a.tar.{ending}")
 
 
 def test_a_truncated_zip_and_a_damaged_member_are_one_sentence(tmp_path: Path):
@@ -133,7 +136,7 @@ def test_a_truncated_zip_and_a_damaged_member_are_one_sentence(tmp_path: Path):
         contents(path)
 
 
-def test_what_is_no_archive_or_not_there_is_one_sentence(tmp_path: Path):
+def test_no_archive_and_no_file_are_one_sentence(tmp_path: Path):
     (tmp_path / "notes.txt").write_text("no images here")
     with pytest.raises(UserError, match=r"notes\.txt is neither a folder nor a tar or zip"):
         open_store(tmp_path / "notes.txt")
@@ -167,7 +170,7 @@ def test_a_folder_may_hold_links_but_no_loops_and_pipes_do_not_block(tmp_path: P
         open_store(folder)
 
 
-def test_a_file_that_went_away_is_named(tmp_path: Path):
+def test_a_file_that_was_deleted_meanwhile_is_named(tmp_path: Path):
     store = open_store(write_folder(tmp_path / "images", {"cat/1.bin": b"1"}))
     (tmp_path / "images/cat/1.bin").unlink()
     with pytest.raises(UserError, match=r"cat/1\.bin: cannot be read"):

@@ -4,18 +4,19 @@ import numpy as np
 import pytest
 
 from vit_vs_cnn.core.errors import UserError
-from vit_vs_cnn.data.checks import Checks, DecodedImages, Finding, check, read_checks, write_checks
+from vit_vs_cnn.data.checks import Checks, Finding, check, read_checks, write_checks
+from vit_vs_cnn.data.decode import DecodedImages
 from vit_vs_cnn.data.sources.source import Source, Unreadable
 
 CLASSES = ("cat", "dog", "emu")
 
 
-def checked(pixels: DecodedImages, unreadable: tuple[Unreadable, ...] = (), stray: tuple[str, ...] = ()) -> Checks:
-    source = Source("made up", CLASSES, (), pixels.labels, pixels.splits, (), lambda: iter(()), (), stray)
-    return check(pixels, source, unreadable, min_images_per_class=5)
+def checked(decoded: DecodedImages, unreadable: tuple[Unreadable, ...] = (), stray: tuple[str, ...] = ()) -> Checks:
+    source = Source("made up", CLASSES, (), decoded.labels, decoded.splits, (), lambda: iter(()), (), stray)
+    return check(decoded, source, unreadable, min_images_per_class=5)
 
 
-def pixels_of(train: int = 18, val: int = 6, test: int = 6) -> DecodedImages:
+def images_of(train: int = 18, val: int = 6, test: int = 6) -> DecodedImages:
     """Noise: every image another one, the classes in turn."""
     count = train + val + test
     return DecodedImages(
@@ -37,7 +38,7 @@ def places(finding: Finding) -> list[list[tuple[str, int, str, str]]]:
 
 
 def test_clean_data_have_no_findings_and_every_count_is_zero():
-    checks = checked(pixels_of())
+    checks = checked(images_of())
     assert checks.findings == ()
     assert checks.images == 30
     assert set(checks.counts.values()) == {0}
@@ -45,81 +46,81 @@ def test_clean_data_have_no_findings_and_every_count_is_zero():
 
 
 def test_identical_images_within_train():
-    pixels = pixels_of()
-    pixels.images[12] = pixels.images[3]
-    checks = checked(pixels)
+    decoded = images_of()
+    decoded.images[12] = decoded.images[3]
+    checks = checked(decoded)
     assert places(found(checks, "duplicate")) == [[("train", 3, "cat", "3.png"), ("train", 12, "cat", "12.png")]]
     assert {kind for kind, count in checks.counts.items() if count} == {"duplicate"}
 
 
 @pytest.mark.parametrize(("row", "place"), [(20, ("val", 2, "emu", "20.png")), (26, ("test", 2, "emu", "26.png"))])
 def test_the_same_image_in_two_splits_is_leakage(row: int, place: tuple[str, int, str, str]):
-    pixels = pixels_of()
-    pixels.images[row] = pixels.images[2]
-    checks = checked(pixels)
+    decoded = images_of()
+    decoded.images[row] = decoded.images[2]
+    checks = checked(decoded)
     assert places(found(checks, "leakage")) == [[("train", 2, "emu", "2.png"), place]]
     assert found(checks, "leakage").severity == "warning"
     assert {kind for kind, count in checks.counts.items() if count} == {"leakage"}
 
 
 def test_identical_images_with_two_labels_conflict():
-    pixels = pixels_of()
-    pixels.images[4] = pixels.images[3]
-    checks = checked(pixels)
+    decoded = images_of()
+    decoded.images[4] = decoded.images[3]
+    checks = checked(decoded)
     assert places(found(checks, "label_conflict")) == [[("train", 3, "cat", "3.png"), ("train", 4, "dog", "4.png")]]
     assert checks.counts["duplicate"] == 1
 
 
 def test_nearly_identical_images_are_notes():
-    pixels = pixels_of()
-    pixels.images[3] = np.clip(pixels.images[0], 10, 245) - 10
-    pixels.images[29] = np.clip(pixels.images[8], 10, 245) + 10
-    checks = checked(pixels)
+    decoded = images_of()
+    decoded.images[3] = np.clip(decoded.images[0], 10, 245) - 10
+    decoded.images[29] = np.clip(decoded.images[8], 10, 245) + 10
+    checks = checked(decoded)
     assert places(found(checks, "near_duplicate")) == [[("train", 0, "cat", "0.png"), ("train", 3, "cat", "3.png")]]
     assert places(found(checks, "near_leakage")) == [[("train", 8, "emu", "8.png"), ("test", 5, "emu", "29.png")]]
     assert {finding.severity for finding in checks.findings} == {"note"}
 
 
 def test_an_image_of_one_colour_is_constant():
-    pixels = pixels_of()
-    pixels.images[25] = (1, 2, 3)
-    assert places(found(checked(pixels), "constant")) == [[("test", 1, "dog", "25.png")]]
+    decoded = images_of()
+    decoded.images[25] = (1, 2, 3)
+    assert places(found(checked(decoded), "constant")) == [[("test", 1, "dog", "25.png")]]
 
 
 def test_tiny_and_missing_classes_are_named():
-    pixels = pixels_of(train=14, val=2, test=5)
-    checks = checked(pixels)
+    decoded = images_of(train=14, val=2, test=5)
+    checks = checked(decoded)
     assert found(checks, "tiny_class").examples == ("emu: 4",)
     assert found(checks, "missing_class").examples == ("dog: val",)
 
 
 def test_unreadable_and_stray_files_are_named():
-    checks = checked(pixels_of(), (Unreadable("cat/1.png", "cut short"),), ("README.md",))
+    checks = checked(images_of(), (Unreadable("cat/1.png", "cut short"),), ("README.md",))
     assert found(checks, "unreadable").examples == ("cat/1.png: cut short",)
     assert found(checks, "stray_file").examples == ("README.md",)
 
 
 def test_examples_are_limited_and_counts_are_not():
-    pixels = pixels_of(train=300)
-    pixels.images[100:200] = pixels.images[:100]
-    pixels.images[200:230] = pixels.images[0]
-    finding = found(checked(pixels), "duplicate")
+    decoded = images_of(train=300)
+    decoded.images[100:200] = decoded.images[:100]
+    decoded.images[200:230] = decoded.images[0]
+    finding = found(checked(decoded), "duplicate")
     assert finding.count == 100
     assert len(finding.groups) == 50
     assert [len(group) for group in finding.groups] == [10] + [2] * 49
 
 
 def test_checks_are_read_as_they_were_written(tmp_path: Path):
-    pixels = pixels_of()
-    pixels.images[12] = pixels.images[3]
-    checks = checked(pixels, stray=("Übersicht.txt",))
+    decoded = images_of()
+    decoded.images[12] = decoded.images[3]
+    checks = checked(decoded, stray=("Übersicht.txt",))
     write_checks(tmp_path, checks)
     assert read_checks(tmp_path) == checks
 
 
 def test_missing_or_foreign_checks_are_one_sentence(tmp_path: Path):
-    with pytest.raises(UserError, match="no prepared data here"):
+    with pytest.raises(UserError, match=r"checks\.json: does not exist; run `dvc repro --force prepare`"):
         read_checks(tmp_path)
     (tmp_path / "checks.json").write_text('{"images": 1}')
-    with pytest.raises(UserError, match="another version"):
+    with pytest.raises(UserError, match="another version; run `dvc repro --force prepare`"):
         read_checks(tmp_path)

@@ -1,4 +1,5 @@
 import io
+import os
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -9,8 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vit_vs_cnn.core.errors import UserError
-from vit_vs_cnn.data.decode import decode_image, decode_into
-from vit_vs_cnn.data.sources.source import RawImage, Source
+from vit_vs_cnn.data.dataset import PREPARED_SPLITS
+from vit_vs_cnn.data.decode import DecodedImages, decode_image, decode_source, map_in_threads
+from vit_vs_cnn.data.sources.source import RawImage, Source, Unreadable
 
 RED, WHITE = [255, 0, 0], [255, 255, 255]
 
@@ -137,32 +139,48 @@ def test_the_first_frame_of_an_animation_counts():
     assert decode_image(content, 8)[0, 0].tolist() == RED
 
 
-def test_unreadable_images_are_returned_with_reasons_and_the_rest_is_decoded():
-    good = encoded(Image.new("RGB", (8, 8), "red"))
+def decoded(source: Source, size: int = 8, splits: list[int] | None = None) -> tuple[DecodedImages, list[Unreadable]]:
+    count = len(source.names)
+    images = np.zeros((count, size, size, 3), np.uint8)
+    return decode_source(source, np.array(splits or [0] * count), images)
+
+
+def test_unreadable_images_are_returned_with_reasons_and_the_rest_is_decoded_without_gaps():
+    red, blue = (encoded(Image.new("RGB", (8, 8), colour)) for colour in ("red", "blue"))
     vector = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n"
-    images = np.zeros((5, 8, 8, 3), np.uint8)
-    unreadable = decode_into(images, source_of(b"no image", good, good[:-30], vector, b""), np.array([4, 3, 2, 1, 0]))
+    source = replace(source_of(b"no image", red, red[:-30], vector, b"", blue), labels=np.array([0, 0, 0, 0, 0, 1]))
+    images, unreadable = decoded(source)
     assert [file.name for file in unreadable] == ["0.png", "2.png", "3.png", "4.png"]
     assert unreadable[0].reason == "not an image in a known format"
     assert all(file.reason for file in unreadable)
-    assert (images[3] == RED).all()
-    assert not images[[0, 1, 2, 4]].any()
+    assert images.names == ["1.png", "5.png"]
+    assert images.labels.tolist() == [0, 1]
+    assert images.images[:, 0, 0].tolist() == [RED, [0, 0, 255]]
 
 
+def test_decoded_images_are_in_the_order_of_their_splits():
+    pixels = noise(5, 8, 8, 3)
+    images, _ = decoded(source_of(*pixels), splits=[2, 0, 1, 0, 2])
+    assert images.names == ["1.png", "3.png", "2.png", "0.png", "4.png"]
+    assert images.splits.tolist() == [0, 0, 1, 2, 2]
+    assert [images.rows(split) for split in PREPARED_SPLITS] == [slice(0, 2), slice(2, 3), slice(3, 5)]
+    assert (images.images == pixels[[1, 3, 2, 0, 4]]).all()
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_decompression_bomb_is_unreadable(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    images = np.zeros((2, 8, 8, 3), np.uint8)
     good, bomb = (encoded(Image.new("RGB", (side, side))) for side in (8, 12))
-    (unreadable,) = decode_into(images, source_of(good, bomb), np.arange(2))
+    _, (unreadable,) = decoded(source_of(good, bomb))
     assert unreadable.name == "1.png"
     assert "144 pixels" in unreadable.reason
 
 
 def test_pixels_are_resized_like_files():
     pixels = noise(8, 8, 3)
-    images = np.zeros((2, 20, 20, 3), np.uint8)
-    assert decode_into(images, source_of(pixels, encoded(Image.fromarray(pixels))), np.arange(2)) == []
-    assert (images[0] == images[1]).all()
+    images, unreadable = decoded(source_of(pixels, encoded(Image.fromarray(pixels))), size=20)
+    assert unreadable == []
+    assert (images.images[0] == images.images[1]).all()
 
 
 def test_garbage_in_the_exif_does_not_hide_a_picture():
@@ -173,4 +191,18 @@ def test_garbage_in_the_exif_does_not_hide_a_picture():
 def test_a_source_that_lost_files_meanwhile_is_one_sentence():
     source = replace(source_of(noise(8, 8, 3), noise(8, 8, 3)), read=lambda: iter([(0, noise(8, 8, 3))]))
     with pytest.raises(UserError, match="changed while it was read"):
-        decode_into(np.zeros((2, 8, 8, 3), np.uint8), source, np.arange(2))
+        decoded(source)
+
+
+def test_results_of_threads_come_in_order_and_few_items_wait_in_memory(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    read = []
+    squares = map_in_threads(lambda item: item**2, (read.append(item) or item for item in range(100)))
+    assert next(squares) == 0
+    assert len(read) <= 6
+    assert list(squares) == [item**2 for item in range(1, 100)]
+
+
+def test_an_error_in_a_thread_is_raised():
+    with pytest.raises(ZeroDivisionError):
+        list(map_in_threads(lambda item: 1 // item, [1, 0]))

@@ -44,18 +44,18 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_what_is_written_is_what_is_returned_and_consistent(tmp_path: Path):
-    result = prepare(data_settings(write_pets(tmp_path / "pets")), tmp_path / "out")
-    assert read_info(tmp_path / "out") == result.info
-    assert read_checks(tmp_path / "out") == result.checks
+    info, checks = prepare(data_settings(write_pets(tmp_path / "pets")), tmp_path / "out")
+    assert read_info(tmp_path / "out") == info
+    assert read_checks(tmp_path / "out") == checks
     names = []
     for name in PREPARED_SPLITS:
-        split, info = read_split(tmp_path / "out", name), result.info.splits[name]
-        assert split.images.shape == (info.images, 16, 16, 3)
-        assert np.bincount(split.labels).tolist() == list(info.counts)
-        assert [result.info.classes[label] for label in split.labels] == [file.split("/")[0] for file in split.names]
+        split, split_info = read_split(tmp_path / "out", name), info.splits[name]
+        assert split.images.shape == (split_info.images, 16, 16, 3)
+        assert np.bincount(split.labels).tolist() == list(split_info.counts)
+        assert [info.classes[label] for label in split.labels] == [file.split("/")[0] for file in split.names]
         names += split.names
     assert sorted(names) == sorted(f"{name}/{number}.png" for name in ("cat", "dog", "emu") for number in range(10))
-    assert [result.info.splits[name].counts for name in PREPARED_SPLITS] == [(7, 7, 7), (1, 1, 1), (2, 2, 2)]
+    assert [info.splits[name].counts for name in PREPARED_SPLITS] == [(7, 7, 7), (1, 1, 1), (2, 2, 2)]
 
 
 def test_every_image_stands_beside_its_own_name(tmp_path: Path):
@@ -70,7 +70,7 @@ def test_every_image_stands_beside_its_own_name(tmp_path: Path):
 
 
 def test_mean_and_deviation_are_those_of_the_training_pixels(tmp_path: Path):
-    info = prepare(data_settings(write_pets(tmp_path / "pets")), tmp_path / "out").info
+    info, _ = prepare(data_settings(write_pets(tmp_path / "pets")), tmp_path / "out")
     train = read_split(tmp_path / "out", "train").images / 255
     np.testing.assert_allclose(info.mean, train.mean(axis=(0, 1, 2)), rtol=1e-12)
     np.testing.assert_allclose(info.std, train.std(axis=(0, 1, 2)), rtol=1e-12)
@@ -81,7 +81,7 @@ def test_the_same_source_gives_the_same_bytes_and_another_seed_another_split(tmp
     prepare(data_settings(folder), tmp_path / "one")
     prepare(data_settings(folder), tmp_path / "two")
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
-    other = prepare(data_settings(folder, split_seed=1), tmp_path / "two").info
+    other, _ = prepare(data_settings(folder, split_seed=1), tmp_path / "two")
     assert other.digest != read_info(tmp_path / "one").digest
 
 
@@ -90,20 +90,20 @@ def test_a_folder_and_its_archive_give_the_same_data(tmp_path: Path):
     with tarfile.open(tmp_path / "pets.tar.gz", "w:gz") as tar:
         for path in sorted(folder.rglob("*.png"), reverse=True):
             tar.add(path, path.relative_to(folder))
-    one = prepare(data_settings(folder), tmp_path / "one").info
-    two = prepare(data_settings(tmp_path / "pets.tar.gz"), tmp_path / "two").info
+    one, _ = prepare(data_settings(folder), tmp_path / "one")
+    two, _ = prepare(data_settings(tmp_path / "pets.tar.gz"), tmp_path / "two")
     assert one.digest == two.digest
     assert one.splits["test"].images == 30
 
 
 def test_one_changed_image_changes_the_digest(tmp_path: Path):
     folder = write_pets(tmp_path / "pets")
-    before = prepare(data_settings(folder), tmp_path / "out").info
+    before, _ = prepare(data_settings(folder), tmp_path / "out")
     Image.new("RGB", (16, 16), "red").save(folder / "cat" / "0.png")
-    assert prepare(data_settings(folder), tmp_path / "out").info.digest != before.digest
+    assert prepare(data_settings(folder), tmp_path / "out")[0].digest != before.digest
 
 
-def test_what_was_prepared_before_is_gone(tmp_path: Path):
+def test_data_prepared_before_are_removed(tmp_path: Path):
     (tmp_path / "out" / "train").mkdir(parents=True)
     (tmp_path / "out" / "train" / "left.npy").write_bytes(b"old")
     prepare(data_settings(write_pets(tmp_path / "pets")), tmp_path / "out")
@@ -114,7 +114,7 @@ def test_unreadable_files_fail_by_name_with_both_ways_out(tmp_path: Path):
     folder = write_pets(tmp_path / "pets")
     for number in range(7):
         (folder / "dog" / f"broken{number}.jpg").write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"7 files in .*dog/broken0\.jpg \(not an image.*, …: mend .*on_bad to skip"):
+    with pytest.raises(UserError, match=r"7 in all: dog/broken0\.jpg \(not an image.*: fix .*on_bad to skip"):
         prepare(data_settings(folder), tmp_path / "out")
     assert not (tmp_path / "out" / "dataset.json").exists()
 
@@ -124,10 +124,10 @@ def test_unreadable_files_are_skipped_and_reported_and_the_rest_stands_in_place(
     clean = write_pets(tmp_path / "clean")
     for name in ("cat/3.png", "emu/0.png", "emu/9.png"):
         (folder / name).write_bytes(b"no image")
-    result = prepare(data_settings(folder, on_bad="skip"), tmp_path / "out")
+    info, checks = prepare(data_settings(folder, on_bad="skip"), tmp_path / "out")
     prepare(data_settings(clean), tmp_path / "whole")
-    assert result.checks.counts["unreadable"] == 3
-    assert sum(split.images for split in result.info.splits.values()) == 27
+    assert checks.counts["unreadable"] == 3
+    assert sum(split.images for split in info.splits.values()) == 27
     for name in PREPARED_SPLITS:
         split, whole = read_split(tmp_path / "out", name), read_split(tmp_path / "whole", name)
         kept = [row for row, file in enumerate(whole.names) if file in split.names]
@@ -156,9 +156,9 @@ def test_a_class_that_a_split_lacks_is_only_reported(tmp_path: Path):
     folder = write_pets(tmp_path / "pets", splits=("train", "val", "test"), per_class=3)
     for path in (folder / "test" / "dog").iterdir():
         path.unlink()
-    result = prepare(data_settings(folder), tmp_path / "out")
-    assert result.checks.counts["missing_class"] == 1
-    assert result.info.splits["test"].counts == (3, 0, 3)
+    info, checks = prepare(data_settings(folder), tmp_path / "out")
+    assert checks.counts["missing_class"] == 1
+    assert info.splits["test"].counts == (3, 0, 3)
 
 
 def test_a_full_disk_is_found_before_anything_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -193,7 +193,7 @@ import sys
 from pathlib import Path
 from vit_vs_cnn.config.schema import DataSettings
 from vit_vs_cnn.data.prepare import prepare
-info = prepare(DataSettings(source="digits", name="digits", path=""), Path({str(tmp_path / "out")!r})).info
+info, _ = prepare(DataSettings(source="digits", name="digits", path=""), Path({str(tmp_path / "out")!r}))
 assert sum(split.images for split in info.splits.values()) == 1797
 assert "torch" not in sys.modules
 """
@@ -207,8 +207,8 @@ def test_a_part_of_the_cifar10_copy(tmp_path: Path):
         for member in whole:
             if member.isfile() and member.name.endswith(("00.jpg", "50.jpg")):
                 part.addfile(member, whole.extractfile(member))
-    result = prepare(data_settings(tmp_path / "part.tar", image_size=32), tmp_path / "out")
-    assert result.info.splits["test"].counts == (20,) * 10
+    info, _ = prepare(data_settings(tmp_path / "part.tar", image_size=32), tmp_path / "out")
+    assert info.splits["test"].counts == (20,) * 10
     split = read_split(tmp_path / "out", "test")
     with tarfile.open(tmp_path / "part.tar") as part:
         for row in (0, 77, 199):

@@ -1,9 +1,13 @@
+import numpy as np
 import pytest
 import timm
 import torch
+from torch import nn
 
 from vit_vs_cnn.config.schema import ModelSettings
+from vit_vs_cnn.models.airbench import WhitenedPatches, fit_whitening
 from vit_vs_cnn.models.build import create_model
+from vit_vs_cnn.models.preprocess import Preprocess
 
 
 def test_airbench94_has_as_many_parameters_as_the_paper_says() -> None:
@@ -35,3 +39,47 @@ def test_they_follow_timm_s_conventions() -> None:
     network.reset_classifier(3)
     assert network(pixels).shape == (2, 3)
     assert network.get_classifier() is network.head
+
+
+def blurred_noise(images: int) -> np.ndarray:
+    """Images whose neighbouring pixels and channels go together, as those of photographs do."""
+    noise = np.random.default_rng(0).normal(size=(images, 18, 18, 3))
+    blurred = noise[:, :-2] + noise[:, 1:-1] + noise[:, 2:]
+    blurred = blurred[:, :, :-2] + blurred[:, :, 1:-1] + blurred[:, :, 2:] + blurred[:, :16, :16, :1]
+    return np.clip(128 + 20 * blurred, 0, 255).astype(np.uint8)
+
+
+def test_the_outputs_of_a_fitted_layer_are_uncorrelated_and_of_unit_variance() -> None:
+    images, layer = blurred_noise(300), WhitenedPatches(3, side=2)
+    preprocess = Preprocess((0.5, 0.5, 0.5), (0.25, 0.25, 0.25), 16)
+    fit_whitening(nn.Sequential(nn.Identity(), layer), images, preprocess)
+    maps = layer(preprocess(torch.from_numpy(images))).movedim(1, -1).reshape(-1, 24)
+    half = maps[:, :12]
+    torch.testing.assert_close(half.T @ half / len(half), torch.eye(12), atol=0.05, rtol=0.0)
+    torch.testing.assert_close(maps[:, 12:], -half)
+
+
+def test_the_axes_stay_as_they_were_fitted_and_only_the_bias_learns() -> None:
+    layer = WhitenedPatches(3, side=2)
+    assert [name for name, each in layer.named_parameters() if each.requires_grad] == ["bias"]
+
+
+@pytest.mark.parametrize("images", [3, 5_000, 12_345])
+def test_only_a_part_of_many_images_is_looked_at(images: int) -> None:
+    seen: list[int] = []
+
+    class Counting(nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            seen.append(len(pixels))
+            return pixels.permute(0, 3, 1, 2) / 255.0
+
+    made = np.random.default_rng(0).integers(0, 256, (images, 8, 8, 3), dtype=np.uint8)
+    fit_whitening(WhitenedPatches(3, side=2), made, Counting())
+    assert seen == [images if images <= 5_000 else 4_115]
+
+
+def test_a_network_without_such_a_layer_stays_as_it_is() -> None:
+    network = nn.Conv2d(3, 4, 2)
+    before = network.weight.clone()
+    fit_whitening(network, blurred_noise(3), nn.Identity())
+    assert torch.equal(before, network.weight)

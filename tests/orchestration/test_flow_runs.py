@@ -23,7 +23,7 @@ from harness.small_project import SmallProject, ask_json, wait_for
 from vit_vs_cnn.config.load import parse_settings
 from vit_vs_cnn.core import paths
 from vit_vs_cnn.orchestration.prefect_server import free_port
-from vit_vs_cnn.registry.aliases import reconciled_aliases
+from vit_vs_cnn.registry.audit import open_audit_log
 from vit_vs_cnn.registry.versions import CHAMPION, Registry
 
 
@@ -465,6 +465,6 @@ def test_a_person_approves_a_promotion_in_the_form_of_the_paused_run(server: Ser
     refused = server.run_of("promote", version="1", unattended=True)
     assert (refused["type"], refused["name"]) == ("FAILED", "Refused")
     assert tiny_registry.aliases()[CHAMPION] == 2
-    with reconciled_aliases(tiny_registry) as aliases:
-        actions = [decision.action for decision in aliases.log.decisions(CHAMPION)]
+    with open_audit_log(tiny_registry) as log:
+        actions = [decision.action for decision in log.decisions()]
     assert actions == ["promoted", "promoted", "declined", "refused"]

@@ -1,7 +1,6 @@
-"""torch.compile: what it may change, when it is tried, and where it cannot work."""
+"""torch.compile: what it may change, and where it cannot work."""
 
 import csv
-import json
 import os
 import subprocess
 import sys
@@ -13,10 +12,9 @@ from ruamel.yaml import YAML
 from safetensors.torch import load_file
 
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.core.paths import state_dir, trained
+from vit_vs_cnn.core.paths import trained
 from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.stages import train
-from vit_vs_cnn.training.contestant import prepare_contestant
 
 Make = Callable[..., Settings]
 
@@ -32,20 +30,6 @@ def test_a_compiled_training_comes_out_as_any_other(make_settings: Make, prepare
     train.run(make_settings({"train": {"compile": True}}), "vit")
     assert losses() == pytest.approx(plain, abs=1e-3)
     assert load_file(trained("vit") / "weights.safetensors").keys() == names
-
-
-def test_a_long_training_tries_it_once_and_a_short_one_does_not(make_settings: Make, prepared: DatasetInfo) -> None:
-    assert not prepare_contestant(make_settings(), "vit", prepared).plan.compiled
-    (precision,) = (state_dir() / "measured").iterdir()
-    endless = make_settings({"train": {"epochs": 10**9}})
-    first = prepare_contestant(endless, "vit", prepared).plan
-    (trial,) = set((state_dir() / "measured").iterdir()) - {precision}
-    figures, written = json.loads(trial.read_text()), trial.stat().st_mtime_ns
-    # Nothing is left of the compilation itself over so many epochs, so the seconds per image decide.
-    pays = figures["compiled_seconds_per_image"] < 0.95 * figures["plain_seconds_per_image"]
-    assert first.compiled == pays
-    assert prepare_contestant(endless, "vit", prepared).plan == first
-    assert trial.stat().st_mtime_ns == written
 
 
 def test_where_there_is_no_compiler_it_says_so(make_settings: Make, prepared: DatasetInfo, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import multiprocessing
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import PREPARED
 from vit_vs_cnn.data.dataset import DatasetInfo, Split, read_split
 from vit_vs_cnn.training.checkpoint import Checkpoints
-from vit_vs_cnn.training.contestant import prepare_contestant, train_contestant
+from vit_vs_cnn.training.contestant import FinishedTraining, prepare_contestant, train_contestant
 from vit_vs_cnn.training.results import Epoch
 
 Make = Callable[..., Settings]
@@ -22,15 +21,11 @@ Make = Callable[..., Settings]
 PLAIN = {"augment": {"flip": 0.0, "translate": 0.0}, "optimizer": {"name": "sgd", "lr": 0.05}}
 
 
-def train(settings: Settings, name: str, info: DatasetInfo, on_epoch: Callable[[Epoch], None]) -> Any:
+def train(settings: Settings, name: str, info: DatasetInfo, on_epoch: Callable[[Epoch], None]) -> FinishedTraining:
     splits = (read_split(PREPARED, "train"), read_split(PREPARED, "val"))
-    checkpoints = Checkpoints(f"test-{name}-{settings.train.devices}")
-    try:
-        return train_contestant(
-            settings, name, info, splits, prepare_contestant(settings, name, info), checkpoints, on_epoch, quiet=True
-        )
-    finally:
-        checkpoints.close()
+    job = prepare_contestant(settings, name, info, splits, quiet=True)
+    with Checkpoints(f"test-{name}-{settings.train.devices}") as checkpoints:
+        return train_contestant(job, checkpoints, on_epoch)
 
 
 @pytest.mark.parametrize("ema_decay", [None, 0.9])
@@ -42,10 +37,10 @@ def test_two_processes_train_as_one_with_the_same_batches(
         told: list[Epoch] = []
         recipe = PLAIN | {"ema_decay": ema_decay}
         settings = make_settings({"train": {"devices": devices, "epochs": 3}, "recipe": recipe})
-        trained, result, summary = train(settings, "vit", prepared, told.append)
-        assert told == result.history
-        assert summary.device.startswith("2 × CPU" if devices == 2 else "CPU")
-        histories[devices], weights[devices] = result.history, trained.network.state_dict()
+        training = train(settings, "vit", prepared, told.append)
+        assert told == training.history
+        assert training.summary.device.startswith("2 × CPU" if devices == 2 else "CPU")
+        histories[devices], weights[devices] = training.history, training.model.network.state_dict()
     for one, two in zip(histories[1], histories[2], strict=True):
         assert two.train_loss == pytest.approx(one.train_loss, rel=1e-5)
         assert two.val_loss == pytest.approx(one.val_loss, rel=1e-5)
@@ -58,7 +53,7 @@ def test_batch_norm_s_statistics_are_those_of_all_processes(make_settings: Make,
     means = {}
     for devices in (1, 2):
         settings = make_settings({"train": {"devices": devices}, "recipe": hardly_learning})
-        weights = train(settings, "resnet", prepared, lambda _: None)[1].weights
+        weights = train(settings, "resnet", prepared, lambda _: None).model.network.state_dict()
         means[devices] = next(tensor for name, tensor in weights.items() if name.endswith("running_mean"))
     torch.testing.assert_close(means[2], means[1])
 
@@ -78,8 +73,7 @@ def test_an_ended_training_goes_on_from_its_checkpoint_in_processes_too(
         train(settings, "vit", prepared, stop_after_two)
     assert not multiprocessing.active_children()
     told: list[Epoch] = []
-    _, result, _ = train(settings, "vit", prepared, told.append)
-    assert len(result.history) == 4
+    assert len(train(settings, "vit", prepared, told.append).history) == 4
     assert told[-1].epoch == 4
     assert told[0].epoch > 2
 

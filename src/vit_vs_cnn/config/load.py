@@ -1,8 +1,6 @@
-"""Settings from params.yaml, presets and `--set`; merging keeps the comments of params.yaml."""
+"""Settings from params.yaml, presets and `--set`; a merge keeps the comments of params.yaml."""
 
 import io
-import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.config.search_space import Scalar
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import PARAMS, PRESETS
 
@@ -18,32 +15,31 @@ if TYPE_CHECKING:
     from ruamel.yaml import YAML
     from ruamel.yaml.comments import CommentedMap
 
-# pydantic names them in the location of an error; params.yaml has no such key.
-_TYPES_OF_DIMENSIONS = ("float", "int", "categorical")
+# Pydantic names them in the location of an error; params.yaml has no such keys.
+_DIMENSION_TYPES = ("float", "int", "categorical")
 
 
 def parse_settings(values: Any, key_path: str = "params.yaml") -> Settings:
-    """Settings from plain values as YAML gives them.
+    """Check plain values, as YAML gives them, and return the settings.
 
-    Raises UserError with the path of each key that is unknown, missing, of a wrong type or out of range.
+    `key_path` is the file or key that an error begins with. Raises UserError with the path of each key that is unknown,
+    missing, of a wrong type or out of range.
     """
     if not isinstance(values, Mapping):
         raise UserError(f"{key_path}: expected a mapping of settings, found {type(values).__name__}.")
-    _refuse_what_json_cannot_say(values, key_path)
     try:
-        # JSON mode is as strict about types as Python mode, and takes a list where a tuple is declared.
-        return Settings.model_validate_json(json.dumps(values))
+        return Settings.model_validate(values)
     except ValidationError as error:
         raise UserError(f"{key_path}: " + "; ".join(_sentences(error)) + ".") from None
 
 
 def read_settings(path: Path) -> Settings:
-    """Settings from a params.yaml. Raises UserError if it cannot be read or is not valid."""
+    """Read the settings in a params.yaml. Raises UserError where it cannot be read or is not valid."""
     return parse_settings(read_yaml(path), path.name)
 
 
 def read_yaml(path: Path) -> Any:
-    """The plain values of a YAML 1.2 file. Raises UserError if it cannot be read or parsed."""
+    """Read the plain values of a YAML 1.2 file. Raises UserError where it cannot be read or parsed."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
@@ -55,39 +51,28 @@ def read_yaml(path: Path) -> Any:
         raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}.") from None
 
 
-def _refuse_what_json_cannot_say(values: Any, key_path: str) -> None:
-    if isinstance(values, Mapping):
-        for key, value in values.items():
-            _refuse_what_json_cannot_say(
-                value, f"{key_path}: {key}" if key_path.endswith(".yaml") else f"{key_path}.{key}"
-            )
-    elif isinstance(values, list):
-        for value in values:
-            _refuse_what_json_cannot_say(value, key_path)
-    elif not isinstance(values, Scalar | None) or (isinstance(values, float) and not math.isfinite(values)):
-        raise UserError(f"{key_path}: {values!r} is not a number, text, true, false or null.")
-
-
 def _sentences(error: ValidationError) -> list[str]:
     sentences = []
     for problem in error.errors(include_url=False):
-        location = ".".join(str(part) for part in problem["loc"] if part not in _TYPES_OF_DIMENSIONS)
+        location = ".".join(str(part) for part in problem["loc"] if part not in _DIMENSION_TYPES)
         if problem["type"] == "extra_forbidden":
             text = "is not a known setting"
         elif problem["type"] == "missing":
             text = "is missing"
+        elif problem["type"] == "model_type":
+            text = f"expected a mapping of settings, got {problem['input']!r}"
+        elif problem["type"] == "value_error":
+            text = str(problem["ctx"]["error"])
         else:
             text = f"{problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}"
-        if problem["type"] == "value_error":
-            text = str(problem["ctx"]["error"])
         sentences.append(f"{location}: {text}" if location else text)
     return list(dict.fromkeys(sentences))
 
 
 def merged_params(root: Path, preset: str | None, overrides: Sequence[str]) -> "CommentedMap":
-    """The project's params.yaml with the preset's keys and then `key.path=value` overrides laid over it.
+    """Read the project's params.yaml, and lay the keys of a preset and then `key.path=value` overrides over it.
 
-    Raises UserError for a preset that does not exist or an override that is not of that form.
+    Raises UserError for a preset that does not exist or an override of another form.
     """
     params: CommentedMap = _round_trip().load((root / PARAMS).read_text(encoding="utf-8"))
     if preset is not None:
@@ -98,21 +83,21 @@ def merged_params(root: Path, preset: str | None, overrides: Sequence[str]) -> "
 
 
 def settings_of(params: "CommentedMap") -> Settings:
-    """The settings in merged parameters. Raises UserError where they are not valid."""
+    """Check merged parameters and return the settings. Raises UserError where they are not valid."""
     from ruamel.yaml import YAML
 
     return parse_settings(YAML(typ="safe").load(dump(params)))
 
 
 def dump(params: "CommentedMap") -> str:
-    """The parameters as YAML text, with their comments."""
+    """Return the parameters as YAML text, with their comments."""
     text = io.StringIO()
     _round_trip().dump(params, text)
     return text.getvalue()
 
 
 def preset_names(root: Path) -> list[str]:
-    """The presets of the project."""
+    """The names of the project's presets."""
     return sorted(path.stem for path in (root / PRESETS).glob("*.yaml"))
 
 
@@ -144,7 +129,7 @@ def _parse_override(override: str) -> dict[str, Any]:
 
 
 def _lay_over(base: Any, overlay: dict[str, Any]) -> None:
-    """Like config.merge, in place: the comments of `base` belong to its object."""
+    """Merge in place: the comments belong to the object `base`."""
     for key, value in overlay.items():
         if isinstance(value, dict) and isinstance(base.get(key), dict):
             _lay_over(base[key], value)

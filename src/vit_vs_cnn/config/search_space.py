@@ -1,18 +1,22 @@
-"""What tuning may change: the dimensions of a search space, as params.yaml writes them."""
+"""The settings of tuning: its budget, sampler and pruner, and the dimensions of the search space."""
 
 import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Scalar = bool | int | float | str
 When = dict[str, Scalar | list[Scalar | None] | None]
 
 
-class _Dimension(BaseModel):
+class StrictModel(BaseModel):
+    """Frozen settings; unknown keys, other types and numbers that are not finite are errors."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
+
+class _Dimension(StrictModel):
     when: When = {}
 
     def wanted(self, values: Mapping[str, Any]) -> bool:
@@ -20,10 +24,7 @@ class _Dimension(BaseModel):
         return all(path in values and values[path] in _listed(allowed) for path, allowed in self.when.items())
 
 
-class FloatDimension(_Dimension):
-    """A real number between `low` and `high`: evenly, evenly by its logarithm, or in steps."""
-
-    type: Literal["float"]
+class _Range(_Dimension):
     low: float
     high: float
     log: bool = False
@@ -31,43 +32,49 @@ class FloatDimension(_Dimension):
 
     @model_validator(mode="after")
     def _goes_upwards(self) -> Self:
-        _require_range(self.low, self.high, self.step, log=self.log)
+        if not self.low < self.high:
+            raise ValueError(f"low must be below high, got {self.low:g} and {self.high:g}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"a logarithmic range starts above 0, got {self.low:g}")
+        if self.log and self.step is not None:
+            raise ValueError("a logarithmic range has no step")
+        if self.step is not None and not (self.step <= self.high - self.low and self._is_on_a_step(self.high)):
+            raise ValueError(
+                f"high must be low and a whole number of steps of {self.step:g}, got {self.low:g} and {self.high:g}"
+            )
         return self
 
     def holds(self, value: Any) -> bool:
         """Whether `value` can be drawn from this dimension."""
-        if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
-            return False
-        return self.step is None or _is_whole((value - self.low) / self.step)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number and self.low <= value <= self.high and self._is_on_a_step(value)
 
     def ends(self) -> tuple[Scalar | None, ...]:
         """The values between which all others lie."""
         return (self.low, self.high)
 
+    def _is_on_a_step(self, value: float) -> bool:
+        steps = (value - self.low) / (self.step or 1.0)
+        return self.step is None or (math.isfinite(steps) and abs(steps - round(steps)) < 1e-6)
 
-class IntDimension(_Dimension):
+
+class FloatDimension(_Range):
+    """A real number between `low` and `high`: evenly, evenly by its logarithm, or in steps."""
+
+    type: Literal["float"]
+
+
+class IntDimension(_Range):
     """A whole number between `low` and `high`, in steps of one or more."""
 
     type: Literal["int"]
     low: int
     high: int
-    log: bool = False
     step: Annotated[int, Field(gt=0)] | None = None
-
-    @model_validator(mode="after")
-    def _goes_upwards(self) -> Self:
-        _require_range(self.low, self.high, self.step, log=self.log)
-        return self
 
     def holds(self, value: Any) -> bool:
         """Whether `value` can be drawn from this dimension."""
-        if isinstance(value, bool) or not isinstance(value, int) or not self.low <= value <= self.high:
-            return False
-        return (value - self.low) % (self.step or 1) == 0
-
-    def ends(self) -> tuple[Scalar | None, ...]:
-        """The values between which all others lie."""
-        return (self.low, self.high)
+        return isinstance(value, int) and super().holds(value)
 
 
 class CategoricalDimension(_Dimension):
@@ -92,12 +99,8 @@ class CategoricalDimension(_Dimension):
         return tuple(self.choices)
 
 
-Dimension = Annotated[FloatDimension | IntDimension | CategoricalDimension, Field(discriminator="type")]
-Space = dict[str, Dimension]
-
-
 def flatten_space(values: Any) -> Any:
-    """A space as params.yaml nests it, as one mapping of dotted paths; None stays, to take a dimension away.
+    """Turn a space as params.yaml nests it into one mapping of dotted paths; None stays, to remove a dimension.
 
     Raises ValueError where a path is given twice, or where something is no dimension.
     """
@@ -113,51 +116,95 @@ def flatten_space(values: Any) -> Any:
     return flat
 
 
-def in_order(space: Space, key_path: str) -> Space:
-    """The space with every dimension after those that its `when` names.
+Dimension = Annotated[FloatDimension | IntDimension | CategoricalDimension, Field(discriminator="type")]
+Space = dict[str, Dimension]
+SpaceOverlay = Annotated[dict[str, Dimension | None], BeforeValidator(flatten_space)]
 
-    Raises ValueError where a condition names what is not searched, asks for what cannot be drawn, or goes in a circle.
+
+class SamplerSettings(StrictModel):
+    """A sampler of Optuna by its name, and its arguments; it is seeded with `seed`."""
+
+    name: Literal["TPESampler", "RandomSampler", "GPSampler"] = "TPESampler"
+    args: dict[str, Scalar] = {}
+
+
+class PrunerSettings(StrictModel):
+    """A pruner of Optuna by its name, and its arguments; Hyperband is given the epochs of a trial."""
+
+    name: Literal["HyperbandPruner", "SuccessiveHalvingPruner", "MedianPruner", "PercentilePruner", "NopPruner"] = (
+        "HyperbandPruner"
+    )
+    args: dict[str, Scalar] = {}
+
+
+class TuneSettings(StrictModel):
+    """The tuning budget, the same for every contestant, and what may be changed.
+
+    `trials` is the total of each contestant, whatever is killed or joins in between. `epochs` (None: those of train)
+    and `data_fraction` are what one trial may use; with `seconds` no trial begins once the trials of a contestant
+    have taken so long. `space` is for all contestants, `models` changes it for one, path by path.
     """
-    for path, dimension in space.items():
-        for other, allowed in dimension.when.items():
-            if other not in space:
-                raise ValueError(f"{key_path}.{path}.when: {other} is not searched")
-            for value in _listed(allowed):
-                if not space[other].holds(value):
-                    raise ValueError(f"{key_path}.{path}.when: {other} is never {value!r}")
-    ordered: Space = {}
-    while len(ordered) < len(space):
-        ready = {
-            path: each for path, each in space.items() if path not in ordered and each.when.keys() <= ordered.keys()
+
+    trials: Annotated[int, Field(ge=0)] = 0
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    data_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    seconds: Annotated[float, Field(gt=0.0)] | None = None
+    workers: Annotated[int, Field(ge=1, le=64)] | None = None
+    sampler: SamplerSettings = SamplerSettings()
+    pruner: PrunerSettings = PrunerSettings()
+    space: SpaceOverlay = {}
+    models: dict[str, SpaceOverlay] = {}
+
+    def key_path(self, contestant: str, path: str) -> str:
+        """The key in params.yaml of the contestant's dimension at `path`."""
+        return f"tune.models.{contestant}.{path}" if path in self.models.get(contestant, {}) else f"tune.space.{path}"
+
+    def space_of(self, contestant: str) -> Space:
+        """The contestant's space, with every dimension after those that its `when` names.
+
+        Raises ValueError where a condition names what is not searched, asks for what cannot be drawn, or is circular.
+        """
+        overlay = {**self.space, **self.models.get(contestant, {})}
+        removed = tuple(f"{path}." for path, dimension in overlay.items() if dimension is None)
+        space = {
+            path: dimension
+            for path, dimension in overlay.items()
+            if dimension is not None and not path.startswith(removed)
         }
-        if not ready:
-            circle = sorted(space.keys() - ordered.keys())
-            raise ValueError(f"{key_path}: the conditions of {', '.join(circle)} wait for one another")
-        ordered |= ready
-    return ordered
+        for path, dimension in space.items():
+            key_path = f"{self.key_path(contestant, path)}.when"
+            for other, allowed in dimension.when.items():
+                if other not in space:
+                    raise ValueError(f"{key_path}: {other} is not searched")
+                for value in _listed(allowed):
+                    if not space[other].holds(value):
+                        raise ValueError(f"{key_path}: {other} is never {value!r}")
+        return _in_order(space)
 
 
 def at_path(path: str, value: Any) -> dict[str, Any]:
     """A contestant's settings that say `value` at a dimension's path: `optimizer.lr` or `model.args.depth`."""
-    keys = path.split(".")
-    keys = keys[1:] if keys[0] == "model" else ["recipe", *keys]
     nested: Any = value
-    for key in reversed(keys):
+    for key in reversed(_keys(path)):
         nested = {key: nested}
     return nested  # type: ignore[no-any-return]
 
 
 def setting_at(model: Mapping[str, Any], path: str) -> Any:
     """What a contestant's settings say at a dimension's path. Raises KeyError where there is no such setting."""
-    keys = path.split(".")
     found: Any = model
-    for key in keys[1:] if keys[0] == "model" else ["recipe", *keys]:
+    for key in _keys(path):
         if not isinstance(found, Mapping):
             raise KeyError(path)
         found = found[key]
     if isinstance(found, Mapping):
         raise KeyError(path)
     return found
+
+
+def _keys(path: str) -> list[str]:
+    keys = path.split(".")
+    return keys[1:] if keys[0] == "model" else ["recipe", *keys]
 
 
 def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
@@ -168,19 +215,19 @@ def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]
             yield f"{prefix}{key}", value
 
 
-def _require_range(low: float, high: float, step: float | None, *, log: bool) -> None:
-    if not low < high:
-        raise ValueError(f"low must be below high, got {low:g} and {high:g}")
-    if log and low <= 0:
-        raise ValueError(f"a logarithmic range starts above 0, got {low:g}")
-    if log and step is not None:
-        raise ValueError("a logarithmic range has no step")
-    if step is not None and not (step <= high - low and _is_whole((high - low) / step)):
-        raise ValueError(f"high must be low and a whole number of steps of {step:g}, got {low:g} and {high:g}")
-
-
-def _is_whole(number: float) -> bool:
-    return math.isfinite(number) and abs(number - round(number)) < 1e-6
+def _in_order(space: Space) -> Space:
+    ordered: Space = {}
+    while len(ordered) < len(space):
+        ready = {
+            path: dimension
+            for path, dimension in space.items()
+            if path not in ordered and dimension.when.keys() <= ordered.keys()
+        }
+        if not ready:
+            circle = sorted(space.keys() - ordered.keys())
+            raise ValueError(f"tune.space: the conditions of {', '.join(circle)} wait for one another")
+        ordered |= ready
+    return ordered
 
 
 def _listed(allowed: Any) -> list[Any]:

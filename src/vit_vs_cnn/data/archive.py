@@ -1,15 +1,15 @@
 """The files of a folder, a tar or a zip, listed and read without extracting anything."""
 
+import lzma
 import os
 import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from tqdm import tqdm
 
@@ -29,110 +29,108 @@ class Member:
     problem: str | None = None
 
 
-class Store(Protocol):
-    """A folder or an archive and what it holds, in any order; folders may be left out where they hold files."""
+@dataclass(frozen=True)
+class Store:
+    """A folder or an archive: its members in any order, folders that hold files not always among them.
+
+    `read` gives name and content of each file among the names that it gets, in any order.
+    """
 
     members: list[Member]
-
-    def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
-        """Name and content of each file in `names`, in any order."""
+    read: Callable[[Collection[str]], Iterator[tuple[str, bytes]]]
 
 
 def open_store(path: Path) -> Store:
-    """The folder, tar (compressed or not) or zip at `path`.
+    """Open the folder, tar (compressed or not) or zip at `path`.
 
     Raises UserError if it is none of them, damaged, or unsafe to unpack; so does reading from it.
     """
-    try:
+    with _readable(path):
+        if not path.exists():
+            raise UserError(f"data.path: {path} does not exist: name a folder of images, a tar or a zip.")
         if path.is_dir():
-            return _Folder(path)
+            return _open_folder(path)
         if zipfile.is_zipfile(path):
-            return _Zip(path)
+            return _open_zip(path)
         if tarfile.is_tarfile(path):
-            return _Tar(path)
-    except FileNotFoundError:
-        raise UserError(f"data.path: {path} does not exist: name a folder of images, a tar or a zip.") from None
-    except OSError as error:
-        raise UserError(f"data.path: {path} cannot be read ({error.strerror or error}).") from None
-    except (EOFError, zlib.error):
-        pass
+            return _open_tar(path)
     raise UserError(f"data.path: {path} is neither a folder nor a tar or zip archive, or it is damaged or cut short.")
 
 
-class _Folder:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.members: list[Member] = []
+def _open_folder(path: Path) -> Store:
+    members = []
+    for folder, subfolders, files in os.walk(path, followlinks=True, onerror=_raise):
+        inside = Path(folder)
+        for name in subfolders:
+            _refuse_loop(inside / name)
+            members.append(Member((inside / name).relative_to(path).as_posix(), is_folder=True))
+        for name in files:
+            file = inside / name
+            members.append(Member(file.relative_to(path).as_posix(), is_folder=False, problem=_problem_of(file)))
+
+    def read(names: Collection[str]) -> Iterator[tuple[str, bytes]]:
         with _readable(path):
-            for folder, subfolders, files in os.walk(path, followlinks=True, onerror=_raise):
-                here = Path(folder)
-                for name in subfolders:
-                    _refuse_loop(here / name)
-                    self.members.append(Member((here / name).relative_to(path).as_posix(), is_folder=True))
-                self.members += [_file(path, here / name) for name in files]
+            for name in names:
+                yield name, (path / name).read_bytes()
 
-    def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
-        for name in names:
-            with _readable(self._path / name):
-                content = (self._path / name).read_bytes()
-            yield name, content
+    return Store(members, read)
 
 
-class _Zip:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.members: list[Member] = []
-        with _intact(path), zipfile.ZipFile(path) as archive:
-            for info in archive.infolist():
-                kind = stat.S_IFMT(info.external_attr >> 16)
-                _refuse_unsafe(path, info.filename, regular=kind in (0, stat.S_IFREG, stat.S_IFDIR))
-                self.members.append(Member(info.filename.rstrip("/"), info.is_dir(), _size_problem(info.file_size)))
+def _open_zip(path: Path) -> Store:
+    members = []
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            kind = stat.S_IFMT(info.external_attr >> 16)
+            _refuse_unsafe(path, info.filename, plain=kind in (0, stat.S_IFREG, stat.S_IFDIR))
+            members.append(Member(info.filename.rstrip("/"), info.is_dir(), _size_problem(info.file_size)))
 
-    def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
-        with _intact(self._path), zipfile.ZipFile(self._path) as archive:
+    def read(names: Collection[str]) -> Iterator[tuple[str, bytes]]:
+        with _readable(path), zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
                 if info.filename in names:
                     yield info.filename, archive.read(info)
 
+    return Store(members, read)
 
-class _Tar:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.members: list[Member] = []
-        # Kept for the second pass, which then need not parse the headers again.
-        self._places: dict[str, tuple[int, int]] = {}
-        with (
-            _intact(path),
-            path.open("rb") as file,
-            tqdm.wrapattr(file, "read", total=path.stat().st_size, desc="listing", **bar_options()) as counted,
-            tarfile.open(fileobj=counted) as archive,
-        ):
-            for member in archive:
-                plain = (member.isreg() and not member.issparse()) or member.isdir()
-                _refuse_unsafe(path, member.name, regular=plain)
-                self.members.append(Member(member.name, member.isdir(), _size_problem(member.size)))
-                self._places[member.name] = member.offset_data, member.size
-            # To the very end, where a compressed file keeps its checksum.
-            while archive.fileobj and archive.fileobj.read(_CHUNK_BYTES):
-                pass
 
-    def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
-        with _intact(self._path), tarfile.open(self._path) as archive:
-            for name, (offset, size) in self._places.items():
+def _open_tar(path: Path) -> Store:
+    members = []
+    # Kept for the second pass, which then need not parse the headers again.
+    places: dict[str, tuple[int, int]] = {}
+    with (
+        path.open("rb") as file,
+        tqdm.wrapattr(file, "read", total=path.stat().st_size, desc="listing", **bar_options()) as counted,
+        tarfile.open(fileobj=counted) as archive,
+    ):
+        for member in archive:
+            plain = (member.isreg() and not member.issparse()) or member.isdir()
+            _refuse_unsafe(path, member.name, plain=plain)
+            members.append(Member(member.name, member.isdir(), _size_problem(member.size)))
+            places[member.name] = member.offset_data, member.size
+        # To the very end, where a compressed file keeps its checksum.
+        while archive.fileobj and archive.fileobj.read(_CHUNK_BYTES):
+            pass
+
+    def read(names: Collection[str]) -> Iterator[tuple[str, bytes]]:
+        with _readable(path), tarfile.open(path) as archive:
+            for name, (offset, size) in places.items():
                 if name in names and archive.fileobj:
                     archive.fileobj.seek(offset)
                     yield name, archive.fileobj.read(size)
 
+    return Store(members, read)
 
-def _file(root: Path, path: Path) -> Member:
-    name = path.relative_to(root).as_posix()
+
+def _problem_of(file: Path) -> str | None:
     try:
-        status = path.stat()
+        status = file.stat()
     except FileNotFoundError:
-        return Member(name, is_folder=False, problem="a link to nothing")
-    if not stat.S_ISREG(status.st_mode):
-        return Member(name, is_folder=False, problem="not a regular file")
-    return Member(name, is_folder=False, problem=_size_problem(status.st_size))
+        return "a link to nothing"
+    return _size_problem(status.st_size) if stat.S_ISREG(status.st_mode) else "not a regular file"
+
+
+def _size_problem(size: int) -> str | None:
+    return f"{size:,} bytes, more than the {MAX_FILE_BYTES:,} accepted" if size > MAX_FILE_BYTES else None
 
 
 def _refuse_loop(folder: Path) -> None:
@@ -140,45 +138,24 @@ def _refuse_loop(folder: Path) -> None:
         raise UserError(f"{folder}: links to a folder that it lies in: remove this link.")
 
 
-def _refuse_unsafe(archive: Path, name: str, *, regular: bool) -> None:
-    if name.startswith("/") or ".." in name.split("/"):
-        problem = "has a path that leads outside the archive"
-    elif not regular:
-        problem = "is a link or a device"
-    else:
-        return
-    raise UserError(f"{archive}: member {name!r} {problem}: refused; pack the images again as plain files.")
-
-
-def _size_problem(size: int) -> str | None:
-    return f"{size:,} bytes, more than the {MAX_FILE_BYTES:,} accepted" if size > MAX_FILE_BYTES else None
-
-
-@contextmanager
-def _intact(archive: Path) -> Iterator[None]:
-    """Says in one sentence that an archive is damaged, in whichever way its reader says so."""
-    try:
-        yield
-    except (
-        tarfile.TarError,
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        OSError,
-        RuntimeError,
-        NotImplementedError,
-    ) as e:
-        raise UserError(
-            f"{archive}: is damaged, cut short or encrypted ({e}): copy or download it again, then compare checksums."
-        ) from None
+def _refuse_unsafe(archive: Path, name: str, *, plain: bool) -> None:
+    outside = name.startswith("/") or ".." in name.split("/")
+    if outside or not plain:
+        problem = "has a path that leads outside the archive" if outside else "is a link or a device"
+        raise UserError(f"{archive}: member {name!r} {problem}: refused; pack the images again as plain files.")
 
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
+    """Raise UserError where the system cannot read `path` or a file in it, or a reader finds an archive damaged."""
     try:
         yield
-    except OSError as error:
-        raise UserError(f"{error.filename or path}: cannot be read ({error.strerror}).") from None
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise UserError(f"{error.filename or path}: cannot be read ({error.strerror}).") from None
+        raise UserError(
+            f"{path}: is damaged, cut short or encrypted ({error}): copy or download it again, then compare checksums."
+        ) from None
 
 
 def _raise(error: OSError) -> None:

@@ -1,16 +1,14 @@
-"""What is wrong with the data, found while they were prepared: data/prepared/checks.json."""
+"""What is wrong with the data, found while they are prepared: data/prepared/checks.json."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
 
-from vit_vs_cnn.core.errors import UserError
-from vit_vs_cnn.data.dataset import PREPARED_SPLITS, SplitName
+from vit_vs_cnn.core.records import Record
+from vit_vs_cnn.data.dataset import PREPARE_REMEDY, PREPARED_SPLITS, SplitName
+from vit_vs_cnn.data.decode import DecodedImages
 from vit_vs_cnn.data.duplicates import Rows, fingerprint, identical_groups, near_groups
 from vit_vs_cnn.data.sources.source import Source, Unreadable
 
@@ -29,14 +27,25 @@ Kind = Literal[
 
 Severity = Literal["warning", "note"]
 
+_SENTENCES: dict[Kind, tuple[Severity, str]] = {
+    "unreadable": ("warning", "files could not be read as images and are skipped"),
+    "stray_file": ("note", "files lie outside the class folders and are ignored"),
+    "tiny_class": ("warning", "classes have fewer than {minimum} training images"),
+    "missing_class": ("warning", "times a class has no image in a split"),
+    "constant": ("warning", "images are of one colour all over"),
+    "duplicate": ("warning", "groups of identical images within a split"),
+    "leakage": ("warning", "groups of identical images across splits"),
+    "label_conflict": ("warning", "groups of identical images with more than one label"),
+    "near_duplicate": ("note", "groups of nearly identical images within a split"),
+    "near_leakage": ("note", "groups of nearly identical images across splits"),
+}
+
 _MOST_EXAMPLES = 50
 _MOST_IMAGES_OF_A_GROUP = 10
 
 
-class ImageRef(BaseModel):
+class ImageRef(Record):
     """An image of the prepared data: row `row` of split `split`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     split: SplitName
     row: int
@@ -44,14 +53,12 @@ class ImageRef(BaseModel):
     name: str
 
 
-class Finding(BaseModel):
+class Finding(Record):
     """One kind of thing that the checks found.
 
     `count` counts files, classes, images or groups of images, as `sentence` says. `examples` are names of files or
     classes, `groups` are images that belong together; both hold 50 at most, and a group 10 images at most.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Kind
     severity: Severity
@@ -61,140 +68,87 @@ class Finding(BaseModel):
     groups: tuple[tuple[ImageRef, ...], ...] = ()
 
 
-class Checks(BaseModel):
+class Checks(Record):
     """checks.json: how many images were checked, the count of every kind of finding, and the findings."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     images: int
     counts: dict[Kind, int]
     findings: tuple[Finding, ...]
 
 
-@dataclass(frozen=True)
-class DecodedImages:
-    """All N decoded images, those of train first, then val, then test.
-
-    `images` uint8 (N, S, S, 3); `labels` int64 (N,); `splits` int64 (N,), positions in PREPARED_SPLITS; N `names`.
-    """
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    splits: NDArray[np.int64]
-    names: Sequence[str]
-
-    def rows(self, split: SplitName) -> slice:
-        """The rows of one split."""
-        code = PREPARED_SPLITS.index(split)
-        first, last = np.searchsorted(self.splits, [code, code + 1])
-        return slice(int(first), int(last))
-
-
-def check(pixels: DecodedImages, source: Source, unreadable: Sequence[Unreadable], min_images_per_class: int) -> Checks:
+def check(
+    decoded: DecodedImages, source: Source, unreadable: Sequence[Unreadable], min_images_per_class: int
+) -> Checks:
     """Check all images. What is found is reported; nothing is changed."""
-    found = [
-        *_files(source, unreadable),
-        *_class_sizes(pixels, source.classes, min_images_per_class),
-        *_images(pixels, source.classes),
-    ]
-    counts: dict[Kind, int] = dict.fromkeys(get_args(Kind), 0)
-    counts.update({finding.kind: finding.count for finding in found})
-    return Checks(images=len(pixels.labels), counts=counts, findings=tuple(found))
+    prints = fingerprint(decoded.images)
+    identical, near = identical_groups(prints), near_groups(decoded.images, prints)
+    names: dict[Kind, Sequence[str]] = {
+        "unreadable": [f"{file.name}: {file.reason}" for file in unreadable],
+        "stray_file": source.stray,
+        **_rare_classes(decoded, source.classes, min_images_per_class),
+    }
+    groups: dict[Kind, list[Rows]] = {
+        "constant": [np.array([row]) for row in np.flatnonzero(prints.constant)],
+        "duplicate": _within_split(decoded, identical),
+        "leakage": _across_splits(decoded, identical),
+        "label_conflict": [rows for rows in identical if len(np.unique(decoded.labels[rows])) > 1],
+        "near_duplicate": _within_split(decoded, near),
+        "near_leakage": _across_splits(decoded, near),
+    }
+    counts = {kind: len(names.get(kind, ())) + len(groups.get(kind, ())) for kind in _SENTENCES}
+    findings = tuple(
+        Finding(
+            kind=kind,
+            severity=severity,
+            count=counts[kind],
+            sentence=f"{counts[kind]:,} {sentence.format(minimum=min_images_per_class)}.",
+            examples=tuple(names.get(kind, ())[:_MOST_EXAMPLES]),
+            groups=tuple(
+                tuple(_reference(decoded, source.classes, row) for row in rows[:_MOST_IMAGES_OF_A_GROUP].tolist())
+                for rows in groups.get(kind, [])[:_MOST_EXAMPLES]
+            ),
+        )
+        for kind, (severity, sentence) in _SENTENCES.items()
+        if counts[kind]
+    )
+    return Checks(images=len(decoded.labels), counts=counts, findings=findings)
 
 
 def write_checks(prepared: Path, checks: Checks) -> None:
     """Write checks.json."""
-    (prepared / "checks.json").write_text(checks.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    checks.write(prepared / "checks.json")
 
 
 def read_checks(prepared: Path) -> Checks:
-    """Read checks.json. Raises UserError where it is missing or not of this version."""
-    path = prepared / "checks.json"
-    try:
-        return Checks.model_validate_json(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise UserError(f"{path}: no prepared data here; run `dvc repro prepare` first.") from None
-    except ValidationError:
-        raise UserError(f"{path}: was written by another version; run `dvc repro --force prepare`.") from None
+    """Read checks.json. Raises UserError where it is missing or of another version."""
+    return Checks.read(prepared / "checks.json", PREPARE_REMEDY)
 
 
-def _files(source: Source, unreadable: Sequence[Unreadable]) -> list[Finding]:
-    return [
-        *_named(
-            "unreadable",
-            "warning",
-            "files could not be read as images and are left out",
-            [f"{file.name}: {file.reason}" for file in unreadable],
-        ),
-        *_named("stray_file", "note", "files lie outside the class folders and are left out", source.stray),
-    ]
+def _rare_classes(decoded: DecodedImages, classes: Sequence[str], minimum: int) -> dict[Kind, list[str]]:
+    tiny, missing = [], []
+    for split in PREPARED_SPLITS:
+        counts = np.bincount(decoded.labels[decoded.rows(split)], minlength=len(classes))
+        for name, count in zip(classes, counts, strict=True):
+            if split == "train" and count < minimum:
+                tiny.append(f"{name}: {count}")
+            if count == 0:
+                missing.append(f"{name}: {split}")
+    return {"tiny_class": tiny, "missing_class": missing}
 
 
-def _class_sizes(pixels: DecodedImages, classes: Sequence[str], least: int) -> list[Finding]:
-    counts = {
-        split: np.bincount(pixels.labels[pixels.rows(split)], minlength=len(classes)) for split in PREPARED_SPLITS
-    }
-    tiny = [f"{name}: {count}" for name, count in zip(classes, counts["train"], strict=True) if count < least]
-    missing = [
-        f"{classes[label]}: {split}"
-        for split in PREPARED_SPLITS
-        for label in np.flatnonzero(counts[split] == 0).tolist()
-    ]
-    return [
-        *_named("tiny_class", "warning", f"classes have fewer than {least} training images", tiny),
-        *_named("missing_class", "warning", "times a class has no image in a split", missing),
-    ]
+def _within_split(decoded: DecodedImages, groups: Sequence[Rows]) -> list[Rows]:
+    return [rows for rows in groups if len(np.unique(decoded.splits[rows])) < len(rows)]
 
 
-def _images(pixels: DecodedImages, classes: Sequence[str]) -> list[Finding]:
-    prints = fingerprint(pixels.images)
-    identical, near = identical_groups(prints), near_groups(pixels.images, prints)
-    constant = [np.array([row]) for row in np.flatnonzero(prints.constant)]
-    conflicts = [rows for rows in identical if len(np.unique(pixels.labels[rows])) > 1]
-    found: list[tuple[Kind, Severity, str, list[Rows]]] = [
-        ("constant", "warning", "images are of one colour all over", constant),
-        ("duplicate", "warning", "groups of identical images within a split", _within_split(pixels, identical)),
-        ("leakage", "warning", "groups of identical images across splits", _across_splits(pixels, identical)),
-        ("label_conflict", "warning", "groups of identical images with more than one label", conflicts),
-        ("near_duplicate", "note", "groups of nearly identical images within a split", _within_split(pixels, near)),
-        ("near_leakage", "note", "groups of nearly identical images across splits", _across_splits(pixels, near)),
-    ]
-    return [
-        Finding(
-            kind=kind,
-            severity=severity,
-            count=len(groups),
-            sentence=f"{len(groups):,} {what}.",
-            groups=tuple(
-                tuple(_reference(pixels, classes, int(row)) for row in rows[:_MOST_IMAGES_OF_A_GROUP])
-                for rows in groups[:_MOST_EXAMPLES]
-            ),
-        )
-        for kind, severity, what, groups in found
-        if groups
-    ]
+def _across_splits(decoded: DecodedImages, groups: Sequence[Rows]) -> list[Rows]:
+    return [rows for rows in groups if len(np.unique(decoded.splits[rows])) > 1]
 
 
-def _within_split(pixels: DecodedImages, groups: Sequence[Rows]) -> list[Rows]:
-    return [rows for rows in groups if len(np.unique(pixels.splits[rows])) < len(rows)]
-
-
-def _across_splits(pixels: DecodedImages, groups: Sequence[Rows]) -> list[Rows]:
-    return [rows for rows in groups if len(np.unique(pixels.splits[rows])) > 1]
-
-
-def _named(kind: Kind, severity: Severity, what: str, names: Sequence[str]) -> list[Finding]:
-    if not names:
-        return []
-    examples, sentence = tuple(names[:_MOST_EXAMPLES]), f"{len(names):,} {what}."
-    return [Finding(kind=kind, severity=severity, count=len(names), sentence=sentence, examples=examples)]
-
-
-def _reference(pixels: DecodedImages, classes: Sequence[str], row: int) -> ImageRef:
-    split = PREPARED_SPLITS[pixels.splits[row]]
+def _reference(decoded: DecodedImages, classes: Sequence[str], row: int) -> ImageRef:
+    split = PREPARED_SPLITS[decoded.splits[row]]
     return ImageRef(
         split=split,
-        row=row - pixels.rows(split).start,
-        class_name=classes[pixels.labels[row]],
-        name=pixels.names[row],
+        row=row - decoded.rows(split).start,
+        class_name=classes[decoded.labels[row]],
+        name=decoded.names[row],
     )

@@ -4,9 +4,11 @@ import io
 import os
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,70 +17,96 @@ from tqdm import tqdm
 
 from vit_vs_cnn.core.console import bar_options
 from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.data.dataset import PREPARED_SPLITS, SplitName
 from vit_vs_cnn.data.sources.source import RawImage, Source, Unreadable
 
 # Raster formats decoded by Pillow itself. Not among them: EPS, which would run Ghostscript on the user's file.
 _FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
-_BATCH_IMAGES = 128
-_BATCH_BYTES = 8 * 2**20
+_BATCH_BYTES = 2**18
 _MOST_WORKERS = 16
 
-_Failure = tuple[int, str]
+# `decode_image` refuses images above Pillow's limit of pixels; Pillow's own warning would only repeat it.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class DecodedImages:
+    """N decoded images, those of train first, then val, then test.
+
+    `images` uint8 (N, S, S, 3); `labels` int64 (N,); `splits` int64 (N,), positions in PREPARED_SPLITS; N `names`.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    splits: NDArray[np.int64]
+    names: Sequence[str]
+
+    def rows(self, split: SplitName) -> slice:
+        """The rows of one split."""
+        code = PREPARED_SPLITS.index(split)
+        first, last = np.searchsorted(self.splits, [code, code + 1])
+        return slice(int(first), int(last))
+
+
+def decode_source(
+    source: Source, splits: NDArray[np.int64], images: NDArray[np.uint8]
+) -> tuple[DecodedImages, list[Unreadable]]:
+    """Decode all images of `source` into the array `images`, uint8 (N, S, S, 3), in the order of their `splits` (N,).
+
+    Returns the images that could be decoded, in a part of `images`, and the others with the reason. Raises UserError
+    if the source does not hold what it listed.
+    """
+    order = np.argsort(splits, kind="stable")
+    row_of = np.argsort(order)
+    seen = np.zeros(len(order), np.bool_)
+    failures: dict[int, str] = {}
+
+    def decode(batch: Sequence[tuple[int, RawImage]]) -> None:
+        for position, image in batch:
+            seen[position] = True
+            try:
+                images[row_of[position]] = _decode(image, images.shape[1])
+            # On a damaged file Pillow's readers raise almost anything; the reason is kept and reported.
+            except Exception as error:
+                failures[position] = reason_of(error)
+
+    for _ in map_in_threads(decode, _batches(source.read(), len(order))):
+        pass
+    if not seen.all():
+        raise UserError(f"{source.description}: changed while it was read: run the stage again.")
+    kept = np.array([position not in failures for position in order], np.bool_)
+    for row, kept_row in enumerate(np.flatnonzero(kept)):
+        # A row only ever moves towards the front, onto one that has moved already.
+        if row != kept_row:
+            images[row] = images[kept_row]
+    order = order[kept]
+    decoded = DecodedImages(
+        images=images[: len(order)],
+        labels=source.labels[order],
+        splits=splits[order],
+        names=[source.names[position] for position in order],
+    )
+    return decoded, [Unreadable(source.names[position], failures[position]) for position in sorted(failures)]
 
 
 def decode_image(content: bytes, size: int) -> NDArray[np.uint8]:
-    """DecodedImages uint8 (size, size, 3) of an encoded image; one that has this size already keeps its pixels exactly.
+    """Decode an image file to uint8 (size, size, 3); one that has this size already keeps its pixels exactly.
 
     Turned upright as EXIF says; transparency over white; 16 bits scaled to 8; the centre square, resized with
-    antialiasing. Raises whatever Pillow raises on a file that it cannot read, ValueError on 32-bit pixels.
+    antialiasing. Raises whatever Pillow raises on a file that it cannot read, ValueError on 32-bit pixels and on more
+    pixels than Pillow's limit.
     """
     with Image.open(io.BytesIO(content), formats=_known_formats()) as image:
+        pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
+        if limit and pixels > limit:
+            raise ValueError(f"{pixels:,} pixels, more than the {limit:,} accepted")
         # Lets libjpeg skip most of the work on a photograph many times too large.
         image.draft(None, (2 * size, 2 * size))
         ImageOps.exif_transpose(image, in_place=True)
         return np.asarray(_square(_rgb(image), size))
-
-
-def decode_into(images: NDArray[np.uint8], source: Source, rows: NDArray[np.int64]) -> list[Unreadable]:
-    """Decode all images of `source`, the one at position i into `images[rows[i]]`; return those that cannot be.
-
-    `images` are uint8 (N, S, S, 3); the rows of unreadable ones are left as they are. Raises UserError if the source no
-    longer holds what it listed.
-    """
-
-    def decode(batch: Sequence[tuple[int, RawImage]]) -> list[_Failure]:
-        failures = []
-        for position, image in batch:
-            try:
-                images[rows[position]] = _decode(image, images.shape[1])
-            # On a damaged file Pillow's readers raise almost anything; the reason is kept and reported.
-            except Exception as error:
-                failures.append((position, reason_of(error)))
-        bar.update(len(batch))
-        return failures
-
-    # Threads, not processes: Pillow decodes without the interpreter lock, and nothing has to be copied between them.
-    workers = min(os.cpu_count() or 1, _MOST_WORKERS)
-    waiting: deque[Future[list[_Failure]]] = deque()
-    failures: list[_Failure] = []
-    submitted = 0
-    with (
-        warnings.catch_warnings(),
-        tqdm(total=len(rows), desc="decoding", unit=" images", **bar_options()) as bar,
-        ThreadPoolExecutor(workers) as pool,
-    ):
-        # An image above Pillow's limit of pixels is unreadable here. The filter counts for all threads: set once.
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        for batch in _batches(source.read()):
-            submitted += len(batch)
-            waiting.append(pool.submit(decode, batch))
-            if len(waiting) > 2 * workers:
-                failures += waiting.popleft().result()
-        for future in waiting:
-            failures += future.result()
-    if submitted != len(rows):
-        raise UserError(f"{source.description}: changed while it was read: run the stage again.")
-    return [Unreadable(source.names[position], reason) for position, reason in sorted(failures)]
 
 
 def reason_of(error: Exception) -> str:
@@ -88,17 +116,32 @@ def reason_of(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _batches(images: Iterable[tuple[int, RawImage]]) -> Iterator[list[tuple[int, RawImage]]]:
+def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Apply `function` to each item, in order, with few items at a time in memory.
+
+    Threads, not processes: Pillow decodes without the interpreter lock, and nothing has to be copied between them.
+    """
+    workers = min(os.cpu_count() or 1, _MOST_WORKERS)
+    pending: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > 2 * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+
+def _batches(images: Iterable[tuple[int, RawImage]], total: int) -> Iterator[list[tuple[int, RawImage]]]:
     batch: list[tuple[int, RawImage]] = []
-    volume = 0
-    for position, image in images:
+    size = 0
+    for position, image in tqdm(images, total=total, desc="decoding", unit=" images", **bar_options()):
         batch.append((position, image))
-        volume += len(image) if isinstance(image, bytes) else image.nbytes
-        if len(batch) == _BATCH_IMAGES or volume >= _BATCH_BYTES:
+        size += len(image) if isinstance(image, bytes) else image.nbytes
+        if size >= _BATCH_BYTES:
             yield batch
-            batch, volume = [], 0
-    if batch:
-        yield batch
+            batch, size = [], 0
+    yield batch
 
 
 def _decode(image: RawImage, size: int) -> NDArray[np.uint8]:
@@ -121,7 +164,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey scaled to 8 bits: Pillow's own conversion would clip at 255."""
+    """Scale 16-bit grey to 8 bits: Pillow's own conversion would clip at 255."""
     levels = np.asarray(image)
     if image.mode == "F" or levels.min() < 0 or levels.max() > 65535:
         raise ValueError("32-bit pixels, whose range is not known: save it with 8 or 16 bits")

@@ -13,7 +13,7 @@ from vit_vs_cnn.core.console import bar_options
 
 Rows = NDArray[np.int64]
 
-# Measured on CIFAR-10: of the pairs that look alike to the eye these limits find most, and next to nothing else.
+# Measured on CIFAR-10: these limits find most of the pairs that look alike to the eye, and almost nothing else.
 _MOST_BITS_APART = 8
 _LEAST_CORRELATION = 0.98
 _ORDERS = 24
@@ -36,9 +36,9 @@ class Fingerprints:
 
 
 def fingerprint(images: NDArray[np.uint8]) -> Fingerprints:
-    """Fingerprints of images uint8 (N, S, S, 3), which may be memory-mapped.
+    """Compute the fingerprints of images uint8 (N, S, S, 3), which may be memory-mapped.
 
-    A dHash holds, for 8×8 places of the image in grey, whether it grows brighter to the right (Krawetz 2013).
+    A dHash says for 8×8 places of the grey image whether it becomes brighter to the right (Krawetz 2013).
     """
     count, side = len(images), images.shape[1]
     digests = np.empty(count, "V16")
@@ -60,17 +60,17 @@ def fingerprint(images: NDArray[np.uint8]) -> Fingerprints:
 
 
 def identical_groups(prints: Fingerprints) -> list[Rows]:
-    """Groups of rows whose pixels are the same, each sorted."""
-    _, group, size = np.unique(prints.digests, return_inverse=True, return_counts=True)
-    return _grouped(group, size)
+    """Find groups of rows with the same pixels, each group sorted."""
+    _, group = np.unique(prints.digests, return_inverse=True)
+    return _grouped(group)
 
 
 def near_groups(images: NDArray[np.uint8], prints: Fingerprints) -> list[Rows]:
-    """Groups of rows that look the same without being identical; of identical ones only the first takes part.
+    """Find groups of rows that look the same without being identical; of identical ones only the first is compared.
 
     Rows are neighbours if their hashes are at most 8 bits apart and their 8×8 thumbnails correlate by 0.98. Candidates
-    stand close in one of several sortings of the hashes by randomly permuted bits (Charikar 2002): the time grows with
-    N log N, and a few pairs may be missed.
+    are close to one another in one of several sortings of the hashes by randomly permuted bits (Charikar 2002): the
+    time grows with N log N, and a few pairs may be missed.
     """
     _, first = np.unique(prints.digests, return_index=True)
     rows = np.sort(first[~prints.constant[first]])
@@ -81,14 +81,14 @@ def near_groups(images: NDArray[np.uint8], prints: Fingerprints) -> list[Rows]:
     left, right = pairs[alike].T
     links = coo_array((np.ones(len(left), np.bool_), (left, right)), shape=(len(images), len(images)))
     _, group = connected_components(links, directed=False)
-    return _grouped(group, np.bincount(group))
+    return _grouped(group)
 
 
 def _close_hashes(hashes: NDArray[np.uint64]) -> Rows:
     """Pairs of positions (P, 2) of hashes that differ in few bits."""
     bits = np.unpackbits(hashes.astype(">u8").view(np.uint8).reshape(-1, 8), axis=1)
     order_of_bits = np.random.default_rng(0)
-    found = [np.empty((0, 2), np.int64)]
+    found = []
     for _ in range(_ORDERS):
         order = np.argsort(_packed(bits[:, order_of_bits.permutation(64)]), kind="stable")
         for step in range(1, _NEIGHBOURS + 1):
@@ -125,8 +125,8 @@ def _packed(bits: NDArray[np.bool_] | NDArray[np.uint8]) -> NDArray[np.uint64]:
     return packed.view(">u8")[:, 0].astype(np.uint64)
 
 
-def _grouped(group: NDArray[np.int64], size: NDArray[np.int64]) -> list[Rows]:
+def _grouped(group: NDArray[np.int64]) -> list[Rows]:
     """The rows of each group of two or more, in the order of their first rows."""
     order = np.argsort(group, kind="stable")
-    members = np.split(order, np.cumsum(size)[:-1])
+    members = np.split(order, np.cumsum(np.bincount(group))[:-1])
     return sorted((rows for rows in members if len(rows) > 1), key=lambda rows: int(rows[0]))

@@ -12,22 +12,22 @@ from vit_vs_cnn.data.dataset import Split
 
 @dataclass(frozen=True)
 class Share:
-    """The part of the images that falls to process `rank` of several that train together."""
+    """The part of the images for process `rank` of several that train together."""
 
     rank: int = 0
     processes: int = 1
 
     def of_batch(self, start: int, stop: int) -> slice:
         """Its images of the batch from `start` to `stop`, as many as every other process gets."""
-        each = (stop - start) // self.processes
-        return slice(start + self.rank * each, start + (self.rank + 1) * each)
+        size = (stop - start) // self.processes
+        return slice(start + self.rank * size, start + (self.rank + 1) * size)
 
 
 class ResidentImages:
     """A split on a device: images uint8 (N, H, W, 3) and labels int64 (N,).
 
     On the CPU the images stay memory-mapped. On a GPU they are copied there once if they take at most half of the free
-    memory; otherwise batches are gathered on the host and sent over while the GPU works on the one before.
+    memory; otherwise batches are gathered on the host and copied while the GPU computes the previous one.
     """
 
     def __init__(self, split: Split, device: torch.device) -> None:
@@ -47,23 +47,23 @@ class ResidentImages:
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """One epoch in random order, as images, labels and indices on the device; of each batch only the `share`.
 
-        A last incomplete batch is left out, other images each epoch.
+        A last incomplete batch is skipped, with other images each epoch.
         """
         order = torch.randperm(len(self), generator=generator)
-        # The whole order at once: an index that is sent at every step makes the host wait for the device every time.
+        # The whole order at once: an index that is copied at every step makes the host wait for the device every time.
         order, places = order.to(self._device), order.to(self._images.device)
         for step in range(self.steps(batch_size)):
             batch = share.of_batch(step * batch_size, min((step + 1) * batch_size, len(self)))
             yield self._gather(places[batch]), self._labels[order[batch]], order[batch]
 
     def in_order(self, batch_size: int, share: Share = Share()) -> Iterator[tuple[Tensor, Tensor]]:
-        """All images once, in order, in batches that the processes of a `share` take in turns."""
+        """All images once, in order, in batches that the processes take in turns."""
         for start in range(share.rank * batch_size, len(self), share.processes * batch_size):
             batch = slice(start, start + batch_size)
             yield self._images[batch].to(self._device), self._labels[batch]
 
     def steps(self, batch_size: int) -> int:
-        """Batches in a shuffled epoch: one at least."""
+        """The number of batches in a shuffled epoch, at least one."""
         return max(1, len(self) // batch_size)
 
     def _gather(self, indices: Tensor) -> Tensor:

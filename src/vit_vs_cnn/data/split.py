@@ -1,4 +1,4 @@
-"""Which image goes to train, val or test: stratified, seeded, carved from what the source calls train."""
+"""The split of each image: missing ones are carved from train, stratified by class and seeded."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from vit_vs_cnn.data.sources.source import Source
 
 
 def assign_splits(source: Source, settings: DataSettings) -> NDArray[np.int64]:
-    """The split of each image, int64 (N,) of positions in PREPARED_SPLITS; what is missing is carved from train.
+    """Assign a split to each image, int64 (N,) of positions in PREPARED_SPLITS; missing splits are carved from train.
 
     Raises UserError if a class has too few images to be in every split.
     """
@@ -25,7 +25,7 @@ def assign_splits(source: Source, settings: DataSettings) -> NDArray[np.int64]:
         names = ", ".join(f"{source.classes[label]}: {counts[label]}" for label in too_small[:5])
         raise UserError(
             f"data.path: {len(too_small)} classes have fewer than the {len(source.missing) + 1} training images "
-            f"that it takes to split them ({names}): add images or remove these classes."
+            f"needed to split them ({names}): add images or remove these classes."
         )
     parts = carve(labels, [fractions[split] for split in source.missing], settings.split_seed)
     splits = source.splits.copy()
@@ -35,24 +35,24 @@ def assign_splits(source: Source, settings: DataSettings) -> NDArray[np.int64]:
 
 
 def sample(split: Split, fraction: float, seed: int) -> Split:
-    """A part of a split, of each class the same fraction (at least one image); all of it for the fraction 1."""
+    """Draw the same fraction of each class (at least one image) from a split; the fraction 1 is the split itself."""
     if fraction == 1.0:
         return split
     chosen = np.flatnonzero(carve(split.labels, [fraction], seed))
-    return Split(split.images[chosen], split.labels[chosen], tuple(split.names[each] for each in chosen))
+    return Split(split.images[chosen], split.labels[chosen], tuple(split.names[row] for row in chosen))
 
 
 def carve(labels: NDArray[np.int64], fractions: Sequence[float], seed: int) -> NDArray[np.int64]:
-    """Part of each image, int64 (N,): 1 for the first fraction, 2 for the second fraction of what is left, …; else 0.
+    """Assign a part to each image, int64 (N,): 1 for the first fraction, 2 for the second of what remains, …; else 0.
 
-    Each class is carved by itself, at least one image to each part, with its own random order: other classes do not
-    change it. Every class needs more images than there are fractions, and fractions are below one half.
+    Each class is carved in its own random order, at least one image for each part, whatever the other classes are.
+    Every class needs more images than there are fractions, and fractions are below one half.
     """
     parts = np.zeros(len(labels), np.int64)
     for label in np.unique(labels):
-        left = np.random.default_rng([seed, label]).permutation(np.flatnonzero(labels == label))
+        rest = np.random.default_rng([seed, label]).permutation(np.flatnonzero(labels == label))
         for part, fraction in enumerate(fractions, start=1):
-            held = max(1, round(len(left) * fraction))
-            parts[left[:held]] = part
-            left = left[held:]
+            size = max(1, round(len(rest) * fraction))
+            parts[rest[:size]] = part
+            rest = rest[size:]
     return parts

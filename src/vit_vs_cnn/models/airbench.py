@@ -3,15 +3,22 @@
 Sources of shapes and initialisation: the paper's section 3 and github.com/KellerJordan/cifar10-airbench.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
-
-from vit_vs_cnn.models.whitening import WhitenedPatches
+from torch.nn import functional
 
 default_cfgs = generate_default_cfgs({"airbench94": {"classifier": "head"}, "airbench96": {"classifier": "head"}})
+
+# Below this variance, on the scale of normalised pixels, a direction is noise and is not blown up.
+_LEAST_VARIANCE = 5e-4
+_FITTED_IMAGES = 5_000
 
 
 class Airbench(nn.Module):
@@ -25,33 +32,34 @@ class Airbench(nn.Module):
         self.num_features = self.head_hidden_size = widths[-1]
         self.whiten = WhitenedPatches(in_chans, side=2)
         incoming = (self.whiten.out_channels, *widths[:-1])
-        self.groups = nn.Sequential(*(Group(a, b, depth) for a, b in zip(incoming, widths, strict=True)))
+        self.groups = nn.Sequential(*(Group(*channels, depth) for channels in zip(incoming, widths, strict=True)))
         self.activation = nn.GELU()
         self.feature_info = [
-            {"num_chs": width, "reduction": 2 ** (i + 1), "module": f"groups.{i}"} for i, width in enumerate(widths)
+            {"num_chs": width, "reduction": 2 ** (group + 1), "module": f"groups.{group}"}
+            for group, width in enumerate(widths)
         ]
         self.reset_classifier(num_classes)
 
     def forward_features(self, pixels: Tensor) -> Tensor:
-        """Maps (N, widths[-1], H', W') of (N, 3, H, W)."""
+        """Compute maps (N, widths[-1], H', W') of pixels (N, 3, H, W)."""
         maps: Tensor = self.groups(self.activation(self.whiten(pixels)))
         return maps
 
     def forward_head(self, maps: Tensor, pre_logits: bool = False) -> Tensor:
-        """Logits of maps, or with `pre_logits` what the classifier sees."""
+        """Compute the logits of maps, or with `pre_logits` what the classifier sees."""
         features = maps.amax(dim=(2, 3))
         return features if pre_logits else self.head(features)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Logits (N, K)."""
+        """Compute logits (N, K) of pixels (N, 3, H, W)."""
         return self.forward_head(self.forward_features(pixels))
 
     def get_classifier(self) -> nn.Module:
-        """The last layer, as timm's models name it."""
+        """Return the last layer, as timm's models do."""
         return self.head
 
     def reset_classifier(self, num_classes: int) -> None:
-        """A new last layer; its small weights keep the first logits near zero."""
+        """Replace the last layer; its small weights keep the first logits near zero."""
         self.num_classes = num_classes
         self.head = nn.Linear(self.num_features, num_classes, bias=False)
         nn.init.normal_(self.head.weight, std=1 / self.num_features)
@@ -71,13 +79,44 @@ class Group(nn.Module):
         self.activation = nn.GELU()
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(N, channels_in, H, W) to (N, channels_out, H // 2, W // 2)."""
+        """Map (N, channels_in, H, W) to (N, channels_out, H // 2, W // 2)."""
         maps = shortcut = self.activation(self.norm1(self.pool(self.conv1(maps))))
         maps = self.norm2(self.conv2(maps))
         if self.residual:
             maps = self.norm3(self.conv3(self.activation(maps))) + shortcut
         out: Tensor = self.activation(maps)
         return out
+
+
+class WhitenedPatches(nn.Conv2d):
+    """Patches of `side` pixels along the principal axes of the training patches, each at unit variance, and negated.
+
+    Jordan 2024 (arXiv 2404.00498), section 3.2: (N, C, H, W) to (N, 2 · C · side², H − side + 1, W − side + 1). Only
+    the bias is trained. Until `fit` the axes are random ones.
+    """
+
+    def __init__(self, channels: int, side: int) -> None:
+        super().__init__(channels, 2 * channels * side**2, kernel_size=side)
+        self.weight.requires_grad_(False)
+        nn.init.zeros_(self.bias)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def fit(self, pixels: Tensor) -> None:
+        """Set the axes from normalised `pixels`, float32 (N, C, H, W)."""
+        patches = functional.unfold(pixels, self.kernel_size).transpose(1, 2).flatten(0, 1)
+        variances, axes = torch.linalg.eigh(patches.T @ patches / len(patches))
+        scaled = (axes / (variances + _LEAST_VARIANCE).sqrt()).T.reshape(-1, *self.weight.shape[1:])
+        self.weight.copy_(torch.cat((scaled, -scaled)))
+
+
+def fit_whitening(network: nn.Module, images: NDArray[np.uint8], preprocess: nn.Module) -> None:
+    """Fit the whitening layers of `network`, if there are any, to at most 5,000 of `images`, uint8 (N, H, W, 3)."""
+    layers = [module for module in network.modules() if isinstance(module, WhitenedPatches)]
+    if layers:
+        sample = images[:: math.ceil(len(images) / _FITTED_IMAGES)]
+        pixels = preprocess(torch.from_numpy(np.ascontiguousarray(sample)))
+        for layer in layers:
+            layer.fit(pixels)
 
 
 def _convolution(channels_in: int, channels_out: int) -> nn.Conv2d:

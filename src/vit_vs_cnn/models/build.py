@@ -10,8 +10,8 @@ from timm.models import get_arch_name
 from torch import nn
 
 from vit_vs_cnn.config.schema import ModelSettings
-from vit_vs_cnn.core.errors import UserError
-from vit_vs_cnn.models import airbench  # noqa: F401 - gives its networks to timm by name
+from vit_vs_cnn.core.errors import UserError, first_line
+from vit_vs_cnn.models import airbench  # noqa: F401 - registers its networks in timm
 
 
 def input_size(model: ModelSettings, image_size: int) -> int:
@@ -20,21 +20,24 @@ def input_size(model: ModelSettings, image_size: int) -> int:
 
 
 def create_model(model: ModelSettings, num_classes: int, image_size: int, key_path: str = "models") -> nn.Module:
-    """The network with random weights: float32 (N, 3, S, S) in, logits (N, num_classes) out.
+    """Build the network with random weights: float32 (N, 3, S, S) in, logits (N, num_classes) out.
 
-    `where` is the key that an error names. Raises UserError for a name that timm does not have, arguments that
-    the architecture refuses, or a stem that does not fit it.
+    `key_path` is the key that an error names. Raises UserError for a name that timm does not have, arguments that the
+    architecture refuses, or a stem that does not fit it.
     """
     _require_known_name(model.timm, key_path)
     size = input_size(model, image_size)
-    arguments: dict[str, Any] = {key: _tuples(value) for key, value in model.args.items()}
-    if takes_img_size(model.timm):
+    arguments: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in model.args.items()
+    }
+    cfg = timm.get_pretrained_cfg(model.timm)
+    if cfg and cfg.fixed_input_size:  # as of most transformers
         arguments.setdefault("img_size", size)
     try:
         network: nn.Module = timm.create_model(model.timm, pretrained=False, num_classes=num_classes, **arguments)
     except (TypeError, ValueError, AssertionError, RuntimeError, KeyError) as error:
         raise UserError(
-            f"{key_path}.args: {model.timm} cannot be built with {arguments}: {_first_line(error)}."
+            f"{key_path}.args: {model.timm} cannot be built with {arguments}: {first_line(error)}."
         ) from None
     _require_whole_patches(network, size, key_path)
     if model.stem == "cifar":
@@ -42,7 +45,8 @@ def create_model(model: ModelSettings, num_classes: int, image_size: int, key_pa
     elif model.stem == "conv":
         _use_conv_stem(network, key_path)
     if model.freeze_backbone:
-        _freeze_backbone(network, key_path)
+        network.requires_grad_(False)
+        network.get_classifier().requires_grad_(True)  # type: ignore[operator]
     return network
 
 
@@ -55,15 +59,9 @@ def check_model(model: ModelSettings, num_classes: int, image_size: int, key_pat
             network(torch.empty(2, 3, size, size))
         except (RuntimeError, ValueError, AssertionError) as error:
             raise UserError(
-                f"{key_path}: {model.timm} does not take images of {size} px ({_first_line(error)}); "
+                f"{key_path}: {model.timm} does not take images of {size} px ({first_line(error)}); "
                 f"change {key_path}.input_size, {key_path}.args or data.image_size."
             ) from None
-
-
-def takes_img_size(timm_name: str) -> bool:
-    """Whether the architecture is built for one image size (most transformers) and must be told it."""
-    cfg = timm.get_pretrained_cfg(timm_name, allow_unregistered=True)
-    return bool(cfg and cfg.fixed_input_size)
 
 
 def _require_known_name(name: str, key_path: str) -> None:
@@ -100,14 +98,13 @@ def _use_conv_stem(network: nn.Module, key_path: str) -> None:
     those before it half as wide each. Two more follow at the resolution of the tokens, in about the place of the one
     transformer block that Xiao et al. 2021 (arXiv 2106.14881) trade for such a stem.
     """
-    embed = getattr(network, "patch_embed", None)
-    conv = getattr(embed, "proj", None)
-    halvings = conv.stride[0].bit_length() - 1 if isinstance(conv, nn.Conv2d) else 0
-    if not isinstance(conv, nn.Conv2d) or conv.stride != conv.kernel_size or conv.stride != (2**halvings,) * 2:
+    conv = getattr(getattr(network, "patch_embed", None), "proj", None)
+    sides = {*conv.kernel_size, *conv.stride} if isinstance(conv, nn.Conv2d) else set()
+    if not isinstance(conv, nn.Conv2d) or len(sides) != 1 or conv.stride[0].bit_count() != 1:
         raise UserError(
             f"{key_path}.stem: 'conv' is for timm's vision transformers whose patch size is a power of 2; use 'timm'."
         )
-    tokens = conv.out_channels
+    halvings, tokens = conv.stride[0].bit_length() - 1, conv.out_channels
     widths = [conv.in_channels, *(tokens >> step for step in reversed(range(halvings))), tokens, tokens]
     layers: list[nn.Module] = []
     for step, (channels, wider) in enumerate(pairwise(widths)):
@@ -116,19 +113,3 @@ def _use_conv_stem(network: nn.Module, key_path: str) -> None:
             layers.append(nn.MaxPool2d(3, stride=2, padding=1))
         layers += [nn.BatchNorm2d(wider), nn.GELU()]
     network.patch_embed.proj = nn.Sequential(*layers)  # type: ignore[union-attr]
-
-
-def _freeze_backbone(network: nn.Module, key_path: str) -> None:
-    get_classifier = getattr(network, "get_classifier", None)
-    if get_classifier is None:
-        raise UserError(f"{key_path}.freeze_backbone: this architecture does not tell which layer is its classifier.")
-    network.requires_grad_(False)
-    get_classifier().requires_grad_(True)
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -7,41 +7,30 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from vit_vs_cnn.config.schema import ModelSettings
 from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.models.trained import TrainedModel
 
 
-class ServedModel(nn.Module):
-    """Preprocessing, network and softmax in one: uint8 (N, H, W, 3) to probabilities float32 (N, K)."""
-
-    def __init__(self, trained: TrainedModel) -> None:
-        super().__init__()
-        self.preprocess = trained.preprocess
-        self.network = trained.network
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Class probabilities of a batch of any size."""
-        logits: Tensor = self.network(self.preprocess(images))
-        return logits.float().softmax(dim=1)
-
-
 def export_model(
-    trained: TrainedModel, name: str, model: ModelSettings, info: DatasetInfo, example: NDArray[np.uint8], folder: Path
+    trained: TrainedModel,
+    contestant: str,
+    model: ModelSettings,
+    info: DatasetInfo,
+    example: NDArray[np.uint8],
+    folder: Path,
 ) -> None:
-    """Write contestant `name` into `folder` as an MLflow PyTorch model in the `pt2` format.
+    """Write a contestant into `folder` as an MLflow PyTorch model in the `pt2` format.
 
     `example` are at least two uint8 images (N, H, W, 3): the exporter would fix the size of a batch of one. Only mlflow
-    and torch are needed to load the model, on any device; images of another dtype or shape are refused. Its metadata
-    has the class names, and what is needed to build the timm network anew.
+    and torch are needed to load the model, on any device; it refuses images of another dtype or shape. Its metadata
+    has the class names, and what is needed to rebuild the timm network.
     """
     import mlflow.pytorch
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    served = ServedModel(trained).eval()
     signature = ModelSignature(
         inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, *example.shape[1:]))]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, len(info.classes)))]),
@@ -52,7 +41,7 @@ def export_model(
         # About buffers that are views of each other; the tests compare the result with the original.
         warnings.filterwarnings("ignore", message="No complete tensor found")
         mlflow.pytorch.save_model(
-            served,
+            trained.eval(),
             str(folder),
             signature=signature,
             input_example=example,
@@ -60,7 +49,7 @@ def export_model(
             pip_requirements=[f"torch=={torch.__version__.split('+')[0]}", f"mlflow=={mlflow.__version__}", "numpy"],
             metadata={
                 "classes": list(info.classes),
-                "contestant": name,
+                "contestant": contestant,
                 "timm": model.timm,
                 "image_size": info.image_size,
                 "settings": model.model_dump(mode="json"),

@@ -1,6 +1,5 @@
-"""A contestant after training: its weights as safetensors, and the network that carries them."""
+"""A contestant after training: the network with its preprocessing, and its weights as safetensors."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,22 +16,25 @@ from vit_vs_cnn.models.preprocess import Preprocess
 from vit_vs_cnn.models.weights import normalisation
 
 
-@dataclass(frozen=True)
-class TrainedModel:
-    """`preprocess` takes uint8 images (N, H, W, 3); `network` takes its result and gives logits (N, K)."""
+class TrainedModel(nn.Module):
+    """Preprocessing, network and softmax in one: uint8 images (N, H, W, 3) to probabilities float32 (N, K).
 
-    network: nn.Module
-    preprocess: Preprocess
+    `preprocess` takes the images; `network` takes its result and gives logits (N, K).
+    """
 
-    def to(self, device: torch.device | str) -> "TrainedModel":
-        """The same model on `device`."""
-        return TrainedModel(self.network.to(device), self.preprocess.to(device))
+    def __init__(self, network: nn.Module, preprocess: Preprocess) -> None:
+        super().__init__()
+        self.network, self.preprocess = network, preprocess
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute the class probabilities of a batch of any size."""
+        logits: Tensor = self.network(self.preprocess(images))
+        return logits.float().softmax(dim=1)
 
     @torch.inference_mode()
     def probabilities(self, images: Tensor) -> Tensor:
-        """Class probabilities float32 (N, K) of uint8 images (N, H, W, 3)."""
-        logits: Tensor = self.network(self.preprocess(images))
-        return logits.float().softmax(dim=1)
+        """Compute the class probabilities without gradients."""
+        return self.forward(images)
 
 
 def preprocess_for(model: ModelSettings, info: DatasetInfo) -> Preprocess:
@@ -46,20 +48,21 @@ def save_weights(network: nn.Module, path: Path) -> None:
     save_model(network, str(path))
 
 
-def load_trained(settings: Settings, name: str, info: DatasetInfo) -> TrainedModel:
-    """Contestant `name` with the weights of trained/<name>, in evaluation mode on the CPU.
+def load_trained(settings: Settings, contestant: str, info: DatasetInfo) -> TrainedModel:
+    """Load a contestant with the weights of its training, in evaluation mode on the CPU.
 
     Raises UserError where the weights are missing or belong to another architecture.
     """
-    model = settings.model(name)
-    path = trained(name) / "weights.safetensors"
+    model = settings.model(contestant)
+    path = trained(contestant) / "weights.safetensors"
     if not path.is_file():
-        raise UserError(f"{path}: no trained weights here; run `dvc repro train@{name}` first.")
-    network = create_model(model, len(info.classes), info.image_size, f"models.{name}")
+        raise UserError(f"{path}: no trained weights here; run `dvc repro train@{contestant}` first.")
+    network = create_model(model, len(info.classes), info.image_size, f"models.{contestant}")
     try:
         load_model(network, str(path))
     except (SafetensorError, RuntimeError):
         raise UserError(
-            f"{path}: these weights are not of models.{name} as params.yaml has it; run `dvc repro train@{name}`."
+            f"{path}: these weights are not of models.{contestant} as params.yaml has it; "
+            f"run `dvc repro train@{contestant}`."
         ) from None
-    return TrainedModel(network.eval(), preprocess_for(model, info))
+    return TrainedModel(network, preprocess_for(model, info)).eval()

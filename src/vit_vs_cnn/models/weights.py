@@ -11,84 +11,84 @@ import timm
 from huggingface_hub import constants, try_to_load_from_cache
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.models import load_pretrained
+from timm.models import PretrainedCfg, load_pretrained
 from torch import nn
 
 from vit_vs_cnn.config.schema import ModelSettings
 from vit_vs_cnn.core.errors import TransientError, UserError
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-Channels = tuple[float, float, float]
+Channels = Sequence[float]
 
 
 def is_pretrained(model: ModelSettings) -> bool:
-    """Whether training starts from weights that somebody trained before."""
+    """Whether training starts from pretrained weights."""
     return model.pretrained or model.weights is not None
 
 
 def normalisation(model: ModelSettings, mean: Channels, std: Channels) -> tuple[Channels, Channels]:
-    """Mean and std of the input: what the pretrained weights were trained with, otherwise the data set's own."""
+    """Mean and std of the input: those of the pretrained weights, otherwise the data set's `mean` and `std`."""
     if not is_pretrained(model):
         return mean, std
-    cfg = timm.get_pretrained_cfg(model.timm, allow_unregistered=True)
-    return (_channels(cfg.mean), _channels(cfg.std)) if cfg else (IMAGENET_MEAN, IMAGENET_STD)
+    # An architecture without published weights takes ImageNet's, timm's default.
+    cfg = timm.get_pretrained_cfg(model.timm) or PretrainedCfg()
+    return cfg.mean, cfg.std
 
 
 def load_pretrained_weights(network: nn.Module, model: ModelSettings, num_classes: int, key_path: str) -> None:
     """Fill `network` with pretrained weights; the classifier stays random unless it fits `num_classes`.
 
-    Position embeddings are resampled to the network's grid by timm. Raises UserError where the file cannot be
-    read or does not fit, or where the hub cannot be reached.
+    Position embeddings are resampled to the network's grid by timm. `key_path` is the key that an error names. Raises
+    UserError where the file cannot be read or does not fit, TransientError where the hub cannot be reached.
     """
     if model.weights is not None:
-        _load_file(network, Path(model.weights), key_path)
+        _load_file(network, Path(model.weights), f"{key_path}.weights: {model.weights}")
         return
     cfg: dict[str, Any] = dict(getattr(network, "pretrained_cfg", {}))
-    _require_hub(str(cfg.get("hf_hub_id") or ""), model, key_path)
+    if not cfg.get("hf_hub_id") and not cfg.get("url"):
+        raise UserError(
+            f"{key_path}.pretrained: timm knows no pretrained weights for {model.timm}; set it to false, "
+            f"or name a safetensors file in {key_path}.weights."
+        )
     try:
+        _require_hub(cfg.get("hf_hub_id"))
         load_pretrained(network, cfg, num_classes=num_classes, in_chans=3, filter_fn=_checkpoint_filter(network))
     except OSError:
-        raise _no_hub(model, key_path) from None
+        raise TransientError(
+            f"{key_path}.pretrained: the hub ({constants.ENDPOINT}) cannot be reached for the weights of {model.timm}. "
+            f"Two ways out: set {key_path}.weights to a local safetensors file of these weights, or "
+            f"{key_path}.pretrained to false to train from scratch."
+        ) from None
     except (RuntimeError, KeyError, ValueError, AttributeError) as error:
-        if not cfg.get("hf_hub_id") and not cfg.get("url"):
-            raise UserError(
-                f"{key_path}.pretrained: timm knows no pretrained weights for {model.timm}; set it to false, "
-                f"or name a safetensors file in {key_path}.weights."
-            ) from None
-        raise UserError(f"{key_path}.pretrained: the hub's weights do not fit {model.timm}: {_short(error)}") from None
+        raise UserError(f"{key_path}.pretrained: the hub's weights do not fit {model.timm}: {_short(error)}.") from None
 
 
 def _load_file(network: nn.Module, path: Path, key_path: str) -> None:
+    """Load a file whole, but for a classifier of other classes; timm would let other keys be missing with it."""
     if path.suffix != ".safetensors":
-        raise UserError(f"{key_path}.weights: {path} is not a .safetensors file; other formats can carry code.")
+        raise UserError(f"{key_path} is not a .safetensors file; other formats can carry code.")
     if not path.is_file():
-        raise UserError(f"{key_path}.weights: {path} does not exist.")
+        raise UserError(f"{key_path} does not exist.")
     try:
         state = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{key_path}.weights: {path} is not a readable safetensors file ({_short(error)}).") from None
-    own = network.state_dict()
+        raise UserError(f"{key_path} is not a readable safetensors file ({_short(error)}).") from None
+    own, classifier = network.state_dict(), _classifier_keys(network)
+    checkpoint_filter = _checkpoint_filter(network)
     try:
-        # A foreign file makes timm's filters fail in many ways; each of them means that it does not fit.
-        state = (_checkpoint_filter(network) or (lambda tensors, _: tensors))(state, network)
+        if checkpoint_filter is not None:
+            state = checkpoint_filter(state, network)
+        for key in classifier & state.keys() & own.keys():
+            if state[key].shape != own[key].shape:
+                del state[key]
+        missing, unexpected = network.load_state_dict(state, strict=False)
+    # A foreign file makes timm's filters fail in many ways; each of them means that it does not fit.
     except Exception as error:
-        raise UserError(f"{key_path}.weights: {path} does not fit the network: {_short(error)}.") from None
-    head = _classifier_keys(network)
-    state = {k: v for k, v in state.items() if not (k in head and k in own and v.shape != own[k].shape)}
-    wrong = sorted(
-        [f"{k} is missing" for k in own.keys() - state.keys() - head]
-        + [f"{k} is not in the network" for k in state.keys() - own.keys() - head]
-        + [
-            f"{k} is {tuple(state[k].shape)}, not {tuple(own[k].shape)}"
-            for k in own.keys() & state.keys()
-            if state[k].shape != own[k].shape
-        ]
-    )
+        raise UserError(f"{key_path} does not fit the network: {_short(error)}.") from None
+    wrong = [f"{key} is missing" for key in missing if key not in classifier]
+    wrong += [f"{key} is not in the network" for key in unexpected if key not in classifier]
     if wrong:
         more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise UserError(f"{key_path}.weights: {path} does not fit the network: {'; '.join(wrong[:3])}{more}.")
-    network.load_state_dict(state, strict=False)
+        raise UserError(f"{key_path} does not fit the network: {'; '.join(wrong[:3])}{more}.")
 
 
 def _classifier_keys(network: nn.Module) -> set[str]:
@@ -96,37 +96,20 @@ def _classifier_keys(network: nn.Module) -> set[str]:
     return {f"{name}.{part}" for name in ([names] if isinstance(names, str) else names) for part in ("weight", "bias")}
 
 
-def _channels(values: Sequence[float]) -> Channels:
-    red, green, blue = values
-    return red, green, blue
-
-
 def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:200].rstrip(".")
 
 
-def _require_hub(repository: str, model: ModelSettings, key_path: str) -> None:
-    """Fail at once where the hub is out of reach: its client would retry for most of a minute."""
-    cached = repository and any(
+def _require_hub(repository: str | None) -> None:
+    """Raise OSError where the hub is unreachable and needed: its client would retry for most of a minute."""
+    if not repository or any(
         isinstance(try_to_load_from_cache(repository, name), str) for name in ("model.safetensors", "pytorch_model.bin")
-    )
-    if not repository or cached:
+    ):
         return
     hub = urlsplit(constants.ENDPOINT)
-    try:
-        socket.create_connection((hub.hostname or "", hub.port or (80 if hub.scheme == "http" else 443)), 5).close()
-    except OSError:
-        raise _no_hub(model, key_path) from None
-
-
-def _no_hub(model: ModelSettings, key_path: str) -> TransientError:
-    return TransientError(
-        f"{key_path}.pretrained: the hub ({constants.ENDPOINT}) cannot be reached for the weights of {model.timm}. "
-        f"Two ways out: set {key_path}.weights to a local safetensors file of these weights, or "
-        f"{key_path}.pretrained to false to train from scratch."
-    )
+    socket.create_connection((hub.hostname or "", hub.port or (80 if hub.scheme == "http" else 443)), 5).close()
 
 
 def _checkpoint_filter(network: nn.Module) -> Any:
-    """The function of the architecture's own timm module that adapts a checkpoint (names, position embeddings)."""
+    """The function of the architecture's timm module that adapts a checkpoint (names, position embeddings)."""
     return getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)

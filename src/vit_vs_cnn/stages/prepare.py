@@ -8,14 +8,14 @@ from vit_vs_cnn.tracking.run import start_run
 
 def run(settings: Settings) -> None:
     """Decode, split, check and write the data; say what the checks found."""
-    prepared = prepare(settings.data, PREPARED)
+    info, checks = prepare(settings.data, PREPARED)
     with start_run(settings, "prepare") as tracked:
-        tracked.set_tags({"data.digest": prepared.info.digest})
-        tracked.log_params(settings.data.model_dump())
-        tracked.log_metrics({f"images_{split}": info.images for split, info in prepared.info.splits.items()})
+        tracked.set_tags({"data.digest": info.digest})
+        tracked.log_params({"data": settings.data.model_dump()})
+        tracked.log_metrics({f"data/images_{split}": part.images for split, part in info.splits.items()})
         for file in ("dataset.json", "checks.json"):
             tracked.log_artifact(PREPARED / file)
-    sizes = ", ".join(f"{split} {info.images:,}" for split, info in prepared.info.splits.items())
-    print(f"{prepared.info.description}: {len(prepared.info.classes)} classes; {sizes} images")
-    for finding in prepared.checks.findings:
+    sizes = ", ".join(f"{split} {part.images:,}" for split, part in info.splits.items())
+    print(f"{info.description}: {len(info.classes)} classes; {sizes} images")
+    for finding in checks.findings:
         print(f"{finding.severity}: {finding.sentence}")

@@ -1,6 +1,4 @@
-"""train@<model>: trained/<model>/ with weights, exported model, history and summary."""
-
-from dataclasses import asdict
+"""train@<contestant>: trained/<contestant>/ with weights, exported model, history and summary."""
 
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.config.tuned import with_tuned
@@ -8,65 +6,44 @@ from vit_vs_cnn.core.paths import PREPARED, trained
 from vit_vs_cnn.data.dataset import read_info, read_split
 from vit_vs_cnn.models.export import export_model
 from vit_vs_cnn.models.trained import save_weights
-from vit_vs_cnn.tracking.run import start_run
-from vit_vs_cnn.tracking.system import SystemMeter
+from vit_vs_cnn.tracking.names import contestant_params
+from vit_vs_cnn.tracking.run import start_run, system_metrics
 from vit_vs_cnn.training.checkpoint import Checkpoints, fingerprint
 from vit_vs_cnn.training.contestant import announce, prepare_contestant, train_contestant
-from vit_vs_cnn.training.results import Epoch, write_history, write_summary
+from vit_vs_cnn.training.results import Epoch, epoch_metrics, summary_metrics, write_history
 
 
-def run(settings: Settings, name: str) -> None:
-    """Train contestant `name` on train, choose the epoch on val, record it."""
-    settings = with_tuned(settings, name)
-    model, info = settings.model(name), read_info(PREPARED)
-    splits = (read_split(PREPARED, "train"), read_split(PREPARED, "val"))
-    ready = prepare_contestant(settings, name, info)
-    announce(settings, name, info, ready.plan)
-    checkpoints = Checkpoints(fingerprint(settings, model, info, ready.plan.device))
-    meter = SystemMeter()
-    with start_run(settings, "train", name, checkpoints.run_key()) as tracked:
-        tracked.log_params({"seed": settings.seed, "train": settings.train.model_dump(), **model.model_dump()})
-        plan = ready.plan
-        tracked.set_tags(
-            {
-                "device": plan.device_name,
-                "precision": plan.precision,
-                "compiled": str(plan.compiled).lower(),
-                "data.digest": info.digest,
-            }
-        )
+def run(settings: Settings, contestant: str) -> None:
+    """Train a contestant on train, choose the epoch on val, record it."""
+    settings = with_tuned(settings, contestant)
+    info, train, val = read_info(PREPARED), read_split(PREPARED, "train"), read_split(PREPARED, "val")
+    job = prepare_contestant(settings, contestant, info, (train, val))
+    announce(job)
+    with (
+        Checkpoints(fingerprint(job)) as checkpoints,
+        start_run(settings, "train", contestant, checkpoints.run_key()) as tracked,
+    ):
+        plan = job.plan
+        tracked.log_params(contestant_params(settings, contestant))
+        tracked.set_tags({"device": plan.device_name, "precision": plan.precision, "compiled": plan.compiled})
+        tracked.set_tags({"data.digest": info.digest})
         tracked.log_dataset(info, "train", "training")
         tracked.log_dataset(info, "val", "validation")
 
-        def record(epoch: Epoch) -> None:
-            values = {key: value for key, value in asdict(epoch).items() if key != "epoch"}
-            tracked.log_metrics(values | meter.read(), step=epoch.epoch)
+        def log_epoch(epoch: Epoch) -> None:
+            tracked.log_metrics(epoch_metrics(epoch) | system_metrics(), step=epoch.epoch)
 
-        try:
-            contestant, result, summary = train_contestant(settings, name, info, splits, ready, checkpoints, record)
-        except BaseException:
-            checkpoints.close()
-            raise
-        folder = trained(name)
+        training = train_contestant(job, checkpoints, log_epoch)
+        folder, summary = trained(contestant), training.summary
         folder.mkdir(parents=True, exist_ok=True)
-        save_weights(contestant.network, folder / "weights.safetensors")
-        export_model(contestant, name, model, info, splits[1].images[:2], folder / "model")
-        write_history(result.history, folder / "history.csv")
-        write_summary(summary, folder / "training.json")
-        tracked.log_metrics(
-            {
-                "best_val_accuracy": summary.val_accuracy,
-                "best_val_loss": summary.val_loss,
-                "best_epoch": summary.best_epoch,
-                "seconds_per_epoch": summary.seconds_per_epoch,
-                "parameters": summary.parameters,
-            },
-            step=summary.epochs,
-        )
-        for file in ("history.csv", "training.json"):
-            tracked.log_artifact(folder / file)
-        tags = {"contestant": name, "timm": model.timm, "data.digest": info.digest}
-        tracked.log_model(folder / "model", name, "image-classifier", summary.model_dump(), tags, summary.best_epoch)
-        tracked.send()
+        save_weights(training.model.network, folder / "weights.safetensors")
+        export_model(training.model, contestant, job.model, info, val.images[:2], folder / "model")
+        write_history(training.history, folder / "history.csv")
+        summary.write(folder / "training.json")
+        tracked.log_metrics(summary_metrics(summary), step=summary.epochs)
+        tracked.log_artifact(folder / "history.csv")
+        tracked.log_artifact(folder / "training.json")
+        tags = {"contestant": contestant, "timm": summary.timm, "data.digest": info.digest}
+        params = summary.model_dump()
+        tracked.log_model(folder / "model", contestant, "image-classifier", params, tags, summary.best_epoch)
         tracked.write_ref(folder)
-    checkpoints.remove()

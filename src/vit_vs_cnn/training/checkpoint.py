@@ -1,34 +1,54 @@
-"""The state of a training that can be killed at any moment and goes on from its last finished epoch."""
+"""The state of a training that can be killed at any moment and resumes after its last finished epoch."""
 
 import hashlib
 import json
 import shutil
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import torch
 from filelock import FileLock, Timeout
 
-from vit_vs_cnn.config.schema import ModelSettings, Settings
+import vit_vs_cnn
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import state_dir
-from vit_vs_cnn.data.dataset import DatasetInfo
-from vit_vs_cnn.training.code import code_digest
 from vit_vs_cnn.training.results import Epoch
+from vit_vs_cnn.training.setup import TrainingJob
+
+# Code that decides the outcome of a training.
+_CODE = ("config/*.py", "data/augment/*.py", "data/loader.py", "models/*.py", "training/*.py")
 
 
-def fingerprint(settings: Settings, model: ModelSettings, info: DatasetInfo, device: torch.device) -> str:
-    """What a training depends on, as a digest: settings, data, code, version of PyTorch, kind of device."""
+def code_digest(*more: str) -> str:
+    """A digest of the code that decides the outcome of a training, and of the files that `more` patterns match.
+
+    Raises FileNotFoundError where a pattern matches no file: moved code must not leave the digest unnoticed.
+    """
+    digest = hashlib.blake2b(digest_size=12)
+    package = Path(vit_vs_cnn.__file__).parent
+    for pattern in (*_CODE, *more):
+        paths = sorted(package.glob(pattern))
+        if not paths:
+            raise FileNotFoundError(f"{pattern}: matches no file of {package}.")
+        for path in paths:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def fingerprint(job: TrainingJob) -> str:
+    """A digest of all that a training depends on: settings, data, code, version of PyTorch, device and precision."""
+    budget, plan, splits = job.settings.train, job.plan, job.info.splits
     facts = {
-        "seed": settings.seed,
-        "train": settings.train.model_dump(),
-        "model": model.model_dump(),
-        "data": [info.splits["train"].digest, info.splits["val"].digest],
+        "seed": job.settings.seed,
+        "budget": [budget.epochs, budget.patience],
+        "model": job.model.model_dump(),
+        "data": [splits["train"].digest, splits["val"].digest],
+        "plan": [plan.device.type, plan.devices, plan.precision, plan.compiled],
         "torch": torch.__version__,
-        "device": device.type,
         "code": code_digest(),
     }
     return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=12).hexdigest()
@@ -36,27 +56,30 @@ def fingerprint(settings: Settings, model: ModelSettings, info: DatasetInfo, dev
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """The last finished epoch of a training, in a folder that this training alone writes to."""
+    """The state of a training after its last finished epoch, in a folder that this training alone writes to."""
 
     folder: Path
 
     def save(self, state: dict[str, Any], history: Sequence[Epoch]) -> None:
         """Replace the checkpoint in one atomic step."""
         draft = self.folder / "checkpoint.draft"
-        torch.save({**state, "history": [asdict(epoch) for epoch in history]}, draft)
+        torch.save({**state, "history": [row.model_dump() for row in history]}, draft)
         draft.replace(self.folder / "checkpoint.pt")
 
-    def load(self) -> tuple[dict[str, Any], list[Epoch]] | None:
-        """State and history of the last finished epoch, None at the start. Tensors and plain values only."""
+    def load(self) -> tuple[dict[str, Any], list[Epoch]]:
+        """State and history after the last finished epoch, both empty before the first."""
         path = self.folder / "checkpoint.pt"
         if not path.is_file():
-            return None
+            return {}, []
         state = torch.load(path, map_location="cpu", weights_only=True)
-        return state, [Epoch(**epoch) for epoch in state.pop("history")]
+        return state, [Epoch(**row) for row in state.pop("history")]
 
 
 class Checkpoints:
-    """The folder of one training's checkpoint, `file`; only one process at a time may hold it."""
+    """The folder of one training's checkpoint, `file`; only one process at a time may hold it.
+
+    As a context manager it removes the folder at the end, and keeps it for another attempt after an exception.
+    """
 
     def __init__(self, name: str) -> None:
         self._folder = state_dir() / "checkpoints" / name
@@ -71,6 +94,17 @@ class Checkpoints:
                 "`seed` if you want a second one."
             ) from None
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.remove()
+        else:
+            self.close()
+
     def run_key(self) -> str:
         """The key of the tracked run, the same before and after a kill."""
         path = self._folder / "run_key"
@@ -79,11 +113,11 @@ class Checkpoints:
         return path.read_text(encoding="ascii")
 
     def remove(self) -> None:
-        """The training is complete: nothing to go on from."""
+        """Remove the folder: the training is complete."""
         shutil.rmtree(self._folder)
         self.close()
 
     def close(self) -> None:
-        """Let another process go on."""
+        """Release the folder for another process."""
         self._lock.release()
         Path(self._lock.lock_file).unlink(missing_ok=True)

@@ -1,57 +1,72 @@
 """One contestant, from settings and prepared data to trained weights."""
 
+import copy
 import statistics
 import sys
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
+from torch.nn import functional
 
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.data.dataset import DatasetInfo, Split
+from vit_vs_cnn.models.airbench import fit_whitening
 from vit_vs_cnn.models.build import create_model
 from vit_vs_cnn.models.trained import TrainedModel, preprocess_for
 from vit_vs_cnn.models.weights import is_pretrained, load_pretrained_weights
-from vit_vs_cnn.models.whitening import fit_whitening
 from vit_vs_cnn.training.checkpoint import Checkpoints
-from vit_vs_cnn.training.device import make_fabric
-from vit_vs_cnn.training.loop import Result
-from vit_vs_cnn.training.parallel import Job, train_in_processes, train_job
-from vit_vs_cnn.training.plan import Plan, make_plan
-from vit_vs_cnn.training.results import Epoch, TrainingSummary
+from vit_vs_cnn.training.loop import Trainer
+from vit_vs_cnn.training.parallel import train_in_processes
+from vit_vs_cnn.training.results import Epoch, TrainingSummary, best_epoch
+from vit_vs_cnn.training.setup import TrainingJob, fastest_attention, is_out_of_memory, make_fabric, make_plan
 
 _LONG_ON_CPU_SECONDS = 3600
+_TIMED_STEPS = 3
+# As many pixels as 16 images of 224 px have, but no more images than these.
+_TIMED_PIXELS = 16 * 224**2
+_MOST_TIMED_IMAGES = 128
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A contestant ready to train: its network with the starting weights, and where it will run."""
+class FinishedTraining:
+    """The model with the weights of its best epoch by validation, all epochs, and the summary."""
 
-    network: nn.Module
-    plan: Plan
+    model: TrainedModel
+    history: list[Epoch]
+    summary: TrainingSummary
 
 
-def prepare_contestant(settings: Settings, name: str, info: DatasetInfo) -> Prepared:
-    """Build the network with its starting weights, choose device and precision."""
-    model, key_path = settings.model(name), f"models.{name}"
+def prepare_contestant(
+    settings: Settings, contestant: str, info: DatasetInfo, splits: tuple[Split, Split], *, quiet: bool = False
+) -> TrainingJob:
+    """Build the network with its starting weights, and choose what it is trained on.
+
+    `splits` are train and val. Raises UserError where the network cannot be built, its pretrained weights cannot be
+    loaded, or the device is missing.
+    """
+    model, key_path = settings.model(contestant), f"models.{contestant}"
     torch.manual_seed(settings.seed)
     network = create_model(model, len(info.classes), info.image_size, key_path)
+    preprocess = preprocess_for(model, info)
     if is_pretrained(model):
         load_pretrained_weights(network, model, len(info.classes), key_path)
-    return Prepared(network, make_plan(network, model, settings.train, info))
+    else:
+        fit_whitening(network, splits[0].images, preprocess)
+    return TrainingJob(settings, contestant, info, *splits, network, preprocess, make_plan(settings.train), quiet)
 
 
-def announce(settings: Settings, name: str, info: DatasetInfo, plan: Plan) -> None:
-    """Print what will be trained on what, and how long it will take; warn where that is long."""
-    model = settings.model(name)
-    seconds = plan.seconds_per_image * info.splits["train"].images * settings.train.epochs / plan.devices
+def announce(job: TrainingJob) -> None:
+    """Print what will be trained on what, and about how long it will take; warn where that is long."""
+    plan, epochs, seconds = job.plan, job.settings.train.epochs, _estimate_seconds(job)
+    how = f"{plan.precision}{', compiled,' if plan.compiled else ''} on {plan.device_name}"
+    about = "" if seconds is None else f": about {_duration(seconds)}"
     print(
-        f"train {name}: {model.timm}, {info.splits['train'].images:,} images, {settings.train.epochs} epochs, "
-        f"{plan.precision}{', compiled,' if plan.compiled else ''} on {plan.device_name}: about {_duration(seconds)}",
+        f"train {job.contestant}: {job.model.timm}, {len(job.train):,} images, {epochs} epochs, {how}{about}",
         flush=True,
     )
-    if plan.device.type == "cpu" and seconds > _LONG_ON_CPU_SECONDS:
+    if plan.device.type == "cpu" and seconds is not None and seconds > _LONG_ON_CPU_SECONDS:
         print(
             "warning: that is long for a CPU; `vit-vs-cnn run --preset cpu` compares small models from scratch "
             "in about an hour, and a GPU does this one in minutes.",
@@ -60,56 +75,67 @@ def announce(settings: Settings, name: str, info: DatasetInfo, plan: Plan) -> No
         )
 
 
-def train_contestant(
-    settings: Settings,
-    name: str,
-    info: DatasetInfo,
-    splits: tuple[Split, Split],
-    ready: Prepared,
-    checkpoints: Checkpoints,
-    on_epoch: Callable[[Epoch], None],
-    *,
-    quiet: bool = False,
-) -> tuple[TrainedModel, Result, TrainingSummary]:
-    """Train on the first split, choose the epoch on the second; the model comes back with the chosen weights.
+def train_contestant(job: TrainingJob, checkpoints: Checkpoints, on_epoch: Callable[[Epoch], None]) -> FinishedTraining:
+    """Train to the end of the budget, from the checkpoint where there is one; `on_epoch` is called after each epoch.
 
-    `quiet` leaves out progress bar and lines, where the training is a part of something that shows its own.
+    Raises what `Trainer.run` raises.
     """
-    model, plan, network = settings.model(name), ready.plan, ready.network
-    preprocess = preprocess_for(model, info)
-    if not is_pretrained(model):
-        fit_whitening(network, splits[0].images, preprocess)
-    if plan.device.type == "cpu":
+    if job.plan.device.type == "cpu":
         torch.use_deterministic_algorithms(True, warn_only=True)
-    job = Job(
-        name, model, settings.train, settings.seed, plan, network, preprocess, len(info.classes), *splits,
-        checkpoints.file, quiet,
-    )  # fmt: skip
-    if plan.devices > 1:
-        result = train_in_processes(job, on_epoch)
+    if job.plan.devices > 1:
+        train_in_processes(job, checkpoints.file, on_epoch)
     else:
-        result = train_job(make_fabric(plan.device, plan.precision), job, on_epoch)
-    network.load_state_dict(result.weights)
-    trained = TrainedModel(network.cpu().eval(), preprocess.cpu())
-    best = result.history[result.best_epoch - 1]
-    summary = TrainingSummary(
-        model=name,
-        timm=model.timm,
-        parameters=sum(each.numel() for each in network.parameters()),
-        trainable_parameters=sum(each.numel() for each in network.parameters() if each.requires_grad),
-        epochs=len(result.history),
-        best_epoch=result.best_epoch,
+        Trainer(make_fabric(job.plan), job).run(checkpoints.file, on_epoch)
+    state, history = checkpoints.file.load()
+    job.network.load_state_dict(state["best"])
+    model = TrainedModel(job.network, job.preprocess)
+    return FinishedTraining(model.cpu().eval(), history, _summarize(job, history))
+
+
+def _summarize(job: TrainingJob, history: list[Epoch]) -> TrainingSummary:
+    plan, best, parameters = job.plan, best_epoch(history), list(job.network.parameters())
+    return TrainingSummary(
+        model=job.contestant,
+        timm=job.model.timm,
+        parameters=sum(parameter.numel() for parameter in parameters),
+        trainable_parameters=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+        epochs=len(history),
+        best_epoch=best.epoch,
         val_accuracy=best.val_accuracy,
         val_loss=best.val_loss,
-        seconds=result.history[-1].elapsed_seconds,
-        seconds_per_epoch=statistics.median(epoch.epoch_seconds for epoch in result.history),
-        images_per_second=statistics.median(epoch.images_per_second for epoch in result.history),
+        seconds=history[-1].elapsed_seconds,
+        seconds_per_epoch=statistics.median(row.epoch_seconds for row in history),
+        images_per_second=statistics.median(row.images_per_second for row in history),
         device=plan.device_name if plan.devices == 1 else f"{plan.devices} × {plan.device_name}",
         precision=plan.precision,
-        train_images=len(splits[0]),
-        batch_size=model.recipe.batch_size,
+        train_images=len(job.train),
+        batch_size=job.model.recipe.batch_size,
     )
-    return trained, result, summary
+
+
+def _estimate_seconds(job: TrainingJob) -> float | None:
+    """Seconds of all epochs, from a few steps of a copy of the network on noise; None where memory does not suffice."""
+    plan, size = replace(job.plan, devices=1), job.preprocess.input_size
+    images = min(job.model.recipe.batch_size, _MOST_TIMED_IMAGES, max(2, _TIMED_PIXELS // size**2))
+    inputs = torch.randn(images, 3, size, size, device=plan.device).to(memory_format=torch.channels_last)
+    labels = torch.zeros(images, dtype=torch.long, device=plan.device)
+    fabric, network = make_fabric(plan), copy.deepcopy(job.network).to(memory_format=torch.channels_last)
+    stepper = fabric.setup(network)
+    seconds = []
+    try:
+        with fastest_attention(network, plan):
+            # The first step allocates, or compiles kernels.
+            for _ in range(1 + _TIMED_STEPS):
+                start = time.perf_counter()
+                fabric.backward(functional.cross_entropy(stepper(inputs), labels))
+                if plan.device.type == "cuda":
+                    torch.cuda.synchronize()
+                seconds.append(time.perf_counter() - start)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            return None
+        raise
+    return min(seconds[1:]) / images * len(job.train) * job.settings.train.epochs / job.plan.devices
 
 
 def _duration(seconds: float) -> str:

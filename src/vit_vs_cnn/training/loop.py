@@ -4,7 +4,6 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,156 +13,113 @@ from torch.nn import functional
 from torch.optim import Optimizer
 from tqdm import tqdm
 
-from vit_vs_cnn.config.schema import ModelSettings, TrainSettings
 from vit_vs_cnn.core.console import bar_options
-from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.errors import UserError, first_line
 from vit_vs_cnn.data.augment.batch import Augment
 from vit_vs_cnn.data.augment.geometry import alternating_flips
 from vit_vs_cnn.data.augment.mix import mix
 from vit_vs_cnn.data.loader import ResidentImages, Share
-from vit_vs_cnn.models.preprocess import Preprocess
 from vit_vs_cnn.training.checkpoint import CheckpointFile
-from vit_vs_cnn.training.device import fastest_attention
 from vit_vs_cnn.training.optimization import create_ema, create_optimizer, create_scheduler
-from vit_vs_cnn.training.plan import Plan
-from vit_vs_cnn.training.results import Epoch
-
-Weights = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Result:
-    """The weights of the best epoch by validation, and the history of all."""
-
-    weights: Weights
-    best_epoch: int
-    history: list[Epoch]
-
-
-def finished(checkpoint: CheckpointFile) -> Result:
-    """The result of a training that another process has brought to its end. Raises FileNotFoundError without one."""
-    found = checkpoint.load()
-    if found is None:
-        raise FileNotFoundError(f"{checkpoint.folder} holds no checkpoint.")
-    state, history = found
-    return Result(state["best"], _best_epoch(history), history)
+from vit_vs_cnn.training.results import Epoch, best_epoch
+from vit_vs_cnn.training.setup import TrainingJob, fastest_attention, is_out_of_memory
 
 
 class Trainer:
     """One training of one contestant; `run` reads top to bottom.
 
-    `fabric` is launched. Where it has several processes, each takes its share of every batch, and the first one keeps
-    the checkpoint and tells of the epochs.
+    `fabric` is launched. Where it has several processes, each takes its share of every batch, and the first one saves
+    the checkpoint and reports the epochs.
     """
 
-    def __init__(
-        self,
-        fabric: Fabric,
-        plan: Plan,
-        network: nn.Module,
-        preprocess: Preprocess,
-        num_classes: int,
-        model: ModelSettings,
-        budget: TrainSettings,
-        seed: int,
-        name: str,
-        *,
-        quiet: bool = False,
-    ) -> None:
-        self.plan = plan
+    def __init__(self, fabric: Fabric, job: TrainingJob) -> None:
+        self.fabric, self.job, self.recipe, self.budget = fabric, job, job.model.recipe, job.settings.train
+        self.device = fabric.device
         self.share = Share(fabric.global_rank, fabric.world_size)
-        self.quiet = quiet or not fabric.is_global_zero
-        self.where = f"models.{name}"
-        self.name, self.model, self.budget, self.seed = name, model, budget, seed
-        self.num_classes = num_classes
-        self.fabric, self.device = fabric, fabric.device
-        self.network = network.to(self.device).to(memory_format=torch.channels_last)
-        self.preprocess = preprocess.to(self.device)
-        self.augment = Augment(model.recipe.augment)
-        self.ema = create_ema(self.network, model.recipe)
-        self.optimizer: Optimizer = create_optimizer(self.network, model.recipe, f"{self.where}.recipe")
-        # Only the steps are compiled: validation and what comes after go through the network itself.
-        stepped: Any = torch.compile(self.network) if plan.compiled else self.network
+        self.quiet = job.quiet or not fabric.is_global_zero
+        self.train, self.val = (ResidentImages(split, self.device) for split in (job.train, job.val))
+        self.steps = self.train.steps(self.recipe.batch_size)
+        self.network = job.network.to(self.device).to(memory_format=torch.channels_last)
+        self.preprocess = job.preprocess.to(self.device)
+        self.augment = Augment(self.recipe.augment)
+        self.ema = create_ema(self.network, self.recipe)
+        self.optimizer: Optimizer = create_optimizer(self.network, self.recipe, f"{job.key_path}.recipe")
+        # Only the steps are compiled: validation and what comes after use the network itself.
+        stepped: Any = torch.compile(self.network) if job.plan.compiled else self.network
         self.stepper, self.fabric_optimizer = fabric.setup(stepped, self.optimizer)
-        self.micro_batch = math.ceil(model.recipe.batch_size / fabric.world_size)
+        self.scheduler = create_scheduler(self.optimizer, self.recipe, self.budget.epochs, self.steps)
+        self.micro_batch = math.ceil(self.recipe.batch_size / fabric.world_size)
 
-    def run(
-        self,
-        train: ResidentImages,
-        val: ResidentImages,
-        checkpoint: CheckpointFile,
-        on_epoch: Callable[[Epoch], None],
-    ) -> Result:
-        """Train to the end of the budget, from the checkpoint where there is one.
+    def run(self, checkpoint: CheckpointFile, on_epoch: Callable[[Epoch], None]) -> list[Epoch]:
+        """Train to the end of the budget, from the checkpoint where there is one, and return the history.
 
-        `on_epoch` is called after each epoch of this process. Raises UserError where the loss is not finite or
-        memory does not suffice.
+        `on_epoch` is called after each epoch of this process. At the end the checkpoint has the weights of the best
+        epoch as `best`. Raises UserError where the loss is not finite or memory does not suffice.
         """
-        recipe = self.model.recipe
-        steps = train.steps(recipe.batch_size)
-        scheduler = create_scheduler(self.optimizer, recipe, self.budget.epochs, steps)
         history, best = self._restore(checkpoint)
         bar = tqdm(
-            total=self.budget.epochs * steps,
-            initial=len(history) * steps,
-            desc=f"train {self.name}",
+            total=self.budget.epochs * self.steps,
+            initial=len(history) * self.steps,
+            desc=f"train {self.job.contestant}",
             unit="step",
             **({"disable": True} if self.quiet else bar_options()),
         )
-        with bar, fastest_attention(self.network, self.device, self.plan.precision):
+        with bar, fastest_attention(self.network, self.job.plan):
             for epoch in range(len(history) + 1, self.budget.epochs + 1):
-                if self._has_no_patience_left(history):
+                if self._patience_is_exhausted(history):
                     break
-                start = time.perf_counter()
-                try:
-                    train_loss, train_accuracy = self._train_epoch(train, epoch, steps, scheduler, bar)
-                    train_seconds = time.perf_counter() - start
-                    val_loss, val_accuracy = self._validate(val)
-                except RuntimeError as error:
-                    raise self._readable(error) from error
-                self._require_finite(train_loss, val_loss, epoch)
-                seconds = time.perf_counter() - start
-                row = Epoch(
-                    epoch=epoch,
-                    elapsed_seconds=(history[-1].elapsed_seconds if history else 0.0) + seconds,
-                    epoch_seconds=seconds,
-                    learning_rate=self.optimizer.param_groups[0]["lr"],
-                    train_loss=train_loss,
-                    train_accuracy=train_accuracy,
-                    val_loss=val_loss,
-                    val_accuracy=val_accuracy,
-                    images_per_second=steps * min(recipe.batch_size, len(train)) / train_seconds,
-                )
+                row = self._run_epoch(epoch, history[-1].elapsed_seconds if history else 0.0, bar)
                 history.append(row)
-                if _best_epoch(history) == epoch:
-                    best = _copy_weights(self._evaluated_network())
+                if best_epoch(history) is row:
+                    best = _copy_weights(self._validated_network())
                 if self.fabric.is_global_zero:
                     self._save(checkpoint, history, best)
                     on_epoch(row)
                 if not self.quiet:
-                    _tell(bar, self.name, row, self.budget.epochs)
-        return Result(best, _best_epoch(history), history)
+                    bar.write(self._line(row))
+        return history
 
-    def _train_epoch(
-        self, train: ResidentImages, epoch: int, steps: int, scheduler: Any, bar: "tqdm[Any]"
-    ) -> tuple[float, float]:
-        recipe = self.model.recipe
+    def _run_epoch(self, epoch: int, elapsed_seconds: float, bar: "tqdm[Any]") -> Epoch:
+        start = time.perf_counter()
+        try:
+            train_loss, train_accuracy = self._train_epoch(epoch, bar)
+            train_seconds = time.perf_counter() - start
+            val_loss, val_accuracy = self._validate()
+        except RuntimeError as error:
+            raise self._readable(error) from error
+        self._require_finite(train_loss, val_loss, epoch)
+        seconds = time.perf_counter() - start
+        return Epoch(
+            epoch=epoch,
+            elapsed_seconds=elapsed_seconds + seconds,
+            epoch_seconds=seconds,
+            learning_rate=self.optimizer.param_groups[0]["lr"],
+            train_loss=train_loss,
+            train_accuracy=train_accuracy,
+            val_loss=val_loss,
+            val_accuracy=val_accuracy,
+            images_per_second=self.steps * min(self.recipe.batch_size, len(self.train)) / train_seconds,
+        )
+
+    def _train_epoch(self, epoch: int, bar: "tqdm[Any]") -> tuple[float, float]:
+        recipe, seed = self.recipe, self.job.settings.seed
         flips = None
         if recipe.augment.alternating_flip:
-            flips = alternating_flips(len(train), epoch, self.seed).to(self.device)
-        # Every epoch has its own seeds, so one that starts from a checkpoint draws what it would have drawn.
-        torch.manual_seed(_epoch_seed(self.seed, epoch))
-        order = torch.Generator().manual_seed(_epoch_seed(self.seed, epoch))
-        draws = torch.Generator(self.device).manual_seed(_epoch_seed(self.seed, epoch) + 1 + self.share.rank)
+            flips = alternating_flips(len(self.train), epoch, seed).to(self.device)
+        # Every epoch has its own seeds, so that one which starts from a checkpoint draws what it would have drawn.
+        epoch_seed = (seed * 1_000_003 + epoch * 7_919) % 2**62
+        torch.manual_seed(epoch_seed)
+        order = torch.Generator().manual_seed(epoch_seed)
+        draws = torch.Generator(self.device).manual_seed(epoch_seed + 1 + self.share.rank)
         self.stepper.train()
-        loss_sum = torch.zeros((), device=self.device)
-        hits = torch.zeros((), device=self.device)
-        seen, told = 0, time.perf_counter()
-        for step, (images, labels, indices) in enumerate(train.shuffled(recipe.batch_size, order, self.share)):
+        totals, shown = _Totals(self.device), time.perf_counter()
+        batches = self.train.shuffled(recipe.batch_size, order, self.share)
+        for updates, (images, labels, indices) in enumerate(batches, start=(epoch - 1) * self.steps + 1):
             inputs = self.preprocess(self.augment(images, draws, None if flips is None else flips[indices]))
             targets = labels
             if recipe.augment.mixup or recipe.augment.cutmix:
-                inputs, targets = mix(inputs, self._one_hot(labels), recipe.augment, draws)
+                one_hot = functional.one_hot(labels, len(self.job.info.classes)).float()
+                inputs, targets = mix(inputs, one_hot, recipe.augment, draws)
             logits, loss = self._backward(inputs, targets)
             if recipe.clip_grad:
                 # An error for a norm that is not finite would read it from the device at every step.
@@ -171,31 +127,21 @@ class Trainer:
                     self.stepper, self.fabric_optimizer, max_norm=recipe.clip_grad, error_if_nonfinite=False
                 )
             self.fabric_optimizer.step()
-            updates = (epoch - 1) * steps + step + 1
-            scheduler.step_update(updates)
+            self.scheduler.step_update(updates)
             if self.ema is not None:
                 self.ema.update(self.network, step=updates)
-            # Sums stay on the device: reading them at every step would wait for the device at every step.
-            loss_sum += loss * len(labels)
-            hits += (logits.argmax(dim=1) == labels).sum()
-            seen += len(labels)
+            totals.add(loss * len(labels), logits, labels)
             bar.update()
-            if not bar.disable and time.perf_counter() - told > 1.0:
-                told = time.perf_counter()
-                bar.set_postfix_str(f"epoch {epoch}, loss {loss_sum.item() / seen:.3f}, acc {hits.item() / seen:.1%}")
+            if not bar.disable and time.perf_counter() - shown > 1.0:
+                shown = time.perf_counter()
+                bar.set_postfix_str(f"epoch {epoch}, {totals}")
         self._average_statistics()
-        return self._over_all(loss_sum, seen), self._over_all(hits, seen)
-
-    def _over_all(self, total: Tensor, images: int) -> float:
-        """The mean over the images of all processes of a `total` over this one's."""
-        sums = torch.stack([total.double(), torch.tensor(float(images), device=self.device, dtype=torch.float64)])
-        whole, count = torch.as_tensor(self.fabric.all_reduce(sums, reduce_op="sum")).tolist()
-        return float(whole / count)
+        return totals.means(self.fabric)
 
     def _average_statistics(self) -> None:
-        """Batch norm's means and variances of all processes: each has seen its own images only."""
+        """Average batch norm's means and variances over the processes: each has seen its own images only."""
         if self.share.processes > 1:
-            for network in (self.network, self._evaluated_network()):
+            for network in (self.network, self._validated_network()):
                 for buffer in network.buffers():
                     if buffer.is_floating_point():
                         buffer.copy_(self.fabric.all_reduce(buffer))  # type: ignore[arg-type]
@@ -206,57 +152,50 @@ class Trainer:
             try:
                 return self._backward_in_parts(inputs, targets)
             except RuntimeError as error:
-                # Several processes must go on in step, and only this one knows of its memory.
-                if not _is_out_of_memory(error) or self.micro_batch == 1 or self.share.processes > 1:
+                # Several processes must stay in step, and only this one knows of its memory.
+                if not is_out_of_memory(error) or self.micro_batch == 1 or self.share.processes > 1:
                     raise
             # Not in the handler: there the error still holds what the failed attempt has allocated.
             torch.cuda.empty_cache()
             self.micro_batch = math.ceil(self.micro_batch / 2)
             tqdm.write(
-                f"{self.where}: memory does not suffice on {self.device} for {len(inputs)} images at once; "
+                f"{self.job.key_path}: memory does not suffice on {self.device} for {len(inputs)} images at once; "
                 f"gradients are summed over parts of {self.micro_batch}.",
                 file=sys.stderr,
             )
 
     def _backward_in_parts(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         self.fabric_optimizer.zero_grad(set_to_none=True)
-        smoothing = self.model.recipe.label_smoothing
         logits, losses = [], []
-        parts = (torch.split(each, self.micro_batch) for each in (inputs, targets))
-        for part, wanted in zip(*parts, strict=True):
-            answer = self.stepper(part)
-            loss = functional.cross_entropy(answer.float(), wanted, label_smoothing=smoothing)
+        parts = zip(torch.split(inputs, self.micro_batch), torch.split(targets, self.micro_batch), strict=True)
+        for part, target in parts:
+            output = self.stepper(part)
+            loss = functional.cross_entropy(output.float(), target, label_smoothing=self.recipe.label_smoothing)
             loss = loss * (len(part) / len(inputs))
             self.fabric.backward(loss)
-            logits.append(answer.detach())
+            logits.append(output.detach())
             losses.append(loss.detach())
         return torch.cat(logits), torch.stack(losses).sum()
 
     @torch.no_grad()
-    def _validate(self, val: ResidentImages) -> tuple[float, float]:
-        network = self._evaluated_network()
+    def _validate(self) -> tuple[float, float]:
+        network, totals = self._validated_network(), _Totals(self.device)
         network.eval()
-        loss_sum = torch.zeros((), device=self.device)
-        hits = torch.zeros((), device=self.device)
-        seen = 0
-        for images, labels in val.in_order(max(self.model.recipe.batch_size, 256), self.share):
+        for images, labels in self.val.in_order(max(self.recipe.batch_size, 256), self.share):
             with self.fabric.autocast():
                 logits = network(self.preprocess(images)).float()
-            loss_sum += functional.cross_entropy(logits, labels, reduction="sum")
-            hits += (logits.argmax(dim=1) == labels).sum()
-            seen += len(labels)
-        return self._over_all(loss_sum, seen), self._over_all(hits, seen)
+            totals.add(functional.cross_entropy(logits, labels, reduction="sum"), logits, labels)
+        return totals.means(self.fabric)
 
-    def _evaluated_network(self) -> nn.Module:
+    def _validated_network(self) -> nn.Module:
         """The averaged weights where the recipe averages, the current ones otherwise."""
         averaged: nn.Module | None = self.ema.module if self.ema is not None else None
         return averaged or self.network
 
-    def _restore(self, checkpoint: CheckpointFile) -> tuple[list[Epoch], Weights]:
-        found = checkpoint.load()
-        if found is None:
+    def _restore(self, checkpoint: CheckpointFile) -> tuple[list[Epoch], dict[str, Tensor]]:
+        state, history = checkpoint.load()
+        if not history:
             return [], {}
-        state, history = found
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.ema is not None:
@@ -264,50 +203,73 @@ class Trainer:
         self.micro_batch = state["micro_batch"]
         return history, state["best"]
 
-    def _save(self, checkpoint: CheckpointFile, history: list[Epoch], best: Weights) -> None:
-        checkpoint.save(
-            {
-                "network": self.network.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "ema": self.ema.module.state_dict() if self.ema is not None else None,
-                "best": best,
-                "micro_batch": self.micro_batch,
-            },
-            history,
-        )
+    def _save(self, checkpoint: CheckpointFile, history: list[Epoch], best: dict[str, Tensor]) -> None:
+        state = {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": self.ema.module.state_dict() if self.ema is not None else None,
+            "best": best,
+            "micro_batch": self.micro_batch,
+        }
+        checkpoint.save(state, history)
 
-    def _has_no_patience_left(self, history: list[Epoch]) -> bool:
+    def _patience_is_exhausted(self, history: list[Epoch]) -> bool:
         patience = self.budget.patience
-        return patience is not None and bool(history) and len(history) - _best_epoch(history) >= patience
-
-    def _one_hot(self, labels: Tensor) -> Tensor:
-        return functional.one_hot(labels, self.num_classes).float()
+        return patience is not None and bool(history) and len(history) - best_epoch(history).epoch >= patience
 
     def _require_finite(self, train_loss: float, val_loss: float, epoch: int) -> None:
         if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
-            lr = self.model.recipe.optimizer.lr
+            recipe = f"{self.job.key_path}.recipe"
             raise UserError(
-                f"{self.where}: the loss is not finite any more in epoch {epoch}; lower "
-                f"{self.where}.recipe.optimizer.lr (now {lr:g}), set {self.where}.recipe.clip_grad to 1.0, or "
-                "train.precision to '32-true'."
+                f"{self.job.key_path}: the loss is not finite any more in epoch {epoch}; lower {recipe}.optimizer.lr "
+                f"(now {self.recipe.optimizer.lr:g}), set {recipe}.clip_grad to 1.0, or train.precision to '32-true'."
             )
 
     def _readable(self, error: RuntimeError) -> Exception:
-        if self.plan.compiled and _is_of_compiling(error):
-            reason = str(error).strip().splitlines()[0]
-            return UserError(f"train.compile: torch.compile does not work here ({reason}); set it to false.")
-        if not _is_out_of_memory(error):
+        if self.job.plan.compiled and _is_of_compiling(error):
+            return UserError(f"train.compile: torch.compile does not work here ({first_line(error)}); set it to false.")
+        if not is_out_of_memory(error):
             return error
         return UserError(
-            f"{self.where}: memory does not suffice on {self.device}, though gradients were summed over parts of "
-            f"{self.micro_batch} of {self.model.recipe.batch_size} images; "
-            f"lower {self.where}.recipe.batch_size or {self.where}.input_size."
+            f"{self.job.key_path}: memory does not suffice on {self.device}, though gradients were summed over parts "
+            f"of {self.micro_batch} of {self.recipe.batch_size} images; lower {self.job.key_path}.recipe.batch_size "
+            f"or {self.job.key_path}.input_size."
+        )
+
+    def _line(self, row: Epoch) -> str:
+        epochs = self.budget.epochs
+        return (
+            f"train {self.job.contestant}  epoch {row.epoch:>{len(str(epochs))}}/{epochs}  loss {row.train_loss:.3f}  "
+            f"val {row.val_accuracy:6.2%}  {row.images_per_second:,.0f} images/s  "
+            f"left {row.elapsed_seconds / row.epoch * (epochs - row.epoch):,.0f} s"
         )
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    # PyTorch's allocator on the CPU has no error of its own.
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+class _Totals:
+    """Loss and correct predictions, summed over images.
+
+    The sums stay on the device: reading them at every step would wait for the device at every step.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.loss, self.correct = torch.zeros((), device=device), torch.zeros((), device=device)
+        self.images = 0
+
+    def __str__(self) -> str:
+        return f"loss {self.loss.item() / self.images:.3f}, acc {self.correct.item() / self.images:.1%}"
+
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Add the summed loss of a batch, and its correct predictions."""
+        self.loss += loss
+        self.correct += (logits.argmax(dim=1) == labels).sum()
+        self.images += len(labels)
+
+    def means(self, fabric: Fabric) -> tuple[float, float]:
+        """Mean loss and accuracy over the images of all processes."""
+        images = torch.tensor(self.images, device=self.loss.device, dtype=torch.float64)
+        sums = torch.stack([self.loss.double(), self.correct.double(), images])
+        loss, correct, count = torch.as_tensor(fabric.all_reduce(sums, reduce_op="sum")).tolist()
+        return loss / count, correct / count
 
 
 def _is_of_compiling(error: RuntimeError) -> bool:
@@ -317,23 +279,5 @@ def _is_of_compiling(error: RuntimeError) -> bool:
     return isinstance(error, TorchDynamoException)
 
 
-def _best_epoch(history: list[Epoch]) -> int:
-    """The epoch (from 1) of the highest validation accuracy; among equals the lower loss, then the earlier one."""
-    return min(history, key=lambda row: (-row.val_accuracy, row.val_loss, row.epoch)).epoch
-
-
-def _epoch_seed(seed: int, epoch: int) -> int:
-    return (seed * 1_000_003 + epoch * 7_919) % 2**62
-
-
-def _copy_weights(network: nn.Module) -> Weights:
+def _copy_weights(network: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in network.state_dict().items()}
-
-
-def _tell(bar: "tqdm[Any]", name: str, row: Epoch, epochs: int) -> None:
-    line = (
-        f"train {name}  epoch {row.epoch:>{len(str(epochs))}}/{epochs}  loss {row.train_loss:.3f}  "
-        f"val {row.val_accuracy:6.2%}  {row.images_per_second:,.0f} images/s  "
-        f"left {row.elapsed_seconds / row.epoch * (epochs - row.epoch):,.0f} s"
-    )
-    bar.write(line)

@@ -1,18 +1,14 @@
-"""What a training leaves behind: history.csv and training.json."""
+"""The records of a training: history.csv with a row per epoch, and training.json."""
 
 import csv
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.records import Record
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """One line of history.csv; accuracies are fractions, elapsed_seconds counts training and validation so far."""
+class Epoch(Record):
+    """A row of history.csv; accuracies are fractions, elapsed_seconds counts training and validation so far."""
 
     epoch: int
     elapsed_seconds: float
@@ -25,10 +21,22 @@ class Epoch:
     images_per_second: float
 
 
-class TrainingSummary(BaseModel):
-    """training.json: the result and the cost of one training; seconds include validation."""
+def epoch_metrics(epoch: Epoch) -> dict[str, float]:
+    """The metrics of an epoch by their names in MLflow, the same in trainings and in trials of a study."""
+    return {
+        "train/loss": epoch.train_loss,
+        "train/accuracy": epoch.train_accuracy,
+        "train/learning_rate": epoch.learning_rate,
+        "val/loss": epoch.val_loss,
+        "val/accuracy": epoch.val_accuracy,
+        "time/elapsed_seconds": epoch.elapsed_seconds,
+        "time/epoch_seconds": epoch.epoch_seconds,
+        "time/images_per_second": epoch.images_per_second,
+    }
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+
+class TrainingSummary(Record):
+    """training.json: the result and the cost of one training; seconds include validation."""
 
     model: str
     timm: str
@@ -47,23 +55,30 @@ class TrainingSummary(BaseModel):
     batch_size: int
 
 
+def best_epoch(history: Sequence[Epoch]) -> Epoch:
+    """The epoch of the highest validation accuracy; among equals the lower loss, then the earlier one."""
+    return min(history, key=lambda row: (-row.val_accuracy, row.val_loss, row.epoch))
+
+
 def write_history(history: Sequence[Epoch], path: Path) -> None:
-    """Write one line per epoch."""
+    """Write history.csv."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Epoch)])
+        writer = csv.DictWriter(file, list(Epoch.model_fields))
         writer.writeheader()
-        writer.writerows(asdict(epoch) for epoch in history)
-
-
-def write_summary(summary: TrainingSummary, path: Path) -> None:
-    """Write training.json."""
-    path.write_text(summary.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        writer.writerows(row.model_dump() for row in history)
 
 
 def read_summary(folder: Path) -> TrainingSummary:
-    """Read training.json of a trained contestant's folder. Raises UserError where it is missing or damaged."""
-    path = folder / "training.json"
-    try:
-        return TrainingSummary.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValidationError):
-        raise UserError(f"{path}: missing or not of this version; run `dvc repro train@{folder.name}`.") from None
+    """Read training.json of a trained contestant's folder. Raises UserError where it is missing or not valid."""
+    return TrainingSummary.read(folder / "training.json", f"run `dvc repro train@{folder.name}`")
+
+
+def summary_metrics(summary: TrainingSummary) -> dict[str, float]:
+    """The metrics of a finished training by their names in MLflow."""
+    return {
+        "best/val_accuracy": summary.val_accuracy,
+        "best/val_loss": summary.val_loss,
+        "best/epoch": summary.best_epoch,
+        "cost/parameters": summary.parameters,
+        "cost/seconds_per_epoch": summary.seconds_per_epoch,
+    }

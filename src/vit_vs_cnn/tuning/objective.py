@@ -2,7 +2,6 @@
 
 import traceback
 import uuid
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from vit_vs_cnn.config.schema import Settings, merge
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.dataset import read_info, read_split
 from vit_vs_cnn.data.split import sample
-from vit_vs_cnn.tracking.run import RunStatus, TrackedRun, start_part
+from vit_vs_cnn.tracking.run import RunStatus, TrackedRun, start_child_run
 from vit_vs_cnn.training.checkpoint import Checkpoints
 from vit_vs_cnn.training.contestant import prepare_contestant, train_contestant
 from vit_vs_cnn.training.results import Epoch
@@ -54,7 +53,7 @@ class TrainingObjective:
             sample(read_split(prepared, "train"), tune.data_fraction, tuning.settings.seed),
             read_split(prepared, "val"),
         )
-        prepare_contestant(self._settings, self._name, info)
+        prepare_contestant(self._settings, self._name, info, self._splits)
 
     def __call__(self, trial: Trial) -> Ended:
         """Work on the trial, from its checkpoint where there is one. Its run in MLflow ends before the trial does."""
@@ -63,7 +62,7 @@ class TrainingObjective:
         checkpoints = Checkpoints(f"{self._tuning.name}-{trial.number}")
         whole = self._tuning.run_key
         try:
-            with start_part(self._settings, "tune", self._name, f"trial-{trial.number}", key, whole) as tracked:
+            with start_child_run(self._settings, "tune", self._name, f"trial-{trial.number}", key, whole) as tracked:
                 tracked.log_params({"trial": trial.number, **trial.params})
                 ended = self._work(_Attempt(self._tuning, trial, tracked), checkpoints)
                 tracked.set_tags({f"trial.{key}": str(value) for key, value in ended.facts.items()})
@@ -81,10 +80,8 @@ class TrainingObjective:
             attempt.require_survivable()
             attempt.go_on(checkpoints)
             settings = with_values(self._settings, self._name, attempt.trial.params, f"trial {number}")
-            ready = prepare_contestant(settings, self._name, self._info)
-            _, result, summary = train_contestant(
-                settings, self._name, self._info, self._splits, ready, checkpoints, attempt.record, quiet=True
-            )
+            job = prepare_contestant(settings, self._name, self._info, self._splits, quiet=True)
+            summary = train_contestant(job, checkpoints, attempt.record).summary
         except _Pruned:
             reason = f"{self._settings.tune.pruner.name} stopped it after epoch {attempt.facts()['epochs']}"
             return Ended(TrialState.PRUNED, facts=attempt.facts() | {"reason": reason})
@@ -95,9 +92,8 @@ class TrainingObjective:
         except Exception as error:
             traceback.print_exc()
             return Ended(TrialState.FAIL, facts=attempt.facts() | {"reason": f"{type(error).__name__}: {error}"})
-        best = result.history[result.best_epoch - 1]
-        more = {"best_epoch": best.epoch, "val_loss": best.val_loss, "device": summary.device}
-        return Ended(TrialState.COMPLETE, best.val_accuracy, attempt.facts() | more)
+        more = {"best_epoch": summary.best_epoch, "val_loss": summary.val_loss, "device": summary.device}
+        return Ended(TrialState.COMPLETE, summary.val_accuracy, attempt.facts() | more)
 
 
 class _Pruned(Exception):  # noqa: N818 - it reads as what happened
@@ -124,15 +120,15 @@ class _Attempt:
 
     def go_on(self, checkpoints: Checkpoints) -> None:
         """Take up the epochs that a killed worker trained; it may not have come to report the last of them."""
-        found = checkpoints.file.load()
-        for epoch in found[1] if found else []:
+        _, history = checkpoints.file.load()
+        for epoch in history:
             self.record(epoch)
 
     def record(self, epoch: Epoch) -> None:
         """Report an epoch; raises _Pruned where the pruner wants no more of them."""
         self._history.append(epoch)
         if epoch.epoch not in self._reported:
-            values = {key: value for key, value in asdict(epoch).items() if key != "epoch"}
+            values = {key: value for key, value in epoch.model_dump().items() if key != "epoch"}
             self._tracked.log_metrics(values, step=epoch.epoch)
             self.trial.report(epoch.val_accuracy, epoch.epoch)
             self._reported.add(epoch.epoch)

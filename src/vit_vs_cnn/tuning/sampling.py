@@ -11,7 +11,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from vit_vs_cnn.config.schema import PrunerSettings, SamplerSettings
+from vit_vs_cnn.config.search_space import PrunerSettings, SamplerSettings
 from vit_vs_cnn.core.errors import UserError
 
 

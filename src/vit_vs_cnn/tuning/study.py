@@ -14,7 +14,7 @@ from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.records import digest_of
 from vit_vs_cnn.data.dataset import DatasetInfo
-from vit_vs_cnn.training.code import code_digest
+from vit_vs_cnn.training.checkpoint import code_digest
 from vit_vs_cnn.tuning.sampling import make_pruner, make_sampler
 from vit_vs_cnn.tuning.storage import StudyStorage
 

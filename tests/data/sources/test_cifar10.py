@@ -15,7 +15,7 @@ import pytest
 
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.sources import cifar10
-from vit_vs_cnn.data.sources.cifar10 import open_cifar10, read_batch
+from vit_vs_cnn.data.sources.cifar10 import open_cifar10
 
 CLASSES = ("airplane", "automobile")
 PER_BATCH = 4
@@ -45,6 +45,15 @@ def python2_batch(data: np.ndarray, labels: list[int], names: list[str]) -> byte
     return b"\x80\x02}(" + b"".join(python2_string(key) + value for key, value in pairs.items()) + b"u."
 
 
+def write_archive(path: Path, files: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
 @pytest.fixture
 def pixels() -> np.ndarray:
     """Six batches of images, uint8 (6, 4, 3, 32, 32), as the archive stores them: planes of colour."""
@@ -63,11 +72,7 @@ def archive(tmp_path: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch)
     }
     files["batches.meta"] = pickle.dumps({"label_names": list(CLASSES)}, protocol=2)
     files["readme.html"] = b"<html>"
-    with tarfile.open(path, "w:gz") as tar:
-        for name, content in files.items():
-            info = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
+    write_archive(path, files)
     monkeypatch.setattr(cifar10, "MD5", hashlib.md5(path.read_bytes()).hexdigest())
     return path
 
@@ -153,7 +158,9 @@ class Malicious:
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: int):
+    path = write_archive(tmp_path / "a.tar.gz", {"data_batch_1": pickle.dumps({"data": Malicious()}, protocol)})
+    monkeypatch.setattr(cifar10, "MD5", hashlib.md5(path.read_bytes()).hexdigest())
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"asks for \w+\.system: refused"):
-        read_batch(io.BytesIO(pickle.dumps({"data": Malicious()}, protocol)))
-    assert list(tmp_path.iterdir()) == []
+        open_cifar10(path)
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,7 +1,7 @@
-"""All that the settings switch on, applied to a batch.
+"""Everything that the settings switch on, applied to a batch.
 
-Every draw comes from the generator that the caller passes, so its state decides the outcome, on the CPU as on a GPU.
-What the settings switch off costs nothing and draws nothing.
+All random numbers come from the generator that the caller passes, so its state decides the result, on the CPU as on a
+GPU. What the settings switch off costs nothing and draws nothing.
 """
 
 from torch import Generator, Tensor
@@ -13,17 +13,17 @@ from vit_vs_cnn.data.augment.geometry import flip_and_shift, rotate_and_crop
 
 
 class Augment:
-    """Random changes of uint8 images, as the settings say, but for those that mix images with one another."""
+    """Random changes of uint8 images according to the settings, except for mixing images with one another."""
 
     def __init__(self, settings: AugmentSettings) -> None:
         self.settings = settings
-        # Without the account of the epochs that `mirrored` is, an alternating flip is an even one.
+        # Where the caller does not say which images an epoch flips, an alternating flip is one with probability 1/2.
         self._flip = 0.5 if settings.alternating_flip else settings.flip
 
     def __call__(self, images: Tensor, generator: Generator, mirrored: Tensor | None = None) -> Tensor:
-        """A changed copy of `images`, uint8 (N, H, W, 3), on their device, which is also the generator's.
+        """Change a copy of `images`, uint8 (N, H, W, 3), on their device, which is also the generator's.
 
-        `mirrored`, bool (N,), names the images to flip; without it that is drawn.
+        `mirrored`, bool (N,), says which images to flip; without it that is drawn.
         """
         settings = self.settings
         if self._flip or settings.translate:
@@ -32,11 +32,6 @@ class Augment:
             images = rotate_and_crop(images, settings.rotation, settings.resize, generator)
         if settings.brightness or settings.contrast or settings.saturation or settings.hue:
             images = jitter(images, settings, generator)
-        if settings.trivial_augment:
-            # Only here: torchvision's functions take a second to import.
-            from vit_vs_cnn.data.augment.policy import trivial_augment
-
-            images = trivial_augment(images, generator)
         if settings.erase:
             images = erase(images, settings.erase, generator)
         if settings.cutout:

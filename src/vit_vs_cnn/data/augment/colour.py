@@ -1,50 +1,50 @@
-"""Light and colour; images are float (N, H, W, 3) on the scale 0 to 255, with one factor (N,) for each."""
+"""Light and colour: images are float (N, H, W, 3) on the scale 0 to 255, each with its own factor (N,)."""
 
 import torch
 from torch import Generator, Tensor
 
 from vit_vs_cnn.config.schema import AugmentSettings
-from vit_vs_cnn.data.augment.draws import between, factors
+from vit_vs_cnn.data.augment.random import between, uniform
 
 # Rec. 601, as torchvision and PIL weigh red, green and blue.
 _LUMA = (0.2989, 0.587, 0.114)
 
 
 def jitter(images: Tensor, settings: AugmentSettings, generator: Generator) -> Tensor:
-    """uint8 images (N, H, W, 3) with random brightness, contrast, saturation and hue, in this order."""
+    """Change brightness, contrast, saturation and hue of uint8 images (N, H, W, 3) at random, in this order."""
     pixels, count = images.float(), len(images)
     if settings.brightness:
-        pixels = adjust_brightness(pixels, factors(settings.brightness, count, generator))
+        pixels = adjust_brightness(pixels, _factors(settings.brightness, count, generator))
     if settings.contrast:
-        pixels = adjust_contrast(pixels, factors(settings.contrast, count, generator))
+        pixels = adjust_contrast(pixels, _factors(settings.contrast, count, generator))
     if settings.saturation:
-        pixels = adjust_saturation(pixels, factors(settings.saturation, count, generator))
+        pixels = adjust_saturation(pixels, _factors(settings.saturation, count, generator))
     if settings.hue:
         pixels = adjust_hue(pixels.clamp(0, 255), between(-settings.hue, settings.hue, count, generator))
     return to_uint8(pixels)
 
 
 def adjust_brightness(pixels: Tensor, factor: Tensor) -> Tensor:
-    """DecodedImages times `factor`."""
-    return pixels * _each(factor)
+    """Multiply the pixels by `factor`."""
+    return pixels * _per_image(factor)
 
 
 def adjust_contrast(pixels: Tensor, factor: Tensor) -> Tensor:
-    """DecodedImages at `factor` times their distance from the image's mean grey."""
-    return torch.lerp(_grey(pixels).mean(dim=(1, 2, 3), keepdim=True), pixels, _each(factor))
+    """Scale the distance of the pixels from their image's mean grey by `factor`."""
+    return torch.lerp(_grey(pixels).mean(dim=(1, 2, 3), keepdim=True), pixels, _per_image(factor))
 
 
 def adjust_saturation(pixels: Tensor, factor: Tensor) -> Tensor:
-    """DecodedImages at `factor` times their distance from their own grey."""
-    return torch.lerp(_grey(pixels), pixels, _each(factor))
+    """Scale the distance of the pixels from their own grey by `factor`."""
+    return torch.lerp(_grey(pixels), pixels, _per_image(factor))
 
 
 def adjust_hue(pixels: Tensor, shift: Tensor) -> Tensor:
-    """DecodedImages with the hue moved by `shift` turns of the colour circle; value and saturation (of HSV) stay."""
+    """Shift the hue by `shift` turns of the colour circle; value and saturation (of HSV) stay."""
     red, green, blue = pixels.unbind(3)
     value = torch.maximum(red, torch.maximum(green, blue))
     chroma = value - torch.minimum(red, torch.minimum(green, blue))
-    size = chroma.clamp(min=1e-6)  # grey has no hue, and any will do
+    size = chroma.clamp(min=1e-6)  # grey has no hue: any sector will do
     sector = torch.where(
         value == red,
         (green - blue) / size,
@@ -55,8 +55,13 @@ def adjust_hue(pixels: Tensor, shift: Tensor) -> Tensor:
 
 
 def to_uint8(pixels: Tensor) -> Tensor:
-    """The nearest uint8 levels."""
+    """Round to the nearest uint8 levels."""
     return pixels.round().clamp_(0, 255).to(torch.uint8)
+
+
+def _factors(reach: float, count: int, generator: Generator) -> Tensor:
+    """Draw floats (count,) in [1 - reach, 1 + reach)."""
+    return 1 + reach * (2 * uniform(count, generator) - 1)
 
 
 def _grey(pixels: Tensor) -> Tensor:
@@ -64,5 +69,5 @@ def _grey(pixels: Tensor) -> Tensor:
     return (_LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue)[..., None]
 
 
-def _each(factor: Tensor) -> Tensor:
+def _per_image(factor: Tensor) -> Tensor:
     return factor[:, None, None, None]

@@ -1,4 +1,4 @@
-"""scikit-learn's packaged handwritten digits, drawn larger: real images that need no download."""
+"""scikit-learn's packaged handwritten digits, enlarged: real images that need no download."""
 
 import numpy as np
 
@@ -6,8 +6,8 @@ from vit_vs_cnn.data.sources.source import Source
 
 
 def open_digits(image_size: int) -> Source:
-    """The 1,797 digits as RGB images of `image_size`, each of their 8×8 pixels a block of one grey."""
-    # Half a second, which the other sources need not spend.
+    """Open the 1,797 digits as RGB images of `image_size`, each of their 8×8 pixels a block of one grey."""
+    # The import takes half a second that other sources need not spend.
     from sklearn.datasets import load_digits
 
     digits = load_digits()

@@ -1,4 +1,7 @@
-"""What every source of images gives: names, labels, the splits it has, and a way to read the images."""
+"""What every source provides: names, labels, the splits it has, and a way to read the images.
+
+A source is one module beside this one with one function `open_…` that returns a Source, called by data/prepare.py.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,7 +16,7 @@ RawImage = bytes | NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A file that is no readable image, and why."""
+    """A file that cannot be read as an image, and why."""
 
     name: str
     reason: str
@@ -24,7 +27,7 @@ class Source:
     """N images before they are decoded.
 
     `names` and `labels` int64 (N,) are in the order of the images; `splits` int64 (N,) are positions in
-    PREPARED_SPLITS; `missing` are the splits that the source does not have: they are carved from train. `read` gives
+    PREPARED_SPLITS; `missing` are the splits that the source does not have: they are carved from train. `read` yields
     each image once, in any order, with its position: an encoded file, or pixels as uint8 (H, W, 3).
     `unreadable` and `stray` (files outside the class folders) are not among the N.
     """

@@ -1,0 +1,70 @@
+"""What several benchmarks train on: noise in the shape of a data set, and the project's trainer on it."""
+
+import copy
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.data.dataset import DatasetInfo, Split, SplitInfo
+from vit_vs_cnn.training.checkpoint import Checkpoints
+from vit_vs_cnn.training.contestant import prepare_contestant
+from vit_vs_cnn.training.loop import Trainer
+from vit_vs_cnn.training.results import Epoch
+from vit_vs_cnn.training.setup import TrainingJob, make_fabric
+
+CLASSES = 10
+MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+_CHUNK = 50_000
+
+
+def synthetic_images(count: int, side: int) -> Split:
+    """Noise in memory."""
+    images: NDArray[np.uint8] = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+    return Split(images, np.arange(count) % CLASSES, tuple(map(str, range(count))))
+
+
+def write_synthetic_images(folder: Path, count: int, side: int) -> None:
+    """Noise as `write_split` lays it out, but never more than a part of it in memory."""
+    folder.mkdir(parents=True)
+    shape = (count, side, side, 3)
+    images = np.lib.format.open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
+    rng = np.random.default_rng(0)
+    for start in range(0, count, _CHUNK):
+        part = images[start : start + _CHUNK]
+        part[:] = np.frombuffer(rng.bytes(part.nbytes), np.uint8).reshape(part.shape)
+    images.flush()
+    np.save(folder / "labels.npy", np.arange(count) % CLASSES)
+    with (folder / "names.json").open("w", encoding="utf-8") as file:
+        file.write("[")
+        file.writelines(f'{"," if i else ""}\n"{i:07}.png"' for i in range(count))
+        file.write("\n]")
+
+
+def synthetic_info(settings: Settings, images: int) -> DatasetInfo:
+    """The description of noise that stands for the data of `settings`."""
+    split = SplitInfo(images=images, counts=(images // CLASSES,) * CLASSES, digest="synthetic")
+    return DatasetInfo(
+        name="synthetic", source="folder", description="noise", classes=tuple(map(str, range(CLASSES))),
+        image_size=settings.data.image_size, split_seed=0, mean=MEAN, std=STD,
+        splits={"train": split, "val": split, "test": split}, digest="synthetic",
+    )  # fmt: skip
+
+
+def synthetic_job(settings: Settings, contestant: str, train: Split, epochs: int) -> TrainingJob:
+    """A contestant, ready to be trained on `train` for `epochs` epochs, with 64 images of noise to validate on."""
+    budget = settings.train.model_copy(update={"epochs": epochs, "patience": None, "devices": 1})
+    settings, side = settings.model_copy(update={"train": budget}), settings.data.image_size
+    splits = (train, synthetic_images(64, side))
+    return prepare_contestant(settings, contestant, synthetic_info(settings, len(train)), splits, quiet=True)
+
+
+def train_copy(job: TrainingJob, on_epoch: Callable[[Epoch], None] = lambda _: None) -> list[Epoch]:
+    """Train a copy of the job's network by the project's trainer, and return the history."""
+    trainer = Trainer(make_fabric(job.plan), replace(job, network=copy.deepcopy(job.network)))
+    with Checkpoints(f"benchmark-{uuid.uuid4().hex}") as checkpoints:
+        return trainer.run(checkpoints.file, on_epoch)

@@ -1,0 +1,153 @@
+"""What a training runs on (device, precision, compilation), and how a network is run there."""
+
+import ctypes
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+from torch import nn
+
+from vit_vs_cnn.config.schema import ModelSettings, Settings, TrainSettings
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.data.dataset import DatasetInfo, Split
+from vit_vs_cnn.models.preprocess import Preprocess
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+
+# From glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training runs on.
+
+    The (first) device and its name, how many devices share each batch, Fabric's precision, and whether the network is
+    compiled by torch.compile.
+    """
+
+    device: torch.device
+    device_name: str
+    devices: int
+    precision: Precision
+    compiled: bool
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """All that a training needs; it is pickled on its way to the processes that share a training.
+
+    `network` has the starting weights and is trained in place. The epoch is chosen on `val`. `quiet` omits the progress
+    bar and the lines, where the training is a part of something that shows its own.
+    """
+
+    settings: Settings
+    contestant: str
+    info: DatasetInfo
+    train: Split
+    val: Split
+    network: nn.Module
+    preprocess: Preprocess
+    plan: Plan
+    quiet: bool = False
+
+    @property
+    def model(self) -> ModelSettings:
+        """The settings of the contestant."""
+        return self.settings.model(self.contestant)
+
+    @property
+    def key_path(self) -> str:
+        """The key of the contestant in params.yaml, for errors."""
+        return f"models.{self.contestant}"
+
+
+def make_plan(settings: TrainSettings) -> Plan:
+    """Choose device and precision by the settings. Raises what `choose_device` raises."""
+    device = choose_device(settings)
+    precision = _fastest_precision(device) if settings.precision == "auto" else settings.precision
+    return Plan(device, device_name(device), settings.devices, precision, settings.compile)
+
+
+def choose_device(settings: TrainSettings) -> torch.device:
+    """The device that the settings ask for. Raises UserError where it is CUDA and missing, or has too few GPUs."""
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("train.device: 'cuda' is set and PyTorch sees no CUDA device; use 'auto' or 'cpu'.")
+    use_cuda = settings.device != "cpu" and torch.cuda.is_available()
+    if use_cuda and settings.devices > torch.cuda.device_count():
+        raise UserError(
+            f"train.devices: {settings.devices} GPUs are to share each batch, and PyTorch sees "
+            f"{torch.cuda.device_count()}."
+        )
+    return torch.device("cuda", 0) if use_cuda else torch.device("cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """The name of the device, for people."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+
+
+def _fastest_precision(device: torch.device) -> Precision:
+    """Bf16 where the hardware multiplies it: GPUs since Ampere, CPUs with AVX-512 BF16 or AMX."""
+    if device.type == "cuda":
+        return "bf16-mixed" if torch.cuda.get_device_capability(device) >= (8, 0) else "32-true"
+    # PyTorch has no public name for these checks.
+    checks = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+    return "bf16-mixed" if any(check() for check in checks if check is not None) else "32-true"
+
+
+def make_fabric(plan: Plan) -> Fabric:
+    """Fabric on one device, launched; on several it waits for `launch` with the function that each process runs."""
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    if plan.device.type == "cpu":
+        keep_freed_memory()
+    # Buffers are batch norm's statistics: the trainer averages them, where PyTorch would take the first process's.
+    strategy = DDPStrategy(start_method="spawn", broadcast_buffers=False) if plan.devices > 1 else "auto"
+    fabric = Fabric(accelerator=plan.device.type, devices=plan.devices, precision=plan.precision, strategy=strategy)
+    if plan.devices == 1:
+        fabric.launch()
+    return fabric
+
+
+@contextmanager
+def fastest_attention(network: nn.Module, plan: Plan) -> Iterator[None]:
+    """Let a timm network compute attention in the way that trains fastest; the results are the same.
+
+    On a CPU the backward pass of PyTorch's fused attention in bf16 takes most of a step: a ViT of width 128 trains 1.8
+    times as fast without (PyTorch 2.15, AVX-512; benchmarks/profile_epoch.py shows the share).
+    """
+    fused = []
+    if plan.device.type == "cpu" and plan.precision == "bf16-mixed":
+        fused = [module for module in network.modules() if getattr(module, "fused_attn", False) is True]
+    for module in fused:
+        module.fused_attn = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for module in fused:
+            module.fused_attn = True  # type: ignore[assignment]
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory of freed tensors for the next step.
+
+    glibc would return every large block to the kernel and request it again, page by page, a step later: a tenth of
+    the time of a step (benchmarks/allocator.py). Other C libraries have no such call, or no such habit.
+    """
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(_M_MMAP_MAX, 0)
+            mallopt(_M_TRIM_THRESHOLD, -1)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether the device's memory did not suffice."""
+    # PyTorch's allocator on the CPU has no error of its own.
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)

@@ -1,0 +1,65 @@
+"""What makes one training another, and so begins a new checkpoint."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import vit_vs_cnn
+from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.paths import PREPARED
+from vit_vs_cnn.data.dataset import DatasetInfo, read_split
+from vit_vs_cnn.training.checkpoint import code_digest, fingerprint
+from vit_vs_cnn.training.contestant import prepare_contestant
+
+Make = Callable[..., Settings]
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the package's files, which the digest is taken of."""
+    copy = shutil.copytree(Path(vit_vs_cnn.__file__).parent, tmp_path / "vit_vs_cnn")
+    monkeypatch.setattr(vit_vs_cnn, "__file__", str(copy / "__init__.py"))
+    return copy
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["config/schema.py", "data/augment/mix.py", "data/loader.py", "models/build.py", "training/loop.py"],
+)
+def test_code_that_decides_a_training_changes_the_digest(package: Path, module: str) -> None:
+    before = code_digest()
+    (package / module).write_text((package / module).read_text() + "\n# a change\n")
+    assert code_digest() != before
+
+
+def test_code_that_decides_no_training_does_not(package: Path) -> None:
+    before = code_digest()
+    (package / "report/style.py").write_text("# nothing\n")
+    assert code_digest() == before
+    assert code_digest("report/style.py") != before
+
+
+def test_a_pattern_that_matches_no_file_fails(package: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"tuning/no_such\.py: matches no file of"):
+        code_digest("tuning/no_such.py")
+    shutil.rmtree(package / "data/augment")
+    with pytest.raises(FileNotFoundError, match=r"data/augment/\*\.py: matches no file of"):
+        code_digest()
+
+
+def test_the_fingerprint_has_what_a_training_runs_on_and_not_how_it_was_chosen(
+    make_settings: Make, prepared: DatasetInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    splits = (read_split(PREPARED, "train"), read_split(PREPARED, "val"))
+
+    def of(**train: Any) -> str:
+        return fingerprint(prepare_contestant(make_settings({"train": train}), "vit", prepared, splits))
+
+    assert of(precision="auto") == of(precision="bf16-mixed") == of(precision="bf16-mixed", device="auto")
+    different = [of(), of(precision="bf16-mixed"), of(compile=True), of(epochs=3), of(patience=2), of(devices=2)]
+    assert len(set(different)) == len(different)

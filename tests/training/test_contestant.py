@@ -1,0 +1,52 @@
+"""What is announced before a training."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from timm.models.vision_transformer import VisionTransformer
+
+from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.paths import PREPARED, state_dir
+from vit_vs_cnn.data.dataset import DatasetInfo, read_split
+from vit_vs_cnn.training.contestant import announce, prepare_contestant
+from vit_vs_cnn.training.setup import TrainingJob
+
+Make = Callable[..., Settings]
+
+
+def job(settings: Settings, info: DatasetInfo) -> TrainingJob:
+    return prepare_contestant(settings, "vit", info, (read_split(PREPARED, "train"), read_split(PREPARED, "val")))
+
+
+def test_a_training_is_announced_with_what_it_runs_on_and_an_estimate_that_nothing_remembers(
+    make_settings: Make, prepared: DatasetInfo, capsys: pytest.CaptureFixture[str]
+) -> None:
+    announce(job(make_settings(), prepared))
+    said = capsys.readouterr()
+    assert said.out.startswith("train vit: vit_tiny_patch16_224, 64 images, 2 epochs, 32-true on CPU, ")
+    assert said.out.endswith("threads: about 0 s\n")
+    assert not said.err
+    assert not state_dir().exists()
+    announce(job(make_settings({"train": {"precision": "bf16-mixed", "compile": True}}), prepared))
+    assert "2 epochs, bf16-mixed, compiled, on CPU" in capsys.readouterr().out
+
+
+def test_where_a_cpu_would_take_hours_a_preset_that_would_not_is_named(
+    make_settings: Make, prepared: DatasetInfo, capsys: pytest.CaptureFixture[str]
+) -> None:
+    announce(job(make_settings({"train": {"epochs": 10**9}}), prepared))
+    said = capsys.readouterr()
+    assert said.out.endswith(" h\n")
+    assert said.err.startswith("warning: that is long for a CPU; `vit-vs-cnn run --preset cpu` compares small models")
+
+
+def test_an_estimate_that_finds_too_little_memory_leaves_the_training_to_say_so(
+    make_settings: Make, prepared: DatasetInfo, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(VisionTransformer, "forward", full)
+    announce(job(make_settings(), prepared))
+    assert capsys.readouterr().out.endswith(" threads\n")
