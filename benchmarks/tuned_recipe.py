@@ -3,8 +3,8 @@
     vit-vs-cnn run --preset cpu --set tune.trials=20 --name tuned --stage prepare --stage tune
     python benchmarks/tuned_recipe.py runs/tuned --seeds 3
 
-Trains every contestant of a run with both recipes and several seeds, exactly as the pipeline would, and looks at the
-test images at the end of each training. The search itself has seen the validation images of the first seed only.
+Trains every contestant of a run with both recipes and several seeds, exactly as the pipeline would, and evaluates each
+training on the test images. The search itself has seen the validation images of the first seed only.
 """
 
 import json
@@ -29,49 +29,49 @@ from vit_vs_cnn.training.checkpoint import Checkpoints, fingerprint
 from vit_vs_cnn.training.contestant import prepare_contestant, train_contestant
 from vit_vs_cnn.tuning.summary import read_tuning_summary
 
-Figures = dict[str, Any]
+Measurement = dict[str, Any]
 RECIPES = ("untuned", "tuned")
 
 
 @click.command()
 @click.argument("project", type=click.Path(path_type=Path, exists=True))
 @click.option("--seeds", default=3, type=click.IntRange(2), help="How many seeds, from 0.")
-@click.option("--json", "file", type=click.Path(path_type=Path), help="Write the figures here too.")
+@click.option("--json", "file", type=click.Path(path_type=Path), help="Write the measurements here too.")
 def main(project: Path, seeds: int, file: Path | None) -> None:
     """Compare the tuned with the untuned recipe of every contestant of the run in PROJECT."""
     target = file.resolve() if file else None
     os.chdir(project)
     settings, info = read_settings(PARAMS), read_info(PREPARED)
-    figures = []
-    for name in settings.models:
-        search = read_tuning_summary(name)
+    measurements = []
+    for contestant in settings.models:
+        search = read_tuning_summary(contestant)
         if search.recipe_val_accuracy is None or search.best_val_accuracy is None:
-            raise click.UsageError(f"{project}: {name} was not tuned there.")
+            raise click.UsageError(f"{project}: {contestant} was not tuned there.")
         cost = f"{search.trials} trials, {search.pruned} pruned, {search.seconds:,.0f} s of training"
         found = f"validation {search.recipe_val_accuracy:.2%} → {search.best_val_accuracy:.2%}"
-        click.echo(f"{name}: the search took {cost}: {found}")
-        own = [_train_and_tell(settings, name, info, seed, recipe) for seed in range(seeds) for recipe in RECIPES]
+        click.echo(f"{contestant}: the search took {cost}: {found}")
+        rows = [_measure(settings, contestant, info, seed, recipe) for seed in range(seeds) for recipe in RECIPES]
         for measure in ("val_accuracy", "test_accuracy"):
-            click.echo(f"  {measure}: {_gain(own, measure)}")
-        figures += own
+            click.echo(f"  {measure}: {_describe_gain(rows, measure)}")
+        measurements += rows
     if target:
-        target.write_text(json.dumps(figures, indent=2) + "\n")
+        target.write_text(json.dumps(measurements, indent=2) + "\n")
 
 
-def _train_and_tell(settings: Settings, name: str, info: DatasetInfo, seed: int, recipe: str) -> Figures:
-    base = with_tuned(settings, name) if recipe == "tuned" else settings
-    result = _train(parse_settings(merge(base.model_dump(), {"seed": seed})), name, info)
+def _measure(settings: Settings, contestant: str, info: DatasetInfo, seed: int, recipe: str) -> Measurement:
+    base = with_tuned(settings, contestant) if recipe == "tuned" else settings
+    result = _train(parse_settings(merge(base.model_dump(), {"seed": seed})), contestant, info)
     low, high = accuracy_interval(result["hits"], result["images"], settings.evaluate.confidence)
     click.echo(
         f"  seed {seed}  {recipe:<7}  validation {result['val_accuracy']:.2%}  test {result['test_accuracy']:.2%} "
         f"({low:.2%} to {high:.2%})  {result['seconds']:,.0f} s"
     )
-    return {"model": name, "seed": seed, "recipe": recipe, **result}
+    return {"contestant": contestant, "seed": seed, "recipe": recipe, **result}
 
 
-def _gain(figures: list[Figures], measure: str) -> str:
+def _describe_gain(rows: list[Measurement], measure: str) -> str:
     """Means of both recipes, and the mean gain with Student's interval over the seeds."""
-    before, after = ([each[measure] for each in figures if each["recipe"] == recipe] for recipe in RECIPES)
+    before, after = ([row[measure] for row in rows if row["recipe"] == recipe] for recipe in RECIPES)
     gains = [tuned - untuned for untuned, tuned in zip(before, after, strict=True)]
     half = t.ppf(0.975, len(gains) - 1) * stdev(gains) / math.sqrt(len(gains))
     return (
@@ -80,9 +80,9 @@ def _gain(figures: list[Figures], measure: str) -> str:
     )
 
 
-def _train(settings: Settings, name: str, info: DatasetInfo) -> Figures:
+def _train(settings: Settings, contestant: str, info: DatasetInfo) -> Measurement:
     splits = (read_split(PREPARED, "train"), read_split(PREPARED, "val"))
-    job = prepare_contestant(settings, name, info, splits, quiet=True)
+    job = prepare_contestant(settings, contestant, info, splits, quiet=True)
     with Checkpoints(fingerprint(job)) as checkpoints:
         training = train_contestant(job, checkpoints, lambda _: None)
     test, summary, device = read_split(PREPARED, "test"), training.summary, job.plan.device

@@ -1,11 +1,11 @@
-"""How many more trials a minute do several workers of a study end than one?
+"""How many more trials a minute do several workers of a study finish than one?
 
     python benchmarks/tuning_workers.py --workers 1 --workers 4 --trials 40 --seconds 1 --repeats 3
     OPTUNA_STORAGE=postgresql+psycopg2://… python benchmarks/tuning_workers.py
 
 The trials train nothing: each sleeps, in four epochs that it reports, so that what is measured is the study itself
-(claims, draws, reports) and not the processor. The numbers of workers take turns, and the median of the repeats
-counts. Measured is from the moment the last worker has begun its first trial to the end of the last trial.
+(lock, draws, reports, heartbeats) and not the processor. The numbers of workers take turns, and the median of the
+repeats counts. Measured is from the moment the last worker has begun its first trial to the end of the last trial.
 """
 
 import json
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -23,9 +24,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from vit_vs_cnn.config.load import parse_settings
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.data.dataset import DatasetInfo, SplitInfo
-from vit_vs_cnn.tuning.address import STORAGE_VARIABLE
-from vit_vs_cnn.tuning.claims import Claims, Ended
-from vit_vs_cnn.tuning.storage import StudyStorage
+from vit_vs_cnn.tuning.storage import STORAGE_VARIABLE, open_storage
 from vit_vs_cnn.tuning.study import load_study, open_study
 from vit_vs_cnn.tuning.worker import work
 
@@ -37,15 +36,15 @@ EPOCHS = 4
 @click.option("--trials", default=40, help="Trials of each study.")
 @click.option("--seconds", default=1.0, help="How long a trial sleeps.")
 @click.option("--repeats", default=3, help="How often each number of workers is measured.")
-@click.option("--json", "file", type=click.Path(path_type=Path), help="Write the figures here too.")
+@click.option("--json", "file", type=click.Path(path_type=Path), help="Write the measurements here too.")
 @click.option("--as-worker", hidden=True, help="Be a worker of this study.")
 def main(
     workers: tuple[int, ...], trials: int, seconds: float, repeats: int, file: Path | None, as_worker: str | None
 ) -> None:
     """Measure trials per minute for each number of workers, on OPTUNA_STORAGE or on a SQLite file of its own."""
     if as_worker:
-        tuning = load_study(StudyStorage(os.environ[STORAGE_VARIABLE]), as_worker)
-        work(Claims(tuning), lambda trial: _sleep(trial, seconds))
+        tuning = load_study(open_storage(os.environ[STORAGE_VARIABLE]), as_worker)
+        work(tuning, partial(_sleep, seconds))
         return
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault(STORAGE_VARIABLE, f"sqlite:///{folder}/studies.db")
@@ -55,27 +54,27 @@ def main(
                 rates[count].append(_measure(count, trials, seconds, seed=repeat * 1000 + count + os.getpid()))
     base = median(rates[workers[0]])
     click.echo(f"workers  trials/min   lowest  highest  times that of {workers[0]}")
-    for count, each in rates.items():
-        middle = median(each)
-        click.echo(f"{count:>7}  {middle:>10.1f}  {min(each):>7.1f}  {max(each):>7.1f}  {middle / base:>15.2f}")
+    for count, repeated in rates.items():
+        middle = median(repeated)
+        click.echo(f"{count:>7}  {middle:>10.1f}  {min(repeated):>7.1f}  {max(repeated):>7.1f}  {middle / base:>15.2f}")
     if file:
         file.write_text(json.dumps({"seconds": seconds, "trials": trials, "trials_per_minute": rates}, indent=2) + "\n")
 
 
 def _measure(count: int, trials: int, seconds: float, seed: int) -> float:
-    """Trials per minute of one study; exits where it did not end with exactly its budget."""
-    tuning = open_study(StudyStorage(os.environ[STORAGE_VARIABLE]), _settings(trials, seed), "sleeper", _info())
+    """Trials per minute of one study. Exits where it did not end with exactly its budget."""
+    tuning = open_study(open_storage(os.environ[STORAGE_VARIABLE]), _settings(trials, seed), "sleeper", _info())
     command = [sys.executable, __file__, "--as-worker", tuning.name, "--seconds", str(seconds)]
     processes = [subprocess.Popen(command) for _ in range(count)]
     codes = [process.wait() for process in processes]
-    ended = tuning.trials()
-    if any(codes) or len(ended) != trials or any(trial.state != TrialState.COMPLETE for trial in ended):
-        sys.exit(f"{count} workers: exit codes {codes}, {len(ended)} trials, {[trial.state.name for trial in ended]}")
-    first: dict[int, float] = {}
-    for trial in sorted(ended, key=_start):
-        first.setdefault(trial.user_attrs["worker"]["pid"], _start(trial))
-    begin, end = max(first.values()), max(_end(trial) for trial in ended)
-    return 60 * sum(_part_after(begin, trial) for trial in ended) / (end - begin)
+    finished = tuning.study.get_trials()
+    if any(codes) or len(finished) != trials or any(trial.state != TrialState.COMPLETE for trial in finished):
+        sys.exit(f"{count} workers: exit codes {codes}, states {[trial.state.name for trial in finished]}")
+    first: dict[str, float] = {}
+    for trial in sorted(finished, key=_start):
+        first.setdefault(trial.user_attrs["worker"], _start(trial))
+    begin, end = max(first.values()), max(_end(trial) for trial in finished)
+    return 60 * sum(_part_after(begin, trial) for trial in finished) / (end - begin)
 
 
 def _part_after(begin: float, trial: FrozenTrial) -> float:
@@ -83,12 +82,12 @@ def _part_after(begin: float, trial: FrozenTrial) -> float:
     return max(0.0, _end(trial) - max(begin, _start(trial))) / (_end(trial) - _start(trial))
 
 
-def _sleep(trial: Trial, seconds: float) -> Ended:
+def _sleep(seconds: float, trial: Trial) -> float:
     for epoch in range(1, EPOCHS + 1):
         time.sleep(seconds / EPOCHS)
         trial.report(epoch / EPOCHS, epoch)
         trial.should_prune()
-    return Ended(TrialState.COMPLETE, 1.0, {"epochs": EPOCHS, "seconds": seconds, "val_loss": 0.0})
+    return 1.0
 
 
 def _start(trial: FrozenTrial) -> float:

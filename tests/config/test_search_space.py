@@ -12,7 +12,7 @@ from factories import TINY
 from vit_vs_cnn.config.load import parse_settings
 from vit_vs_cnn.config.schema import Settings, merge
 from vit_vs_cnn.core.errors import UserError
-from vit_vs_cnn.tuning.space import draw, own_values, with_values
+from vit_vs_cnn.tuning.sampling import recipe_values, suggest, with_values
 
 LR = {"type": "float", "low": 1e-4, "high": 1e-1, "log": True}
 SMOOTHING = {"type": "float", "low": 0.0, "high": 0.2, "step": 0.05}
@@ -63,11 +63,11 @@ def test_a_condition_is_drawn_after_what_it_names_and_only_where_it_holds() -> N
     space = settings.space("vit")
     assert list(space) == ["optimizer.name", "optimizer.momentum"]
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    drawn = [draw(study.ask(), space) for _ in range(30)]
+    drawn = [suggest(study.ask(), space) for _ in range(30)]
     for values in drawn:
         assert ("optimizer.momentum" in values) == (values["optimizer.name"] != "adamw")
     assert {values["optimizer.name"] for values in drawn} == {"adamw", "sgd", "muon"}
-    assert own_values(settings.model("vit"), space) == {"optimizer.name": "adamw"}
+    assert recipe_values(settings, "vit") == {"optimizer.name": "adamw"}
 
 
 def test_any_setting_can_be_searched_by_its_path() -> None:
@@ -147,5 +147,5 @@ def test_whatever_a_space_holds_it_is_refused_in_a_sentence_or_can_be_drawn_from
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for name in settings.models:
         dimensions_of = settings.space(name)
-        values = draw(study.ask(), dimensions_of)
+        values = suggest(study.ask(), dimensions_of)
         assert all(dimensions_of[path].holds(value) for path, value in values.items())

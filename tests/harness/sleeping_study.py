@@ -1,19 +1,18 @@
-"""A study whose trials train nothing: they sleep and report a made-up curve. Also a worker of it, as a process."""
+"""A study whose trials train nothing: they sleep and report an invented curve. Also a worker of it, as a process."""
 
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
-from optuna.trial import Trial, TrialState
+from optuna.exceptions import TrialPruned
+from optuna.trial import Trial
 
-from factories import TINY
 from vit_vs_cnn.config.load import parse_settings
 from vit_vs_cnn.config.schema import Settings, merge
 from vit_vs_cnn.data.dataset import DatasetInfo, SplitInfo
-from vit_vs_cnn.tuning.claims import Claims, Ended
-from vit_vs_cnn.tuning.storage import StudyStorage
-from vit_vs_cnn.tuning.study import TuningStudy, load_study, open_study
+from vit_vs_cnn.tuning import storage
+from vit_vs_cnn.tuning.storage import open_storage
+from vit_vs_cnn.tuning.study import TuningStudy, load_study, number_of, open_study
 from vit_vs_cnn.tuning.worker import Objective, work
 
 EPOCHS = 4
@@ -26,10 +25,12 @@ SPACE: dict[str, Any] = {
 
 
 def tuning_settings(trials: int, **tune: Any) -> Settings:
+    from factories import TINY  # a worker needs no settings, and starts in a moment
+
     return parse_settings(merge(TINY, {"tune": {"trials": trials, "epochs": EPOCHS, "space": SPACE, **tune}}))
 
 
-def info() -> DatasetInfo:
+def dataset_info() -> DatasetInfo:
     return DatasetInfo(
         name="tiny",
         source="digits",
@@ -43,34 +44,34 @@ def info() -> DatasetInfo:
             name: SplitInfo(images=4, counts=(2, 2), digest=name)
             for name in ("train", "val", "test")  # type: ignore[misc]
         },
-        digest="made up",
+        digest="invented",
     )
 
 
-def made_up(address: str, trials: int, **tune: Any) -> TuningStudy:
-    return open_study(StudyStorage(address), tuning_settings(trials, **tune), "vit", info())
+def sleeping_study(url: str, trials: int, **tune: Any) -> TuningStudy:
+    return open_study(open_storage(url), tuning_settings(trials, **tune), "vit", dataset_info())
 
 
-def sleeping(tuning: TuningStudy, seconds: float, *, prunes: bool = True) -> Objective:
-    """Better the nearer the rate is to 0.01; every epoch sleeps its part of `seconds`."""
+def sleeping(tuning: TuningStudy, seconds: float = 0.0, *, prunes: bool = True) -> Objective:
+    """Better the nearer the rate is to 0.01; each epoch sleeps its part of `seconds`; resumes after the last report."""
 
-    def objective(trial: Trial) -> Ended:
+    def objective(trial: Trial) -> float:
         top = 1 - abs(trial.params["optimizer.lr"] - 0.01) - trial.params["optimizer.weight_decay"]
-        value = 0.0
-        for epoch in range(1, EPOCHS + 1):
+        earlier = tuning.storage.get_trial(trial._trial_id)
+        for epoch in range(len(earlier.intermediate_values) + 1, EPOCHS + 1):
             time.sleep(seconds / EPOCHS)
-            value = top * epoch / EPOCHS
-            if epoch not in tuning.study.get_trials(deepcopy=False)[trial.number].intermediate_values:
-                trial.report(value, epoch)
-            if prunes and epoch < EPOCHS and trial.number and trial.should_prune():
-                return Ended(TrialState.PRUNED, facts={"epochs": epoch, "seconds": seconds * epoch / EPOCHS})
-        return Ended(TrialState.COMPLETE, value, {"epochs": EPOCHS, "seconds": seconds, "val_loss": 1 - value})
+            trial.report(top * epoch / EPOCHS, epoch)
+            trial.set_user_attr("seconds", seconds * epoch / EPOCHS)
+            if prunes and epoch < EPOCHS and number_of(earlier) and trial.should_prune():
+                raise TrialPruned
+        trial.set_user_attr("val_loss", 1 - top)
+        return top
 
     return objective
 
 
 if __name__ == "__main__":
-    _, storage, name, seconds = sys.argv
-    study = load_study(StudyStorage(storage), name)
-    Path(f"{name}.begun").touch()
-    work(Claims(study), sleeping(study, float(seconds), prunes=False))
+    _, url, name, seconds = sys.argv
+    storage.HEARTBEAT_SECONDS, storage.GRACE_SECONDS = 1, 2
+    study = load_study(open_storage(url), name)
+    work(study, sleeping(study, float(seconds), prunes=False))

@@ -12,7 +12,7 @@ from PIL import Image
 from factories import contestant, pictures
 from vit_vs_cnn.config.schema import PublishedResult, Settings
 from vit_vs_cnn.core.errors import UserError
-from vit_vs_cnn.core.paths import COMPARE, EDA, PREPARED, explained, trained, tuned
+from vit_vs_cnn.core.paths import COMPARE, EDA, PREPARED, explained, trained, tuned, tuning_summary
 from vit_vs_cnn.data.checks import Checks, Finding, write_checks
 from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.report.comparison import read_comparison
@@ -21,7 +21,7 @@ from vit_vs_cnn.report.html import embedded_figures, render_report
 from vit_vs_cnn.report.style import new_figure
 from vit_vs_cnn.stages import compare
 from vit_vs_cnn.tracking.run import start_run
-from vit_vs_cnn.tuning.summary import TuningSummary, write_tuning_summary
+from vit_vs_cnn.tuning.summary import TuningSummary
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def run_stage(settings: Settings) -> str:
         with start_run(settings, "train", name) as run:
             run.write_ref(trained(name))
         tuned(name).parent.mkdir(exist_ok=True)
-        write_tuning_summary(TuningSummary(), name)
+        TuningSummary().write(tuning_summary(name))
     compare.run(settings)
     return (COMPARE / "report.html").read_text(encoding="utf-8")
 
@@ -57,7 +57,7 @@ def page(
     write_checks(PREPARED, Checks(images=112, counts={}, findings=findings))
     for name in settings.models:
         tuned(name).parent.mkdir(exist_ok=True)
-        write_tuning_summary((searches or {}).get(name, TuningSummary()), name)
+        (searches or {}).get(name, TuningSummary()).write(tuning_summary(name))
     return render_report(settings, read_comparison(settings), "0123456789abcdef", run_name)
 
 

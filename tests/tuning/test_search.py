@@ -27,12 +27,12 @@ from vit_vs_cnn.data.split import sample
 from vit_vs_cnn.stages import tune
 from vit_vs_cnn.tracking.run import start_run, sync
 from vit_vs_cnn.tracking.store import tracking_uri
-from vit_vs_cnn.tuning.address import storage_address
-from vit_vs_cnn.tuning.claims import Claims
+from vit_vs_cnn.training.checkpoint import CheckpointFile
 from vit_vs_cnn.tuning.objective import TrainingObjective
-from vit_vs_cnn.tuning.result import find_best
-from vit_vs_cnn.tuning.storage import StudyStorage
-from vit_vs_cnn.tuning.study import TuningStudy, load_study, open_study
+from vit_vs_cnn.tuning.result import study_result
+from vit_vs_cnn.tuning.search import join_search
+from vit_vs_cnn.tuning.storage import open_storage, storage_url
+from vit_vs_cnn.tuning.study import TuningStudy, open_study
 from vit_vs_cnn.tuning.summary import read_tuning_summary
 from vit_vs_cnn.tuning.worker import work
 
@@ -52,27 +52,34 @@ def runs_of(client: MlflowClient) -> list[Run]:
 
 def worked(settings: Settings, info: DatasetInfo) -> TuningStudy:
     """A study that a worker in this very process has worked on."""
-    tuning = open_study(StudyStorage(storage_address()), settings, "vit", info)
-    work(Claims(tuning), TrainingObjective(tuning, PREPARED))
+    tuning = open_study(open_storage(storage_url()), settings, "vit", info)
+    objective = TrainingObjective(tuning, PREPARED)
+    work(tuning, objective, objective.remove_checkpoint)
     return tuning
 
 
-def kill_a_worker_once(killed: list[int]) -> None:
-    """Kill the worker with SIGKILL when it has reported an epoch of its second trial."""
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline and not killed:
-        time.sleep(0.02)
-        for name in studies():
-            running = [each for each in load_study(StudyStorage(storage_address()), name).trials() if each.number == 1]
-            if running and running[0].state == TrialState.RUNNING and running[0].intermediate_values:
-                killed.append(running[0].user_attrs["worker"]["pid"])
-                os.kill(killed[0], signal.SIGKILL)
-                return
+def wait_for(what: Callable[[], Any]) -> Any:
+    """The first truthy value of `what()`."""
+    deadline = time.monotonic() + 120
+    while not (value := what()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.005)
+    return value
 
 
-def studies() -> list[str]:
-    path = Path(storage_address().removeprefix("sqlite:///"))
-    return optuna.get_all_study_names(StudyStorage(storage_address()).optuna) if path.is_file() else []
+def kill_the_worker(killed: list[int]) -> None:
+    """Kill the worker with SIGKILL in its second trial."""
+    wait_for(Path(storage_url().removeprefix("sqlite:///")).is_file)
+    storage = open_storage(storage_url())
+    (name,) = wait_for(lambda: optuna.get_all_study_names(storage))
+    study = optuna.load_study(study_name=name, storage=storage)
+
+    def worker_of_second_trial() -> Any:
+        trials = study.get_trials(deepcopy=False)
+        return len(trials) > 1 and trials[1].state == TrialState.RUNNING and trials[1].user_attrs.get("worker")
+
+    killed.append(int(wait_for(worker_of_second_trial).rpartition(":")[2]))
+    os.kill(killed[0], signal.SIGKILL)
 
 
 def test_a_search_whose_worker_is_killed_leaves_recipe_report_and_every_run(
@@ -80,7 +87,7 @@ def test_a_search_whose_worker_is_killed_leaves_recipe_report_and_every_run(
 ) -> None:
     settings = searching(make_settings, 5, {"optimizer": {"lr": LR}}, pruner={"name": "NopPruner"})
     killed: list[int] = []
-    killer = threading.Thread(target=kill_a_worker_once, args=(killed,))
+    killer = threading.Thread(target=kill_the_worker, args=(killed,))
     killer.start()
     tune.run(settings, "vit")
     killer.join()
@@ -91,9 +98,11 @@ def test_a_search_whose_worker_is_killed_leaves_recipe_report_and_every_run(
     assert summary.gain is not None
     assert summary.gain >= 0
     trials = pd.read_csv(tuning_report("vit") / "trials.csv")
-    assert list(trials["trial"]) == [0, 1, 2, 3, 4]
+    numbers = list(trials["trial"])
+    assert len(set(numbers)) == 5
+    assert numbers[:2] == [0, 1]
     assert trials["val_accuracy"].max() == summary.best_val_accuracy
-    best = trials.iloc[summary.best_trial]
+    best = trials.set_index("trial").loc[summary.best_trial]
     assert with_tuned(settings, "vit").model("vit").recipe.optimizer.lr == pytest.approx(best["optimizer.lr"])
     figures = {each["file"] for each in json.loads((tuning_report("vit") / "figures.json").read_text())["figures"]}
     assert {"gain.png", "history.png", "parallel_coordinates.png", "slices.png", "timeline.png"} <= figures
@@ -105,13 +114,13 @@ def test_a_search_whose_worker_is_killed_leaves_recipe_report_and_every_run(
     (parent,) = [run for run in runs_of(client) if run.info.run_name == "tune-vit"]
     children = [run for run in runs_of(client) if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert len(runs_of(client)) == 6
-    assert sorted(run.info.run_name for run in children) == [f"tune-vit-trial-{number}" for number in range(5)]
+    assert sorted(run.info.run_name for run in children) == [f"tune-vit-trial-{number}" for number in numbers]
     assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
     for run in children:
-        steps = [each.step for each in client.get_metric_history(run.info.run_id, "val_accuracy")]
+        steps = [each.step for each in client.get_metric_history(run.info.run_id, "val/accuracy")]
         assert sorted(set(steps)) == [1, 2, 3]
-    assert parent.data.metrics["gain"] == summary.gain
-    assert len(client.get_metric_history(parent.info.run_id, "recipe_val_accuracy_by_epoch")) == 3
+    assert parent.data.metrics["tune/gain"] == summary.gain
+    assert len(client.get_metric_history(parent.info.run_id, "tune/recipe_val_accuracy")) == 3
     assert {Path(each.path).name for each in client.list_artifacts(parent.info.run_id, "tuning")} >= {
         "study.html",
         "trials.csv",
@@ -153,13 +162,12 @@ def test_pruned_and_failed_trials_end_so_in_mlflow_too_with_their_reason(
         trial = tuning.trials()[int(run.data.params["trial"])]
         assert run.info.status == status[trial.state]
         assert run.data.tags["trial.state"] == trial.state.name.lower()
-        reason = run.data.tags.get("trial.reason", "")
         if trial.state == TrialState.FAIL:
-            assert "the loss is not finite any more in epoch 1" in reason
+            assert "the loss is not finite any more in epoch 1" in run.data.tags["failure"]
         if trial.state == TrialState.PRUNED:
-            assert reason == "HyperbandPruner stopped it after epoch 1"
-            assert trial.user_attrs["epochs"] == 1
-    found = find_best(tuning)
+            assert run.data.tags["trial.reason"] == "HyperbandPruner stopped it after epoch 1"
+            assert list(trial.intermediate_values) == [1]
+    found = study_result(tuning)
     pruned = sum(state == TrialState.PRUNED for state in states.values())
     assert found.summary.epochs_saved == 2 * pruned
 
@@ -171,32 +179,62 @@ def test_a_search_without_a_single_complete_trial_says_why(make_settings: Make, 
     )
     tuning = worked(settings, prepared)
     with pytest.raises(UserError, match=r"models\.vit: all 2 trials failed, .*the loss is not finite"):
-        find_best(tuning)
+        study_result(tuning)
 
 
-def test_a_trial_that_kills_its_process_again_and_again_fails(make_settings: Make, prepared: DatasetInfo) -> None:
-    settings = searching(make_settings, 1, {"optimizer": {"lr": LR}})
-    tuning = open_study(StudyStorage(storage_address()), settings, "vit", prepared)
-    claims = Claims(tuning)
-    trial = claims.next()
-    assert trial is not None
-    trial.set_user_attr("deaths", (0, 3))
-    ended = TrainingObjective(tuning, PREPARED)(trial)
-    assert ended.state == TrialState.FAIL
-    assert "its process was killed 3 times before it came any further" in ended.facts["reason"]
+def test_a_killed_trial_loses_no_finished_epoch(
+    make_settings: Make, prepared: DatasetInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = searching(make_settings, 2, {"optimizer": {"lr": LR}}, pruner={"name": "NopPruner"})
+    saved: list[int] = []
+    save = CheckpointFile.save
+
+    class Killed(BaseException):
+        pass
+
+    def dies_once(file: CheckpointFile, state: Any, history: Any) -> None:
+        save(file, state, history)
+        saved.append(history[-1].epoch)
+        if len(saved) == 5:
+            raise Killed  # its last epoch is in the checkpoint, and not reported
+
+    monkeypatch.setattr(CheckpointFile, "save", dies_once)
+    with pytest.raises(Killed):
+        worked(settings, prepared)
+    open_study(open_storage(storage_url()), settings, "vit", prepared).release_trial(os.getpid())
+    tuning = worked(settings, prepared)
+    assert saved == [1, 2, 3, 1, 2, 3]
+    assert [list(trial.intermediate_values) for trial in tuning.trials()] == [[1, 2, 3], [1, 2, 3]]
+    assert not list((state_dir() / "checkpoints").glob("*"))
+
+
+def test_a_search_that_is_killed_ends_with_exactly_its_budget_when_it_is_started_again(
+    make_settings: Make, prepared: DatasetInfo
+) -> None:
+    settings = searching(make_settings, 3, {"optimizer": {"lr": LR}}, pruner={"name": "NopPruner"})
+    tuning = open_study(open_storage(storage_url()), settings, "vit", prepared)
+    command = [sys.executable, "-c", "from vit_vs_cnn.cli import main; main()", "tune", "vit", "--join"]
+    search = subprocess.Popen(command, start_new_session=True)
+    wait_for(lambda: any(trial.state == TrialState.COMPLETE for trial in tuning.trials()))
+    search.kill()
+    search.wait()
+    join_search("vit")
+    assert [trial.state for trial in tuning.trials()] == [TrialState.COMPLETE] * 3
+    assert all(list(trial.intermediate_values) == [1, 2, 3] for trial in tuning.trials())
+    assert not list((state_dir() / "checkpoints").glob("*"))
 
 
 def test_a_worker_that_joins_without_the_data_says_so(make_settings: Make, prepared: DatasetInfo) -> None:
     settings = searching(make_settings, 2, {"optimizer": {"lr": LR}})
-    open_study(StudyStorage(storage_address()), settings, "vit", prepared)
+    open_study(open_storage(storage_url()), settings, "vit", prepared)
     (PREPARED / "dataset.json").unlink()
     with pytest.raises(UserError, match=r"vit: the study tiny-vit-\w+ is about the data tiny .*which are not here"):
-        tune.join("vit")
+        join_search("vit")
 
 
 def test_another_process_joins_by_the_command(make_settings: Make, prepared: DatasetInfo) -> None:
     settings = searching(make_settings, 2, {"optimizer": {"lr": LR}}, pruner={"name": "NopPruner"})
-    tuning = open_study(StudyStorage(storage_address()), settings, "vit", prepared)
+    tuning = open_study(open_storage(storage_url()), settings, "vit", prepared)
     command = "import sys; from vit_vs_cnn.cli import main; sys.argv = ['vit-vs-cnn', 'tune', 'vit', '--join']; main()"
     answer = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr

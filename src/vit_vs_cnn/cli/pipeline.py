@@ -53,10 +53,10 @@ def tune(contestant: str, join: bool) -> None:
     OPTUNA_STORAGE (default: mlruns/optuna.db), whatever its settings are, until it has all its trials.
     """
     if join:
-        from vit_vs_cnn.stages.tune import join as join_study
+        from vit_vs_cnn.tuning.search import join_search
 
         project_settings()
-        join_study(contestant)
+        join_search(contestant)
     else:
         _run_stage("tune", contestant)
 

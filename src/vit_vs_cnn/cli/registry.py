@@ -49,7 +49,7 @@ def registry() -> None:
 def list_versions(given: str | None, form: str) -> None:
     """List the versions of the registered model, the newest first."""
     opened, _ = _open(given)
-    _decisions(opened)
+    _decisions(opened)  # an alias that was moved by hand is recorded before it is shown
     versions = opened.versions()
     if form == "json":
         click.echo(json.dumps([asdict(version) for version in versions], indent=2))

@@ -36,15 +36,6 @@ class ProcessIdentity:
         pid = os.getpid()
         return cls(socket.gethostname(), pid, psutil.Process(pid).create_time())
 
-    @classmethod
-    def of_parent(cls) -> Self:
-        """The process that started the calling one."""
-        return cls(socket.gethostname(), os.getppid(), psutil.Process(os.getppid()).create_time())
-
-    def is_here(self) -> bool:
-        """Whether the process runs on this host."""
-        return self.host == socket.gethostname()
-
     def is_gone(self) -> bool:
         """Whether the process has ended; a process of another host counts as alive, because it cannot be checked."""
         if self.host != socket.gethostname():

@@ -33,7 +33,6 @@ from vit_vs_cnn.orchestration.prefect_server import (
 )
 from vit_vs_cnn.orchestration.retention import report_dead_runs
 from vit_vs_cnn.tracking.store import tracking_server, tracking_uri
-from vit_vs_cnn.tuning.address import storage_address
 
 _SECONDS_TO_STOP = 8.0
 _SECONDS_BETWEEN_CHECKS = 1.0
@@ -148,11 +147,11 @@ def _services(ports: Ports, limit: int, environment: Mapping[str, str]) -> list[
         ),
     ]
     if _has_dashboard():
-        from vit_vs_cnn.tuning.storage import StudyStorage
+        from vit_vs_cnn.tuning.storage import open_storage, storage_url
 
-        StudyStorage(storage_address())  # the dashboard shows a storage, it does not make one
+        open_storage(storage_url())  # the dashboard shows a storage, it does not make one
         command = exit_with_parent(
-            "optuna_dashboard._cli", "--host", HOST, "--port", str(ports.optuna), "--quiet", storage_address()
+            "optuna_dashboard._cli", "--host", HOST, "--port", str(ports.optuna), "--quiet", storage_url()
         )
         services.append(Service("optuna", command, f"{optuna}/dashboard", environment))
     # A tracking server that the user has needs no second one in front of it.

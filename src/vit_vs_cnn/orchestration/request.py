@@ -55,7 +55,7 @@ def check_models(settings: Settings) -> None:
     for contestant, model in settings.models.items():
         check_model(model, 10, settings.data.image_size, f"models.{contestant}")
     if settings.tune.trials:
-        from vit_vs_cnn.tuning.check import check_search
+        from vit_vs_cnn.tuning.sampling import check_search
 
         for contestant in settings.models:
             check_search(settings, contestant)

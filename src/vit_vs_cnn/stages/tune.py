@@ -1,62 +1,44 @@
-"""tune@<model>: tuned/<model>.yaml with the recipe that training uses, and how it was found."""
+"""tune@<contestant>: tuned/<contestant>.yaml with the recipe that training uses, and how it was found."""
 
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.config.tuned import write_recipe
-from vit_vs_cnn.core.paths import PREPARED, tuned, tuning_report
+from vit_vs_cnn.core.paths import PREPARED, tuned, tuning_report, tuning_summary
 from vit_vs_cnn.report.figures import FigureWriter
-from vit_vs_cnn.tuning.address import storage_address
-from vit_vs_cnn.tuning.summary import TuningSummary, write_tuning_summary
+from vit_vs_cnn.tuning.summary import TuningSummary
 
 
-def run(settings: Settings, name: str) -> None:
-    """Search for a better recipe of contestant `name`; without trials, hand on its own, without heavy imports."""
-    if settings.tune.trials == 0:
-        _hand_on(settings, name)
-    else:
-        _search(settings, name)
+def run(settings: Settings, contestant: str) -> None:
+    """Search for a better recipe of the contestant; without trials keep its own, without heavy imports."""
+    if settings.tune.trials > 0:
+        _search(settings, contestant)
+        return
+    write_recipe(settings, contestant, tuned(contestant))
+    TuningSummary().write(tuning_summary(contestant))
+    figures = FigureWriter(tuning_report(contestant))
+    figures.skip("Nothing was searched: tune.trials is 0.")
+    figures.close()
 
 
-def join(name: str) -> None:
-    """Work on the study of `name` that is going on, with this machine's workers."""
-    from vit_vs_cnn.tuning.join import find_prepared
-    from vit_vs_cnn.tuning.search import search
-    from vit_vs_cnn.tuning.storage import StudyStorage
-    from vit_vs_cnn.tuning.study import find_study
-
-    tuning = find_study(StudyStorage(storage_address()), name)
-    search(tuning, find_prepared(tuning))
-    print(f"tune {name}: the study {tuning.name} has its {tuning.budget.trials} trials")
-
-
-def _hand_on(settings: Settings, name: str) -> None:
-    write_recipe(settings, name, tuned(name))
-    write_tuning_summary(TuningSummary(), name)
-    gallery = FigureWriter(tuning_report(name))
-    gallery.skip("Nothing was searched: tune.trials is 0.")
-    gallery.close()
-
-
-def _search(settings: Settings, name: str) -> None:
+def _search(settings: Settings, contestant: str) -> None:
     from vit_vs_cnn.data.dataset import read_info
     from vit_vs_cnn.report.style import contestant_colour
     from vit_vs_cnn.report.tuning import write_tuning_report
     from vit_vs_cnn.tracking.run import start_run
-    from vit_vs_cnn.tuning.record import record_found, record_question
-    from vit_vs_cnn.tuning.result import find_best
-    from vit_vs_cnn.tuning.search import search, waiting_turn
-    from vit_vs_cnn.tuning.storage import StudyStorage
+    from vit_vs_cnn.tuning.result import record_question, record_result, study_result
+    from vit_vs_cnn.tuning.search import search, search_lock
+    from vit_vs_cnn.tuning.storage import open_storage, storage_url
     from vit_vs_cnn.tuning.study import open_study
 
     info = read_info(PREPARED)
-    tuning = open_study(StudyStorage(storage_address()), settings, name, info)
-    with waiting_turn(tuning), start_run(settings, "tune", name, tuning.run_key) as tracked:
+    tuning = open_study(open_storage(storage_url()), settings, contestant, info)
+    with search_lock(tuning), start_run(settings, "tune", contestant, tuning.run_key) as tracked:
         record_question(tracked, tuning, info)
         search(tuning, PREPARED)
-        found = find_best(tuning)
-        write_recipe(settings, name, tuned(name), found.values)
-        write_tuning_summary(found.summary, name)
-        colour = contestant_colour(settings.models, name)
-        write_tuning_report(tuning.study, found, name, colour, tuning_report(name))
-        record_found(tracked, found)
-        tracked.log_artifact(tuning_report(name), "tuning")
-        tracked.log_artifact(tuned(name), "tuning")
+        result = study_result(tuning)
+        write_recipe(settings, contestant, tuned(contestant), result.best.params)
+        result.summary.write(tuning_summary(contestant))
+        colour = contestant_colour(settings.models, contestant)
+        write_tuning_report(result, contestant, colour, tuning_report(contestant))
+        record_result(tracked, result)
+        tracked.log_artifact(tuning_report(contestant), "tuning")
+        tracked.log_artifact(tuned(contestant), "tuning")

@@ -1,45 +1,48 @@
-"""What a study found: the best recipe, what it gains over the recipe as it was, and what the search cost."""
+"""The result of a study (the best recipe, its gain, the cost of the search), and the tracked run of the study."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from vit_vs_cnn.core.errors import RunError, UserError
+from vit_vs_cnn.core.records import numbers_of
+from vit_vs_cnn.data.dataset import DatasetInfo
+from vit_vs_cnn.tracking.names import contestant_params, prefixed_metrics
+from vit_vs_cnn.tracking.run import TrackedRun
 from vit_vs_cnn.tuning.study import RECIPE_TRIAL, TuningStudy, seconds_of
 from vit_vs_cnn.tuning.summary import TuningSummary
 
 
 @dataclass(frozen=True)
 class StudyResult:
-    """The result of a study; `best` is the recipe's own trial where nothing was better."""
+    """The trials of a finished study; `best` is the recipe's own trial where no other was better.
 
+    `study` is a copy in memory, as Optuna's plots take it.
+    """
+
+    study: Study
     best: FrozenTrial
     recipe: FrozenTrial
     trials: list[FrozenTrial]
     summary: TuningSummary
 
-    @property
-    def values(self) -> Mapping[str, Any]:
-        """The drawn values of the best trial."""
-        return self.best.params
 
-
-def find_best(tuning: TuningStudy) -> StudyResult:
-    """The result of a finished study. Raises UserError where every trial failed."""
-    trials = tuning.trials()
+def study_result(tuning: TuningStudy) -> StudyResult:
+    """The result of a finished study. Raises RunError where it is unfinished, UserError where every trial failed."""
     if not tuning.is_finished():
         raise RunError(f"{tuning.name}: the search ended before its budget was used up; start it again.")
+    trials = tuning.trials()
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    pruned = [trial for trial in trials if trial.state == TrialState.PRUNED]
     if not complete:
-        reasons = sorted({str(trial.user_attrs.get("reason")) for trial in trials})
+        reasons = sorted(str(trial.user_attrs["reason"]) for trial in trials if "reason" in trial.user_attrs)
         raise UserError(f"models.{tuning.contestant}: all {len(trials)} trials failed, the first one so: {reasons[0]}")
-    # Many trials can be equal on few validation images: then the lower loss, then the earlier one.
+    # Many trials can be equal on few validation images: then the lower loss decides, then the lower number.
     best = min(complete, key=lambda trial: (-_value(trial), trial.user_attrs["val_loss"], trial.number))
     recipe = next(trial for trial in trials if trial.number == RECIPE_TRIAL)
-    own = recipe.value if recipe.state == TrialState.COMPLETE else None
-    pruned = [trial for trial in trials if trial.state == TrialState.PRUNED]
+    recipe_value = recipe.value if recipe.state == TrialState.COMPLETE else None
+    epochs_saved = {trial.number: tuning.epochs - len(trial.intermediate_values) for trial in pruned}
     summary = TuningSummary(
         trials=len(trials),
         complete=len(complete),
@@ -47,24 +50,50 @@ def find_best(tuning: TuningStudy) -> StudyResult:
         failed=len(trials) - len(complete) - len(pruned),
         epochs_per_trial=tuning.epochs,
         data_fraction=tuning.settings.tune.data_fraction,
-        recipe_val_accuracy=own,
+        recipe_val_accuracy=recipe_value,
         best_val_accuracy=_value(best),
-        gain=None if own is None else _value(best) - own,
+        gain=None if recipe_value is None else _value(best) - recipe_value,
         best_trial=best.number,
         seconds=sum(seconds_of(trial) for trial in trials),
-        epochs_saved=sum(_epochs_left(trial, tuning.epochs) for trial in pruned),
+        epochs_saved=sum(epochs_saved.values()),
         seconds_saved=sum(
-            _epochs_left(trial, tuning.epochs) * seconds_of(trial) / trial.user_attrs["epochs"] for trial in pruned
+            epochs_saved[trial.number] * seconds_of(trial) / len(trial.intermediate_values) for trial in pruned
         ),
         study=tuning.name,
     )
-    return StudyResult(best, recipe, trials, summary)
+    return StudyResult(tuning.snapshot(), best, recipe, trials, summary)
+
+
+def record_question(tracked: TrackedRun, tuning: TuningStudy, info: DatasetInfo) -> None:
+    """Record what is searched, on what data, in the run of the study."""
+    settings = tuning.settings
+    space = settings.space(tuning.contestant)
+    tracked.log_params(
+        contestant_params(settings, tuning.contestant)
+        | {
+            # Without what a later run of the same study may change, such as the device.
+            "train": settings.train.model_dump(include={"patience", "precision"}),
+            "tune": settings.tune.model_dump(include={"data_fraction", "sampler", "pruner"}),
+            "tune.epochs": tuning.epochs,
+            "tune.space": {path: dimension.model_dump(exclude_defaults=True) for path, dimension in space.items()},
+        }
+    )
+    tracked.set_tags({"study": tuning.name, "data.digest": info.digest})
+    tracked.log_dataset(info, "train", "training")
+    tracked.log_dataset(info, "val", "validation")
+
+
+def record_result(tracked: TrackedRun, result: StudyResult) -> None:
+    """Record counts, times, the gain and the curves of the recipe and of the best trial in the run of the study."""
+    numbers = numbers_of(result.summary)
+    numbers.pop("recipe_val_accuracy", None)  # the name of a curve
+    tracked.log_metrics(prefixed_metrics("tune", numbers))
+    tracked.set_tags({f"best.{path}": str(value) for path, value in result.best.params.items()})
+    for name, trial in (("recipe_val_accuracy", result.recipe), ("best_val_accuracy_by_epoch", result.best)):
+        for epoch, value in sorted(trial.intermediate_values.items()):
+            tracked.log_metrics({f"tune/{name}": value}, step=epoch)
 
 
 def _value(trial: FrozenTrial) -> float:
     assert trial.value is not None
     return trial.value
-
-
-def _epochs_left(trial: FrozenTrial, epochs: int) -> int:
-    return epochs - int(trial.user_attrs["epochs"])

@@ -1,73 +1,109 @@
-"""Optuna's samplers and pruners by name, such that a trial's draws depend on its number and not on its process."""
+"""Optuna's samplers and pruners, and the values that a trial draws from a contestant's search space."""
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import Trial
 
-from vit_vs_cnn.config.search_space import PrunerSettings, SamplerSettings
+from vit_vs_cnn.config.load import parse_settings
+from vit_vs_cnn.config.schema import Settings, merge
+from vit_vs_cnn.config.search_space import (
+    CategoricalDimension,
+    FloatDimension,
+    PrunerSettings,
+    SamplerSettings,
+    Space,
+    at_path,
+    setting_at,
+)
 from vit_vs_cnn.core.errors import UserError
 
 
-class SeededSampler(BaseSampler):
-    """A sampler that starts anew for each draw, with a seed made of the study's, the trial's number and the parameter.
+def make_sampler(settings: SamplerSettings, seed: int, trials: int = 0) -> BaseSampler:
+    """The sampler that draws the next trial of a study with the seed `seed` and so many trials.
 
-    Optuna's own carry one random state through the life of a process: a worker that was killed and started again, or
-    has company, would draw other parameters for the same trial.
+    Every trial has its own sampler: one that lasts as long as its process would draw the same values in each worker,
+    and after each restart. With one worker the same seed draws the same trials; with several workers, or after a kill,
+    it does not, because a draw depends on the trials before it. Raises UserError where an argument is not possible.
     """
-
-    def __init__(self, make: Callable[[int], BaseSampler], seed: int) -> None:
-        self._make, self._seed = make, seed
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """The parameters that are drawn together, as the sampler sees it."""
-        return self._sampler(trial, "").infer_relative_search_space(study, trial)
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Draw those parameters."""
-        return self._sampler(trial, "").sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """Draw one parameter by itself."""
-        return self._sampler(trial, param_name).sample_independent(study, trial, param_name, param_distribution)
-
-    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        """Let the sampler note what it notes at the end of a trial."""
-        self._sampler(trial, "").after_trial(study, trial, state, values)
-
-    def _sampler(self, trial: FrozenTrial, parameter: str) -> BaseSampler:
-        digest = hashlib.blake2b(f"{self._seed} {trial.number} {parameter}".encode(), digest_size=4).digest()
-        return self._make(int.from_bytes(digest))
-
-
-def make_sampler(settings: SamplerSettings, seed: int) -> BaseSampler:
-    """The sampler of that name. Raises UserError where it does not take the arguments."""
+    stream = int(np.random.SeedSequence([seed, trials]).generate_state(1)[0])
     kind = getattr(optuna.samplers, settings.name)
-    _called(kind, {"seed": seed, **settings.args}, f"tune.sampler: {settings.name}")
-    return SeededSampler(lambda draw: kind(**settings.args, seed=draw), seed)
+    sampler: BaseSampler = _create(kind, settings.args, f"tune.sampler: {settings.name}", seed=stream)
+    return sampler
 
 
 def make_pruner(settings: PrunerSettings, epochs: int) -> BasePruner:
-    """The pruner of that name for trials of so many epochs. Raises UserError where it does not take the arguments."""
-    arguments = {"max_resource": epochs} if settings.name == "HyperbandPruner" else {}
-    pruner: BasePruner = _called(
-        getattr(optuna.pruners, settings.name), {**arguments, **settings.args}, f"tune.pruner: {settings.name}"
-    )
+    """The pruner for trials of so many epochs. Raises UserError where an argument is not possible."""
+    defaults = {"max_resource": epochs} if settings.name == "HyperbandPruner" else {}
+    kind = getattr(optuna.pruners, settings.name)
+    pruner: BasePruner = _create(kind, {**defaults, **settings.args}, f"tune.pruner: {settings.name}")
     return pruner
 
 
-def _called(kind: Callable[..., Any], arguments: Mapping[str, Any], key_path: str) -> Any:
+def suggest(trial: Trial, space: Space) -> dict[str, Any]:
+    """Draw a value for each dimension whose condition holds, in the order of the space."""
+    values: dict[str, Any] = {}
+    for path, dimension in space.items():
+        if not dimension.wanted(values):
+            continue
+        if isinstance(dimension, CategoricalDimension):
+            values[path] = trial.suggest_categorical(path, dimension.choices)
+        elif isinstance(dimension, FloatDimension):
+            values[path] = trial.suggest_float(
+                path, dimension.low, dimension.high, step=dimension.step, log=dimension.log
+            )
+        else:
+            values[path] = trial.suggest_int(
+                path, dimension.low, dimension.high, step=dimension.step or 1, log=dimension.log
+            )
+    return values
+
+
+def recipe_values(settings: Settings, contestant: str) -> dict[str, Any]:
+    """The values of the contestant's recipe as it is, by the paths of its search space."""
+    model = settings.model(contestant).model_dump()
+    values: dict[str, Any] = {}
+    for path, dimension in settings.space(contestant).items():
+        if dimension.wanted(values):
+            values[path] = setting_at(model, path)
+    return values
+
+
+def with_values(settings: Settings, contestant: str, values: Mapping[str, Any], key_path: str) -> Settings:
+    """The settings with drawn values merged into the contestant. Raises UserError where they do not go together."""
+    overlay: dict[str, Any] = {}
+    for path, value in values.items():
+        overlay = merge(overlay, at_path(path, value))
+    return parse_settings(merge(settings.model_dump(), {"models": {contestant: overlay}}), key_path)
+
+
+def check_search(settings: Settings, contestant: str) -> None:
+    """Create sampler and pruner, and build the network without memory at both ends of each dimension that changes it.
+
+    Raises UserError where one of them is impossible.
+    """
+    from vit_vs_cnn.models.build import check_model
+    from vit_vs_cnn.training.optimization import check_optimizer
+
+    tune = settings.tune
+    make_sampler(tune.sampler, settings.seed)
+    make_pruner(tune.pruner, tune.epochs or settings.train.epochs)
+    for path, dimension in settings.space(contestant).items():
+        for end in dimension.ends():
+            key_path = f"tune.space.{path}: {end!r}: models.{contestant}"
+            model = with_values(settings, contestant, {path: end}, key_path).model(contestant)
+            if path.startswith("model."):
+                check_model(model, 10, settings.data.image_size, key_path)
+            if path == "optimizer.name":
+                check_optimizer(model.recipe.optimizer.name, key_path)
+
+
+def _create(kind: Callable[..., Any], arguments: Mapping[str, Any], key_path: str, **fixed: Any) -> Any:
     try:
-        return kind(**arguments)
+        return kind(**arguments, **fixed)
     except (TypeError, ValueError) as error:
         raise UserError(f"{key_path} does not take {dict(arguments)}: {str(error).rstrip('.')}.") from None

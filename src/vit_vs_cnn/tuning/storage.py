@@ -1,81 +1,86 @@
-"""The storage of studies, opened, and the lock under which workers take trials from them."""
+"""The database of studies, and the lock under which workers take trials from it."""
 
 import hashlib
+import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import optuna
 import sqlalchemy
 from filelock import FileLock
-from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
-from sqlalchemy.engine import URL, make_url
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.storages import RDBStorage
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from vit_vs_cnn.core.errors import TransientError, UserError
-from vit_vs_cnn.tuning.address import STORAGE_VARIABLE
+from vit_vs_cnn.core.errors import TransientError, UserError, first_line
+from vit_vs_cnn.core.paths import mlruns_dir
 
-_SECONDS_TO_WAIT_FOR_THE_LOCK = 120.0
-# SQLite has one writer at a time; the others wait for it this long before they give up.
-_SECONDS_TO_WAIT_FOR_SQLITE = 60.0
+STORAGE_VARIABLE = "OPTUNA_STORAGE"
+
+# A running trial without a heartbeat for the grace period is taken to be that of a killed process.
+HEARTBEAT_SECONDS = 5
+GRACE_SECONDS = 30
+_LOCK_TIMEOUT_SECONDS = 120.0
+# SQLite has one writer at a time; the others wait for so many seconds before they fail.
+_ENGINE_OPTIONS: dict[str, dict[str, Any]] = {
+    "sqlite": {"connect_args": {"timeout": 60.0}},
+    "postgresql": {"pool_pre_ping": True},
+}
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+# Heartbeats and retries are marked as experimental in Optuna.
+warnings.filterwarnings("ignore", category=ExperimentalWarning)
 
 
-class StudyStorage:
-    """An open storage: SQLite for one machine, PostgreSQL or a journal file on a shared folder for several."""
+def storage_url() -> str:
+    """OPTUNA_STORAGE, or the URL of the SQLite file in the project's mlruns/."""
+    return os.environ.get(STORAGE_VARIABLE) or f"sqlite:///{mlruns_dir() / 'optuna.db'}"
 
-    def __init__(self, address: str) -> None:
-        """Open the storage at `address`. Raises UserError where it is of another kind or cannot be used."""
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._url = make_url(address) if "://" in address else None
-        self._path = Path(address) if self._url is None else Path(self._url.database or "")
-        self._kind = "journal" if self._url is None else self._url.get_backend_name()
-        if self._kind not in ("journal", "sqlite", "postgresql"):
-            raise UserError(
-                f"{STORAGE_VARIABLE}: {self._kind} is not supported; use postgresql://…, sqlite:///… or the path of a "
-                "journal file."
-            )
-        try:
-            if self._kind != "postgresql":
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-            # Two workers that create the tables at once would be in each other's way.
-            with self.lock("tables"):
-                self.optuna = self._open()
-        except (SQLAlchemyError, StorageInternalError, ImportError, OSError, RuntimeError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            hint = "; its driver: pip install 'vit-vs-cnn[postgres]'" if isinstance(error, ImportError) else ""
-            raise TransientError(f"{STORAGE_VARIABLE}: {self.shown} cannot be used ({reason}){hint}.") from None
 
-    @property
-    def shown(self) -> str:
-        """The address without its password."""
-        return str(self._path) if self._url is None else self._url.render_as_string(hide_password=True)
+def open_storage(url: str) -> RDBStorage:
+    """Open the database of studies: SQLite for workers on one machine, PostgreSQL for workers on several.
 
-    @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        """Only one process at a time, of all that use the storage, is inside the lock `name`."""
-        if self._kind == "postgresql":
-            assert self._url is not None
-            with _postgres_lock(self._url, name):
-                yield
-        else:
-            with FileLock(f"{self._path}.workers.lock", timeout=_SECONDS_TO_WAIT_FOR_THE_LOCK):
-                yield
+    Raises UserError where it is of another kind, TransientError where it is unreachable.
+    """
+    backend = make_url(url).get_backend_name() if "://" in url else f"the file {url}"
+    if backend not in _ENGINE_OPTIONS:
+        raise UserError(
+            f"{STORAGE_VARIABLE}: {backend} is not supported; use sqlite:///PATH for workers on one machine, "
+            "postgresql://… for workers on several."
+        )
+    try:
+        if backend == "sqlite":
+            Path(make_url(url).database or "").parent.mkdir(parents=True, exist_ok=True)
+        # Two processes that create the tables at the same time would disturb each other.
+        with storage_lock(url, "tables"):
+            options = _ENGINE_OPTIONS[backend]
+            return RDBStorage(url, options, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS)
+    except (SQLAlchemyError, StorageInternalError, ImportError, OSError, RuntimeError) as error:
+        hint = "; its driver: pip install 'vit-vs-cnn[postgres]'" if isinstance(error, ImportError) else ""
+        raise TransientError(
+            f"{STORAGE_VARIABLE}: {without_password(url)} cannot be used ({first_line(error)}){hint}."
+        ) from None
 
-    def _open(self) -> BaseStorage:
-        if self._url is None:
-            return JournalStorage(JournalFileBackend(str(self._path)))
-        url = self._url.render_as_string(hide_password=False)
-        waits = {"connect_args": {"timeout": _SECONDS_TO_WAIT_FOR_SQLITE}} if self._kind == "sqlite" else {}
-        return RDBStorage(url, engine_kwargs={"pool_pre_ping": True, **waits})
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown."""
+    return make_url(url).render_as_string(hide_password=True)
 
 
 @contextmanager
-def _postgres_lock(url: URL, name: str) -> Iterator[None]:
-    """An advisory lock: the server lets go of it when the connection ends, however the process does."""
+def storage_lock(url: str, name: str) -> Iterator[None]:
+    """Hold the lock `name`, which one process at a time can hold of all that use the database."""
+    if make_url(url).get_backend_name() == "sqlite":
+        with FileLock(f"{make_url(url).database}.workers.lock", timeout=_LOCK_TIMEOUT_SECONDS):
+            yield
+        return
     key = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), signed=True)
     engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+    # The server releases an advisory lock when the connection ends, however the process ended.
     with engine.connect() as connection:
         connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": key})
         yield
