@@ -3,9 +3,9 @@
     python benchmarks/overhead.py --repeats 3
 
 Runs the demo preset in a clone of this project's commit: the training of all contestants alone, in one process and
-untracked; then every stage of the pipeline by itself as a command, one after the other; then by `dvc repro`; then by
-`vit-vs-cnn run`, which is Prefect and DVC in a workspace of its own. They take turns, each from an empty cache, and the
-median of the repeats counts. Then how long it takes to find that nothing is to be done, and `--help`. What the
+untracked; then the stages of the pipeline as commands, one after the other; then by `dvc repro`; then by
+`vit-vs-cnn run`, which is Prefect and DVC in an isolated workspace. They take turns, always from an empty cache, and
+the median of the repeats counts. Then how long it takes to find that nothing is to be done, and `--help`. What the
 tracking costs an epoch is in benchmarks/throughput.py.
 """
 
@@ -30,7 +30,7 @@ FOREIGN = ("MLFLOW_", "PREFECT_", "VIT_VS_CNN")
 
 
 @click.command()
-@click.option("--repeats", default=3, show_default=True, help="How often each way is measured.")
+@click.option("--repeats", default=3, show_default=True, help="How often every way is measured.")
 @json_option
 @mlflow_option
 @click.option("--as-training", is_flag=True, hidden=True, help="Only prepare and train, in the working directory.")
@@ -67,9 +67,9 @@ def main(repeats: int, file: Path | None, to_mlflow: bool, as_training: bool) ->
             _time_nothing(nothing, "vit-vs-cnn --help", clone, seconds)
     alone = median(seconds["stages by themselves"])
     click.echo("                                seconds   lowest  highest     more than the stages")
-    for name, each in seconds.items():
-        more = f"{median(each) - alone:+.1f} s" if name in ways else ""
-        click.echo(f"{name:<30}  {median(each):>7.2f}  {min(each):>7.2f}  {max(each):>7.2f}  {more:>23}")
+    for name, times in seconds.items():
+        more = f"{median(times) - alone:+.1f} s" if name in ways else ""
+        click.echo(f"{name:<30}  {median(times):>7.2f}  {min(times):>7.2f}  {max(times):>7.2f}  {more:>23}")
     publish("overhead", seconds, file, to_mlflow=to_mlflow)
 
 

@@ -71,11 +71,8 @@ def resolve_names(dag: Sequence[Stage], wanted: Iterable[str]) -> set[str]:
 def check_timeouts(dag: Sequence[Stage], settings: FlowSettings) -> None:
     """Raise UserError where flow.timeout_minutes names what is no stage, or lacks the default."""
     kinds = {stage.kind for stage in dag}
-    for name in settings.timeout_minutes:
-        if name not in kinds | {"default"}:
-            raise UserError(
-                f"flow.timeout_minutes.{name}: there is no such stage; there are {', '.join(sorted(kinds))}."
-            )
+    for name in settings.timeout_minutes.keys() - kinds - {"default"}:
+        raise UserError(f"flow.timeout_minutes.{name}: there is no such stage; there are {', '.join(sorted(kinds))}.")
     if "default" not in settings.timeout_minutes:
         raise UserError("flow.timeout_minutes: `default` is missing, the limit of stages that are not named.")
 

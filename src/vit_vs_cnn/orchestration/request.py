@@ -65,8 +65,9 @@ def check_models(settings: Settings) -> None:
 
 def _reachable(path: str, root: Path) -> str:
     """The data's path as the worktree can use it: what git or DVC keeps stays relative, the rest becomes absolute."""
-    is_tracked = git(root, "ls-files", "--error-unmatch", path).returncode == 0 or (root / f"{path}.dvc").is_file()
-    if Path(path).is_absolute() or is_tracked:
+    if Path(path).is_absolute() or (root / f"{path}.dvc").is_file():
+        return path
+    if git(root, "ls-files", "--error-unmatch", path).returncode == 0:
         return path
     found = next((base / path for base in (Path.cwd(), root) if (base / path).exists()), root / path)
     return str(found.resolve())

@@ -75,14 +75,24 @@ def open_run(request: Request, flow_run_id: str | None = None) -> Iterator[Run]:
 
 
 def run_environment(run: Run) -> dict[str, str]:
-    """The environment of the run's DVC processes: this interpreter's commands, no foreign MLflow run."""
-    return _environment() | ({"VIT_VS_CNN_RUN": run.name} if run.isolated else {})
+    """The environment of the run's DVC processes."""
+    # An inherited MLFLOW_RUN_ID would make MLflow's own helpers write into a foreign run.
+    kept = {key: value for key, value in os.environ.items() if key != "MLFLOW_RUN_ID"}
+    if git(main_root(), "config", "user.email").returncode != 0:
+        # Saving an experiment makes a commit, and on a new machine git may not know its user yet.
+        kept = _GIT_IDENTITY | kept
+    # The stages' commands must be found where the environment of this interpreter is not activated.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
+    return kept | {"PATH": path} | ({"VIT_VS_CNN_RUN": run.name} if run.isolated else {})
 
 
 def save_run(run: Run) -> None:
     """Save a finished isolated run as the DVC experiment of its name, replacing an earlier one."""
+    command = [sys.executable, "-m", "dvc", "exp", "save", "--force", "--name", run.name]
     with _git_lock():
-        answer = _dvc(run.workspace, "exp", "save", "--force", "--name", run.name)
+        answer = subprocess.run(
+            command, cwd=run.workspace, env=run_environment(run), capture_output=True, text=True, check=False
+        )
     if answer.returncode != 0:
         raise RunError(f"`dvc exp save` failed in {run.workspace}: {answer.stderr.strip()}")
 
@@ -132,9 +142,9 @@ def _git_lock() -> FileLock:
 
 def _prepare_workspace(root: Path, workspace: Path) -> None:
     """Make a worktree with the code as it is in the main working tree now, uncommitted changes included."""
-    if git(root, "rev-parse", "--verify", "HEAD").returncode != 0:
+    head = git(root, "rev-parse", "--verify", "HEAD").stdout.strip()
+    if not head:
         raise UserError(f"{root} has no git commit yet: isolated runs start from one; run `git commit` first.")
-    head = git_output(root, "rev-parse", "HEAD").strip()
     if (workspace / ".git").is_file() and git(workspace, "rev-parse", "--verify", "HEAD").returncode == 0:
         # The workspace's own dvc.lock says what is done there; a committed one would have it done again.
         lock = workspace / "dvc.lock"
@@ -180,18 +190,3 @@ def _share_cache(root: Path, workspace: Path) -> None:
             config["cache"]["dir"] = str((root / cache).resolve())
     except ConfigError as error:
         raise UserError(f"{root / '.dvc'}: DVC cannot read its configuration: {error}") from None
-
-
-def _dvc(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "dvc", *arguments]
-    return subprocess.run(command, cwd=folder, env=_environment(), capture_output=True, text=True, check=False)
-
-
-def _environment() -> dict[str, str]:
-    """The stages' commands must be found where the environment of this command is not activated."""
-    # An inherited MLFLOW_RUN_ID would make MLflow's own helpers write into a foreign run.
-    kept = {key: value for key, value in os.environ.items() if key != "MLFLOW_RUN_ID"}
-    if git(main_root(), "config", "user.email").returncode != 0:
-        # Saving an experiment makes a commit, and on a new machine git may not know its user yet.
-        kept = _GIT_IDENTITY | kept
-    return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"}
