@@ -1,6 +1,6 @@
-"""What becomes of a benchmark's figures: a JSON file and a run of MLflow's experiment `benchmarks`, where asked for.
+"""Where the results of a benchmark go: a JSON file and a run of MLflow's experiment `benchmarks`, both on request.
 
-Figures are nested mappings of names to numbers, to lists of numbers (one of each repeat), or to texts.
+Results are nested mappings of names to numbers, to lists of numbers (one of each repeat), or to texts.
 """
 
 import json
@@ -15,23 +15,23 @@ import click
 
 EXPERIMENT = "benchmarks"
 
-json_option = click.option("--json", "file", type=click.Path(path_type=Path), help="Write the figures here too.")
+json_option = click.option("--json", "file", type=click.Path(path_type=Path), help="Write the results to this file.")
 mlflow_option = click.option(
-    "--mlflow", "to_mlflow", is_flag=True, help=f"Log the figures to MLflow's experiment {EXPERIMENT!r} too."
+    "--mlflow", "to_mlflow", is_flag=True, help=f"Log the results to MLflow's experiment {EXPERIMENT!r}."
 )
 
 
-def publish(name: str, figures: Mapping[str, Any], file: Path | None, *, to_mlflow: bool) -> None:
-    """Write the figures of benchmark `name` to `file` and log them, each where it is asked for."""
+def publish(name: str, results: Mapping[str, Any], file: Path | None, *, to_mlflow: bool) -> None:
+    """Write the results of benchmark `name` to `file`, if one is given, and log them to MLflow, if asked to."""
     if file:
-        file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        file.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     if to_mlflow:
-        _log(name, figures)
+        _log(name, results)
 
 
 @contextmanager
 def own_tracking_store(folder: str) -> Iterator[None]:
-    """Tracking goes to a database in `folder` meanwhile, so that what is measured leaves no runs behind."""
+    """Track to a database in `folder` until the context ends, so that what is measured leaves no runs behind."""
     before = os.environ.get("MLFLOW_TRACKING_URI")
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
     try:
@@ -42,27 +42,28 @@ def own_tracking_store(folder: str) -> Iterator[None]:
             os.environ["MLFLOW_TRACKING_URI"] = before
 
 
-def _log(name: str, figures: Mapping[str, Any]) -> None:
+def _log(name: str, results: Mapping[str, Any]) -> None:
     from vit_vs_cnn.tracking.lineage import lineage_tags
     from vit_vs_cnn.tracking.store import experiment, open_client
 
     client = open_client()
     tags = lineage_tags() | {"mlflow.runName": name, "host.processor": platform.processor() or platform.machine()}
     run_id = client.create_run(experiment(client, EXPERIMENT).experiment_id, tags=tags).info.run_id
-    for path, value in _leaves(figures):
+    for path, value in _leaves(results):
         if isinstance(value, str):
             client.log_param(run_id, path, value)
         else:
             for step, number in enumerate(value if isinstance(value, list) else [value]):
                 client.log_metric(run_id, path, number, step=step)
-    client.log_dict(run_id, dict(figures), f"{name}.json")
+    client.log_dict(run_id, dict(results), f"{name}.json")
     client.set_terminated(run_id)
 
 
-def _leaves(figures: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in figures.items():
+def _leaves(results: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in results.items():
+        # No other characters are allowed in MLflow's names.
+        path = prefix + "".join(letter if letter.isalnum() or letter in "_-. /" else "_" for letter in str(key))
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{path}{key}/")
+            yield from _leaves(value, f"{path}/")
         elif value is not None:
-            # MLflow's names take no more characters than these.
-            yield "".join(each if each.isalnum() or each in "_-. /" else "_" for each in f"{path}{key}"), value
+            yield path, value

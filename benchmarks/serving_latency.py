@@ -1,10 +1,10 @@
-"""What does the exported model cost beside the eager network that it was exported from?
+"""How fast is the exported model compared with the eager network that it was exported from?
 
     python benchmarks/serving_latency.py --registry digits --model champion
     python benchmarks/serving_latency.py --batch 1 --batch 256 --repeats 50
 
 Both get the same uint8 images and give the same probabilities, on the CPU. They take turns, call by call, so that a
-busy machine slows both alike; the medians count.
+busy machine slows both alike; medians are reported.
 """
 
 import json
@@ -19,7 +19,7 @@ import torch
 
 from vit_vs_cnn.registry.loading import load_registered, version_of
 from vit_vs_cnn.registry.versions import resolve_model_name
-from vit_vs_cnn.serving.saliency import rebuilt
+from vit_vs_cnn.serving.saliency import rebuild_network
 
 
 @click.command()
@@ -27,13 +27,13 @@ from vit_vs_cnn.serving.saliency import rebuilt
 @click.option("--model", "alias", default="champion", help="Alias or version.")
 @click.option("--batch", "batches", default=(1, 32, 256), multiple=True, help="A size of batch; repeatable.")
 @click.option("--repeats", default=30, help="Calls of each, after three to warm up.")
-@click.option("--json", "file", type=click.Path(path_type=Path), help="Write the figures here too.")
+@click.option("--json", "file", type=click.Path(path_type=Path), help="Write the results to this file too.")
 def main(registry: str | None, alias: str, batches: tuple[int, ...], repeats: int, file: Path | None) -> None:
     """Measure latency and throughput of the registered model against the eager network."""
     name = resolve_model_name(registry, None)
     model = load_registered(name, version_of(name, alias))
-    program, eager = model.program.cpu(), rebuilt(model)
-    figures = []
+    program, eager = model.program.cpu(), rebuild_network(model)
+    results = []
     click.echo(f"{name} version {model.version} ({model.contestant}), {torch.get_num_threads()} threads")
     click.echo("batch  exported ms  eager ms  exported images/s  eager images/s  exported/eager time")
     for batch in batches:
@@ -53,9 +53,9 @@ def main(registry: str | None, alias: str, batches: tuple[int, ...], repeats: in
             f"{batch:>5}  {1000 * exported:>11.2f}  {1000 * other:>8.2f}  {batch / exported:>17,.0f}  "
             f"{batch / other:>14,.0f}  {exported / other:>19.2f}"
         )
-        figures.append({"batch": batch, "exported_s": exported, "eager_s": other})
+        results.append({"batch": batch, "exported_s": exported, "eager_s": other})
     if file:
-        file.write_text(json.dumps({"model": name, "version": model.version, "figures": figures}, indent=2) + "\n")
+        file.write_text(json.dumps({"model": name, "version": model.version, "results": results}, indent=2) + "\n")
 
 
 def _time(call: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> float:

@@ -1,12 +1,12 @@
-"""What does `vit-vs-cnn serve` hold out while its model moves, and what does HTTP cost beside the bare model?
+"""How does `vit-vs-cnn serve` perform while its alias moves, and what does HTTP cost compared with the bare model?
 
     python benchmarks/serving_load.py --seconds 60 --clients 16
     python benchmarks/serving_load.py --registry pets --images 8 --json load.json
 
-A process of its own sends requests to a server on loopback, each of `--clients` connections the next one as soon as
-it has the answer to the last. Meanwhile an alias of its own moves five times between the two newest versions of the
-registered model. The bare model is measured before and after the load, while the server is idle: decoding, HTTP and
-the load itself take their share of the same cores.
+A separate process sends requests to a server on loopback; each of `--clients` connections sends the next one as soon
+as it has the response to the last. Meanwhile the alias `load-test` moves five times between the two newest versions
+of the registered model. The bare model is measured before and after the load, while the server is idle: decoding,
+HTTP and the load itself take their share of the same cores.
 """
 
 import io
@@ -36,7 +36,7 @@ MOVES = 5
 
 @dataclass(frozen=True)
 class Load:
-    """What the clients saw: `seconds` of each answered request, statuses by count, requests of each version."""
+    """The responses: `seconds` of each request, counts of `statuses`, requests answered by each of the `versions`."""
 
     seconds: list[float]
     statuses: dict[str, int]
@@ -45,11 +45,11 @@ class Load:
 
 @click.command()
 @click.option("--registry", help="The registered model, or its data set; default: the only one there is.")
-@click.option("--seconds", default=60.0, help="How long the load lasts.")
-@click.option("--clients", default=16, help="Connections that ask at the same time.")
+@click.option("--seconds", default=60.0, help="Duration of the load.")
+@click.option("--clients", default=16, help="Concurrent connections.")
 @click.option("--images", default=1, help="Image files in a request.")
-@click.option("--json", "file", type=click.Path(path_type=Path), help="Write the figures here too.")
-@click.option("--as-load", type=int, hidden=True, help="Be the load on this port.")
+@click.option("--json", "file", type=click.Path(path_type=Path), help="Write the results to this file too.")
+@click.option("--as-load", type=int, hidden=True, help="Send the load to this port.")
 @click.option("--side", default=32, hidden=True, help="Side of the images that the load sends.")
 def main(
     registry: str | None, seconds: float, clients: int, images: int, file: Path | None, as_load: int | None, side: int
@@ -60,7 +60,7 @@ def main(
         return
     name = resolve_model_name(registry, None)
     client = open_client()
-    versions = sorted(int(each.version) for each in client.search_model_versions(f"name = '{name}'"))[-2:]
+    versions = sorted(int(version.version) for version in client.search_model_versions(f"name = '{name}'"))[-2:]
     client.set_registered_model_alias(name, ALIAS, str(versions[0]))
     bare = load_registered(name, versions[0])
     rates = {count: [_bare_rate(bare, count)] for count in (1, BATCH)}
@@ -91,8 +91,8 @@ def main(
     for count, measured in rates.items():
         measured.append(_bare_rate(bare, count))
     answered = seen.statuses.get("200", 0)
-    p50, p95, p99 = (float(1000 * np.percentile(seen.seconds, each)) for each in (50, 95, 99))
-    figures = {
+    p50, p95, p99 = (float(1000 * np.percentile(seen.seconds, percent)) for percent in (50, 95, 99))
+    results = {
         "requests": sum(seen.statuses.values()),
         "failures": sum(seen.statuses.values()) - answered,
         "statuses": seen.statuses,
@@ -107,37 +107,37 @@ def main(
         "memory before MiB": memory_before / 2**20,
         "memory after MiB": memory_after / 2**20,
     }
-    for what, value in figures.items():
-        click.echo(f"{what:<32} {value:,.1f}" if isinstance(value, float) else f"{what:<32} {value}")
+    for label, value in results.items():
+        click.echo(f"{label:<32} {value:,.1f}" if isinstance(value, float) else f"{label:<32} {value}")
     if file:
         settings = {"model": name, "seconds": seconds, "clients": clients, "images": images}
-        file.write_text(json.dumps(settings | figures, indent=2) + "\n")
+        file.write_text(json.dumps(settings | results, indent=2) + "\n")
 
 
 def _load(port: int, seconds: float, clients: int, images: int, side: int) -> Load:
-    """Ask for `seconds` from `clients` threads."""
+    """Send requests for `seconds` from `clients` threads."""
     body, headers = _body(images, side), {"Content-Type": "multipart/form-data; boundary=B"}
     load = Load([], {}, {})
     end = time.monotonic() + seconds
 
-    def ask() -> None:
+    def send() -> None:
         connection = HTTPConnection("127.0.0.1", port, timeout=60)
         while time.monotonic() < end:
             started = time.perf_counter()
             try:
                 connection.request("POST", "/predict", body, headers)
-                answer = connection.getresponse()
-                said, status = json.loads(answer.read()), str(answer.status)
+                response = connection.getresponse()
+                answer, status = json.loads(response.read()), str(response.status)
             except OSError as error:
                 connection.close()
                 status = type(error).__name__
             load.seconds.append(time.perf_counter() - started)
             load.statuses[status] = load.statuses.get(status, 0) + 1
             if status == "200":
-                version = str(said["model"]["version"])
+                version = str(answer["model"]["version"])
                 load.versions[version] = load.versions.get(version, 0) + 1
 
-    threads = [threading.Thread(target=ask) for _ in range(clients)]
+    threads = [threading.Thread(target=send) for _ in range(clients)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -148,9 +148,9 @@ def _load(port: int, seconds: float, clients: int, images: int, side: int) -> Lo
 def _body(images: int, side: int) -> bytes:
     pixels = np.random.default_rng(0).integers(0, 256, (images, side, side, 3), dtype=np.uint8)
     body = b""
-    for number, each in enumerate(pixels):
+    for number, image in enumerate(pixels):
         png = io.BytesIO()
-        Image.fromarray(each).save(png, "PNG")
+        Image.fromarray(image).save(png, "PNG")
         body += b'--B\r\nContent-Disposition: form-data; name="image"; filename="%d.png"\r\n\r\n' % number
         body += png.getvalue() + b"\r\n"
     return body + b"--B--\r\n"

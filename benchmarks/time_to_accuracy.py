@@ -30,7 +30,7 @@ from vit_vs_cnn.core.paths import project_root
 from vit_vs_cnn.data.dataset import DatasetInfo, read_split
 from vit_vs_cnn.data.prepare import prepare
 from vit_vs_cnn.evaluation.metrics import accuracy_interval
-from vit_vs_cnn.evaluation.predict import predict
+from vit_vs_cnn.evaluation.predict import batch_predict
 from vit_vs_cnn.training.checkpoint import Checkpoints
 from vit_vs_cnn.training.contestant import prepare_contestant, train_contestant
 from vit_vs_cnn.training.results import Epoch
@@ -108,7 +108,8 @@ def _train(settings: Settings, name: str, info: DatasetInfo, prepared: Path) -> 
     with Checkpoints(f"benchmark-{uuid.uuid4().hex}") as checkpoints:
         training = train_contestant(job, checkpoints, lambda _: None)
     test, device, options = read_split(prepared, "test"), job.plan.device, settings.evaluate
-    probabilities = predict(training.model.to(device), test.images, options.batch_size, device)
+    network = training.model.to(device)
+    probabilities = batch_predict(network.probabilities, test.images, options.batch_size, device)
     right = int((probabilities.argmax(axis=1) == test.labels).sum())
     return Training(training.history, right / len(test), accuracy_interval(right, len(test), options.confidence))
 

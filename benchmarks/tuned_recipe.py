@@ -24,7 +24,7 @@ from vit_vs_cnn.config.tuned import with_tuned
 from vit_vs_cnn.core.paths import PARAMS, PREPARED
 from vit_vs_cnn.data.dataset import DatasetInfo, read_info, read_split
 from vit_vs_cnn.evaluation.metrics import accuracy_interval
-from vit_vs_cnn.evaluation.predict import predict
+from vit_vs_cnn.evaluation.predict import batch_predict
 from vit_vs_cnn.training.checkpoint import Checkpoints, fingerprint
 from vit_vs_cnn.training.contestant import prepare_contestant, train_contestant
 from vit_vs_cnn.tuning.summary import read_tuning_summary
@@ -85,9 +85,9 @@ def _train(settings: Settings, name: str, info: DatasetInfo) -> Figures:
     job = prepare_contestant(settings, name, info, splits, quiet=True)
     with Checkpoints(fingerprint(job)) as checkpoints:
         training = train_contestant(job, checkpoints, lambda _: None)
-    test, summary = read_split(PREPARED, "test"), training.summary
-    contestant = training.model.to(job.plan.device)
-    probabilities = predict(contestant, test.images, settings.evaluate.batch_size, job.plan.device)
+    test, summary, device = read_split(PREPARED, "test"), training.summary, job.plan.device
+    network = training.model.to(device)
+    probabilities = batch_predict(network.probabilities, test.images, settings.evaluate.batch_size, device)
     hits = int((np.asarray(probabilities).argmax(axis=1) == test.labels).sum())
     return {
         "val_accuracy": summary.val_accuracy,

@@ -95,7 +95,6 @@ def add_version(
     with start_run(settings, "train", "vit") as run:
         run.log_model(model, "vit", "image-classifier", {}, {}, step=1)
         run.log_artifact(folder / "evaluation", "evaluation")
-        run.send()
         run.write_ref(folder)
     metrics = {
         "accuracy": measured.metrics.accuracy,

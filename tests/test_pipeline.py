@@ -132,9 +132,11 @@ def test_mlflow_has_the_runs_the_models_and_the_links(clone: Path, client: Mlflo
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     for name in ("vit", "resnet"):
         run = runs[f"train-{name}"]
-        assert run.data.metrics["test_accuracy"] == pytest.approx(
-            json.loads((clone / f"evaluated/{name}/metrics.json").read_text())["accuracy"]
-        )
+        measured = json.loads((clone / f"evaluated/{name}/metrics.json").read_text())
+        assert run.data.metrics["test/accuracy"] == pytest.approx(measured["accuracy"])
+        assert run.data.metrics["test/ece"] == pytest.approx(measured["expected_calibration_error"])
+        assert run.data.metrics.keys() >= {"best/val_accuracy", "cost/seconds_per_epoch", "cost/latency_p95_ms"}
+        assert run.data.params["train.epochs"] == "2"
         assert {each.dataset.name for each in run.inputs.dataset_inputs} == {
             "digits-train",
             "digits-val",
@@ -143,7 +145,10 @@ def test_mlflow_has_the_runs_the_models_and_the_links(clone: Path, client: Mlflo
         folders = {each.path for each in client.list_artifacts(run.info.run_id)}
         assert {"lineage", "evaluation", "explanation"} <= folders
         logged = client.get_logged_model(run.outputs.model_outputs[0].model_id)
-        assert "test_accuracy" in {metric.key for metric in logged.metrics}
+        assert "test/accuracy" in {metric.key for metric in logged.metrics}
+    assert {"data/images_train", "data/images_test"} <= runs["prepare"].data.metrics.keys()
+    assert "eda/classes" in runs["eda"].data.metrics
+    assert {"compare/accuracy_vit", "compare/p_value_vit_resnet"} <= runs["compare"].data.metrics.keys()
     compared = runs["compare"].data.tags
     assert compared["run.vit"] == runs["train-vit"].info.run_id
     assert compared["run.resnet"] == runs["train-resnet"].info.run_id

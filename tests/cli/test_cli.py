@@ -84,8 +84,8 @@ def test_params_prints_the_merged_file_and_checks_the_models(
     assert "models.vit.timm: timm has no model 'vit_bas_patch16_224'; the nearest are" in capsys.readouterr().err
 
 
-def test_sync_with_nothing_to_send_says_so(
+def test_sync_with_nothing_pending_says_so(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("sync", monkeypatch=monkeypatch) == 0
-    assert capsys.readouterr().out == "0 runs sent, 0 still waiting.\n"
+    assert capsys.readouterr().out == "0 runs delivered, 0 pending.\n"

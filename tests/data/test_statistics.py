@@ -1,11 +1,12 @@
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from vit_vs_cnn.data.statistics import MEAN_IMAGE_SIDE, pixel_statistics, quartiles
+from vit_vs_cnn.data.statistics import MEAN_IMAGE_SIDE, beyond_fences, pixel_statistics, spread_by_class
 
 
 def random_images(count: int, side: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -51,8 +52,7 @@ def test_many_chunks_give_the_same_as_one_worker_with_memory_mapped_images(tmp_p
     np.testing.assert_array_equal(alone.histogram, together.histogram)
     np.testing.assert_array_equal(alone.correlation, together.correlation)
     np.testing.assert_array_equal(alone.mean_images, together.mean_images)
-    for measure, values in alone.measures.items():
-        np.testing.assert_array_equal(values, together.measures[measure])
+    pd.testing.assert_frame_equal(alone.measures, together.measures)
     assert alone.mean_images.shape == (4, MEAN_IMAGE_SIDE, MEAN_IMAGE_SIDE, 3)
 
 
@@ -75,21 +75,22 @@ def test_grey_images_have_channels_that_correlate_fully_and_a_constant_channel_h
 
 @given(st.lists(st.integers(0, 255), min_size=1, max_size=60))
 @settings(max_examples=50, deadline=None)
-def test_quartiles_follow_tukey(levels: list[int]) -> None:
-    values, labels = np.array(levels, np.float32), np.ones(len(levels), np.int64)
-    found = quartiles(values, labels, 3)
+def test_the_spread_of_a_class_is_tukeys(levels: list[int]) -> None:
+    values, labels = pd.Series(levels, dtype=np.float32), np.ones(len(levels), np.int64)
+    found = spread_by_class(values, labels, 3)
     q1, median, q3 = np.percentile(values, [25, 50, 75])
-    assert (found.q1[1], found.median[1], found.q3[1]) == (q1, median, q3)
-    assert np.isnan(found.median[[0, 2]]).all(), "classes without images"
-    excess = found.excess(values, labels)
-    np.testing.assert_array_equal(excess != 0, (values < found.low_whisker[1]) | (values > found.high_whisker[1]))
-    np.testing.assert_array_equal(excess != 0, np.abs(values - (q1 + q3) / 2) > 2 * (q3 - q1))
-    assert found.low_whisker[1] <= found.median[1] <= found.high_whisker[1]
+    assert tuple(found.loc[1, ["q1", "median", "q3"]]) == (q1, median, q3)
+    assert found.loc[[0, 2]].isna().all(axis=None), "classes without images"
+    beyond = beyond_fences(values, labels, found)
+    low_whisker, high_whisker = found.loc[1, ["low_whisker", "high_whisker"]]
+    np.testing.assert_array_equal(beyond != 0, (values < low_whisker) | (values > high_whisker))
+    np.testing.assert_array_equal(beyond != 0, np.abs(values - (q1 + q3) / 2) > 2 * (q3 - q1))
+    assert low_whisker <= median <= high_whisker
 
 
-def test_excess_is_the_signed_distance_from_the_fence_of_the_own_class() -> None:
-    values = np.array([0, 10, 10, 10, 20, 35, 100, 100, 100], np.float32)
+def test_what_lies_beyond_is_the_signed_distance_from_the_fence_of_the_own_class() -> None:
+    values = pd.Series([0, 10, 10, 10, 20, 35, 100, 100, 100], dtype=np.float32)
     labels = np.array([0, 0, 0, 0, 0, 0, 1, 1, 1])
-    summary = quartiles(values, labels, 2)
-    assert (summary.low_fence[0], summary.high_fence[0]) == (-1.25, 28.75)
-    np.testing.assert_allclose(summary.excess(values, labels), [0, 0, 0, 0, 0, 6.25, 0, 0, 0])
+    spread = spread_by_class(values, labels, 2)
+    assert tuple(spread.loc[0, ["low_fence", "high_fence"]]) == (-1.25, 28.75)
+    np.testing.assert_allclose(beyond_fences(values, labels, spread), [0, 0, 0, 0, 0, 6.25, 0, 0, 0])

@@ -23,7 +23,6 @@ from vit_vs_cnn.data.dataset import Split
 from vit_vs_cnn.evaluation.metrics import (
     accuracy_interval,
     brier_score,
-    confusion_counts,
     evaluate,
     negative_log_likelihood,
     per_class_scores,
@@ -145,7 +144,7 @@ def test_a_class_without_test_images_counts_in_no_mean() -> None:
 
 
 def test_a_class_that_is_never_predicted_has_precision_zero() -> None:
-    scores = per_class_scores(np.array([[3, 0], [2, 0]]), ("a", "b"))
+    scores = per_class_scores(np.array([0, 0, 0, 1, 1]), np.zeros(5, np.int64), ("a", "b"))
     assert scores.iloc[1][["precision", "recall", "f1"]].tolist() == [0.0, 0.0, 0.0]
 
 
@@ -187,5 +186,6 @@ def test_a_perfect_model_has_perfect_scores() -> None:
 
 
 def test_scores_of_certainty_in_the_wrong_class_are_the_worst() -> None:
-    assert brier_score(np.array([[0.0, 1.0]], np.float32), np.array([0])) == 2.0
-    assert confusion_counts(np.array([0]), np.array([1]), 2).tolist() == [[0, 1], [0, 0]]
+    probabilities, labels = np.array([[0.0, 1.0]], np.float32), np.array([0])
+    assert brier_score(probabilities, labels) == 2.0
+    assert evaluated(probabilities, labels).confusion.tolist() == [[0, 1], [0, 0]]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vit_vs_cnn.core.errors import UserError
-from vit_vs_cnn.evaluation.predict import predict
+from vit_vs_cnn.evaluation.predict import batch_predict
 from vit_vs_cnn.models.preprocess import Preprocess
 from vit_vs_cnn.models.trained import TrainedModel
 
@@ -40,7 +40,7 @@ def images() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
 
 
 def test_probabilities_are_the_models_for_each_image_in_order(linear: TrainedModel, images: np.ndarray) -> None:
-    answers = predict(linear, images, 4, CPU)
+    answers = batch_predict(linear.probabilities, images, 4, CPU)
     logits = linear.network(linear.preprocess(torch.from_numpy(images)))
     np.testing.assert_allclose(answers, logits.softmax(dim=1).detach().numpy(), rtol=1e-5)
     assert answers.dtype == np.float32
@@ -49,13 +49,19 @@ def test_probabilities_are_the_models_for_each_image_in_order(linear: TrainedMod
 
 @pytest.mark.parametrize("batch_size", [1, 3, 11, 256])
 def test_the_batch_size_changes_nothing(linear: TrainedModel, images: np.ndarray, batch_size: int) -> None:
-    np.testing.assert_allclose(predict(linear, images, batch_size, CPU), predict(linear, images, 5, CPU), rtol=1e-5)
+    np.testing.assert_allclose(
+        batch_predict(linear.probabilities, images, batch_size, CPU),
+        batch_predict(linear.probabilities, images, 5, CPU),
+        rtol=1e-5,
+    )
 
 
 def test_images_may_be_mapped_from_a_file(linear: TrainedModel, images: np.ndarray, tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", images)
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
-    np.testing.assert_array_equal(predict(linear, mapped, 4, CPU), predict(linear, images, 4, CPU))
+    np.testing.assert_array_equal(
+        batch_predict(linear.probabilities, mapped, 4, CPU), batch_predict(linear.probabilities, images, 4, CPU)
+    )
 
 
 def test_the_softmax_is_taken_in_float32() -> None:
@@ -63,15 +69,17 @@ def test_the_softmax_is_taken_in_float32() -> None:
         def forward(self, pixels: Tensor) -> Tensor:
             return torch.tensor([[8.0, 0.0]], dtype=torch.bfloat16).expand(len(pixels), 2)
 
-    answers = predict(model(HalfPrecision()), np.zeros((2, 8, 8, 3), np.uint8), 2, CPU)
+    answers = batch_predict(model(HalfPrecision()).probabilities, np.zeros((2, 8, 8, 3), np.uint8), 2, CPU)
     assert answers[0, 1] == pytest.approx(1 / (1 + np.exp(8)), rel=1e-5)
 
 
 def test_too_large_a_batch_is_said_with_the_setting_to_lower(images: np.ndarray) -> None:
-    with pytest.raises(UserError, match=r"evaluate\.batch_size: memory does not suffice on cpu for batches of 4"):
-        predict(model(Failing(torch.OutOfMemoryError("CUDA out of memory"))), images, 4, CPU)
+    with pytest.raises(
+        UserError, match=r"cpu: memory does not suffice for a batch of 4 images.*lower evaluate\.batch_size"
+    ):
+        batch_predict(model(Failing(torch.OutOfMemoryError("CUDA out of memory"))).probabilities, images, 4, CPU)
 
 
 def test_another_error_is_not_hidden(images: np.ndarray) -> None:
     with pytest.raises(RuntimeError, match="shapes"):
-        predict(model(Failing(RuntimeError("shapes do not fit"))), images, 4, CPU)
+        batch_predict(model(Failing(RuntimeError("shapes do not fit"))).probabilities, images, 4, CPU)

@@ -85,7 +85,7 @@ def test_weights_are_those_of_the_network_without_the_fused_function(name: str, 
     torch.testing.assert_close(fused, unfused, atol=1e-5, rtol=0)
 
 
-def test_looking_changes_neither_the_answer_nor_the_network() -> None:
+def test_recording_changes_neither_the_output_nor_the_network() -> None:
     network = vit(patch_size=8)
     with torch.no_grad():
         before = network(images())
@@ -145,7 +145,7 @@ def test_shapes_of_an_explanation(arguments: dict[str, Any], grid: int) -> None:
 )
 def test_a_network_without_one_attention_over_the_whole_image_says_so(name: str, arguments: dict[str, Any]) -> None:
     network = timm.create_model(name, **arguments).eval()
-    with pytest.raises(NotApplicableError, match="attention distance are left out"):
+    with pytest.raises(NotApplicableError, match="attention distance are skipped"):
         explain_attention(network, images(1))
 
 

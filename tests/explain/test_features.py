@@ -20,10 +20,10 @@ def test_filters_are_the_weights_as_colours_with_grey_for_zero() -> None:
         network.conv1.weight[3, 2, 0, 0] = -0.25
     filters = first_filters(network)
     assert (filters.name, filters.total, filters.components) == ("conv1", 64, False)
-    assert filters.pictures.shape == (64, 7, 7, 3)
-    assert (filters.pictures[4] == 128).all()
-    assert filters.pictures[3, 1, 2].tolist() == [255, 128, 128]
-    assert filters.pictures[3, 0, 0].tolist() == [128, 128, 64]
+    assert filters.images.shape == (64, 7, 7, 3)
+    assert (filters.images[4] == 128).all()
+    assert filters.images[3, 1, 2].tolist() == [255, 128, 128]
+    assert filters.images[3, 0, 0].tolist() == [128, 128, 64]
 
 
 def test_many_filters_are_shown_by_their_principal_components() -> None:
@@ -33,14 +33,14 @@ def test_many_filters_are_shown_by_their_principal_components() -> None:
         network.patch_embed.proj.weight.mul_(0.001).add_(torch.randn(96, 1, 1, 1) * pattern)
     filters = first_filters(network)
     assert (filters.total, filters.components) == (96, True)
-    assert filters.pictures.shape == (28, 8, 8, 3)
-    # A component has no sign of its own; it gets one that is the same on every machine.
-    assert (filters.pictures.reshape(28, -1).max(axis=1) == 255).all()
-    shown = filters.pictures[0].astype(float) - 127.5
+    assert filters.images.shape == (28, 8, 8, 3)
+    # A component has no sign; it gets one that is the same on every machine.
+    assert (filters.images.reshape(28, -1).max(axis=1) == 255).all()
+    shown = filters.images[0].astype(float) - 127.5
     assert abs(np.corrcoef(shown.ravel(), pattern.permute(1, 2, 0).numpy().ravel())[0, 1]) > 0.99
 
 
-def test_without_a_convolution_on_the_pixels_filters_are_left_out() -> None:
+def test_without_a_convolution_on_the_pixels_filters_are_skipped() -> None:
     with pytest.raises(NotApplicableError, match="First filters"):
         first_filters(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 5)))
 
@@ -59,14 +59,14 @@ def test_similarity_compares_the_embeddings_of_patches(arguments: dict[str, obje
 
 
 @pytest.mark.parametrize("name", ["resnet18", "swin_tiny_patch4_window7_224", "beit_base_patch16_224"])
-def test_without_position_embeddings_similarity_is_left_out(name: str) -> None:
+def test_without_position_embeddings_similarity_is_skipped(name: str) -> None:
     with torch.device("meta"):
         network = timm.create_model(name)
-    with pytest.raises(NotApplicableError, match="position embeddings is left out"):
+    with pytest.raises(NotApplicableError, match="position embeddings is skipped"):
         position_similarity(network)
 
 
-def test_feature_maps_leave_out_a_stage_of_one_position() -> None:
+def test_feature_maps_skip_a_stage_of_one_position() -> None:
     stages = feature_maps(timm.create_model("resnet18", channels=(8, 16, 24, 32)).eval(), PIXELS)
     assert [(stage.name, stage.maps.shape, stage.total) for stage in stages] == [
         ("act1", (6, 16, 16), 64),
@@ -92,6 +92,6 @@ def test_the_channels_that_vary_most_are_shown_first() -> None:
     torch.testing.assert_close(torch.from_numpy(stage.maps[0]), 9 * PIXELS[0, 0])
 
 
-def test_without_maps_they_are_left_out() -> None:
+def test_without_maps_they_are_skipped() -> None:
     with pytest.raises(NotApplicableError, match="Feature maps"):
         feature_maps(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 5)), PIXELS)

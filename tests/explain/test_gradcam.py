@@ -1,5 +1,6 @@
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import timm
@@ -34,6 +35,19 @@ class Colours(nn.Module):
         return self.seen(pixels).mean(dim=(2, 3)) @ self.weights
 
 
+class SquaredMaps(nn.Module):
+    """Logits are weighted means of squared channels, so that the gradient differs between positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.maps = nn.Conv2d(3, 6, 8, stride=8)
+        self.weights = nn.Parameter(torch.randn(5, 6))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.maps(pixels).square().mean(dim=(2, 3)) @ self.weights.T
+
+
 def patches_of_colour(count: int) -> Tensor:
     """Red in the top left, green in the bottom right."""
     pixels = torch.zeros(count, 3, 32, 32)
@@ -47,10 +61,24 @@ def test_the_map_is_where_the_evidence_for_the_class_is() -> None:
     pixels = patches_of_colour(len(classes))
     maps = grad_cam(network, pixels, classes, cam_layer(network, pixels))
     assert maps.shape == (12, 32, 32)
-    for label, heat in zip(classes, maps, strict=True):
-        here, there = (heat[:8, :8], heat[24:, 24:])[:: 1 if label == 0 else -1]
+    for label, saliency in zip(classes, maps, strict=True):
+        here, there = (saliency[:8, :8], saliency[24:, 24:])[:: 1 if label == 0 else -1]
         np.testing.assert_allclose(here, 1, atol=1e-3)
         np.testing.assert_allclose(there, 0, atol=1e-3)
+
+
+def test_the_map_is_that_of_the_formula_computed_by_hand() -> None:
+    network = SquaredMaps().eval()
+    maps = grad_cam(network, PIXELS, [4, 1, 3], cam_layer(network, PIXELS))
+    channels = network.maps(PIXELS).detach().numpy()
+    weights = network.weights.detach().numpy()
+    for image, label, saliency in zip(channels, [4, 1, 3], maps, strict=True):
+        # The gradient of the logit, weight × mean of channel², by position is 2 × weight × channel / positions.
+        mean_gradient = 2 * weights[label] * image.mean(axis=(1, 2)) / 16
+        evidence = np.einsum("c,cij->ij", mean_gradient, image).clip(min=0)
+        expected = cv2.resize(evidence, (32, 32), interpolation=cv2.INTER_LINEAR)
+        expected = (expected - expected.min()) / (expected.max() - expected.min())
+        np.testing.assert_allclose(saliency, expected, atol=1e-5)
 
 
 def test_a_class_without_evidence_has_an_empty_map() -> None:
@@ -100,7 +128,7 @@ def test_a_failure_is_not_swallowed_and_leaves_no_hook() -> None:
     assert not any(module._forward_hooks for module in network.modules())
 
 
-def test_without_a_map_it_is_left_out() -> None:
+def test_without_a_map_it_is_skipped() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 5))
-    with pytest.raises(NotApplicableError, match="Grad-CAM is left out"):
+    with pytest.raises(NotApplicableError, match="Grad-CAM is skipped"):
         cam_layer(network, PIXELS)

@@ -20,15 +20,15 @@ class Page:
 
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
-        self._asked = 0
+        self._calls = 0
         self.events: list[dict[str, Any]] = []
 
     def call(self, method: str, **parameters: Any) -> Any:
-        self._asked += 1
-        self._connection.send(json.dumps({"id": self._asked, "method": method, "params": parameters}))
+        self._calls += 1
+        self._connection.send(json.dumps({"id": self._calls, "method": method, "params": parameters}))
         while True:
             message = json.loads(self._connection.recv(timeout=30))
-            if message.get("id") == self._asked:
+            if message.get("id") == self._calls:
                 assert "error" not in message, message
                 return message["result"]
             self.events.append(message)
@@ -60,12 +60,12 @@ def open_page(url: str, profile: Path, width: int, height: int) -> Iterator[Page
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        told, deadline = profile / "DevToolsActivePort", time.monotonic() + 30
-        while not (told.is_file() and told.read_text().strip()):
+        port_file, deadline = profile / "DevToolsActivePort", time.monotonic() + 30
+        while not (port_file.is_file() and port_file.read_text().strip()):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        with urlopen(f"http://127.0.0.1:{told.read_text().splitlines()[0]}/json") as answer:
-            target = next(each for each in json.load(answer) if each["type"] == "page")
+        with urlopen(f"http://127.0.0.1:{port_file.read_text().splitlines()[0]}/json") as response:
+            target = next(target for target in json.load(response) if target["type"] == "page")
         with connect(target["webSocketDebuggerUrl"], max_size=None, proxy=None) as connection:
             page = Page(connection)
             for domain in ("Runtime", "Log", "Page", "Network"):

@@ -94,7 +94,7 @@ def test_a_second_machine_runs_what_git_dvc_and_two_servers_on_postgresql_give_i
         run = ask_json(f"{tracking}/api/2.0/mlflow/runs/search", search)["runs"][0]
         assert {metric["key"]: metric["value"] for metric in run["data"]["metrics"]} == {"difference": 0.25}
         assert list((tmp_path / "a").rglob("comparison/dvc.yaml"))
-        assert not list((small.root / ".vit-vs-cnn/unsent").glob("*/header.json"))
+        assert not list((small.root / ".vit-vs-cnn/outbox").glob("*/header.json"))
     finally:
         for process in reversed(processes):
             process.terminate()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from harness.model_server import NAME, Store
 from vit_vs_cnn.core.errors import NotApplicableError, UserError
 from vit_vs_cnn.registry.loading import load_registered
-from vit_vs_cnn.serving.saliency import SaliencyRenderer, rebuilt
+from vit_vs_cnn.serving.saliency import SaliencyRenderer, rebuild_network
 
 pytest_plugins = ["harness.serving_fixtures"]
 
@@ -27,11 +27,11 @@ def test_a_version_answers_as_the_network_and_so_does_the_network_built_from_it(
 ) -> None:
     model = load_registered(NAME, version)
     np.testing.assert_allclose(model.probabilities(images), store.expected(version, images), atol=1e-5)
-    again = rebuilt(model).probabilities(torch.from_numpy(images)).numpy()
+    again = rebuild_network(model).probabilities(torch.from_numpy(images)).numpy()
     np.testing.assert_allclose(again, store.expected(version, images), atol=1e-5)
 
 
-def test_a_version_without_settings_predicts_and_leaves_the_picture_out(
+def test_a_version_without_settings_predicts_and_skips_the_saliency_map(
     store: Store, images: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     older = tmp_path / "older"
@@ -42,8 +42,8 @@ def test_a_version_without_settings_predicts_and_leaves_the_picture_out(
     version = int(store.client.create_model_version(NAME, source=str(older)).version)
     model = load_registered(NAME, version)
     np.testing.assert_allclose(model.probabilities(images), store.expected(1, images), atol=1e-5)
-    with pytest.raises(NotApplicableError, match="predictions work, the picture is left out"):
-        SaliencyRenderer().paint(model, images[0], 0)
+    with pytest.raises(NotApplicableError, match=r"The saliency map is skipped.*Predictions work"):
+        SaliencyRenderer().render(model, images[0], 0)
 
 
 def test_a_version_with_a_pickle_in_it_is_not_loaded(store: Store, tmp_path: Path) -> None:

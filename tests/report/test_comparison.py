@@ -21,12 +21,12 @@ from vit_vs_cnn.report.comparison_figures import (
     accuracy_and_cost,
     confusion_difference,
     learning_curves,
-    per_class,
-    reliability,
+    recall_by_class,
 )
+from vit_vs_cnn.report.style import CONTESTANT_COLOURS
 
 Make = Callable[..., Settings]
-COLOURS = {"vit": "#000001", "resnet": "#000002", "third": "#000003"}
+VIT_COLOUR, RESNET_COLOUR = CONTESTANT_COLOURS[:2]
 
 
 @pytest.fixture(autouse=True)
@@ -144,20 +144,20 @@ def test_the_terminal_names_the_confidence_even_of_one_alone(make_settings: Make
 
 def test_learning_curves_show_train_validation_and_the_chosen_epoch(settings: Settings) -> None:
     of_two(settings, 90, 30)
-    figure = learning_curves(read_comparison(settings), COLOURS, "elapsed_seconds", "seconds")
+    figure = learning_curves(read_comparison(settings), "elapsed_seconds", "seconds")
     accuracy = figure.axes[0]
     assert labels_of(figure) == ["vit", "resnet"]
     train, val, chosen = accuracy.lines[:3]
     assert train.get_xydata().tolist() == [[4.0, 0.5], [8.0, 0.5]]
     assert val.get_xydata() == pytest.approx(np.array([[4.0, 0.6], [8.0, 0.7]]))
     assert chosen.get_xydata() == pytest.approx(np.array([[8.0, 0.7]]))
-    assert {line.get_color() for line in accuracy.lines} == {"#000001", "#000002"}
+    assert {line.get_color() for line in accuracy.lines} == {VIT_COLOUR, RESNET_COLOUR}
 
 
 def test_accuracy_stands_over_each_cost_with_its_interval(settings: Settings) -> None:
     of_two(settings, 90, 30)
     comparison = read_comparison(settings)
-    figure = accuracy_and_cost(comparison, COLOURS)
+    figure = accuracy_and_cost(comparison)
     assert len(figure.axes) == 3
     (point, _, (bar,)) = figure.axes[0].containers[0].lines
     assert point.get_xydata().tolist() == [[4.0, 0.7]]
@@ -167,21 +167,15 @@ def test_accuracy_stands_over_each_cost_with_its_interval(settings: Settings) ->
 
 def test_recall_of_each_class_for_each_contestant(settings: Settings) -> None:
     of_two(settings, 90, 30)
-    axes = per_class(read_comparison(settings), COLOURS).axes[0]
+    evaluations = {contestant.name: contestant.evaluation for contestant in read_comparison(settings).contestants}
+    axes = recall_by_class(evaluations, {"vit": VIT_COLOUR, "resnet": RESNET_COLOUR}).axes[0]
     dots = [np.asarray(each.get_offsets())[:, 0].tolist() for each in axes.collections[1:]]
     assert dots == [pytest.approx([0.7] * 3), pytest.approx([0.9] * 3)]
-
-
-def test_reliability_leaves_out_empty_bins(settings: Settings) -> None:
-    of_two(settings, 90, 30)
-    axes = reliability(read_comparison(settings), COLOURS).axes[0]
-    points = [container.lines[0].get_xydata() for container in axes.containers]
-    assert points == [pytest.approx(np.array([[0.8, 0.7]])), pytest.approx(np.array([[0.8, 0.9]]))]
 
 
 def test_confusion_difference_is_in_points_of_the_true_class(settings: Settings) -> None:
     of_two(settings, 90, 30)
     figure = confusion_difference(*read_comparison(settings).contestants)
-    shown = np.asarray(figure.axes[0].images[0].get_array())
+    shown = np.asarray(figure.axes[0].collections[0].get_array())
     assert np.diag(shown).tolist() == pytest.approx([-20.0] * 3)
     assert shown.sum(axis=1).tolist() == pytest.approx([0.0] * 3)

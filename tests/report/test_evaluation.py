@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from vit_vs_cnn.data.dataset import Split
 from vit_vs_cnn.evaluation.metrics import evaluate
 from vit_vs_cnn.evaluation.results import Cost, Evaluation
-from vit_vs_cnn.report.class_axis import MOST_ROWS, ends_of_order
+from vit_vs_cnn.report.class_axes import OMITTED, class_rows
 from vit_vs_cnn.report.evaluation import confusion_figure, per_class_figure, reliability_figure, save_evaluation_figures
 
 
@@ -47,14 +48,15 @@ def test_three_pictures_for_any_number_of_classes(tmp_path: Path, classes: int) 
 def test_confusion_has_its_counts_where_there_is_room() -> None:
     few = evaluation_of(4)
     axes = confusion_figure(few.confusion, few.classes, "few").axes[0]
-    assert sorted(int(text.get_text()) for text in axes.texts) == sorted(few.confusion[few.confusion > 0])
+    counts = [int(text.get_text()) for text in axes.texts if text.get_text()]
+    assert sorted(counts) == sorted(few.confusion[few.confusion > 0])
     many = evaluation_of(30)
     assert not confusion_figure(many.confusion, many.classes, "many").axes[0].texts
 
 
 def test_confusion_is_coloured_by_the_share_of_the_true_class() -> None:
     axes = confusion_figure(np.array([[90, 10], [0, 0]]), ("a", "b"), "title").axes[0]
-    assert np.asarray(axes.images[0].get_array()).tolist() == [[90, 10], [0, 0]]
+    assert np.asarray(axes.collections[0].get_array()).tolist() == [[90, 10], [0, 0]]
 
 
 def test_no_more_than_a_hundred_names_along_a_matrix() -> None:
@@ -63,36 +65,52 @@ def test_no_more_than_a_hundred_names_along_a_matrix() -> None:
     assert [label.get_text() for label in axes.get_xticklabels()] == [f"class {index}" for index in range(0, 120, 2)]
 
 
-def test_reliability_shows_accuracy_by_confidence_and_the_error() -> None:
+def test_reliability_shows_accuracy_by_confidence_and_the_error_without_empty_bins() -> None:
     evaluation = evaluation_of(10)
-    figure = reliability_figure(evaluation.reliability, "swin", "#0072B2")
+    figure = reliability_figure({"swin": evaluation}, {"swin": "#0072B2"})
+    diagram, histogram = figure.axes
     filled = evaluation.reliability[evaluation.reliability["images"] > 0]
-    (dots,) = [line for line in figure.axes[0].lines if line.get_label() == "mean of a bin"]
+    assert len(filled) < len(evaluation.reliability)
+    dots, _, (intervals,) = diagram.containers[0].lines
     np.testing.assert_array_equal(dots.get_xydata(), filled[["confidence", "accuracy"]].to_numpy())
-    error = evaluation.metrics.expected_calibration_error
-    assert figure.axes[0].get_title(loc="left") == f"swin: ECE {100 * error:.1f} points"
+    low, high = np.array(intervals.get_segments())[:, :, 1].T
+    assert (low <= filled["accuracy"] + 1e-9).all()
+    assert (high >= filled["accuracy"] - 1e-9).all()
+    error = 100 * evaluation.metrics.expected_calibration_error
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["perfect", f"swin, ECE {error:.1f} points"]
+    shares = histogram.patches[0].get_data().values
+    assert shares.sum() == pytest.approx(100)
+
+
+def test_reliability_has_dots_of_each_contestant() -> None:
+    evaluations = {"swin": evaluation_of(10), "vgg": evaluation_of(4)}
+    figure = reliability_figure(evaluations, {"swin": "#0072B2", "vgg": "#D55E00"})
+    assert [container.lines[0].get_color() for container in figure.axes[0].containers] == ["#0072B2", "#D55E00"]
 
 
 def test_classes_stand_in_the_order_of_their_f1_with_the_best_on_top() -> None:
     evaluation = evaluation_of(10)
     axes = per_class_figure(evaluation.per_class, "title").axes[0]
     names = dict(zip(axes.get_yticks().tolist(), [each.get_text() for each in axes.get_yticklabels()], strict=True))
-    by_row = [names[row] for row in sorted(names, reverse=True)]
+    assert axes.yaxis_inverted(), "the first row is at the top"
+    by_row = [names[row] for row in sorted(names)]
     ordered = evaluation.per_class.sort_values("f1", ascending=False, kind="stable")
     assert by_row == ordered["class"].tolist()
 
 
 def test_of_many_classes_the_best_and_the_worst_are_shown() -> None:
     values = np.random.default_rng(0).permutation(100).astype(float)
-    shown, rows = ends_of_order(values)
-    assert sorted(values[shown]) == [*range(20), *range(80, 100)]
-    by_row = dict(zip(rows.tolist(), values[shown].tolist(), strict=True))
-    assert list(by_row) == sorted(by_row, reverse=True)
-    assert list(by_row.values()) == sorted(by_row.values(), reverse=True)
-    assert MOST_ROWS // 2 not in by_row
+    rows = class_rows(pd.Series(values))
+    assert [values[row] for row in rows if row != OMITTED] == [*range(99, 79, -1), *range(19, -1, -1)]
+    assert rows.index(OMITTED) == 20
 
 
 def test_few_classes_are_all_shown_and_those_without_a_score_last() -> None:
-    shown, rows = ends_of_order(np.array([0.5, np.nan, 0.9]))
-    assert shown.tolist() == [2, 0, 1]
-    assert rows.tolist() == [2, 1, 0]
+    assert class_rows(pd.Series([0.5, np.nan, 0.9])) == [2, 0, 1]
+
+
+def test_of_many_classes_the_rows_say_how_many_are_between() -> None:
+    figure = per_class_figure(evaluation_of(120).per_class, "title")
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert len(names) == 41
+    assert names[20] == "(80 classes between)"

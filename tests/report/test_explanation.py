@@ -12,8 +12,7 @@ import torch
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.dataset import Split
 from vit_vs_cnn.evaluation.results import Predictions
-from vit_vs_cnn.explain.explanation import Explanation, explain_model
-from vit_vs_cnn.explain.samples import confident_mistakes, shared_images
+from vit_vs_cnn.explain.samples import SampleExplanations, explain_mistakes, explain_samples, shared_images
 from vit_vs_cnn.models.preprocess import Preprocess
 from vit_vs_cnn.models.trained import TrainedModel
 from vit_vs_cnn.report.explanation import write_explanation
@@ -43,15 +42,20 @@ def answers(trained: TrainedModel, test: Split, always_right: bool = False) -> P
     return Predictions(test.names, test.labels, predicted, probabilities)
 
 
-def explanation(name: str, arguments: dict[str, Any], always_right: bool = False) -> Explanation:
+def samples(
+    name: str, arguments: dict[str, Any], always_right: bool = False
+) -> tuple[TrainedModel, SampleExplanations, SampleExplanations | None]:
+    """An untrained network, and its explanation on shared images and on its mistakes."""
     test, trained = split(), model(name, arguments)
     predictions = answers(trained, test, always_right)
-    shared, mistakes = shared_images(test.labels, 5, seed=0), confident_mistakes(predictions, 2)
-    return explain_model(trained, test, predictions, shared, mistakes)
+    shared = explain_samples(trained, test, predictions, shared_images(test.labels, 5, seed=0))
+    return trained, shared, explain_mistakes(trained, test, predictions, 2)
 
 
-def write(explained: Explanation, folder: Path) -> dict[str, Any]:
-    write_explanation(explained, CLASSES, "#0072B2", folder)
+def write(
+    explained: tuple[TrainedModel, SampleExplanations, SampleExplanations | None], folder: Path
+) -> dict[str, Any]:
+    write_explanation(*explained, CLASSES, "#0072B2", folder)
     listed: dict[str, Any] = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
     return listed
 
@@ -74,7 +78,7 @@ def write(explained: Explanation, folder: Path) -> dict[str, Any]:
 def test_every_network_shows_what_it_can_and_says_what_it_cannot(
     name: str, arguments: dict[str, Any], figures: Sequence[str], skipped: Sequence[str], tmp_path: Path
 ) -> None:
-    listed = write(explanation(name, arguments), tmp_path)
+    listed = write(samples(name, arguments), tmp_path)
     assert sorted(figure["file"] for figure in listed["figures"]) == sorted(f"{figure}.png" for figure in figures)
     assert {path.name for path in tmp_path.glob("*.png")} == {figure["file"] for figure in listed["figures"]}
     for figure in listed["figures"]:
@@ -88,25 +92,23 @@ def test_every_network_shows_what_it_can_and_says_what_it_cannot(
 
 
 def test_without_a_mistake_there_is_no_figure_of_mistakes(tmp_path: Path) -> None:
-    listed = write(explanation("vit_tiny_patch16_224", VIT, always_right=True), tmp_path)
+    listed = write(samples("vit_tiny_patch16_224", VIT, always_right=True), tmp_path)
     assert not (tmp_path / "mistakes.png").exists()
-    assert listed["skipped"] == ["Mistakes are left out: it made none on the 12 test images."]
-    assert "5 of these 5 are right" in listed["figures"][0]["caption"]
+    assert listed["skipped"] == ["Mistakes are skipped: the contestant made none on the test images."]
+    assert "5 of these 5 are classified correctly" in listed["figures"][0]["caption"]
 
 
 def test_the_images_are_those_that_were_chosen() -> None:
-    test, explained = split(), explanation("resnet18", {"channels": (8, 16, 24, 32)})
-    chosen = shared_images(test.labels, 5, seed=0)
-    assert np.array_equal(explained.shared.images, test.images[chosen])
-    assert explained.mistakes is not None
-    assert (explained.mistakes.labels != explained.mistakes.predicted).all()
-    assert np.array_equal(explained.mistakes.confidence, -np.sort(-explained.mistakes.confidence))
+    test, (_, shared, mistakes) = split(), samples("resnet18", {"channels": (8, 16, 24, 32)})
+    assert np.array_equal(shared.images, test.images[shared_images(test.labels, 5, seed=0)])
+    assert mistakes is not None
+    assert (mistakes.labels != mistakes.predicted).all()
+    assert np.array_equal(mistakes.confidence, -np.sort(-mistakes.confidence))
 
 
 def test_mistakes_are_explained_for_both_classes() -> None:
-    explained = explanation("vit_tiny_patch16_224", VIT)
-    mistakes = explained.mistakes
-    assert explained.shared.cam_true is None
+    _, shared, mistakes = samples("vit_tiny_patch16_224", VIT)
+    assert shared.cam_true is None
     assert mistakes is not None
     assert mistakes.cam_predicted is not None
     assert mistakes.cam_true is not None
@@ -114,7 +116,7 @@ def test_mistakes_are_explained_for_both_classes() -> None:
 
 
 def test_the_table_has_every_head_of_every_block(tmp_path: Path) -> None:
-    write(explanation("vit_tiny_patch16_224", {**VIT, "depth": 3}), tmp_path)
+    write(samples("vit_tiny_patch16_224", {**VIT, "depth": 3}), tmp_path)
     lines = (tmp_path / "attention_distance.csv").read_text(encoding="utf-8").splitlines()
     assert lines[0] == "block,head,pixels"
     assert [line.rsplit(",", 1)[0] for line in lines[1:]] == ["1,1", "1,2", "2,1", "2,2", "3,1", "3,2"]
@@ -122,7 +124,7 @@ def test_the_table_has_every_head_of_every_block(tmp_path: Path) -> None:
 
 def test_the_same_explanation_is_drawn_the_same(tmp_path: Path) -> None:
     for folder in ("one", "two"):
-        write(explanation("vit_tiny_patch16_224", VIT), tmp_path / folder)
+        write(samples("vit_tiny_patch16_224", VIT), tmp_path / folder)
     assert (tmp_path / "one/same_images.png").read_bytes() == (tmp_path / "two/same_images.png").read_bytes()
 
 
@@ -131,4 +133,4 @@ def test_predictions_of_other_images_are_refused() -> None:
     predictions = answers(trained, test)
     renamed = Split(test.images, test.labels, tuple(reversed(test.names)))
     with pytest.raises(UserError, match="other test images"):
-        explain_model(trained, renamed, predictions, np.arange(2), np.arange(1))
+        explain_samples(trained, renamed, predictions, np.arange(2))

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from vit_vs_cnn.report.grid import Tile, image_grid, resized, shortened
-from vit_vs_cnn.report.style import save_figure
 
 
 def test_a_tile_stands_pixel_by_pixel_in_the_png(tmp_path: Path) -> None:
@@ -14,8 +13,8 @@ def test_a_tile_stands_pixel_by_pixel_in_the_png(tmp_path: Path) -> None:
     figure = image_grid(
         [tiles[:3], [tiles[3], None, tiles[4]]], 48, row_labels=["first", "second"], column_labels="abc"
     )
-    save_figure(figure, tmp_path / "mosaic.png")
-    picture = cv2.imread(str(tmp_path / "mosaic.png"))[..., ::-1].astype(np.float32)
+    figure.savefig(tmp_path / "grid.png")
+    picture = cv2.imread(str(tmp_path / "grid.png"))[..., ::-1].astype(np.float32)
     for tile in tiles:
         wanted = resized(tile.image, 48).astype(np.float32)
         difference = cv2.matchTemplate(picture, wanted, cv2.TM_SQDIFF)

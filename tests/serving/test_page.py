@@ -28,20 +28,20 @@ def test_a_person_sees_the_classes_and_the_picture(
         # The name of the third class is HTML, and must not have become any.
         assert page.evaluate("document.querySelectorAll('li img').length") == 0
         page.wait_for(
-            "[...document.images].length === 2 && [...document.images].every((each) => each.naturalWidth > 0)"
+            "[...document.images].length === 2 && [...document.images].every((image) => image.naturalWidth > 0)"
         )
         assert "attention rollout" in page.evaluate("document.getElementById('pictures').textContent")
         assert page.evaluate("document.documentElement.scrollWidth") <= 375
         page.choose_file("#file", tmp_path / "broken.png")
-        page.wait_for("document.getElementById('said').textContent.includes('broken.png cannot be read')")
-    asked = [
+        page.wait_for("document.getElementById('status').textContent.includes('broken.png cannot be read')")
+    requested = [
         event["params"]["request"]["url"] for event in page.events if event.get("method") == "Network.requestWillBeSent"
     ]
-    assert asked
-    assert all(url.startswith((f"http://127.0.0.1:{server.port}/", "data:", "blob:")) for url in asked)
-    complaints = [
+    assert requested
+    assert all(url.startswith((f"http://127.0.0.1:{server.port}/", "data:", "blob:")) for url in requested)
+    errors = [
         event["params"] for event in page.events
         if event.get("method") == "Runtime.exceptionThrown"
         or (event.get("method") == "Log.entryAdded" and "Security" in event["params"]["entry"]["text"])
     ]  # fmt: skip
-    assert complaints == []
+    assert errors == []

@@ -15,8 +15,7 @@ from PIL import Image
 from harness.model_server import CLASSES, Store
 from vit_vs_cnn.cli import main
 from vit_vs_cnn.registry.loading import load_registered, version_of
-from vit_vs_cnn.serving.formats import printed
-from vit_vs_cnn.serving.predict import Prediction, image_files, predict_files
+from vit_vs_cnn.serving.predict import Formatter, Prediction, batch_predict, image_files
 
 pytest_plugins = ["harness.serving_fixtures"]
 
@@ -34,17 +33,19 @@ def photos(tmp_path: Path, images: NDArray[np.uint8], picture: Callable[..., byt
 
 
 @dataclass(frozen=True)
-class Ended:
+class Completed:
     returncode: int
     stdout: str
     stderr: str
 
 
 @pytest.fixture
-def predict(store: Store, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+def predict(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., Completed]:
     """The command, in this process: another one would take seconds to import MLflow and PyTorch."""
 
-    def run(*arguments: str | Path) -> Ended:
+    def run(*arguments: str | Path) -> Completed:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
         monkeypatch.setattr("sys.argv", ["vit-vs-cnn", "predict", *map(str, arguments)])
         code = 0
@@ -52,13 +53,13 @@ def predict(store: Store, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
             main()
         except SystemExit as end:
             code = int(end.code or 0)
-        return Ended(code, *capfd.readouterr())
+        return Completed(code, *capfd.readouterr())
 
     return run
 
 
 def test_files_and_folders_are_predicted_as_the_network_does_and_broken_ones_reported(
-    predict: Callable[..., Ended], store: Store, photos: Path, images: NDArray[np.uint8]
+    predict: Callable[..., Completed], store: Store, photos: Path, images: NDArray[np.uint8]
 ) -> None:
     answer = predict("--format", "json", photos)
     assert answer.returncode == 0
@@ -68,10 +69,10 @@ def test_files_and_folders_are_predicted_as_the_network_does_and_broken_ones_rep
     for row, expected in zip(rows[1:], store.expected(1, images), strict=True):
         assert row["class"] == CLASSES[expected.argmax()]
         assert row["probability"] == pytest.approx(expected.max(), abs=1e-5)
-        assert [each["probability"] for each in row["top"]] == pytest.approx(sorted(expected)[::-1], abs=1e-5)
+        assert [entry["probability"] for entry in row["top"]] == pytest.approx(sorted(expected)[::-1], abs=1e-5)
 
 
-def test_where_nothing_can_be_read_it_says_so_and_exits_with_2(predict: Callable[..., Ended], photos: Path) -> None:
+def test_where_nothing_can_be_read_it_says_so_and_exits_with_2(predict: Callable[..., Completed], photos: Path) -> None:
     answer = predict(photos / "broken.jpg", photos / "nowhere.png")
     assert answer.returncode == 2
     assert f"{photos}/nowhere.png: does not exist" in answer.stderr
@@ -87,7 +88,7 @@ def test_where_nothing_can_be_read_it_says_so_and_exits_with_2(predict: Callable
     ],
 )
 def test_a_model_that_is_not_there_is_one_sentence(
-    predict: Callable[..., Ended], photos: Path, arguments: tuple[str, ...], sentence: str
+    predict: Callable[..., Completed], photos: Path, arguments: tuple[str, ...], sentence: str
 ) -> None:
     answer = predict(*arguments, photos)
     assert answer.returncode == 2
@@ -97,7 +98,7 @@ def test_a_model_that_is_not_there_is_one_sentence(
 
 
 def test_a_reader_that_goes_away_is_no_error(
-    predict: Callable[..., Ended], photos: Path, monkeypatch: pytest.MonkeyPatch
+    predict: Callable[..., Completed], photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reading, writing = os.pipe()
     os.close(reading)
@@ -129,7 +130,7 @@ def test_many_files_keep_their_order_and_few_are_in_memory(
             assert listed - given <= 64 * ((os.cpu_count() or 1) + 2)
             yield file
 
-    for result in predict_files(model, files(), lambda _: None):  # type: ignore[arg-type]
+    for result in batch_predict(model, files()):  # type: ignore[arg-type]
         assert isinstance(result, Prediction)
         assert result.file == str(tmp_path / f"{given:04}.png")
         given += 1
@@ -138,6 +139,6 @@ def test_many_files_keep_their_order_and_few_are_in_memory(
 
 def test_each_format_is_one_line_for_any_file_name() -> None:
     odd = Prediction('a,b\n\udcff".png', (("cat", 0.75), ("dog", 0.25)))
-    assert printed("table", ["cat", "giraffe"]).line(odd) == 'cat           0.7500  a,b\\n\\udcff".png'
-    assert json.loads(printed("json", []).line(odd))["file"] == odd.file
-    assert next(csv.reader(io.StringIO(printed("csv", []).line(odd), newline=""))) == [odd.file, "cat", "0.75"]
+    assert Formatter("table", ["cat", "giraffe"]).line(odd) == 'cat           0.7500  a,b\\n\\udcff".png'
+    assert json.loads(Formatter("json", []).line(odd))["file"] == odd.file
+    assert next(csv.reader(io.StringIO(Formatter("csv", []).line(odd), newline=""))) == [odd.file, "cat", "0.75"]

@@ -3,13 +3,18 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from starlette.testclient import TestClient
 
 from harness.model_server import CLASSES, NAME, Answer, Server, Store, serving
 from vit_vs_cnn.cli import main
+from vit_vs_cnn.serving.app import create_app
+from vit_vs_cnn.serving.uploads import RequestLimits
+from vit_vs_cnn.serving.watcher import AliasWatcher
 
 pytest_plugins = ["harness.serving_fixtures"]
 
@@ -89,7 +94,7 @@ def test_when_the_alias_moves_no_request_fails_and_each_gets_one_model(
     assert seen == {1, 2}
 
 
-def test_a_registry_that_is_away_or_useless_changes_nothing_but_health(
+def test_an_unreachable_or_unusable_registry_changes_nothing_but_health(
     server: Server, store: Store, images: NDArray[np.uint8]
 ) -> None:
     def health_becomes(status: str) -> str:
@@ -121,7 +126,7 @@ def test_a_registry_that_is_away_or_useless_changes_nothing_but_health(
 
 @pytest.fixture(scope="module")
 def narrow(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server of the ResNet with little room, which ends by Ctrl-C and without a complaint."""
+    """A server of the ResNet with little room, which stops at Ctrl-C without an error."""
     folder = tmp_path_factory.mktemp("narrow")
     with serving(
         store, folder, "--model", "2", "--max-images", "2", "--max-waiting", "1", "--max-seconds", "2"
@@ -147,7 +152,7 @@ def test_a_version_that_was_named_stays(narrow: Server) -> None:
     assert (version["version"], version["alias"]) == (2, None)
 
 
-def test_a_full_queue_asks_to_come_again(narrow: Server, images: NDArray[np.uint8]) -> None:
+def test_a_full_queue_asks_to_try_again_later(narrow: Server, images: NDArray[np.uint8]) -> None:
     refused: list[Answer] = []
 
     def ask() -> None:
@@ -164,14 +169,24 @@ def test_a_full_queue_asks_to_come_again(narrow: Server, images: NDArray[np.uint
         thread.start()
     for thread in asking:
         thread.join()
-    assert "come again" in refused[0].json()["error"]
+    assert "try again later" in refused[0].json()["error"]
     assert refused[0].headers["retry-after"] == "1"
 
 
-def test_a_request_that_does_not_arrive_is_given_up(narrow: Server) -> None:
+def test_a_request_that_does_not_arrive_times_out(narrow: Server) -> None:
     with socket.create_connection(("127.0.0.1", narrow.port), timeout=30) as connection:
         connection.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
         assert b"408" in connection.recv(1000).splitlines()[0]
+
+
+def test_an_unexpected_error_is_a_json_response_that_is_counted() -> None:
+    app = create_app(cast(AliasWatcher, object()), RequestLimits(), queue_size=1)
+    client = TestClient(app, raise_server_exceptions=False)
+    response = client.get("/health")
+    assert response.status_code == 500
+    assert set(response.json()) == {"error"}
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert 'vit_vs_cnn_requests_total{route="/health",status="500"} 1.0' in client.get("/metrics").text
 
 
 @pytest.mark.parametrize(
@@ -181,7 +196,7 @@ def test_a_request_that_does_not_arrive_is_given_up(narrow: Server) -> None:
         (("--host", "192.0.2.1"), "cannot listen on 192.0.2.1, port 0"),
     ],
 )
-def test_what_hinders_the_start_is_one_sentence(
+def test_what_prevents_the_start_is_one_sentence(
     store: Store,
     arguments: tuple[str, ...],
     sentence: str,

@@ -1,25 +1,67 @@
+"""What runs record arrives in MLflow once, whatever happens to the store and to the process."""
+
 import json
+import os
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Run
 
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.tracking.outbox import outbox_dir
-from vit_vs_cnn.tracking.run import add_to_run, flatten, read_ref, start_run, sync
+from vit_vs_cnn.tracking.run import TrackedRun, add_to_run, read_ref, start_child_run, start_run, sync
 from vit_vs_cnn.tracking.store import tracking_uri
 
+KEY = "0" * 32
 
-def runs() -> list:  # type: ignore[type-arg]
+
+@pytest.fixture
+def unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+
+
+def runs() -> list[Run]:
     client = MlflowClient(tracking_uri())
     experiment = client.get_experiment_by_name("tiny")
     return list(client.search_runs([experiment.experiment_id])) if experiment else []
 
 
-def test_what_is_recorded_arrives_and_nothing_waits(settings: Settings, project: Path) -> None:
+def text_of(run: Run, path: str) -> str:
+    return Path(MlflowClient(tracking_uri()).download_artifacts(run.info.run_id, path)).read_text()
+
+
+def kill(run: TrackedRun) -> None:
+    """What the operating system does to a killed process: its locks are released."""
+    run._outbox.close()
+
+
+def fail_once(monkeypatch: pytest.MonkeyPatch, method: str, *, call: int = 1, after: bool = False) -> None:
+    """Let one call of a method of MLflow's client fail, before it reaches the store or after."""
+    original: Callable[..., Any] = getattr(MlflowClient, method)
+    calls = []
+
+    def flaky(self: MlflowClient, *arguments: Any, **more: Any) -> Any:
+        calls.append(method)
+        if len(calls) == call and not after:
+            raise OSError("the connection is lost")
+        result = original(self, *arguments, **more)
+        if len(calls) == call:
+            raise OSError("the connection is lost")
+        return result
+
+    monkeypatch.setattr(MlflowClient, method, flaky)
+
+
+def test_what_is_recorded_is_delivered_and_nothing_stays_pending(settings: Settings, project: Path) -> None:
     (project / "note.txt").write_text("hello")
     with start_run(settings, "eda") as run:
         run.log_params({"a": {"b": 1}})
@@ -30,23 +72,25 @@ def test_what_is_recorded_arrives_and_nothing_waits(settings: Settings, project:
     assert found.info.run_id == read_ref(project).run_id
     assert found.data.params == {"a.b": "1"}
     assert found.data.metrics == {"x": 0.5}
-    assert MlflowClient(tracking_uri()).list_artifacts(found.info.run_id, "notes")[0].path == "notes/note.txt"
+    assert text_of(found, "notes/note.txt") == "hello"
     assert not list(outbox_dir().glob("*"))
 
 
-def test_a_store_that_is_away_loses_nothing_and_sync_sends_it(
-    settings: Settings, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_an_unreachable_store_loses_nothing_and_sync_delivers_it(
+    settings: Settings,
+    project: Path,
+    unreachable: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with start_run(settings, "eda") as run:
         run.log_metrics({"x": 0.5})
         run.write_ref(project)
     assert read_ref(project).run_id is None
-    assert "nothing is lost, `vit-vs-cnn sync` sends it later" in capsys.readouterr().err
-    with add_to_run(read_ref(project), "evaluate") as more:
+    assert "nothing is lost, `vit-vs-cnn sync` delivers it later" in capsys.readouterr().err
+    with add_to_run(project) as more:
         more.log_metrics({"y": 0.25})
-    with pytest.raises(UserError, match="2 runs stay in"):
+    with pytest.raises(UserError, match="2 runs are pending in"):
         sync()
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert sync() == (2, 0)
@@ -56,27 +100,87 @@ def test_a_store_that_is_away_loses_nothing_and_sync_sends_it(
     assert sync() == (0, 0)
 
 
-def test_a_store_that_fails_halfway_gets_the_rest_once(
+def test_artifacts_that_could_not_be_delivered_survive_their_sources(
+    settings: Settings, prepared: DatasetInfo, unreachable: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, model = Path("output"), Path("model")
+    (output / "figures").mkdir(parents=True)
+    (output / "figures" / "one.txt").write_text("first")
+    model.mkdir()
+    (model / "MLmodel").write_text("flavors: {}\n")
+    with start_run(settings, "train", "vit") as run:
+        run.log_artifact(output, "results")
+        run.log_artifact(output / "figures" / "one.txt")
+        run.log_model(model, "vit", "image-classifier", {}, {}, step=1)
+        # What DVC does when the stage starts again, and `clean` to an old workspace.
+        shutil.rmtree(output)
+        shutil.rmtree(model)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert sync() == (1, 0)
+    (found,) = runs()
+    assert text_of(found, "results/figures/one.txt") == "first"
+    assert text_of(found, "one.txt") == "first"
+    assert "params.yaml" in {
+        Path(file.path).name for file in MlflowClient().list_artifacts(found.info.run_id, "lineage")
+    }
+    logged = MlflowClient(tracking_uri()).get_logged_model(found.outputs.model_outputs[0].model_id)
+    assert logged.status == "READY"
+    assert not list(outbox_dir().glob("*"))
+
+
+def test_a_reachable_store_has_an_artifact_at_once_and_no_copy_is_made(settings: Settings, project: Path) -> None:
+    (project / "note.txt").write_text("hello")
+    with start_run(settings, "eda") as run:
+        run.log_artifact(project / "note.txt")
+        assert text_of(runs()[0], "note.txt") == "hello"
+        assert not list(outbox_dir().glob("*/files"))
+
+
+def test_an_artifact_whose_upload_fails_is_delivered_at_the_end(
     settings: Settings, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = {"n": 0}
-    log_batch = MlflowClient.log_batch
-
-    def flaky(self: MlflowClient, *arguments: object, **more: object) -> object:
-        calls["n"] += 1
-        if calls["n"] in (2, 3):
-            raise OSError("the line is down")
-        return log_batch(self, *arguments, **more)
-
-    monkeypatch.setattr(MlflowClient, "log_batch", flaky)
+    note = project / "note.txt"
+    note.write_text("hello")
     with start_run(settings, "eda") as run:
+        fail_once(monkeypatch, "log_artifact")
+        run.log_artifact(note)
+        note.write_text("of another run")
+    assert text_of(runs()[0], "note.txt") == "hello"
+    assert not list(outbox_dir().glob("*"))
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_store_that_fails_halfway_gets_the_rest_and_everything_once(
+    settings: Settings, project: Path, monkeypatch: pytest.MonkeyPatch, after: bool
+) -> None:
+    with start_run(settings, "eda") as run:
+        fail_once(monkeypatch, "log_batch", call=3, after=after)
         for step in range(4):
             run.log_metrics({"x": float(step)}, step=step)
-        run.send()
-    sync()
+    assert sync() == (1, 0)
     (found,) = runs()
     history = MlflowClient(tracking_uri()).get_metric_history(found.info.run_id, "x")
-    assert [(each.step, each.value) for each in history] == [(0, 0.0), (1, 1.0), (2, 2.0), (3, 3.0)]
+    assert [(metric.step, metric.value) for metric in history] == [(0, 0.0), (1, 1.0), (2, 2.0), (3, 3.0)]
+    assert found.info.status == "FINISHED"
+
+
+@pytest.mark.parametrize(
+    "method", ["create_logged_model", "log_model_artifacts", "finalize_logged_model", "log_outputs"]
+)
+@pytest.mark.parametrize("after", [False, True])
+def test_a_model_whose_upload_fails_halfway_is_logged_once(
+    settings: Settings, project: Path, monkeypatch: pytest.MonkeyPatch, method: str, after: bool
+) -> None:
+    model = project / "model"
+    model.mkdir()
+    (model / "MLmodel").write_text("flavors: {}\n")
+    with start_run(settings, "train", "vit") as run:
+        fail_once(monkeypatch, method, after=after)
+        run.log_model(model, "vit", "image-classifier", {}, {}, step=1)
+    (found,) = runs()
+    (logged,) = MlflowClient(tracking_uri()).search_logged_models([found.info.experiment_id])
+    assert [output.model_id for output in found.outputs.model_outputs] == [logged.model_id]
+    assert logged.status == "READY"
 
 
 def test_a_run_that_fails_says_so_and_why(settings: Settings, project: Path) -> None:
@@ -87,28 +191,102 @@ def test_a_run_that_fails_says_so_and_why(settings: Settings, project: Path) -> 
     assert found.data.tags["failure"] == "broken"
 
 
-def test_a_dead_process_leaves_a_killed_run_after_sync(settings: Settings, project: Path) -> None:
+def test_a_killed_process_leaves_a_killed_run_after_sync(settings: Settings, project: Path) -> None:
     run = start_run(settings, "eda")
     run.log_metrics({"x": 1.0})
-    run._journal.close()  # what the operating system does with a killed process's lock
+    kill(run)
     assert sync() == (1, 0)
     (found,) = runs()
     assert found.info.status == "KILLED"
     assert found.data.metrics == {"x": 1.0}
 
 
-def test_a_line_torn_by_a_kill_is_dropped_and_the_run_goes_on(settings: Settings, project: Path) -> None:
-    run = start_run(settings, "train", "vit", key="0" * 32)
+RECORD_AND_WAIT = """
+import time
+from pathlib import Path
+from factories import TINY
+from vit_vs_cnn.config.load import parse_settings
+from vit_vs_cnn.tracking.run import start_run
+with start_run(parse_settings(TINY), "train", "vit") as run:
+    for step in range(100):
+        run.log_metrics({"x": float(step)}, step=step)
+    run.log_artifact(Path("note.txt"))
+    print("recorded", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("reachable", [True, False])
+def test_what_a_process_recorded_before_it_was_killed_is_delivered(
+    project: Path, reachable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not reachable:
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    note = project / "note.txt"
+    note.write_text("hello")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", RECORD_AND_WAIT]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "recorded" in process.stdout.readline()
+        process.kill()
+    note.unlink()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert sync() == (1, 0)
+    (found,) = runs()
+    history = MlflowClient(tracking_uri()).get_metric_history(found.info.run_id, "x")
+    assert [metric.step for metric in history] == list(range(100))
+    assert text_of(found, "note.txt") == "hello"
+    assert found.info.status == "KILLED"
+
+
+def test_sync_leaves_a_run_alone_that_a_process_is_recording(settings: Settings, project: Path) -> None:
+    with start_run(settings, "eda") as run:
+        assert sync() == (0, 0)
+        run.log_metrics({"x": 1.0})
+    assert runs()[0].info.status == "FINISHED"
+
+
+def test_a_killed_run_is_resumed_without_the_line_torn_by_the_kill(settings: Settings, project: Path) -> None:
+    run = start_run(settings, "train", "vit", key=KEY)
     run.log_metrics({"x": 1.0}, step=1)
-    events = run._journal.folder / "events.jsonl"
-    with events.open("a") as file:
+    with (outbox_dir() / KEY / "events.jsonl").open("a") as file:
         file.write('{"kind": "metr')
-    run._journal.close()
-    with start_run(settings, "train", "vit", key="0" * 32) as again:
+    kill(run)
+    with start_run(settings, "train", "vit", key=KEY) as again:
+        again.log_metrics({"x": 2.0}, step=2)
+    (found,) = runs()
+    history = MlflowClient(tracking_uri()).get_metric_history(found.info.run_id, "x")
+    assert [(metric.step, metric.value) for metric in history] == [(1, 1.0), (2, 2.0)]
+    assert found.info.status == "FINISHED"
+
+
+def test_a_run_that_sync_has_ended_as_killed_is_resumed_as_the_same_run(settings: Settings, project: Path) -> None:
+    run = start_run(settings, "train", "vit", key=KEY)
+    run.log_metrics({"x": 1.0}, step=1)
+    kill(run)
+    assert sync() == (1, 0)
+    with start_run(settings, "train", "vit", key=KEY) as again:
         again.log_metrics({"x": 2.0}, step=2)
     (found,) = runs()
     assert found.data.metrics == {"x": 2.0}
     assert found.info.status == "FINISHED"
+
+
+def test_a_child_run_is_delivered_below_its_parent_which_comes_first(settings: Settings, project: Path) -> None:
+    with start_child_run(settings, "tune", "vit", "trial-0", key="1" * 32, parent=KEY) as child:
+        child.log_metrics({"x": 1.0})
+        child.end("KILLED")
+    assert runs() == []
+    with start_run(settings, "tune", "vit", key=KEY):
+        pass
+    assert sync() == (1, 0)
+    found = {run.info.run_name: run for run in runs()}
+    assert found.keys() == {"tune-vit", "tune-vit-trial-0"}
+    trial = found["tune-vit-trial-0"]
+    assert trial.data.tags["mlflow.parentRunId"] == found["tune-vit"].info.run_id
+    assert (trial.info.status, trial.data.metrics) == ("KILLED", {"x": 1.0})
 
 
 def test_metrics_of_a_split_are_linked_to_model_and_data(settings: Settings, prepared: DatasetInfo) -> None:
@@ -117,19 +295,19 @@ def test_metrics_of_a_split_are_linked_to_model_and_data(settings: Settings, pre
     (model / "MLmodel").write_text("flavors: {}\n")
     with start_run(settings, "train", "vit") as run:
         run.log_model(model, "vit", "image-classifier", {"seed": 0}, {"timm": "x"}, step=1)
-        run.send()
         run.write_ref(model)
-    with add_to_run(read_ref(model), "evaluate") as more:
-        more.log_dataset(prepared, "test", "testing")
-        more.log_metrics({"test_accuracy": 0.9}, dataset=(prepared, "test"))
-    client = MlflowClient(tracking_uri())
+    with add_to_run(model) as more:
+        dataset = more.log_dataset(prepared, "test", "testing")
+        more.log_metrics({"test/accuracy": 0.9}, dataset=dataset)
     (found,) = runs()
-    logged = client.get_logged_model(found.outputs.model_outputs[0].model_id)
+    assert [data.dataset.name for data in found.inputs.dataset_inputs] == ["tiny-test"]
+    logged = MlflowClient(tracking_uri()).get_logged_model(found.outputs.model_outputs[0].model_id)
+    assert (logged.params, logged.tags["timm"]) == ({"seed": "0"}, "x")
     (metric,) = logged.metrics
-    assert (metric.key, metric.value, metric.dataset_name) == ("test_accuracy", 0.9, "tiny-test")
+    assert (metric.key, metric.value, metric.dataset_name) == ("test/accuracy", 0.9, "tiny-test")
 
 
-def test_a_store_that_cannot_be_written_is_like_one_that_is_away(
+def test_a_store_that_cannot_be_written_is_like_an_unreachable_one(
     settings: Settings, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.rmtree(project / "mlruns")
@@ -142,11 +320,7 @@ def test_a_store_that_cannot_be_written_is_like_one_that_is_away(
     assert runs()[0].data.metrics == {"x": 1.0}
 
 
-def test_a_foreign_run_json_is_one_sentence(project: Path) -> None:
+def test_a_run_json_that_is_not_valid_is_one_sentence(project: Path) -> None:
     (project / "run.json").write_text(json.dumps({"run": 1}))
-    with pytest.raises(UserError, match=r"run\.json: missing or not written by this version"):
+    with pytest.raises(UserError, match=r"run\.json: was written by another version; run the stage that writes it"):
         read_ref(project)
-
-
-def test_flatten_names_nested_values_with_dots() -> None:
-    assert flatten({"a": {"b": 1, "c": {"d": None}}, "e": {}}) == {"a.b": "1", "a.c.d": "None", "e": "{}"}

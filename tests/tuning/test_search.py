@@ -119,7 +119,7 @@ def test_a_search_whose_worker_is_killed_leaves_recipe_report_and_every_run(
         "vit.yaml",
     }
     assert not list((state_dir() / "checkpoints").glob("*"))
-    assert not list((state_dir() / "unsent").glob("*/header.json"))
+    assert not list((state_dir() / "outbox").glob("*/header.json"))
 
     # The same question is answered already: nothing is trained, the answer is the same.
     before = tuned("vit").read_text()

@@ -44,7 +44,7 @@ def checks() -> list[Check]:
         _dvc(),
         _dead_runs(),
         _tracking_store(),
-        _unsent(),
+        _pending_records(),
         _host(
             "hub",
             os.environ.get("HF_ENDPOINT", "https://huggingface.co"),
@@ -161,10 +161,9 @@ def _tracking_store() -> Check:
     return Check("tracking store", True, f"{uri}, {experiments} experiments")
 
 
-def _unsent() -> Check:
-    waiting = len(list((state_dir() / "unsent").glob("*/header.json")))
-    found = f"{waiting} runs wait" if waiting else "nothing waits"
-    return Check("unsent records", waiting == 0, found, "`vit-vs-cnn sync` sends them.", required=False)
+def _pending_records() -> Check:
+    pending = len(list((state_dir() / "outbox").glob("*/header.json")))
+    return Check("outbox", pending == 0, f"{pending} runs pending", "`vit-vs-cnn sync` delivers them.", required=False)
 
 
 def _host(subject: str, url: str, meaning: str) -> Check:

@@ -40,11 +40,11 @@ def clean(days: float | None) -> None:
 
 @click.command()
 def sync() -> None:
-    """Send to MLflow what could not be sent while it was away."""
-    from vit_vs_cnn.tracking.run import sync as send_what_is_left
+    """Deliver to MLflow what is pending because it was unreachable."""
+    from vit_vs_cnn.tracking.run import sync as deliver_pending
 
-    sent, waiting = send_what_is_left()
-    click.echo(f"{sent} runs sent, {waiting} still waiting.")
+    delivered, pending = deliver_pending()
+    click.echo(f"{delivered} runs delivered, {pending} pending.")
 
 
 @click.command(epilog="\b\nExample:\n  vit-vs-cnn doctor --fix")

@@ -1,4 +1,4 @@
-"""The commands that put the registered model to work: `predict` for files, `serve` over HTTP."""
+"""The commands that use the registered model: `predict` for files, `serve` over HTTP."""
 
 import sys
 from io import TextIOWrapper
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from vit_vs_cnn.serving.formats import Format
+    from vit_vs_cnn.serving.predict import Format
 
 _model = click.option(
-    "--model", default="champion", show_default=True, metavar="ALIAS|VERSION", help="Which version of it."
+    "--model", default="champion", show_default=True, metavar="ALIAS|VERSION", help="Alias or version of the model."
 )
 _registry = click.option(
     "--registry",
@@ -29,9 +29,9 @@ _registry = click.option(
 @_registry
 @click.option("--format", "kind", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
 def predict(paths: tuple[Path, ...], model: str, registry: str | None, kind: "Format") -> None:
-    """Say which class each image shows, and how probable it is.
+    """Predict the class of each image, with its probability.
 
-    Image files of any size and mode, and folders of them. Files that cannot be read are reported and passed over.
+    Takes image files of any size and mode, and folders of them. Files that cannot be read are reported and skipped.
     """
     from tqdm import tqdm
 
@@ -39,28 +39,27 @@ def predict(paths: tuple[Path, ...], model: str, registry: str | None, kind: "Fo
     from vit_vs_cnn.core.errors import UserError
     from vit_vs_cnn.data.sources.source import Unreadable
     from vit_vs_cnn.registry.loading import load_registered, version_of
-    from vit_vs_cnn.serving.formats import printed, shown
-    from vit_vs_cnn.serving.predict import image_files, predict_files
+    from vit_vs_cnn.serving.predict import Formatter, batch_predict, image_files, printable
 
     total = sum(1 for _ in image_files(paths))
     if not total:
         raise UserError(f"{', '.join(map(str, paths))}: no files there.")
     name = _registered_model(registry)
     loaded = load_registered(name, version_of(name, model))
-    output = printed(kind, loaded.classes)
-    # A file's name need not be UTF-8: it leaves as the bytes that it is.
+    formatter = Formatter(kind, loaded.classes)
+    # A file's name need not be UTF-8: it is printed as the bytes that it is.
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")
-    if output.header:
-        click.echo(output.header)
+    if formatter.header:
+        click.echo(formatter.header)
     predicted = 0
-    with tqdm(total=total, desc="predicting", unit=" images", **bar_options()) as bar:
-        for result in predict_files(loaded, image_files(paths), bar.update):
-            if isinstance(result, Unreadable):
-                bar.write(f"{shown(result.name)}: {result.reason}", file=sys.stderr)
-            else:
-                bar.write(output.line(result), file=sys.stdout)
-                predicted += 1
+    results = batch_predict(loaded, image_files(paths))
+    for result in tqdm(results, total=total, desc="predicting", unit=" images", **bar_options()):
+        if isinstance(result, Unreadable):
+            tqdm.write(f"{printable(result.name)}: {result.reason}", file=sys.stderr)
+        else:
+            tqdm.write(formatter.line(result), file=sys.stdout)
+            predicted += 1
     if not predicted:
         raise UserError(f"none of the {total} files could be read as an image.")
 
@@ -88,27 +87,24 @@ def serve(
 
     It follows the alias: when that moves, new requests get the new model, and none fails.
     """
-    from vit_vs_cnn.serving.limits import Limits
-    from vit_vs_cnn.serving.server import serve as start
+    from vit_vs_cnn.serving.app import serve as start
+    from vit_vs_cnn.serving.uploads import RequestLimits
 
-    limits = Limits(max_mb * 2**20, max_images, max_seconds, max_waiting)
-    start(_registered_model(registry), model, host, port, limits, click.echo)
+    limits = RequestLimits(max_mb * 2**20, max_images, max_seconds)
+    start(_registered_model(registry), model, host, port, limits, max_waiting)
 
 
 def _registered_model(given: str | None) -> str:
-    from vit_vs_cnn.registry.versions import resolve_model_name
-
-    return resolve_model_name(given, None if given else _data_name())
-
-
-def _data_name() -> str | None:
-    """data.name of the project that the command was started in, None outside of one."""
+    """The name of the registered model: the one given, that of the project's data set, or the only one there is."""
     from vit_vs_cnn.config.load import read_settings
     from vit_vs_cnn.core.errors import UserError
     from vit_vs_cnn.core.paths import PARAMS, project_root
+    from vit_vs_cnn.registry.versions import resolve_model_name
 
+    if given:
+        return resolve_model_name(given, None)
     try:
         root = project_root()
     except UserError:
-        return None
-    return read_settings(root / PARAMS).data.name
+        return resolve_model_name(None, None)
+    return resolve_model_name(None, read_settings(root / PARAMS).data.name)

@@ -1,1 +1,1 @@
-"""What every room needs and no result depends on: errors, paths, processes, the console, records on disk."""
+"""Helpers of all rooms, on which no result depends: errors, paths, processes, the console, records on disk."""

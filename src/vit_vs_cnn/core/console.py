@@ -1,4 +1,4 @@
-"""What a terminal shows: progress bars, which a parent process can read as lines, and aligned tables."""
+"""The terminal: progress bars, which a parent process can read as lines, and aligned tables."""
 
 import os
 import re

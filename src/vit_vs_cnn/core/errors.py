@@ -16,11 +16,11 @@ class UserError(Exception):
 
 
 class TransientError(UserError):
-    """A failure outside this process that may resolve itself, such as a download, a server or a lock; it is retried."""
+    """A failure outside this process that may resolve itself, of a download, a server or a lock; it is retried."""
 
 
 class RunError(Exception):
-    """A run failed; the reason stands in the output above. The command exits with code 1."""
+    """A run failed, for the reason in the output above. The command exits with code 1."""
 
 
 class GateRejectedError(Exception):
@@ -28,7 +28,7 @@ class GateRejectedError(Exception):
 
 
 class NotApplicableError(Exception):
-    """An explanation that this network does not have: one sentence for the reader of the report."""
+    """An explanation that does not apply to a network: one sentence for the report."""
 
 
 @dataclass(frozen=True)

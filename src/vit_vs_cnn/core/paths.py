@@ -19,17 +19,17 @@ RUN_FILE = "run.json"
 
 
 def tuned(contestant: str) -> Path:
-    """The recipe that tuning found for `contestant`."""
+    """The recipe that `contestant` is trained with, as tuning found it."""
     return Path("tuned") / f"{contestant}.yaml"
 
 
 def tuning_summary(contestant: str) -> Path:
-    """What that search gained and cost, in numbers."""
+    """The numbers of that search: its gain and its cost."""
     return Path("tuned") / f"{contestant}.json"
 
 
 def tuning_report(contestant: str) -> Path:
-    """The folder with the figures of `contestant`'s search."""
+    """The folder with the figures of that search."""
     return Path("reports/tune") / contestant
 
 
@@ -44,17 +44,14 @@ def evaluated(contestant: str) -> Path:
 
 
 def explained(contestant: str) -> Path:
-    """The folder with the pictures that explain `contestant`."""
+    """The folder with the figures that explain `contestant`."""
     return Path("reports/explain") / contestant
 
 
 @cache
-def project_root(start: Path | None = None) -> Path:
-    """The project folder that holds `start` (default: the working directory).
-
-    Raises UserError outside a project.
-    """
-    here = (start or Path.cwd()).resolve()
+def project_root() -> Path:
+    """The project folder that holds the working directory. Raises UserError outside a project."""
+    here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "dvc.yaml").is_file() and (folder / PARAMS).is_file():
             return folder
@@ -65,9 +62,9 @@ def project_root(start: Path | None = None) -> Path:
 
 
 @cache
-def main_root(start: Path | None = None) -> Path:
+def main_root() -> Path:
     """The main working tree: where isolated runs (git worktrees) keep what they share with it."""
-    root = project_root(start)
+    root = project_root()
     answer = git(root, "rev-parse", "--path-format=absolute", "--git-common-dir")
     common = Path(answer.stdout.strip())
     return common.parent if answer.returncode == 0 and common.name == ".git" else root
@@ -79,7 +76,7 @@ def mlruns_dir() -> Path:
 
 
 def state_dir() -> Path:
-    """What must survive a killed run and is no output: checkpoints, unsent tracking, measured choices."""
+    """What must survive a killed run and is no output: checkpoints, pending records of runs, measured choices."""
     return main_root() / ".vit-vs-cnn"
 
 

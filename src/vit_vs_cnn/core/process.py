@@ -1,7 +1,7 @@
-"""Processes: who they are, how they end with their parent, and how a whole tree of them is stopped.
+"""Processes: their identity, how they exit with their parent, and how a whole tree of them is stopped.
 
-`python -m vit_vs_cnn.core.process PID MODULE …` runs a module that ends when process PID, its parent, is gone: a parent
-that is killed by SIGKILL cannot stop its children, so each child watches its parent.
+`python -m vit_vs_cnn.core.process PID MODULE …` runs a module that exits when process PID, its parent, has ended: a
+parent that is killed by SIGKILL cannot stop its children, so each child watches its parent.
 """
 
 import os

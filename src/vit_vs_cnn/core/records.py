@@ -41,7 +41,7 @@ def digest_of(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def numbers_of(record: BaseModel) -> dict[str, float]:
-    """The numeric fields of a record by name, without text and None."""
-    values: dict[str, Any] = record.model_dump()
+def numbers_of(record: BaseModel, exclude: set[str] | None = None) -> dict[str, float]:
+    """The numeric fields of a record by name, without text, None and those in `exclude`."""
+    values: dict[str, Any] = record.model_dump(exclude=exclude)
     return {key: value for key, value in values.items() if isinstance(value, int | float)}

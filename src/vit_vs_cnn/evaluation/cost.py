@@ -3,13 +3,14 @@
 import resource
 import sys
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
-from vit_vs_cnn.evaluation.predict import predict_batch
+from vit_vs_cnn.evaluation.predict import batch_predict
 from vit_vs_cnn.evaluation.results import Cost
 from vit_vs_cnn.models.trained import TrainedModel
 
@@ -17,8 +18,8 @@ _SECONDS = 0.5
 _FEWEST_CALLS = 20
 _FEWEST_BATCHES = 2
 _WARM_UP_CALLS = 3
-# Seconds; a warm-up is a small part of a call that takes so long, as of a large model's batch on a CPU.
-_TOO_LONG_TO_REPEAT = 5.0
+# Where a call takes so long, as a large model's batch does on a CPU, its warm-up is a small part of it.
+_MOST_SECONDS = 10.0
 
 
 def measure_cost(
@@ -35,18 +36,22 @@ def measure_cost(
     through resizing, normalisation, network and softmax to probabilities in the host's memory.
     """
     batch = np.resize(images, (batch_size, *images.shape[1:]))
+
+    def predict(count: int) -> NDArray[np.float32]:
+        return batch_predict(trained.probabilities, batch[:count], count, device)
+
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    latencies = _call_seconds(trained, batch[:1], device, _FEWEST_CALLS, _WARM_UP_CALLS)
-    batches = _call_seconds(trained, batch, device, _FEWEST_BATCHES, warm_up=1)
-    p50, p95 = np.percentile(latencies, [50, 95])
+    seconds_of_one = _seconds_of_calls(lambda: predict(1), _FEWEST_CALLS, _WARM_UP_CALLS)
+    seconds_of_batch = _seconds_of_calls(lambda: predict(batch_size), _FEWEST_BATCHES, warm_up=1)
+    p50, p95 = np.percentile(seconds_of_one, [50, 95])
     return Cost(
-        parameters=sum(each.numel() for each in trained.network.parameters()),
+        parameters=sum(weights.numel() for weights in trained.network.parameters()),
         flops=count_flops(trained, batch[:1], device),
         seconds_per_epoch=seconds_per_epoch,
         latency_p50_ms=1e3 * float(p50),
         latency_p95_ms=1e3 * float(p95),
-        throughput_images_per_second=batch_size / float(np.median(batches)),
+        throughput_images_per_second=batch_size / float(np.median(seconds_of_batch)),
         peak_memory_mb=peak_memory_mb(device),
         device=device_name,
         input_size=trained.preprocess.input_size,
@@ -59,7 +64,7 @@ def count_flops(trained: TrainedModel, image: NDArray[np.uint8], device: torch.d
     Matrix products, convolutions and attention count, a multiplication and an addition as two; the rest is small.
     """
     with FlopCounterMode(display=False) as counter:
-        predict_batch(trained, image, device)
+        batch_predict(trained.probabilities, image, 1, device)
     return int(counter.get_total_flops())
 
 
@@ -76,21 +81,14 @@ def peak_memory_mb(device: torch.device) -> float:
     return largest / 1e6 if sys.platform == "darwin" else largest * 1024 / 1e6
 
 
-def _call_seconds(
-    trained: TrainedModel, batch: NDArray[np.uint8], device: torch.device, fewest: int, warm_up: int
-) -> list[float]:
-    """Seconds of each call on `batch` after the warm-up: at least `fewest`, and as many as fit the time there is."""
+def _seconds_of_calls(call: Callable[[], object], fewest: int, warm_up: int) -> list[float]:
+    """Seconds of each call after the warm-up: at least `fewest`, and as many as fit the time there is.
 
-    def timed_call() -> float:
-        start = time.perf_counter()
-        # Bringing the answer to the host waits for the device.
-        predict_batch(trained, batch, device)
-        return time.perf_counter() - start
-
-    warm = [timed_call() for _ in range(warm_up)]
-    if min(warm) > _TOO_LONG_TO_REPEAT:
-        return warm
+    `call` must wait for the device, as bringing the answer to the host does.
+    """
     seconds: list[float] = []
-    while len(seconds) < fewest or sum(seconds) < _SECONDS:
-        seconds.append(timed_call())
-    return seconds
+    while sum(seconds) < _MOST_SECONDS and (len(seconds) < warm_up + fewest or sum(seconds[warm_up:]) < _SECONDS):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return seconds[warm_up:] or seconds

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import binomtest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
 
 from vit_vs_cnn.data.dataset import Split
 from vit_vs_cnn.evaluation.calibration import expected_calibration_error, reliability_table
@@ -19,15 +19,15 @@ Labels = NDArray[np.int64]
 def evaluate(
     probabilities: Probabilities, test: Split, classes: tuple[str, ...], confidence: float, cost: Cost
 ) -> Evaluation:
-    """Everything that the probabilities (N, K) of the test images tell, with intervals at `confidence`."""
-    labels, predicted = test.labels, probabilities.argmax(axis=1)
-    confusion = confusion_counts(labels, predicted, len(classes))
-    per_class = per_class_scores(confusion, classes)
+    """Compute every metric of the probabilities (N, K) of the test images, with intervals at `confidence`."""
+    labels = test.labels
+    predictions = Predictions(test.names, labels, probabilities.argmax(axis=1), probabilities)
+    per_class = per_class_scores(labels, predictions.predicted, classes)
     reliability = reliability_table(probabilities, labels)
-    right = int((predicted == labels).sum())
-    low, high = accuracy_interval(right, len(labels), confidence)
+    correct = int(predictions.correct.sum())
+    low, high = accuracy_interval(correct, len(labels), confidence)
     metrics = Metrics(
-        accuracy=right / len(labels),
+        accuracy=correct / len(labels),
         accuracy_low=low,
         accuracy_high=high,
         top5_accuracy=top_k_accuracy(probabilities, labels, 5) if len(classes) > 5 else None,
@@ -39,47 +39,46 @@ def evaluate(
         images=len(labels),
         confidence=confidence,
     )
-    predictions = Predictions(test.names, labels, predicted, probabilities)
+    confusion = confusion_matrix(labels, predictions.predicted, labels=range(len(classes)))
     return Evaluation(classes, metrics, cost, per_class, confusion, reliability, predictions)
 
 
-def accuracy_interval(right: int, images: int, confidence: float) -> tuple[float, float]:
+def accuracy_interval(correct: int, images: int, confidence: float) -> tuple[float, float]:
     """Wilson's score interval of an accuracy (Wilson 1927, JASA 22); it holds near 100 % and for few images too."""
-    interval = binomtest(right, images).proportion_ci(confidence, method="wilson")
+    interval = binomtest(correct, images).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
 
 
-def top_k_accuracy(probabilities: Probabilities, labels: Labels, k: int) -> float:
-    """Share of the images whose class is among the `k` most probable; of equals the first classes win."""
-    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
-    return float((best == labels[:, None]).any(axis=1).mean())
-
-
-def confusion_counts(labels: Labels, predicted: Labels, num_classes: int) -> NDArray[np.int64]:
-    """Counts int64 (K, K): rows are the true classes, columns the predicted ones."""
-    return np.bincount(labels * num_classes + predicted, minlength=num_classes**2).reshape(num_classes, num_classes)
-
-
-def per_class_scores(confusion: NDArray[np.int64], classes: Sequence[str]) -> pd.DataFrame:
+def per_class_scores(labels: Labels, predicted: Labels, classes: Sequence[str]) -> pd.DataFrame:
     """Columns class, precision, recall, f1, images.
 
     The precision of a class that was never predicted is 0. A class without test images has no scores (NaN), so it
     counts in no mean.
     """
-    hits, images, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
-    scores = {
-        "precision": hits / np.maximum(predicted, 1),
-        "recall": hits / np.maximum(images, 1),
-        "f1": 2 * hits / np.maximum(images + predicted, 1),
-    }
-    measured = {name: np.where(images > 0, values, np.nan) for name, values in scores.items()}
-    return pd.DataFrame({"class": list(classes), **measured, "images": images})
+    precision, recall, f1, images = precision_recall_fscore_support(
+        labels, predicted, labels=range(len(classes)), zero_division=0.0
+    )
+    scores = pd.DataFrame(
+        {"class": list(classes), "precision": precision, "recall": recall, "f1": f1, "images": images}
+    )
+    scores.loc[images == 0, ["precision", "recall", "f1"]] = np.nan
+    return scores
+
+
+def top_k_accuracy(probabilities: Probabilities, labels: Labels, k: int) -> float:
+    """Share of the images whose class is among the `k` most probable.
+
+    Of equal probabilities the first classes win, as in argmax; in scikit-learn's top_k_accuracy_score the last ones do.
+    """
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+    return float((best == labels[:, None]).any(axis=1).mean())
 
 
 def negative_log_likelihood(probabilities: Probabilities, labels: Labels) -> float:
     """Mean of −ln(probability of the true class), in nats.
 
-    What float32 rounded to nothing counts as its smallest normal number, so one image costs at most 87.3.
+    A probability that float32 rounded to 0 counts as its smallest normal number, so one image costs at most 87.3.
+    scikit-learn's log_loss would clip at 1.2e-7, which a confident network falls short of.
     """
     of_truth = probabilities[np.arange(len(labels)), labels].astype(np.float64)
     return float(-np.log(np.maximum(of_truth, np.finfo(np.float32).tiny)).mean())
@@ -98,9 +97,9 @@ def brier_score(probabilities: Probabilities, labels: Labels) -> float:
 def roc_auc_ovr(probabilities: Probabilities, labels: Labels) -> float | None:
     """Mean over the classes of the area under the ROC curve of the class against all others.
 
-    Classes without a test image are left out; None where all images are of one class.
+    Classes without a test image do not count; None where all images are of one class.
     """
     present = np.unique(labels)
     if len(present) < 2:
         return None
-    return float(np.mean([roc_auc_score(labels == each, probabilities[:, each]) for each in present]))
+    return float(np.mean([roc_auc_score(labels == label, probabilities[:, label]) for label in present]))

@@ -1,43 +1,42 @@
-"""A trained model's probabilities for many images."""
+"""Class probabilities for many images, batch by batch."""
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
 from vit_vs_cnn.core.console import bar_options
 from vit_vs_cnn.core.errors import UserError
-from vit_vs_cnn.models.trained import TrainedModel
 
 
-def predict(
-    trained: TrainedModel, images: NDArray[np.uint8], batch_size: int, device: torch.device
+def batch_predict(
+    call: Callable[[Tensor], Tensor],
+    images: NDArray[np.uint8],
+    batch_size: int,
+    device: torch.device,
+    desc: str | None = None,
 ) -> NDArray[np.float32]:
-    """Class probabilities float32 (N, K) of uint8 images (N, H, W, 3), by a model that is on `device`.
+    """Class probabilities float32 (N, K) of uint8 images (N, H, W, 3), which may be memory-mapped.
 
-    The softmax is taken in float32 whatever the network computes in.
+    `call` takes a batch on `device` and returns its probabilities. `desc` names the progress bar; without it there is
+    none. Raises UserError where the memory does not suffice for a batch.
     """
-    batches = range(0, len(images), batch_size)
-    answers = [
-        predict_batch(trained, images[start : start + batch_size], device)
-        for start in tqdm(batches, desc="predict", unit="batch", **bar_options())
-    ]
-    return np.concatenate(answers)
-
-
-def predict_batch(trained: TrainedModel, batch: NDArray[np.uint8], device: torch.device) -> NDArray[np.float32]:
-    """One batch from the host's memory through the model and back: probabilities float32 (N, K).
-
-    Raises UserError where the device's memory does not suffice for it.
-    """
-    try:
+    starts = range(0, len(images), batch_size)
+    batches = []
+    for start in tqdm(starts, desc=desc, unit="batch", **bar_options()) if desc else starts:
         # A copy, because a tensor must not point into a memory-mapped file that is open for reading.
-        on_device = torch.from_numpy(np.array(batch)).to(device)
-        probabilities: NDArray[np.float32] = trained.probabilities(on_device).cpu().numpy()
-    except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "not enough memory" not in str(error):
-            raise
-        raise UserError(
-            f"evaluate.batch_size: memory does not suffice on {device} for batches of {len(batch)}; lower it."
-        ) from None
-    return probabilities
+        batch = torch.from_numpy(np.array(images[start : start + batch_size]))
+        try:
+            with torch.inference_mode():
+                batches.append(call(batch.to(device)).cpu().numpy())
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and "not enough memory" not in str(error):
+                raise
+            raise UserError(
+                f"{device}: memory does not suffice for a batch of {len(batch)} images; free some, "
+                "or lower evaluate.batch_size."
+            ) from None
+    return np.concatenate(batches)

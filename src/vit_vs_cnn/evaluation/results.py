@@ -1,6 +1,5 @@
-"""What an evaluation leaves behind in evaluated/<model>: metrics, cost, tables, predictions per image."""
+"""The results of an evaluation in evaluated/<contestant>: metrics, cost, tables, predictions per image."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,15 +9,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
 
-from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.errors import UserError, first_line
+from vit_vs_cnn.core.records import Record
 
 
-class Metrics(BaseModel):
-    """metrics.json: quality on the test split; fractions, not per cent. None is what this data cannot give."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Metrics(Record):
+    """metrics.json: quality on the test split; fractions, not per cent. None where the data do not allow a metric."""
 
     accuracy: float
     accuracy_low: float
@@ -33,10 +30,8 @@ class Metrics(BaseModel):
     confidence: float
 
 
-class Cost(BaseModel):
+class Cost(Record):
     """cost.json: what training and using the model costs; units are in the names, `flops` is for one image."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     parameters: int
     flops: int
@@ -60,13 +55,13 @@ class Predictions:
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """Whether each image got its own class, bool (N,)."""
+        """Whether each image was classified correctly, bool (N,)."""
         return np.equal(self.labels, self.predicted)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything measured on test of one contestant.
+    """All measurements of one contestant on the test split.
 
     `per_class` has columns class, precision, recall, f1, images; `confusion` is int64 (K, K), rows true, columns
     predicted; `reliability` has columns bin_low, bin_high, images, confidence, accuracy.
@@ -84,8 +79,9 @@ class Evaluation:
 def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
     """Write all files of `evaluation` into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / "metrics.json", evaluation.metrics)
-    _write_json(folder / "cost.json", evaluation.cost)
+    # Without what is None: `dvc metrics show` would print it as a value.
+    evaluation.metrics.write(folder / "metrics.json", exclude_none=True)
+    evaluation.cost.write(folder / "cost.json")
     evaluation.per_class.to_csv(folder / "per_class.csv", index=False)
     evaluation.reliability.to_csv(folder / "reliability.csv", index=False)
     confusion = pd.DataFrame(evaluation.confusion, columns=list(evaluation.classes))
@@ -107,21 +103,11 @@ def read_evaluation(folder: Path) -> Evaluation:
             reliability=pd.read_csv(folder / "reliability.csv"),
             predictions=_read_predictions(folder / "predictions.parquet"),
         )
-    except (OSError, ValueError, KeyError, ValidationError, pa.ArrowInvalid) as error:
+    # The errors of pydantic, pandas and pyarrow are ValueErrors.
+    except (OSError, ValueError, KeyError) as error:
         raise UserError(
-            f"{folder}: no complete evaluation here ({_first_line(error)}); run `dvc repro evaluate@{folder.name}`."
+            f"{folder}: no complete evaluation here ({first_line(error)}); run `dvc repro evaluate@{folder.name}`."
         ) from None
-
-
-def numbers_of(values: BaseModel) -> dict[str, float]:
-    """The numbers of metrics or cost by name, without what is None or text."""
-    return {key: value for key, value in values.model_dump().items() if isinstance(value, int | float)}
-
-
-def _write_json(path: Path, values: Metrics | Cost) -> None:
-    # None is left out: `dvc metrics show` would print it as a value.
-    kept = {key: value for key, value in values.model_dump().items() if value is not None}
-    path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 
 def _read_per_class(path: Path) -> pd.DataFrame:
@@ -150,7 +136,3 @@ def _read_predictions(path: Path) -> Predictions:
         predicted=table["predicted"].to_numpy(),
         probabilities=np.column_stack([table[f"p_{index}"].to_numpy() for index in range(classes)]),
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -1,11 +1,14 @@
 """Whether two contestants differ by more than chance, from the same test images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
+
+from vit_vs_cnn.core.console import points
 
 
 @dataclass(frozen=True)
@@ -42,30 +45,29 @@ class PairedComparison:
 
 
 def compare_all_pairs(
-    right: dict[str, NDArray[np.bool_]], confidence: float, resamples: int, seed: int
+    correct: Mapping[str, NDArray[np.bool_]], confidence: float, resamples: int, seed: int
 ) -> list[PairedComparison]:
-    """Each pair of contestants once, in order, from whether each got each image right, bool (N,)."""
-    names = list(right)
-    pairs = [(first, second) for i, first in enumerate(names) for second in names[i + 1 :]]
-    p_values = [mcnemar_p_value(right[first], right[second]) for first, second in pairs]
+    """Compare each pair of contestants once, in order, from whether each was right on each image, bool (N,)."""
+    pairs = list(combinations(correct, 2))
+    p_values = [mcnemar_p_value(correct[first], correct[second]) for first, second in pairs]
     comparisons = []
-    for (first, second), p_value, adjusted in zip(pairs, p_values, holm(p_values), strict=True):
-        a, b = right[first], right[second]
-        low, high = bootstrap_interval(a, b, confidence, resamples, seed)
-        first_only, second_only = _discordant(a, b)
+    for (first, second), p_value, adjusted_p_value in zip(pairs, p_values, holm(p_values), strict=True):
+        images = len(correct[first])
+        first_only, second_only = _discordant(correct[first], correct[second])
+        low, high = bootstrap_interval(correct[first], correct[second], confidence, resamples, seed)
         comparisons.append(
             PairedComparison(
                 first=first,
                 second=second,
-                images=len(a),
+                images=images,
                 first_only=first_only,
                 second_only=second_only,
-                difference=(first_only - second_only) / len(a),
+                difference=(first_only - second_only) / images,
                 low=low,
                 high=high,
                 confidence=confidence,
                 p_value=p_value,
-                adjusted_p_value=adjusted,
+                adjusted_p_value=adjusted_p_value,
             )
         )
     return comparisons
@@ -103,45 +105,38 @@ def bootstrap_interval(
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """P values that allow for all tests made together, in the order given (Holm 1979, Scand. J. Statist. 6)."""
-    adjusted, running = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = running
-    return adjusted
+    order = np.argsort(p_values, kind="stable")
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.maximum.accumulate(np.asarray(p_values)[order] * np.arange(len(p_values), 0, -1))
+    return [float(p_value) for p_value in np.minimum(adjusted, 1.0)]
 
 
 def verdict(pair: PairedComparison, pairs: int = 1) -> str:
     """One plain sentence that says what the test and the interval say of this pair, one of `pairs` tested."""
-    on = f"On these {pair.images:,} test images"
+    images = f"On these {pair.images:,} test images"
     if pair.first_only + pair.second_only == 0:
-        return f"{on} {pair.first} and {pair.second} are right on exactly the same ones: they cannot be told apart."
-    first_leads = pair.first_only >= pair.second_only
-    leader, other = (pair.first, pair.second) if first_leads else (pair.second, pair.first)
-    low, high = (pair.low, pair.high) if first_leads else (-pair.high, -pair.low)
-    adjusted = f", adjusted for {pairs} pairs" if pairs > 1 else ""
+        return f"{images} {pair.first} and {pair.second} are right on exactly the same ones: they cannot be told apart."
+    leader, other, low, high = pair.first, pair.second, pair.low, pair.high
+    if pair.difference < 0:
+        leader, other, low, high = other, leader, -high, -low
+    p_value = pair.adjusted_p_value
+    digits = 3 if p_value < 0.1 else 2
     evidence = (
-        f"({100 * pair.confidence:g} % interval {_points(low)} to {_points(high)}; "
-        f"McNemar p {_p(pair.adjusted_p_value)}{adjusted})"
+        f"({100 * pair.confidence:g} % interval {points(low)} to {points(high)}; McNemar p "
+        + (f"= {p_value:.{digits}f}" if p_value >= 0.001 else "< 0.001")
+        + (f", adjusted for {pairs} pairs)" if pairs > 1 else ")")
     )
-    if pair.first_only == pair.second_only:
-        return f"{on} {leader} and {other} are right equally often {evidence}: they cannot be told apart."
-    gap = abs(pair.difference)
-    points = _points(gap) if gap >= 0.0005 else "less than 0.1"
-    lead = f"{on} {leader} is right on {points} points more than {other} {evidence}"
+    if pair.difference == 0:
+        return f"{images} {leader} and {other} are right equally often {evidence}: they cannot be told apart."
+    lead = points(abs(pair.difference)) if abs(pair.difference) >= 0.0005 else "less than 0.1"
     if pair.is_significant:
-        return f"{lead}: the difference is unlikely to be chance."
-    if pair.adjusted_p_value >= 1 - pair.confidence:
-        return f"{lead}: the difference may be chance, the two cannot be told apart."
-    return f"{lead}: the interval reaches zero though the test does not, too little to tell the two apart."
+        conclusion = "the difference is unlikely to be chance"
+    elif p_value >= 1 - pair.confidence:
+        conclusion = "the difference may be chance, the two cannot be told apart"
+    else:
+        conclusion = "the interval reaches zero though the test does not, too little to tell the two apart"
+    return f"{images} {leader} is right on {lead} points more than {other} {evidence}: {conclusion}."
 
 
 def _discordant(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[int, int]:
     return int((first & ~second).sum()), int((~first & second).sum())
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"= {value:.3f}" if value < 0.1 else f"= {value:.2f}"
-
-
-def _points(fraction: float) -> str:
-    return f"{100 * fraction:.1f}".replace("-0.0", "0.0").replace("-", "−")

@@ -1,1 +1,1 @@
-"""What a trained model looks at: attention, Grad-CAM, filters, feature maps."""
+"""Explanations of a trained model: attention, Grad-CAM, filters, feature maps."""

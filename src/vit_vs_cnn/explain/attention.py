@@ -1,4 +1,4 @@
-"""Self-attention as the network computes it, and what is read from it."""
+"""Self-attention as the network computes it: weights, rollout, and the distance over which it reaches."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -18,12 +18,12 @@ from vit_vs_cnn.explain.layers import prefix_tokens
 
 @dataclass(frozen=True)
 class Attention:
-    """What a transformer attends to, for N images of G×G patches.
+    """The attention of a transformer to N images of G×G patches.
 
-    `heads` float32 (N, heads, G, G) is the attention of the last block that reaches each patch from the class
-    token, or from the mean over all patches where the network pools them; `rollout` float32 (N, G, G) the same
-    over all blocks. `distance` has one float32 (heads,) per block, in pixels of the network's input;
-    `even_distance` is what attention spread evenly over the image would have.
+    `heads` float32 (N, heads, G, G) is the last block's attention to each patch, from the class token or, where the
+    network pools the patches, averaged over all patches; `rollout` float32 (N, G, G) is the same over all blocks.
+    `distance` has one float32 (heads,) per block, in pixels of the network's input; `even_distance` is that of
+    attention spread evenly over the image.
     """
 
     heads: NDArray[np.float32]
@@ -34,12 +34,12 @@ class Attention:
 
 
 class _Recorder(TorchFunctionMode):
-    """Keeps the weights of every scaled dot-product attention that runs inside it.
+    """Records the weights of every scaled dot-product attention that runs inside it.
 
     timm calls torch's fused function, which never holds softmax(q·kᵀ·scale) in memory: there is nothing to hook,
-    and the dropout layer in the module is not even called. Applied to the identity matrix in place of the values,
-    the same function on the same arguments gives the weights themselves, with the network's own norms, scale,
-    rotary embedding and mask.
+    and the dropout layer of the module is not even called. With the identity matrix in place of the values, the same
+    function on the same arguments gives the weights themselves, with the network's own norms, scale, rotary
+    embedding and mask.
     """
 
     def __init__(self) -> None:
@@ -54,10 +54,10 @@ class _Recorder(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         if func is functional.scaled_dot_product_attention:
-            self._keep(*args, **(kwargs or {}))
+            self._record(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
-    def _keep(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> None:
+    def _record(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> None:
         tokens = value.shape[-2]
         identity = torch.eye(tokens, dtype=value.dtype, device=value.device).expand(*value.shape[:-1], tokens)
         self.weights.append(functional.scaled_dot_product_attention(query, key, identity, *args, **kwargs))
@@ -96,7 +96,7 @@ def attention_distance(weights: Tensor, distances: Tensor) -> Tensor:
     """Mean distance (heads,) over which patches attend to patches, for `weights` (N, heads, G², G²).
 
     Dosovitskiy et al. 2020, "An Image is Worth 16x16 Words" (arXiv 2010.11929), figures 7 and 11. `distances`
-    (G², G²) are in pixels; the attention that goes to other tokens has no place in the image and does not count.
+    (G², G²) are in pixels; attention to other tokens, which have no place in the image, does not count.
     """
     return (weights * distances).sum(dim=(0, 2, 3)) / weights.sum(dim=(0, 2, 3))
 
@@ -104,21 +104,21 @@ def attention_distance(weights: Tensor, distances: Tensor) -> Tensor:
 def explain_attention(network: nn.Module, pixels: Tensor) -> Attention:
     """Attention of `network` on `pixels` (N, 3, S, S).
 
-    Raises NotApplicableError where it has no attention between all patches of the image: then there is no map to draw.
+    Raises NotApplicableError unless each block has one attention over all patches of the image.
     """
     prefix, size = prefix_tokens(network), pixels.shape[-1]
     from_class_token = prefix > 0 and getattr(network, "global_pool", None) == "token"
-    reader = slice(0, 1) if from_class_token else slice(prefix, None)
+    queries = slice(0, 1) if from_class_token else slice(prefix, None)
     heads, rollouts, by_block = [], [], []
-    # One image at a time: all blocks of ViT-B at 8 px patches are 350 MB for each.
+    # One image at a time: the weights of all blocks of ViT-B with 8 px patches take 350 MB per image.
     for image in torch.split(pixels, 1):
         weights = attention_weights(network, image)
-        # Attention pooling behind the blocks has a single query, and is no block.
+        # Attention pooling behind the blocks has a single query and is not a block.
         weights = weights[:-1] if weights and weights[-1].shape[2] == 1 else weights
         grid = _grid_of_patches(network, weights, prefix)
         distances = patch_distances(grid, size)
-        heads.append(weights[-1][:, :, reader, prefix:].mean(dim=2).reshape(1, -1, grid, grid))
-        rollouts.append(attention_rollout(weights)[:, reader, prefix:].mean(dim=1).reshape(1, grid, grid))
+        heads.append(weights[-1][:, :, queries, prefix:].mean(dim=2).reshape(1, -1, grid, grid))
+        rollouts.append(attention_rollout(weights)[:, queries, prefix:].mean(dim=1).reshape(1, grid, grid))
         by_block.append([attention_distance(block[:, :, prefix:, prefix:], distances) for block in weights])
     return Attention(
         heads=torch.cat(heads).numpy(),
@@ -130,15 +130,14 @@ def explain_attention(network: nn.Module, pixels: Tensor) -> Attention:
 
 
 def _grid_of_patches(network: nn.Module, weights: Sequence[Tensor], prefix: int) -> int:
-    """Patches along one side of the image, where every block has one attention over all of them."""
+    """Patches along one side of the image. Raises NotApplicableError unless each block has one attention over all."""
     tokens = weights[0].shape[-1] if weights else 0
     grid = math.isqrt(max(0, tokens - prefix))
     blocks = getattr(network, "blocks", weights)
     everywhere = all(block.shape[0] == 1 and block.shape[2:] == (tokens, tokens) for block in weights)
     if not everywhere or grid < 2 or grid**2 != tokens - prefix or len(blocks) != len(weights):
         raise NotApplicableError(
-            "Attention per head, attention rollout and attention distance are left out: this network does not attend, "
-            "once per block, from every patch of the image to all others; convolutional networks do not, nor do "
-            "transformers that attend within windows."
+            "Attention per head, attention rollout and attention distance are skipped: they need one self-attention "
+            "over all patches in each block, which convolutional networks and transformers with windows do not have."
         )
     return grid

@@ -1,15 +1,16 @@
-"""What a network has learned to see: first filters, position embeddings, feature maps."""
+"""The learned features of a network: first filters, position embeddings, feature maps."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.decomposition import PCA
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vit_vs_cnn.core.errors import NotApplicableError
-from vit_vs_cnn.explain.layers import MapLayer, map_layers, patch_grid, prefix_tokens
+from vit_vs_cnn.explain.layers import as_maps, map_layers, prefix_tokens
 
 _MOST_FILTERS = 64
 _COMPONENTS = 28  # as many as in the ViT paper
@@ -19,9 +20,9 @@ _CHANNELS = 6
 
 @dataclass(frozen=True)
 class Filters:
-    """`pictures` uint8 (K, h, w, 3) of `total` filters in layer `name`, or of their principal components."""
+    """`images` uint8 (K, h, w, 3) of the `total` filters of layer `name`, or of their principal components."""
 
-    pictures: NDArray[np.uint8]
+    images: NDArray[np.uint8]
     name: str
     total: int
     components: bool
@@ -29,7 +30,7 @@ class Filters:
 
 @dataclass(frozen=True)
 class StageMaps:
-    """The maps float32 (K, G, G) of the `channels` (K,) that vary most over the image, of `total` in `name`."""
+    """`maps` float32 (K, G, G) of the K `channels` of layer `name` that vary most over the image, of `total`."""
 
     name: str
     maps: NDArray[np.float32]
@@ -38,15 +39,22 @@ class StageMaps:
 
 
 def first_filters(network: nn.Module) -> Filters:
-    """The filters of the convolution that reads the pixels, which in a transformer embeds the patches.
+    """The filters of the convolution that reads the pixels; in a transformer it embeds the patches.
 
     More than 64 are shown by their first 28 principal components, as in figure 7 of Dosovitskiy et al. 2020
     (arXiv 2010.11929). Grey is zero. Raises NotApplicableError where no convolution reads the pixels.
     """
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d) and module.in_channels == 3 and max(module.kernel_size) > 1:
-            return _filters(name, module.weight.detach())
-    raise NotApplicableError("First filters are left out: no convolution of this network reads the pixels.")
+            weights = module.weight.detach()
+            total = len(weights)
+            if total > _MOST_FILTERS:
+                pca = PCA(min(_COMPONENTS, weights[0].numel()), svd_solver="full").fit(weights.flatten(1).numpy())
+                weights = torch.from_numpy(pca.components_).reshape(-1, *weights.shape[1:])
+            largest = weights.abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
+            images = (127.5 + 127.5 * weights / largest).round().to(torch.uint8).permute(0, 2, 3, 1)
+            return Filters(images.numpy(), name, total, components=total > _MOST_FILTERS)
+    raise NotApplicableError("First filters are skipped: no convolution of this network reads the pixels.")
 
 
 def position_similarity(network: nn.Module) -> NDArray[np.float32]:
@@ -55,15 +63,14 @@ def position_similarity(network: nn.Module) -> NDArray[np.float32]:
     Dosovitskiy et al. 2020 (arXiv 2010.11929), figure 7. Raises NotApplicableError without an embedding per patch.
     """
     embedding = getattr(network, "pos_embed", None)
-    patches = None
-    if isinstance(embedding, Tensor) and embedding.ndim == 3 and len(embedding) == 1:
-        patches = patch_grid(embedding.detach(), prefix_tokens(network))
+    is_table = isinstance(embedding, Tensor) and embedding.ndim == 3 and len(embedding) == 1
+    patches = as_maps(embedding, prefix_tokens(network)) if is_table else None
     if patches is None:
         raise NotApplicableError(
-            "Similarity of position embeddings is left out: this network has no table of them, one for each patch."
+            "Similarity of position embeddings is skipped: this network does not learn an embedding per patch."
         )
-    unit = functional.normalize(patches[0], dim=-1)
-    return torch.einsum("ijc,klc->ijkl", unit, unit).numpy()
+    unit = functional.normalize(patches[0].detach(), dim=0)
+    return torch.einsum("cij,ckl->ijkl", unit, unit).numpy()
 
 
 def feature_maps(network: nn.Module, pixels: Tensor) -> list[StageMaps]:
@@ -71,30 +78,13 @@ def feature_maps(network: nn.Module, pixels: Tensor) -> list[StageMaps]:
 
     Raises NotApplicableError where no layer gives a map of more than one position.
     """
-    stages = [layer for layer in map_layers(network, pixels) if layer.grid > 1]
-    if not stages:
-        raise NotApplicableError("Feature maps are left out: no layer of this network gives a map over the image.")
-    shown = np.linspace(0, len(stages) - 1, min(_MOST_STAGES, len(stages))).round().astype(int)
-    return [_most_varied(stages[i]) for i in shown]
-
-
-def _filters(name: str, weights: Tensor) -> Filters:
-    total = len(weights)
-    if total > _MOST_FILTERS:
-        weights = _principal_components(weights.flatten(1), _COMPONENTS).reshape(-1, *weights.shape[1:])
-    largest = weights.abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
-    pictures = (127.5 + 127.5 * weights / largest).round().to(torch.uint8).permute(0, 2, 3, 1)
-    return Filters(pictures.numpy(), name, total, components=total > _MOST_FILTERS)
-
-
-def _most_varied(layer: MapLayer) -> StageMaps:
-    maps = layer.maps[0]
-    channels = maps.flatten(1).std(dim=1).argsort(descending=True, stable=True)[:_CHANNELS]
-    return StageMaps(layer.name, maps[channels].numpy(), tuple(channels.tolist()), len(maps))
-
-
-def _principal_components(rows: Tensor, count: int) -> Tensor:
-    """The first principal directions (count, D) of `rows` (N, D), each with its largest entry positive."""
-    directions: Tensor = torch.linalg.svd(rows - rows.mean(dim=0), full_matrices=False).Vh[:count]
-    largest = directions.gather(1, directions.abs().argmax(dim=1, keepdim=True))
-    return directions * largest.sign()
+    layers = [layer for layer in map_layers(network, pixels) if layer.grid > 1]
+    if not layers:
+        raise NotApplicableError("Feature maps are skipped: no layer of this network gives a map over the image.")
+    shown = np.linspace(0, len(layers) - 1, min(_MOST_STAGES, len(layers))).round().astype(int)
+    stages = []
+    for layer in (layers[index] for index in shown):
+        maps = layer.maps[0]
+        channels = maps.flatten(1).std(dim=1).argsort(descending=True, stable=True)[:_CHANNELS]
+        stages.append(StageMaps(layer.name, maps[channels].numpy(), tuple(channels.tolist()), len(maps)))
+    return stages

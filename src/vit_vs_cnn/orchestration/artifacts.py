@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from vit_vs_cnn.core.paths import COMPARE, RUN_FILE
-from vit_vs_cnn.tracking.run import RunRef, read_ref
+from vit_vs_cnn.tracking.outbox import RunRef
+from vit_vs_cnn.tracking.run import read_ref
 from vit_vs_cnn.tracking.store import open_client, tracking_server, tracking_uri
 
 MLFLOW_UI_VARIABLE = "VIT_VS_CNN_MLFLOW_UI"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vit_vs_cnn.core.errors import TransientError, UserError
-from vit_vs_cnn.tracking.run import RunRef
+from vit_vs_cnn.tracking.outbox import RunRef
 from vit_vs_cnn.tracking.store import experiment, find_run, model_of_run, open_client, store_errors, tracking_uri
 
 if TYPE_CHECKING:

@@ -8,24 +8,38 @@ from pathlib import Path
 import pandas as pd
 
 from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.console import points
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import evaluated, trained
 from vit_vs_cnn.evaluation.results import Evaluation, read_evaluation
 from vit_vs_cnn.evaluation.significance import PairedComparison, compare_all_pairs, verdict
+from vit_vs_cnn.report.style import contestant_colour
 from vit_vs_cnn.training.results import TrainingSummary, read_summary
 
 # Times of the same training differ by some percent from run to run.
 _SAME_TIME = 1.1
+# Fractions, seconds, milliseconds, megabytes; a name is a field of the training summary, the metrics or the cost.
+_COLUMNS = (
+    "contestant", "timm", "accuracy", "accuracy_low", "accuracy_high", "confidence", "images", "macro_f1",
+    "negative_log_likelihood", "expected_calibration_error", "val_accuracy", "best_epoch", "seconds_per_epoch",
+    "parameters", "flops", "latency_p50_ms", "latency_p95_ms", "throughput_images_per_second", "peak_memory_mb",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """What is known of one contestant; `history` has the columns of history.csv."""
+    """The results of one contestant; `colour` is its colour in every figure, `history` has history.csv's columns."""
 
     name: str
+    colour: str
     summary: TrainingSummary
     history: pd.DataFrame
     evaluation: Evaluation
+
+    @property
+    def accuracy(self) -> float:
+        """The fraction of the test images that it classifies correctly."""
+        return self.evaluation.metrics.accuracy
 
 
 @dataclass(frozen=True)
@@ -37,8 +51,13 @@ class Comparison:
 
     @property
     def sentences(self) -> list[str]:
-        """What the tests of each pair say."""
+        """The result of each pair's tests in words."""
         return [verdict(pair, len(self.pairs)) for pair in self.pairs]
+
+    def beaten_by(self, winner: Contestant) -> list[str]:
+        """The contestants that `winner` is better than by more than chance."""
+        rivals = [{pair.first, pair.second} for pair in self.pairs if pair.better == winner.name]
+        return [other.name for other in self.contestants if {winner.name, other.name} in rivals]
 
 
 def read_comparison(settings: Settings) -> Comparison:
@@ -49,95 +68,77 @@ def read_comparison(settings: Settings) -> Comparison:
     contestants = tuple(
         Contestant(
             name=name,
+            colour=contestant_colour(settings.models, name),
             summary=read_summary(trained(name)),
             history=pd.read_csv(trained(name) / "history.csv"),
             evaluation=read_evaluation(evaluated(name)),
         )
         for name in settings.models
     )
-    names = contestants[0].evaluation.predictions.names
+    first = contestants[0]
     for other in contestants[1:]:
-        if other.evaluation.predictions.names != names:
+        if other.evaluation.predictions.names != first.evaluation.predictions.names:
             raise UserError(
-                f"evaluated/{other.name}: was measured on other test images than {contestants[0].name}; "
+                f"evaluated/{other.name}: was measured on other test images than {first.name}; "
                 "run `dvc repro` to evaluate both on the present ones."
             )
-    right = {each.name: each.evaluation.predictions.correct for each in contestants}
-    pairs = compare_all_pairs(right, settings.evaluate.confidence, settings.evaluate.bootstrap, settings.seed)
+    correct = {contestant.name: contestant.evaluation.predictions.correct for contestant in contestants}
+    pairs = compare_all_pairs(correct, settings.evaluate.confidence, settings.evaluate.bootstrap, settings.seed)
     return Comparison(contestants, tuple(pairs))
 
 
 def answer(comparison: Comparison) -> str:
     """The answer in one or two sentences: who is better by more than chance, and at what cost."""
-    ranked = sorted(comparison.contestants, key=lambda each: -each.evaluation.metrics.accuracy)
-    best, others = ranked[0], ranked[1:]
+    best, *others = sorted(comparison.contestants, key=lambda contestant: -contestant.accuracy)
     scores = ", ".join(
-        [f"is right on {_accuracy(best)} of the test images", *(f"{each.name} on {_accuracy(each)}" for each in others)]
+        [f"is right on {points(best.accuracy)} % of the test images"]
+        + [f"{other.name} on {points(other.accuracy)} %" for other in others]
     )
-    beaten = [each.name for each in others if _is_better(best.name, each.name, comparison.pairs)]
-    equals = [each.name for each in others if each.name not in beaten]
     if not others:
         return f"{best.name} {scores}; there is no other contestant to compare it with."
+    beaten = comparison.beaten_by(best)
+    tied = [other.name for other in others if other.name not in beaten]
     if not beaten:
-        found = f"No winner: {best.name} {scores}, a difference that may be chance."
-    elif not equals:
+        winner = f"No winner: {best.name} {scores}, a difference that may be chance."
+    elif not tied:
         degree = "better" if len(others) == 1 else "the best"
-        found = f"{best.name} is {degree}: it {scores}, more than chance explains."
+        winner = f"{best.name} is {degree}: it {scores}, more than chance explains."
     else:
-        found = (
+        winner = (
             f"{best.name} {scores}. It is better than {_listed(beaten)} by more than chance and cannot be told apart "
-            f"from {_listed(equals)}."
+            f"from {_listed(tied)}."
         )
-    return f"{found} {_cost_sentence(ranked)}"
+    return f"{winner} {_cost_sentence([best, *others])}"
 
 
 def validation_sentence(comparison: Comparison) -> str | None:
-    """Who was ahead on validation, by which models are chosen, and whether test bears it out; None of one alone."""
+    """Who was ahead on validation, by which models are chosen, and whether test confirms it; None of one alone."""
     if len(comparison.contestants) == 1:
         return None
-    ahead = max(comparison.contestants, key=lambda each: each.summary.val_accuracy)
-    lead = f"On validation {ahead.name} was ahead with {100 * ahead.summary.val_accuracy:.1f} %"
-    unbeaten = [
-        each.name
-        for each in comparison.contestants
-        if each is not ahead and not _is_better(ahead.name, each.name, comparison.pairs)
-    ]
+    ahead = max(comparison.contestants, key=lambda contestant: contestant.summary.val_accuracy)
+    beaten = comparison.beaten_by(ahead)
+    unbeaten = [other.name for other in comparison.contestants if other is not ahead and other.name not in beaten]
+    lead = f"On validation {ahead.name} was ahead with {points(ahead.summary.val_accuracy)} %"
     if not unbeaten:
         return f"{lead}, and test bears it out."
     return f"{lead}; the test images do not show that it is better than {_listed(unbeaten, 'or')}."
 
 
 def comparison_table(comparison: Comparison) -> pd.DataFrame:
-    """One row per contestant: quality on test and cost; fractions, seconds, milliseconds, megabytes."""
-    return pd.DataFrame(
-        {
-            "contestant": each.name,
-            "timm": each.summary.timm,
-            "accuracy": each.evaluation.metrics.accuracy,
-            "accuracy_low": each.evaluation.metrics.accuracy_low,
-            "accuracy_high": each.evaluation.metrics.accuracy_high,
-            "confidence": each.evaluation.metrics.confidence,
-            "images": each.evaluation.metrics.images,
-            "macro_f1": each.evaluation.metrics.macro_f1,
-            "negative_log_likelihood": each.evaluation.metrics.negative_log_likelihood,
-            "expected_calibration_error": each.evaluation.metrics.expected_calibration_error,
-            "val_accuracy": each.summary.val_accuracy,
-            "best_epoch": each.summary.best_epoch,
-            "seconds_per_epoch": each.summary.seconds_per_epoch,
-            "parameters": each.evaluation.cost.parameters,
-            "flops": each.evaluation.cost.flops,
-            "latency_p50_ms": each.evaluation.cost.latency_p50_ms,
-            "latency_p95_ms": each.evaluation.cost.latency_p95_ms,
-            "throughput_images_per_second": each.evaluation.cost.throughput_images_per_second,
-            "peak_memory_mb": each.evaluation.cost.peak_memory_mb,
-        }
-        for each in comparison.contestants
-    )
+    """One row per contestant: quality on test and cost."""
+    rows = [
+        {"contestant": contestant.name}
+        | contestant.summary.model_dump()
+        | contestant.evaluation.metrics.model_dump()
+        | contestant.evaluation.cost.model_dump()
+        for contestant in comparison.contestants
+    ]
+    return pd.DataFrame(rows)[list(_COLUMNS)]
 
 
 def summary_numbers(comparison: Comparison) -> dict[str, float]:
     """Accuracy by contestant, difference and p value by pair, in one flat mapping for DVC and MLflow."""
-    numbers = {f"accuracy_{each.name}": each.evaluation.metrics.accuracy for each in comparison.contestants}
+    numbers = {f"accuracy_{contestant.name}": contestant.accuracy for contestant in comparison.contestants}
     for pair in comparison.pairs:
         numbers[f"difference_{pair.first}_{pair.second}"] = pair.difference
         numbers[f"p_value_{pair.first}_{pair.second}"] = pair.adjusted_p_value
@@ -152,16 +153,10 @@ def write_tables(comparison: Comparison, folder: Path) -> None:
         asdict(pair) | {"better": pair.better, "sentence": sentence}
         for pair, sentence in zip(comparison.pairs, comparison.sentences, strict=True)
     ]
-    _write_json(folder / "significance.json", {"answer": answer(comparison), "pairs": pairs})
-    _write_json(folder / "summary.json", summary_numbers(comparison))
-
-
-def _is_better(name: str, other: str, pairs: Sequence[PairedComparison]) -> bool:
-    return any(pair.better == name and {pair.first, pair.second} == {name, other} for pair in pairs)
-
-
-def _accuracy(contestant: Contestant) -> str:
-    return f"{100 * contestant.evaluation.metrics.accuracy:.1f} %"
+    contents = {"significance": {"answer": answer(comparison), "pairs": pairs}, "summary": summary_numbers(comparison)}
+    for name, values in contents.items():
+        text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+        (folder / f"{name}.json").write_text(text, encoding="utf-8")
 
 
 def _listed(names: Sequence[str], conjunction: str = "and") -> str:
@@ -169,12 +164,8 @@ def _listed(names: Sequence[str], conjunction: str = "and") -> str:
 
 
 def _cost_sentence(contestants: Sequence[Contestant]) -> str:
-    fastest, *_, slowest = sorted(contestants, key=lambda each: each.summary.seconds_per_epoch)
+    fastest, *_, slowest = sorted(contestants, key=lambda contestant: contestant.summary.seconds_per_epoch)
     ratio = slowest.summary.seconds_per_epoch / fastest.summary.seconds_per_epoch
     if ratio < _SAME_TIME:
         return "Their epochs take about the same time."
     return f"An epoch of {slowest.name} takes {ratio:.1f} times as long as one of {fastest.name}."
-
-
-def _write_json(path: Path, values: object) -> None:
-    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

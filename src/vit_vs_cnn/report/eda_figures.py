@@ -1,144 +1,145 @@
-"""The charts of the exploratory analysis: numbers in, figures out."""
+"""The charts of the exploratory analysis, and images under augmentation."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
+import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
-from vit_vs_cnn.data.dataset import SplitName
-from vit_vs_cnn.data.statistics import Quartiles
-from vit_vs_cnn.report.grid import shortened
-from vit_vs_cnn.report.style import CONTESTANT_COLOURS, DIVERGING, NEUTRAL, SPLIT_COLOURS, new_figure
+from vit_vs_cnn.config.schema import AugmentSettings
+from vit_vs_cnn.report.class_axes import MOST_ROWS, class_rows, name_rows
+from vit_vs_cnn.report.grid import Tile, image_grid
+from vit_vs_cnn.report.style import CHANNEL_COLOURS, CONTESTANT_COLOURS, DIVERGING, NEUTRAL, SPLIT_COLOURS, new_figure
 
-CHANNELS = ("red", "green", "blue")
-MOST_ROWS = 40
-
-# The nearest to red, green and blue that people with any colour vision can tell apart (Okabe & Ito).
-_CHANNEL_COLOURS = ("#D55E00", "#009E73", "#0072B2")
+CHANNELS = list(CHANNEL_COLOURS)
 _BLUE, _ORANGE = CONTESTANT_COLOURS[:2]
-_NAME_LENGTH = 24
+_LIGHT_BLUE = "#A7CCE5"
 
 
-def class_distribution(classes: Sequence[str], counts: Mapping[SplitName, Sequence[int]]) -> Figure:
-    """Images per class, one panel for each split."""
-    few = len(classes) <= MOST_ROWS
-    shown, rows = _rows(np.arange(len(classes)) if few else -np.asarray(counts["train"]))
+def class_distribution(classes: Sequence[str], counts: pd.DataFrame) -> Figure:
+    """Images per class, one panel for each column (split) of `counts`."""
+    rows = class_rows(counts["train"]) if len(classes) > MOST_ROWS else list(range(len(classes)))
     figure = new_figure(8, 1.3 + 0.28 * len(rows))
-    panels = figure.subplots(1, len(counts), sharey=True, squeeze=False)[0]
-    for axes, (split, per_class) in zip(panels, counts.items(), strict=True):
-        values = np.asarray(per_class)[shown]
-        bars = axes.barh(rows, values, color=SPLIT_COLOURS[split], height=0.75)
-        axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=9, color=NEUTRAL)
-        axes.set(title=f"{split}: {sum(per_class):,}", xlabel="images", xlim=(0, 1.3 * max(values.max(), 1)))
+    panels = figure.subplots(1, len(counts.columns), sharey=True)
+    for axes, (split, images) in zip(panels, counts.items(), strict=True):
+        colour = SPLIT_COLOURS[str(split)]
+        sns.barplot(x=images, y=images.index, order=rows, orient="h", color=colour, saturation=1, width=0.75, ax=axes)
+        axes.bar_label(axes.containers[0], fmt="{:,.0f}", padding=3, fontsize=9, color=NEUTRAL)
+        axes.set(title=f"{split}: {images.sum():,}", xlabel="images", xlim=(0, 1.3 * max(images.max(), 1)))
         axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-        _name_rows(axes, classes, shown, rows)
-    panels[0].invert_yaxis()
+        name_rows(axes, classes, rows)
     return figure
 
 
 def colour_histogram(histogram: NDArray[np.int64]) -> Figure:
     """Share of the pixels at each of the 256 levels, by channel, from counts (3, 256)."""
-    share = 100 * histogram / histogram[0].sum()
+    share = pd.DataFrame(100 * histogram.T / histogram[0].sum(), columns=CHANNELS)
     figure = new_figure(8, 4)
     axes = figure.subplots()
-    levels = np.arange(256)
-    if (histogram == histogram[0]).all():
-        axes.fill_between(levels, share[0], step="mid", color=NEUTRAL, alpha=0.6, label="red = green = blue (grey)")
-    else:
-        for values, name, colour in zip(share, CHANNELS, _CHANNEL_COLOURS, strict=True):
-            axes.fill_between(levels, values, step="mid", color=colour, alpha=0.12, linewidth=0)
-            axes.step(levels, values, where="mid", color=colour, linewidth=1.6, label=name)
-    # Black and white often tower over all other levels: the few highest are cut off and told in words.
-    highest = share.max(axis=0)
-    top = 1.35 * np.sort(highest)[-4] or 1.1 * highest.max()
-    for line, level in enumerate(np.flatnonzero(highest > top)):
-        left = level < 128
-        axes.annotate(
-            f"level {level}: {_tallest(share[:, level])}", (level, top * (0.97 - 0.08 * line)), (8 if left else -8, 0),
-            textcoords="offset points", ha="left" if left else "right", va="top",
-        )  # fmt: skip
+    grey = share.nunique(axis=1).max() == 1
+    shown = share[["red"]].set_axis(["red = green = blue (grey)"], axis=1) if grey else share
+    sns.histplot(
+        shown.melt(var_name="channel", value_name="share", ignore_index=False).reset_index(names="level"),
+        x="level",
+        weights="share",
+        hue="channel",
+        palette=[NEUTRAL] if grey else CHANNEL_COLOURS,
+        discrete=True,
+        element="step",
+        alpha=0.6 if grey else 0.12,
+        ax=axes,
+    )
+    sns.move_legend(axes, "lower left", bbox_to_anchor=(0, 1), ncols=3, title=None)
     axes.set(xlabel="level (0 dark – 255 bright)", xlim=(-2, 257), xticks=[0, 64, 128, 192, 255])
-    axes.set(ylabel="share of the pixels, %", ylim=(0, top))
+    # Black and white often tower over all other levels, which a linear scale would flatten.
+    axes.set_yscale("function", functions=(np.sqrt, np.square))
+    axes.set(ylabel="share of the pixels, % (square root)", ylim=0)
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     return figure
 
 
-def _tallest(shares: NDArray[np.float64]) -> str:
-    channel = "" if (shares == shares[0]).all() else f"{CHANNELS[shares.argmax()]} "
-    return f"{channel}{shares.max():.1f} %"
-
-
 def channel_correlation(correlation: NDArray[np.float64]) -> Figure:
-    """Heatmap of the correlation of the channels (3, 3)."""
+    """Heat map of the correlation of the channels (3, 3)."""
     figure = new_figure(5, 4)
     axes = figure.subplots()
-    picture = axes.imshow(correlation, cmap=DIVERGING, vmin=-1, vmax=1)
-    for (row, column), value in np.ndenumerate(correlation):
-        text = "–" if np.isnan(value) else f"{value:.2f}"
-        colour = "white" if abs(value) > 0.6 else "black"
-        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=14)
-    axes.set_xticks(range(3), CHANNELS)
-    axes.set_yticks(range(3), CHANNELS)
-    axes.grid(visible=False)
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)
-    figure.colorbar(picture, label="Pearson's correlation", ticks=[-1, -0.5, 0, 0.5, 1])
+    sns.heatmap(
+        pd.DataFrame(correlation, CHANNELS, CHANNELS),
+        annot=True,
+        fmt=".2f",
+        annot_kws={"fontsize": 14},
+        square=True,
+        cmap=DIVERGING,
+        vmin=-1,
+        vmax=1,
+        cbar_kws={"label": "Pearson's correlation", "ticks": [-1, -0.5, 0, 0.5, 1]},
+        ax=axes,
+    )
+    axes.tick_params(length=0, rotation=0)
     return figure
 
 
 def measure_by_class(
-    values: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    classes: Sequence[str],
-    summary: Quartiles,
-    unit: str,
+    values: "pd.Series[float]", labels: NDArray[np.int64], classes: Sequence[str], spread: pd.DataFrame, unit: str
 ) -> Figure:
     """A measure's distribution over all images, and below it a box for each class with the outliers as dots."""
-    shown, rows = _rows(summary.median)
-    boxes_height = 0.4 + 0.3 * (rows[-1] + 1)
+    rows = class_rows(spread["median"])
+    boxes_height = 0.4 + 0.3 * len(rows)
     figure = new_figure(8, 2.7 + boxes_height)
     overall, boxes = figure.subplots(2, 1, sharex=True, height_ratios=[1.6, boxes_height])
-    median = float(np.median(values))
-    overall.hist(values, bins=60, color=_BLUE)
-    overall.axvline(median, color="black", linewidth=1.5, linestyle="--")
-    overall.set(title=f"All training images: median {median:.1f}", ylabel="images")
+    sns.histplot(x=values, bins=60, color=_BLUE, alpha=1, linewidth=0, ax=overall)
+    overall.axvline(values.median(), color="black", linewidth=1.5, linestyle="--")
+    overall.set(title=f"All training images: median {values.median():.1f}", ylabel="images")
     overall.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     overall.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-
-    row_of = np.full(len(classes), -1)
-    row_of[shown] = rows
-    outlying = (summary.excess(values, labels) != 0) & (row_of[labels] >= 0)
-    q1, q3 = summary.q1[shown], summary.q3[shown]
-    boxes.hlines(rows, summary.low_whisker[shown], summary.high_whisker[shown], color=NEUTRAL, linewidth=1.5)
-    boxes.barh(rows, q3 - q1, left=q1, height=0.6, color="#A7CCE5", edgecolor=_BLUE, zorder=2.5)
-    boxes.scatter(summary.median[shown], rows, marker="|", s=130, color="black", linewidths=2, zorder=3)
-    boxes.scatter(values[outlying], row_of[labels[outlying]], s=12, color=_ORANGE, alpha=0.5, linewidths=0)
+    shown = np.isin(labels, rows)
+    sns.boxplot(
+        x=values[shown],
+        y=labels[shown],
+        order=rows,
+        orient="h",
+        width=0.6,
+        color=_LIGHT_BLUE,
+        linecolor=_BLUE,
+        saturation=1,
+        medianprops={"color": "black", "linewidth": 2},
+        flierprops={"marker": ".", "markerfacecolor": _ORANGE, "markersize": 8, "markeredgewidth": 0},
+        ax=boxes,
+    )
     boxes.set(title="By class, outliers as dots", xlabel=unit)
-    _name_rows(boxes, classes, shown, rows)
+    name_rows(boxes, classes, rows)
     return figure
 
 
-def _rows(values: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The classes to show, by rising value, and the row of each; of more than `MOST_ROWS` only the two ends."""
-    order = np.argsort(values, kind="stable")
-    if len(order) <= MOST_ROWS:
-        return order, np.arange(len(order))
-    half = MOST_ROWS // 2
-    # One row stays free for the line that says how many are left out.
-    return np.concatenate([order[:half], order[-half:]]), np.r_[0:half, half + 1 : MOST_ROWS + 1]
+def augmentation(
+    images: NDArray[np.uint8], labels: Sequence[str], settings: AugmentSettings, draws: int, mixed: int, seed: int
+) -> Figure:
+    """Images uint8 (N, H, W, 3), and beside each `draws` random draws of its augmentation, the last `mixed` blended."""
+    # Importing torch takes seconds: only this figure needs it.
+    import torch
+
+    from vit_vs_cnn.data.augment.batch import Augment
+    from vit_vs_cnn.data.augment.mix import mix
+
+    generator = torch.Generator().manual_seed(seed)
+    batch = torch.from_numpy(images).repeat_interleave(draws, dim=0)
+    augmented = Augment(settings)(batch, generator).reshape(len(images), draws, *images.shape[1:])
+    for draw in range(draws - mixed, draws):
+        pixels = augmented[:, draw].permute(0, 3, 1, 2).float()
+        blend, _ = mix(pixels, torch.ones(len(images), 1), settings, generator)
+        augmented[:, draw] = blend.permute(0, 2, 3, 1).round().to(torch.uint8)
+    headings = [f"{'draw' if draw <= draws - mixed else 'mixed'} {draw}" for draw in range(1, draws + 1)]
+    return image_grid(
+        [[Tile(image), *map(Tile, row)] for image, row in zip(images, augmented.numpy(), strict=True)],
+        tile_side(images),
+        row_labels=labels,
+        column_labels=["original", *headings],
+    )
 
 
-def _name_rows(axes: Axes, classes: Sequence[str], shown: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
-    ticks = {int(row): shortened(classes[label], _NAME_LENGTH) for row, label in zip(rows, shown.tolist(), strict=True)}
-    if len(shown) < len(classes):
-        ticks[MOST_ROWS // 2] = f"({len(classes) - len(shown)} classes between)"
-    axes.set_yticks(list(ticks), list(ticks.values()))
-    axes.set_ylim(-0.6, rows[-1] + 0.6)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(visible=False, axis="y")
+def tile_side(images: NDArray[np.uint8]) -> int:
+    """The side of a tile: few pixels are shown large; photographs smaller, because they make a PNG heavy."""
+    return 96 if images.shape[1] <= 96 else 72

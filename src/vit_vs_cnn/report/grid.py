@@ -1,17 +1,14 @@
-"""Grids of images as one picture, each pixel of a tile on whole pixels of the PNG."""
+"""Figures of images in a grid, each pixel of an image on whole pixels of the PNG."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import cv2
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from vit_vs_cnn.report.style import new_figure
+from vit_vs_cnn.report.style import DOTS_PER_INCH, new_figure
 
 # Pixels of the PNG, at the style's resolution.
 _GAP = 8
@@ -39,7 +36,7 @@ def image_grid(
 ) -> Figure:
     """A figure of square tiles, `side` pixels each; None leaves a place empty.
 
-    It is one picture in one pair of axes: a pair for each tile would take seconds to draw.
+    It is one image in one pair of axes: a pair for each tile would take seconds to draw.
     """
     row_labels = [_fitted(label, _LONGEST_LABEL) for label in row_labels]
     label_width = _LABEL_CHARACTER * max((len(line) for label in row_labels for line in label.split("\n")), default=0)
@@ -47,7 +44,11 @@ def image_grid(
     pitch_x, pitch_y = side + _GAP, side + _GAP + lines * _LINE_HEIGHT
     left, top = label_width + 2 * _GAP, _HEADER * bool(column_labels) + _GAP
     canvas = np.full((top + pitch_y * len(rows), left + pitch_x * max(map(len, rows)), 3), 255, np.uint8)
-    axes = _axes_of_pixels(canvas)
+    # Axes over the whole figure, in which a pixel of the canvas is a pixel of the PNG.
+    figure = new_figure(canvas.shape[1] / DOTS_PER_INCH, canvas.shape[0] / DOTS_PER_INCH)
+    figure.set_layout_engine("none")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
     for i, row in enumerate(rows):
         y = top + i * pitch_y
         if row_labels:
@@ -63,7 +64,7 @@ def image_grid(
     for j, label in enumerate(column_labels):
         axes.text(left + j * pitch_x + side / 2, top - _GAP, label, ha="center", va="bottom", fontsize=10)
     axes.imshow(canvas, interpolation="nearest")
-    return cast(Figure, axes.figure)
+    return figure
 
 
 def resized(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
@@ -82,14 +83,3 @@ def shortened(text: str, length: int) -> str:
 
 def _fitted(text: str, length: int) -> str:
     return "\n".join(shortened(line, length) for line in text.split("\n"))
-
-
-def _axes_of_pixels(canvas: NDArray[np.uint8]) -> Axes:
-    """Axes over a whole new figure, in which a pixel of `canvas` is a pixel of the PNG."""
-    figure = new_figure()
-    figure.set_layout_engine("none")
-    dpi = mpl.rcParams["savefig.dpi"]
-    figure.set_size_inches(canvas.shape[1] / dpi, canvas.shape[0] / dpi)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
-    return axes

@@ -1,1 +1,1 @@
-"""The registered model at work: predictions for files on disk, and over HTTP."""
+"""Predictions of the registered model: for files on disk, and over HTTP."""

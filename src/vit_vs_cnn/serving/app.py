@@ -1,232 +1,257 @@
-"""The routes: what a request gets, and in which words it is refused."""
+"""The HTTP server of a registered model: its endpoints, its error responses, its process."""
 
 import asyncio
 import base64
-import logging
 import os
 import secrets
+import socket
+import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.resources import files
-from typing import Any, TypeVar
+from typing import Any
 
-from prometheus_client import CONTENT_TYPE_LATEST
+import numpy as np
+import uvicorn
+from numpy.typing import NDArray
+from PIL import Image
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vit_vs_cnn.core.errors import NotApplicableError
+from vit_vs_cnn.core.errors import NotApplicableError, UserError
 from vit_vs_cnn.registry.loading import RegisteredModel
 from vit_vs_cnn.serving.batching import Batcher
-from vit_vs_cnn.serving.limits import Limits, Refused
-from vit_vs_cnn.serving.metrics import Metrics
-from vit_vs_cnn.serving.predict import Prediction, top_classes
+from vit_vs_cnn.serving.predict import top_classes
 from vit_vs_cnn.serving.saliency import SaliencyRenderer
-from vit_vs_cnn.serving.uploads import BodyReader, Upload, decoded, pixels_of, uploads_of
+from vit_vs_cnn.serving.uploads import BodyReader, RequestLimits, decode_uploads, parse_invocation, read_uploads
 from vit_vs_cnn.serving.watcher import AliasWatcher
 
 _MOST_DECODERS = 4
-_NOBODY_LISTENS = 499
+# More than any phone takes by default; as many as a server can decode for several requests at once.
+_MOST_PIXELS = 50_000_000
+_SECONDS_TO_SHUT_DOWN = 5
+# While a new model is loaded, requests get the interpreter back five times as fast as by default: p99 of the load of
+# benchmarks/serving_load.py fell from 160-390 ms to 80-130 ms on two busy cores.
+_SWITCH_SECONDS = 0.001
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
 _POLICY = (
     "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src data: blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
-Result = TypeVar("Result")
+_REQUESTS = Counter("vit_vs_cnn_requests", "Requests answered.", ["route", "status"])
+_REQUEST_SECONDS = Histogram(
+    "vit_vs_cnn_request_seconds",
+    "Time to answer.",
+    ["route"],
+    buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
+)
 
 
-def create_app(follower: AliasWatcher, limits: Limits) -> Starlette:
-    """The application that serves the model that `follower` has at the time."""
-    metrics = Metrics(follower)
-    doors = _Endpoints(follower, limits, metrics)
-    routes = [
-        Route("/", doors.page),
-        Route("/predict", doors.predict, methods=["POST"]),
-        Route("/explain", doors.explain, methods=["POST"]),
-        Route("/invocations", doors.invocations, methods=["POST"]),
-        Route("/health", doors.health),
-        Route("/version", doors.version),
-        Route("/metrics", doors.metrics),
-    ]
-    return Starlette(
-        routes=routes,
-        middleware=[Middleware(_Observed, metrics=metrics, routes={route.path for route in routes})],
-        exception_handlers={
-            Refused: _refused,
-            HTTPException: _http_error,
-            ClientDisconnect: _disconnected,
-            Exception: _own_mistake,
-        },
-        lifespan=doors.open,
+def serve(name: str, alias: str, host: str, port: int, limits: RequestLimits, queue_size: int) -> None:
+    """Serve the version that `alias` of the registered model `name` points to, until Ctrl-C.
+
+    Raises UserError where the address cannot be used or there is no such model.
+    """
+    listening = _listen(host, port)
+    watcher = AliasWatcher(name, alias)
+    Image.MAX_IMAGE_PIXELS = _MOST_PIXELS
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    config = uvicorn.Config(
+        create_app(watcher, limits, queue_size),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        ws="none",
+        timeout_graceful_shutdown=_SECONDS_TO_SHUT_DOWN,
     )
+    shown_host = f"[{host}]" if ":" in host else host
+    address = f"http://{shown_host}:{listening.getsockname()[1]}"
+    print(f"{name} version {watcher.current.version} ({watcher.current.contestant}) on {address}", flush=True)
+    try:
+        uvicorn.Server(config).run(sockets=[listening])
+    except KeyboardInterrupt:
+        print("stopped.", flush=True)
 
 
-class _Endpoints:
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise UserError(f"cannot listen on {host}, port {port} ({error.strerror}): choose another --port.") from None
+    # Connections inherit it. asyncio sets it only for sockets that it opened itself, and without it the second packet
+    # of a response waits 40 ms for the acknowledgement of the first.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
+
+
+def create_app(watcher: AliasWatcher, limits: RequestLimits, queue_size: int) -> ASGIApp:
+    """The application that serves the current model of `watcher`."""
+    endpoints = Endpoints(watcher, limits, queue_size)
+    routes = [
+        Route("/", endpoints.page),
+        Route("/predict", endpoints.predict, methods=["POST"]),
+        Route("/explain", endpoints.explain, methods=["POST"]),
+        Route("/invocations", endpoints.invocations, methods=["POST"]),
+        Route("/health", endpoints.health),
+        Route("/version", endpoints.version),
+        Route("/metrics", endpoints.metrics),
+    ]
+    app = Starlette(
+        routes=routes,
+        exception_handlers={HTTPException: _http_error, Exception: _internal_error},
+        lifespan=endpoints.lifespan,
+    )
+    # Around Starlette and not in its middleware, which does not see the responses to unexpected errors.
+    return _with_metrics_and_headers(app, {route.path for route in routes})
+
+
+class Endpoints:
     """One method per route."""
 
-    def __init__(self, follower: AliasWatcher, limits: Limits, metrics: Metrics) -> None:
-        self._follower, self._limits, self._metrics = follower, limits, metrics
-        self._intake = BodyReader(limits)
+    def __init__(self, watcher: AliasWatcher, limits: RequestLimits, queue_size: int) -> None:
+        self._watcher, self._limits = watcher, limits
+        self._reader = BodyReader(limits)
         self._decoders = ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_DECODERS), thread_name_prefix="decode")
-        self._batcher = Batcher(limits.waiting, metrics.call)
-        self._painter = SaliencyRenderer()
+        self._batcher = Batcher(queue_size)
+        self._renderer = SaliencyRenderer()
         self._html = (files("vit_vs_cnn.serving") / "page.html").read_text(encoding="utf-8")
-        metrics.watch_queue(lambda: self._batcher.waiting)
 
     @asynccontextmanager
-    async def open(self, _: Starlette) -> AsyncIterator[None]:
-        """The queue is worked on, and the alias followed, while the application runs."""
-        worker = asyncio.create_task(self._batcher.run())
-        self._follower.start()
+    async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        """Run the batcher and watch the alias while the application runs."""
+        batching = asyncio.create_task(self._batcher.run())
+        self._watcher.start()
         try:
             yield
         finally:
-            self._follower.stop()
-            worker.cancel()
-            self._batcher.close()
+            self._watcher.stop()
+            batching.cancel()
             self._decoders.shutdown(wait=False, cancel_futures=True)
 
     async def page(self, _: Request) -> Response:
-        """The page for people."""
+        """Return the page for people."""
         nonce = secrets.token_urlsafe(16)
         policy = {"Content-Security-Policy": _POLICY.format(nonce=nonce)}
         return HTMLResponse(self._html.replace("{{nonce}}", nonce), headers=policy)
 
     async def predict(self, request: Request) -> Response:
-        """Image files to classes."""
-        model = self._follower.current
-        async with self._intake.body(request) as body:
-            uploads = await uploads_of(request, body, self._limits)
-            predictions = await self._in_time(self._predictions(model, uploads))
-        return JSONResponse({"model": _tag(model), "predictions": [each.as_json() for each in predictions]})
-
-    async def invocations(self, request: Request) -> Response:
-        """MLflow's own protocol: pixels to probabilities."""
-        model = self._follower.current
-        async with self._intake.body(request) as body:
-            probabilities = await self._in_time(self._invoked(model, body))
-        return JSONResponse({"predictions": probabilities})
+        """Predict the classes of image files."""
+        async with self._accepted(request) as (model, body):
+            uploads = await read_uploads(request, body, self._limits)
+            images = await self._decode(decode_uploads, uploads, model.image_size)
+            rows = await self._batcher.probabilities(model, images)
+        predictions = [
+            top_classes(upload.name, row, model.classes).as_json() for upload, row in zip(uploads, rows, strict=True)
+        ]
+        return JSONResponse({"model": _identity(model), "predictions": predictions})
 
     async def explain(self, request: Request) -> Response:
-        """One image file to its classes and a picture of what the model looked at."""
-        model = self._follower.current
-        async with self._intake.body(request) as body:
-            uploads = await uploads_of(request, body, self._limits)
+        """Predict the classes of one image file, and show the saliency map."""
+        async with self._accepted(request) as (model, body):
+            uploads = await read_uploads(request, body, self._limits)
             if len(uploads) > 1:
-                raise Refused(400, "One image at a time is explained.")
-            answer = await self._in_time(self._explained(model, uploads))
-        return JSONResponse({"model": _tag(model), **answer})
+                raise HTTPException(400, "/explain takes one image at a time.")
+            image = (await self._decode(decode_uploads, uploads, model.image_size))[0]
+            row = (await self._batcher.probabilities(model, image[None]))[0]
+            picture = kind = skipped = None
+            try:
+                render = partial(self._renderer.render, model, image, int(row.argmax()))
+                kind, png = await self._batcher.other_call(render)
+                picture = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+            except NotApplicableError as reason:
+                skipped = str(reason)
+        prediction = top_classes(uploads[0].name, row, model.classes).as_json()
+        shown = {"picture": picture, "kind": kind, "skipped": skipped}
+        return JSONResponse({"model": _identity(model), **prediction, **shown})
+
+    async def invocations(self, request: Request) -> Response:
+        """Return the probabilities of pixels, in MLflow's protocol."""
+        async with self._accepted(request) as (model, body):
+            images = await self._decode(parse_invocation, body, model.image_size, self._limits.images)
+            rows = await self._batcher.probabilities(model, images)
+        return JSONResponse({"predictions": rows.tolist()})
 
     async def health(self, _: Request) -> Response:
-        """Whether all is well; with a registry that is away it is degraded, and predictions go on."""
-        trouble = self._follower.trouble
-        state: dict[str, Any] = {"status": "degraded" if trouble else "ok", "model": _tag(self._follower.current)}
-        return JSONResponse(state | ({"registry": trouble} if trouble else {}))
+        """Return whether all is well; with an unreachable registry it is degraded, and predictions work."""
+        error = self._watcher.last_error
+        state: dict[str, Any] = {"status": "degraded" if error else "ok", "model": _identity(self._watcher.current)}
+        return JSONResponse(state | ({"registry": error} if error else {}))
 
     async def version(self, _: Request) -> Response:
-        """Which model, and since when."""
-        model = self._follower.current
+        """Return which model is served, and since when."""
+        model = self._watcher.current
         return JSONResponse(
             {
-                **_tag(model),
-                "alias": None if self._follower.alias.isdecimal() else self._follower.alias,
+                **_identity(model),
+                "alias": None if self._watcher.alias.isdecimal() else self._watcher.alias,
                 "contestant": model.contestant,
-                "since": self._follower.since.isoformat(timespec="seconds"),
+                "since": self._watcher.since.isoformat(timespec="seconds"),
                 "image_size": model.image_size,
                 "classes": model.classes,
             }
         )
 
     async def metrics(self, _: Request) -> Response:
-        """For Prometheus."""
-        return Response(self._metrics.text(), media_type=CONTENT_TYPE_LATEST)
+        """Return the metrics for Prometheus."""
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
-    async def _predictions(self, model: RegisteredModel, uploads: list[Upload]) -> list[Prediction]:
-        images = await self._decode(partial(decoded, uploads, model.image_size))
-        rows = await self._batcher.probabilities(model, images)
-        return [top_classes(each.name, row, model.classes) for each, row in zip(uploads, rows, strict=True)]
+    @asynccontextmanager
+    async def _accepted(self, request: Request) -> AsyncIterator[tuple[RegisteredModel, bytes]]:
+        """The model that the request keeps to though the alias may move, and its body; then its time runs."""
+        model = self._watcher.current
+        async with self._reader.body(request) as body:
+            try:
+                async with asyncio.timeout(self._limits.seconds):
+                    yield model, body
+            except TimeoutError:
+                sentence = f"The request would take longer than {self._limits.seconds:g} seconds: try again later."
+                raise HTTPException(503, sentence) from None
 
-    async def _invoked(self, model: RegisteredModel, body: bytes) -> list[list[float]]:
-        images = await self._decode(partial(pixels_of, body, model.image_size, self._limits.images))
-        probabilities: list[list[float]] = (await self._batcher.probabilities(model, images)).tolist()
-        return probabilities
-
-    async def _explained(self, model: RegisteredModel, uploads: list[Upload]) -> dict[str, Any]:
-        image = (await self._decode(partial(decoded, uploads, model.image_size)))[0]
-        row = (await self._batcher.probabilities(model, image[None]))[0]
-        said = top_classes(uploads[0].name, row, model.classes).as_json()
-        try:
-            paint = partial(self._painter.paint, model, image, int(row.argmax()))
-            picture = await self._batcher.other_call(paint)
-        except NotApplicableError as reason:
-            return {**said, "picture": None, "kind": None, "skipped": str(reason)}
-        url = f"data:image/png;base64,{base64.b64encode(picture.png).decode()}"
-        return {**said, "picture": url, "kind": picture.kind, "skipped": None}
-
-    async def _decode(self, decode: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._decoders, decode)
-
-    async def _in_time(self, work: Awaitable[Result]) -> Result:
-        try:
-            async with asyncio.timeout(self._limits.seconds):
-                return await work
-        except TimeoutError:
-            raise Refused(503, f"It would take longer than {self._limits.seconds:g} seconds: come again.") from None
+    async def _decode(self, decode: Callable[..., NDArray[np.uint8]], *arguments: Any) -> NDArray[np.uint8]:
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, decode, *arguments)
 
 
-class _Observed:
-    """Counts every answer, and adds to it the headers that all answers have."""
+def _with_metrics_and_headers(app: ASGIApp, routes: set[str]) -> ASGIApp:
+    """Count every response of `app`, and add to it the headers that all responses have."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, routes: set[str]) -> None:
-        self._app, self._metrics, self._routes = app, metrics, routes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def observed_app(scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
 
-        async def observed(message: Message) -> None:
+        async def observed_send(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(_HEADERS)
-                # Strangers choose paths: only known ones may become labels.
-                route = scope["path"] if scope["path"] in self._routes else "other"
-                self._metrics.request(route, message["status"], time.perf_counter() - started)
+                # Clients choose paths: only known ones may become labels.
+                route = scope["path"] if scope["path"] in routes else "other"
+                _REQUESTS.labels(route, str(message["status"])).inc()
+                _REQUEST_SECONDS.labels(route).observe(time.perf_counter() - started)
             await send(message)
 
-        await self._app(scope, receive, observed if scope["type"] == "http" else send)
+        await app(scope, receive, observed_send if scope["type"] == "http" else send)
+
+    return observed_app
 
 
-def _tag(model: RegisteredModel) -> dict[str, str | int]:
+def _identity(model: RegisteredModel) -> dict[str, str | int]:
     return {"name": model.name, "version": model.version}
-
-
-def _error(status: int, sentence: str, headers: dict[str, str] | None = None) -> Response:
-    return JSONResponse({"error": sentence}, status, headers)
-
-
-async def _refused(_: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)
-    return _error(error.status, str(error), error.headers)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.url.path[:100]
     sentence = {404: f"There is nothing at {path}.", 405: f"{path} does not take {request.method}."}
-    return _error(error.status_code, sentence.get(error.status_code, error.detail), dict(error.headers or {}))
+    headers = dict(error.headers or {}) | ({"Retry-After": "1"} if error.status_code == 503 else {})
+    return JSONResponse({"error": sentence.get(error.status_code, error.detail)}, error.status_code, headers)
 
 
-async def _disconnected(_: Request, __: Exception) -> Response:
-    return Response(status_code=_NOBODY_LISTENS)
-
-
-async def _own_mistake(_: Request, error: Exception) -> Response:
-    logging.getLogger("uvicorn.error").error("a request failed", exc_info=error)
-    return _error(500, "The server made a mistake; its log says which.")
+async def _internal_error(_: Request, __: Exception) -> Response:
+    return JSONResponse({"error": "Internal server error: its log has the traceback."}, 500)

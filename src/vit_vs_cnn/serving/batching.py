@@ -1,6 +1,7 @@
-"""Requests that arrive together share one call of the model."""
+"""Dynamic batching: requests that arrive together share one call of the model."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -8,12 +9,15 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from prometheus_client import Gauge, Histogram
+from starlette.exceptions import HTTPException
 
 from vit_vs_cnn.registry.loading import BATCH, RegisteredModel
-from vit_vs_cnn.serving.limits import Refused
 
 _MOST_OTHER_CALLS = 8
-_BUSY = "The queue is full: come again in a second."
+
+_CALL_IMAGES = Histogram("vit_vs_cnn_call_images", "Images in a call of the model.", buckets=(1, 2, 4, 8, 16, 32, 64))
+_WAITING_IMAGES = Gauge("vit_vs_cnn_waiting_images", "Images in the queue.")
 
 Result = TypeVar("Result")
 
@@ -28,77 +32,88 @@ class _Job:
 class Batcher:
     """One thread that calls the models, and a bounded queue in front of it.
 
-    While a call runs, requests gather; the next call takes all of them, up to `BATCH` images. An idle model answers at
-    once: there is no delay in which to wait for company.
+    While a call runs, requests queue up; the next call takes all of them, up to `BATCH` images. An idle model is called
+    at once: there is no delay in which to wait for more requests.
     """
 
-    def __init__(self, most_waiting: int, called: Callable[[int], None]) -> None:
-        """`most_waiting` bounds the queue, in images; `called` is told how many each call of the model has."""
+    def __init__(self, queue_size: int) -> None:
+        """`queue_size` bounds the queue, in images."""
+        self._queue_size = queue_size
+        self._jobs: deque[_Job] = deque()
+        self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self._queue: asyncio.Queue[_Job] = asyncio.Queue()
-        self._most_waiting = most_waiting
-        self._called = called
-        self._others = 0
-        self.waiting = 0
+        self._other_calls = 0
+        _WAITING_IMAGES.set_function(self._waiting_images)
 
     async def probabilities(self, model: RegisteredModel, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probabilities float32 (N, K) of `model` for uint8 (N, S, S, 3). Raises Refused where the queue is full."""
-        # Alone, a request larger than the queue is served all the same.
-        if self.waiting and self.waiting + len(images) > self._most_waiting:
-            raise Refused(503, _BUSY)
+        """Probabilities float32 (N, K) of uint8 images (N, S, S, 3).
+
+        Raises HTTPException 503 where the queue is full; a request larger than the queue is accepted when it is empty.
+        """
+        waiting = self._waiting_images()
+        if waiting and waiting + len(images) > self._queue_size:
+            raise _queue_is_full()
         job = _Job(model, images, asyncio.get_running_loop().create_future())
-        self.waiting += len(images)
-        self._queue.put_nowait(job)
+        self._jobs.append(job)
+        self._arrived.set()
         return await job.answer
 
     async def other_call(self, function: Callable[[], Result]) -> Result:
-        """What `function` gives, called in the models' thread. Raises Refused where too many wait already."""
-        if self._others >= _MOST_OTHER_CALLS:
-            raise Refused(503, _BUSY)
-        self._others += 1
+        """The result of `function`, called in the models' thread.
+
+        Raises HTTPException 503 where too many such calls wait already.
+        """
+        if self._other_calls >= _MOST_OTHER_CALLS:
+            raise _queue_is_full()
+        self._other_calls += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, function)
         finally:
-            self._others -= 1
+            self._other_calls -= 1
 
     async def run(self) -> None:
-        """Answer what is in the queue, until cancelled."""
-        first = await self._queue.get()
-        while True:
-            jobs, following = [first], None
-            images = len(first.images)
-            while following is None and not self._queue.empty():
-                job = self._queue.get_nowait()
-                if job.model is first.model and images + len(job.images) <= BATCH:
-                    jobs.append(job)
-                    images += len(job.images)
-                else:
-                    following = job
-            self.waiting -= images
-            await self._answer(jobs)
-            first = following or await self._queue.get()
+        """Answer the jobs in the queue, until cancelled."""
+        try:
+            while True:
+                await self._arrived.wait()
+                await self._answer(self._next_batch())
+        finally:
+            self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def close(self) -> None:
-        """Let go of the thread."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+    def _next_batch(self) -> list[_Job]:
+        """The first jobs of the queue that are for one model and fit into one call."""
+        batch = [self._jobs.popleft()]
+        images = len(batch[0].images)
+        while self._jobs and self._jobs[0].model is batch[0].model and images + len(self._jobs[0].images) <= BATCH:
+            batch.append(self._jobs.popleft())
+            images += len(batch[-1].images)
+        if not self._jobs:
+            self._arrived.clear()
+        return batch
 
-    async def _answer(self, jobs: list[_Job]) -> None:
-        # Whoever went away in the meantime costs no time of the model.
-        jobs = [job for job in jobs if not job.answer.done()]
+    async def _answer(self, batch: list[_Job]) -> None:
+        # Jobs of clients that have disconnected take no time of the model.
+        jobs = [job for job in batch if not job.answer.done()]
         if not jobs:
             return
         images = np.concatenate([job.images for job in jobs])
-        self._called(len(images))
+        _CALL_IMAGES.observe(len(images))
         try:
             rows = await asyncio.get_running_loop().run_in_executor(self._thread, jobs[0].model.probabilities, images)
-        # It is theirs who asked; the queue goes on.
+        # The error belongs to these requests; the queue continues.
         except Exception as error:
             for job in jobs:
                 if not job.answer.done():
                     job.answer.set_exception(error)
             return
-        start = 0
-        for job in jobs:
+        ends = np.cumsum([len(job.images) for job in jobs])
+        for job, answer in zip(jobs, np.split(rows, ends[:-1]), strict=True):
             if not job.answer.done():
-                job.answer.set_result(rows[start : start + len(job.images)])
-            start += len(job.images)
+                job.answer.set_result(answer)
+
+    def _waiting_images(self) -> int:
+        return sum(len(job.images) for job in self._jobs)
+
+
+def _queue_is_full() -> HTTPException:
+    return HTTPException(503, "The queue is full: try again later.")

@@ -1,30 +1,31 @@
-"""Image files to predictions, one after the other, in bounded memory."""
+"""Predictions for image files, one after the other in bounded memory, and the formats that they are printed in."""
 
+import csv
+import io
+import json
 import os
-import warnings
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from vit_vs_cnn.data.archive import MAX_FILE_BYTES
-from vit_vs_cnn.data.decode import decode_image, reason_of
+from vit_vs_cnn.data.decode import decode_image, map_in_threads, reason_of
 from vit_vs_cnn.data.sources.source import Unreadable
 from vit_vs_cnn.registry.loading import BATCH, RegisteredModel
 
 TOP = 3
 
+Format = Literal["table", "json", "csv"]
+
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of a file: its `TOP` most probable classes, the most probable first."""
+    """The `TOP` most probable classes of a file with their probabilities, the most probable first."""
 
     file: str
     top: tuple[tuple[str, float], ...]
@@ -32,19 +33,19 @@ class Prediction:
     def as_json(self) -> dict[str, Any]:
         """The prediction as plain values, the same from the command and over HTTP."""
         name, probability = self.top[0]
-        top = [{"class": each, "probability": value} for each, value in self.top]
+        top = [{"class": label, "probability": value} for label, value in self.top]
         return {"file": self.file, "class": name, "probability": probability, "top": top}
 
 
 def top_classes(file: str, probabilities: NDArray[np.float32], classes: Sequence[str]) -> Prediction:
     """The prediction for `file` from its probabilities float32 (K,)."""
     best = np.argsort(-probabilities, kind="stable")[:TOP]
-    # Seven digits say all that float32 holds; more would only look exact.
+    # float32 has seven significant digits; more would only look exact.
     return Prediction(file, tuple((classes[i], float(f"{probabilities[i]:.7g}")) for i in best))
 
 
 def image_files(paths: Iterable[Path]) -> Iterator[Path]:
-    """The files among `paths` and in the folders among them, each folder sorted; hidden ones are passed over."""
+    """The files among `paths` and in the folders among them, each folder sorted, without hidden ones."""
     for path in paths:
         if not path.is_dir():
             yield path
@@ -54,43 +55,14 @@ def image_files(paths: Iterable[Path]) -> Iterator[Path]:
             yield from (Path(folder) / name for name in sorted(files) if not name.startswith("."))
 
 
-def predict_files(
-    model: RegisteredModel, files: Iterable[Path], read: Callable[[int], object]
-) -> Iterator[Prediction | Unreadable]:
-    """What `model` says of each file, in their order; `read` is told of files as they have been read."""
-
-    def decode(part: Sequence[Path]) -> list[NDArray[np.uint8] | Unreadable]:
-        decoded = [_decode(path, model.image_size) for path in part]
-        read(len(part))
-        return decoded
-
-    workers = min(os.cpu_count() or 1, 16)
-    waiting: deque[tuple[list[Path], Future[list[NDArray[np.uint8] | Unreadable]]]] = deque()
-    with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
-        # As prepare has it: an image above Pillow's limit of pixels is unreadable.
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        for part in _parts(iter(files)):
-            waiting.append((part, pool.submit(decode, part)))
-            if len(waiting) > workers:
-                yield from _predicted(model, waiting)
-        while waiting:
-            yield from _predicted(model, waiting)
-
-
-def _parts(files: Iterator[Path]) -> Iterator[list[Path]]:
-    while part := list(islice(files, BATCH)):
-        yield part
-
-
-def _predicted(
-    model: RegisteredModel, waiting: deque[tuple[list[Path], Future[list[NDArray[np.uint8] | Unreadable]]]]
-) -> Iterator[Prediction | Unreadable]:
-    files, future = waiting.popleft()
-    decoded = future.result()
-    images = [each for each in decoded if isinstance(each, np.ndarray)]
-    rows = iter(model.probabilities(np.stack(images)) if images else ())
-    for file, each in zip(files, decoded, strict=True):
-        yield each if isinstance(each, Unreadable) else top_classes(str(file), next(rows), model.classes)
+def batch_predict(model: RegisteredModel, files: Iterable[Path]) -> Iterator[Prediction | Unreadable]:
+    """The prediction of `model` for each file, or why it cannot be read, in their order."""
+    decoded = map_in_threads(lambda path: (path, _decode(path, model.image_size)), files)
+    while batch := list(islice(decoded, BATCH)):
+        images = [image for _, image in batch if isinstance(image, np.ndarray)]
+        rows = iter(model.probabilities(np.stack(images)) if images else ())
+        for path, image in batch:
+            yield image if isinstance(image, Unreadable) else top_classes(str(path), next(rows), model.classes)
 
 
 def _decode(path: Path, size: int) -> NDArray[np.uint8] | Unreadable:
@@ -103,3 +75,31 @@ def _decode(path: Path, size: int) -> NDArray[np.uint8] | Unreadable:
     # On a damaged file Pillow's readers raise almost anything.
     except Exception as error:
         return Unreadable(str(path), reason_of(error))
+
+
+class Formatter:
+    """Predictions for `classes` as lines of text: an aligned table, JSON lines or CSV."""
+
+    def __init__(self, kind: Format, classes: Sequence[str]) -> None:
+        """`header` is None where the format has none."""
+        self._kind = kind
+        self._width = max(len(name) for name in ("class", *classes))
+        headers = {"table": f"{'class':<{self._width}}  probability  file", "csv": "file,class,probability"}
+        self.header = headers.get(kind)
+
+    def line(self, prediction: Prediction) -> str:
+        """The prediction on one line."""
+        name, probability = prediction.top[0]
+        if self._kind == "json":
+            return json.dumps(prediction.as_json())
+        if self._kind == "csv":
+            line = io.StringIO()
+            csv.writer(line, lineterminator="").writerow([prediction.file, name, probability])
+            return line.getvalue()
+        # The file comes last, or the longest name would have to be known before the first line.
+        return f"{name:<{self._width}}  {probability:>11.4f}  {printable(prediction.file)}"
+
+
+def printable(name: str) -> str:
+    """A file's name on one line, with escapes for what cannot be printed."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in name)

@@ -1,7 +1,6 @@
-"""What the model looked at in one image, as a picture."""
+"""Saliency maps of served models, as PNG over the image."""
 
 import io
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,56 +20,53 @@ from vit_vs_cnn.report.grid import resized
 _SIDE = 384
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A PNG, and in words what it shows."""
-
-    kind: str
-    png: bytes
-
-
 class SaliencyRenderer:
-    """Paints for versions of one registered model.
+    """Renders saliency maps for versions of one registered model.
 
-    The network of the version that was asked last is kept; it is built anew, as an exported program has no layers.
+    An exported program has no layers, so the network is rebuilt from the version's settings; the last one is kept.
     """
 
     def __init__(self) -> None:
         self._version: int | None = None
         self._trained: TrainedModel | None = None
 
-    def paint(self, model: RegisteredModel, image: NDArray[np.uint8], label: int) -> Picture:
-        """Why `model` may say class `label` of the image uint8 (S, S, 3): attention where it has it, else Grad-CAM.
+    def render(self, model: RegisteredModel, image: NDArray[np.uint8], label: int) -> tuple[str, bytes]:
+        """The kind of map and a PNG of it over the image, uint8 (S, S, 3).
 
-        Raises NotApplicableError where the model gives no picture.
+        It is attention rollout, or Grad-CAM for `label` where the network has no attention. Raises NotApplicableError
+        where it has neither.
         """
         if self._trained is None or self._version != model.version:
-            self._version, self._trained = model.version, rebuilt(model)
+            self._version, self._trained = model.version, rebuild_network(model)
         network = self._trained.network
         pixels: torch.Tensor = self._trained.preprocess(torch.from_numpy(image[None]))
         try:
-            kind, heat = "attention rollout", explain_attention(network, pixels).rollout[0]
+            kind, saliency = "attention rollout", explain_attention(network, pixels).rollout[0]
         except NotApplicableError:
-            kind, heat = "Grad-CAM", grad_cam(network, pixels, [label], cam_layer(network, pixels))[0]
+            kind, saliency = "Grad-CAM", grad_cam(network, pixels, [label], cam_layer(network, pixels))[0]
         file = io.BytesIO()
-        Image.fromarray(overlay(resized(image, _SIDE), heat)).save(file, "PNG")
-        return Picture(kind, file.getvalue())
+        Image.fromarray(overlay(resized(image, _SIDE), saliency)).save(file, "PNG")
+        return kind, file.getvalue()
 
 
-def rebuilt(model: RegisteredModel) -> TrainedModel:
+def rebuild_network(model: RegisteredModel) -> TrainedModel:
     """The timm network of a registered version with its weights, on the CPU.
 
-    Raises NotApplicableError where the version does not say how it is built.
+    Raises NotApplicableError where the version has no settings of its network.
     """
     if model.settings is None:
         raise NotApplicableError(
-            f"{model.name} version {model.version} was registered without the settings of its network: predictions "
-            "work, the picture is left out."
+            f"The saliency map is skipped: {model.name} version {model.version} was registered without the settings "
+            "of its network. Predictions work."
         )
-    state = {key: value.cpu() for key, value in model.program.state_dict().items()}
-    network = create_model(model.settings, len(model.classes), model.image_size)
     prefix = "network."
-    network.load_state_dict({key.removeprefix(prefix): each for key, each in state.items() if key.startswith(prefix)})
+    state = {
+        key.removeprefix(prefix): value.cpu()
+        for key, value in model.program.state_dict().items()
+        if key.startswith(prefix)
+    }
+    network = create_model(model.settings, len(model.classes), model.image_size)
+    network.load_state_dict(state)
     buffers = dict(model.program.named_buffers())
-    mean, std = ((buffers[f"preprocess.{each}"].flatten() / 255).tolist() for each in ("mean", "std"))
+    mean, std = ((buffers[f"preprocess.{name}"].flatten() / 255).tolist() for name in ("mean", "std"))
     return TrainedModel(network.eval(), Preprocess(mean, std, input_size(model.settings, model.image_size)))

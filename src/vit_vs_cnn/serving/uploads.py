@@ -1,4 +1,4 @@
-"""From the body of a request to pixels: everything in it is from a stranger."""
+"""From the body of a request to pixels; nothing in it is trusted."""
 
 import asyncio
 import json
@@ -6,19 +6,28 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from vit_vs_cnn.data.decode import decode_image, reason_of
-from vit_vs_cnn.serving.limits import Limits, Refused
 
 _LONGEST_NAME = 200
 _MOST_FIELDS = 16
+_BODIES_IN_MEMORY = 16
+
+
+@dataclass(frozen=True)
+class RequestLimits:
+    """What a request may have: bytes of its body, images, and seconds to arrive and again to be answered."""
+
+    body_bytes: int = 16 * 2**20
+    images: int = 64
+    seconds: float = 30.0
 
 
 @dataclass(frozen=True)
@@ -32,115 +41,106 @@ class Upload:
 class BodyReader:
     """Reads the bodies of requests; those that are in memory at a time share a budget of bytes."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: RequestLimits) -> None:
         self._limits = limits
         self._held = 0
 
     @asynccontextmanager
     async def body(self, request: Request) -> AsyncIterator[bytes]:
-        """The body, counted until the context is left.
+        """The body, which counts until the context ends.
 
-        Raises Refused where it is too large, comes too slowly, or too many are there.
+        Raises HTTPException where it is too large (413) or too slow (408), or the budget is spent (503).
         """
-        share = min(_announced(request) or self._limits.body, self._limits.body)
-        if self._held + share > self._limits.bodies:
-            raise Refused(503, "Too many requests are here already: come again in a second.")
+        most = self._limits.body_bytes
+        share = min(int(request.headers.get("content-length", most)), most)
+        if self._held + share > _BODIES_IN_MEMORY * most:
+            raise HTTPException(503, "The server is processing too many requests: try again later.")
         self._held += share
         try:
-            yield await self._read_in_time(request)
+            yield await self._read(request)
         finally:
             self._held -= share
 
-    async def _read_in_time(self, request: Request) -> bytes:
+    async def _read(self, request: Request) -> bytes:
+        most, body, size = self._limits.body_bytes, bytearray(), 0
         try:
             async with asyncio.timeout(self._limits.seconds):
-                return await self._read(request)
+                async for part in request.stream():
+                    size += len(part)
+                    if size <= most:
+                        body += part
+                    # The rest is read for a while and discarded: many clients read no answer before they have sent
+                    # everything.
+                    elif size > 8 * most:
+                        break
+        except ClientDisconnect:
+            raise HTTPException(499, "The client disconnected.") from None
         except TimeoutError:
-            raise Refused(408, f"The request did not arrive within {self._limits.seconds:g} seconds.") from None
-
-    async def _read(self, request: Request) -> bytes:
-        most, body, size = self._limits.body, bytearray(), 0
-        async for part in request.stream():
-            size += len(part)
-            if size <= most:
-                body += part
-            # What is too much is read on for a while and thrown away: many clients read no answer before they have
-            # sent everything.
-            elif size > 8 * most:
-                break
+            raise HTTPException(408, f"The request did not arrive within {self._limits.seconds:g} seconds.") from None
         if size > most:
-            raise Refused(413, f"The request is larger than {most / 2**20:g} MiB: send fewer or smaller images.")
+            raise HTTPException(413, f"The request is larger than {most / 2**20:g} MiB: send fewer or smaller images.")
         return bytes(body)
 
 
-async def uploads_of(request: Request, body: bytes, limits: Limits) -> list[Upload]:
-    """The files of a multipart body. Raises Refused where it is none, is damaged, or holds no or too many files."""
+async def read_uploads(request: Request, body: bytes, limits: RequestLimits) -> list[Upload]:
+    """The files of a multipart body.
+
+    Raises HTTPException where it is not multipart (415), is damaged, or has no or too many files (400).
+    """
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        raise Refused(415, "Send the images as multipart/form-data, for example: curl -F image=@photo.jpg …/predict")
+        raise HTTPException(415, "Send images as multipart/form-data, for example: curl -F image=@photo.jpg …/predict")
     parser = MultiPartParser(
-        request.headers, _once(body), max_files=limits.images, max_fields=_MOST_FIELDS, max_part_size=limits.body
+        request.headers, _once(body), max_files=limits.images, max_fields=_MOST_FIELDS, max_part_size=limits.body_bytes
     )
-    parser.spool_max_size = limits.body + 1  # nothing of it goes to the disk
+    parser.spool_max_size = limits.body_bytes + 1  # keeps files off the disk
     try:
         form = await parser.parse()
     except MultiPartException as error:
-        raise Refused(400, f"The multipart body cannot be read: {error.message.rstrip('.')}.") from None
+        raise HTTPException(400, f"The multipart body cannot be read: {error.message.rstrip('.')}.") from None
     files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
     uploads = [Upload((file.filename or "")[:_LONGEST_NAME], await file.read()) for file in files]
     await form.close()
     if not uploads:
-        raise Refused(400, "There is no file in the request, for example: curl -F image=@photo.jpg …/predict")
+        raise HTTPException(400, "The request has no file, for example: curl -F image=@photo.jpg …/predict")
     return uploads
 
 
-def decoded(uploads: list[Upload], size: int) -> NDArray[np.uint8]:
-    """DecodedImages uint8 (N, size, size, 3). Raises Refused with the name of a file that is no readable image."""
-    return np.stack([_decoded(upload, size) for upload in uploads])
+def decode_uploads(uploads: list[Upload], size: int) -> NDArray[np.uint8]:
+    """The images as uint8 (N, size, size, 3). Raises HTTPException 400 naming a file that cannot be decoded."""
+    images = []
+    for upload in uploads:
+        try:
+            images.append(decode_image(upload.content, size))
+        # On a damaged file Pillow's readers raise almost anything.
+        except Exception as error:
+            reason = reason_of(error).rstrip(".")
+            raise HTTPException(400, f"{upload.name or 'The file'} cannot be read: {reason}.") from None
+    return np.stack(images)
 
 
-def pixels_of(body: bytes, size: int, most: int) -> NDArray[np.uint8]:
-    """The images of MLflow's `{"inputs": [...]}` as uint8 (N, size, size, 3). Raises Refused for anything else."""
+def parse_invocation(body: bytes, size: int, most_images: int) -> NDArray[np.uint8]:
+    """The images of MLflow's `{"inputs": [...]}` as uint8 (N, size, size, 3).
+
+    Raises HTTPException where there are too many (413) or the body is anything else (400).
+    """
     try:
-        inputs: Any = json.loads(body)["inputs"]
-    except RecursionError:
-        raise Refused(400, "The body is nested too deeply.") from None
-    except (ValueError, KeyError, TypeError, IndexError):
-        raise Refused(400, 'The body is not JSON of the form {"inputs": [image, …]}.') from None
-    shape = f"N×{size}×{size}×3 whole numbers from 0 to 255"
-    if not isinstance(inputs, list) or not inputs:
-        raise Refused(400, f'"inputs" is no list of images: it takes {shape}.')
-    if len(inputs) > most:
-        raise Refused(413, f"{len(inputs)} images are more than the {most} that a request may hold.")
-    try:
-        rows = [row for image in inputs for row in _of_length(image, size)]
-        pixels = [pixel for row in rows for pixel in _of_length(row, size)]
-        values = list(chain.from_iterable(_of_length(pixel, 3) for pixel in pixels))
-        # Truth values pass as numbers elsewhere; bytes() refuses what is not from 0 to 255.
-        content = bytes(values) if set(map(type, values)) == {int} else b""
-    except ValueError:
-        content = b""
-    if not content:
-        raise Refused(400, f'"inputs" takes {shape}.')
-    return np.frombuffer(content, np.uint8).reshape(len(inputs), size, size, 3)
-
-
-def _of_length(value: Any, length: int) -> list[Any]:
-    if not isinstance(value, list) or len(value) != length:
-        raise ValueError
-    return value
-
-
-def _decoded(upload: Upload, size: int) -> NDArray[np.uint8]:
-    try:
-        return decode_image(upload.content, size)
-    # On a damaged file Pillow's readers raise almost anything.
-    except Exception as error:
-        raise Refused(400, f"{upload.name or 'The file'} cannot be read: {reason_of(error).rstrip('.')}.") from None
-
-
-def _announced(request: Request) -> int | None:
-    length = request.headers.get("content-length", "")
-    return int(length) if length.isdecimal() and len(length) < 16 else None
+        images = json.loads(body)["inputs"]
+        if len(images) > most_images:
+            raise HTTPException(413, f"{len(images)} images are more than the {most_images} that a request may have.")
+        rows = list(chain.from_iterable(images))
+        pixels = list(chain.from_iterable(rows))
+        values = list(chain.from_iterable(pixels))
+        lengths = [set(map(len, part)) for part in (images, rows, pixels)]
+        # true and false would pass as numbers; bytes() refuses what is not from 0 to 255.
+        if lengths != [{size}, {size}, {3}] or set(map(type, values)) != {int}:
+            raise ValueError
+        return np.frombuffer(bytes(values), np.uint8).reshape(-1, size, size, 3)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise HTTPException(
+            400,
+            'The body must be JSON of the form {"inputs": [image, …]} with '
+            f"N×{size}×{size}×3 whole numbers from 0 to 255.",
+        ) from None
 
 
 async def _once(body: bytes) -> AsyncGenerator[bytes, None]:

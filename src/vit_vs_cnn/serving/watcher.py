@@ -1,72 +1,74 @@
-"""The served model follows its alias: a thread that loads what the alias moved to, and swaps it in."""
+"""Hot swap: a thread that loads the version that the alias moved to and swaps it in."""
 
 import gc
 import sys
 import threading
 from datetime import UTC, datetime
 
+from prometheus_client import Gauge, Info
+
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.registry.loading import RegisteredModel, load_registered, version_of
 
-_SECONDS_BETWEEN_LOOKS = 1.0
-_LOOKS_AFTER_A_FAILURE = 30
+_SECONDS_BETWEEN_CHECKS = 1.0
+_CHECKS_BEFORE_RETRY = 30
+
+_MODEL = Info("vit_vs_cnn_model", "The model served.")
+_SINCE = Gauge("vit_vs_cnn_model_since_seconds", "When it was loaded, as a Unix timestamp.")
 
 
 class AliasWatcher:
-    """Has the version that `alias` (or a version number) of the registered model `name` means as `current`.
+    """Holds the version that `alias` (or a version number) of the registered model `name` points to as `current`.
 
-    Whoever serves a request reads `current` once and keeps to it. `trouble` is a sentence where the registry is away or
-    the alias moved to what cannot be loaded: the model that is there goes on.
+    A request reads `current` once and keeps to it. `last_error` is a sentence while the registry is unreachable or the
+    alias points to a version that cannot be loaded: the current model stays.
     """
 
     def __init__(self, name: str, alias: str) -> None:
-        """Load the model. Raises UserError where there is none to begin with."""
+        """Load the model. Raises UserError where that is impossible."""
         self.name, self.alias = name, alias
-        self.current: RegisteredModel = load_registered(name, version_of(name, alias))
-        self.since = datetime.now(UTC)
-        self.trouble: str | None = None
+        self.last_error: str | None = None
         self._failed: int | None = None
-        self._looks_to_skip = 0
+        self._checks_to_skip = 0
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="follow", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
+        self._use(load_registered(name, version_of(name, alias)))
 
     def start(self) -> None:
-        """Follow the alias from now on; a version number never moves."""
+        """Watch the alias from now on; a version number never moves."""
         if not self.alias.isdecimal():
             self._thread.start()
 
     def stop(self) -> None:
-        """Follow it no longer."""
+        """Stop watching."""
         self._stopped.set()
 
-    def _follow(self) -> None:
-        while not self._stopped.wait(_SECONDS_BETWEEN_LOOKS):
-            try:
-                self._look()
-            except UserError as error:
-                self._say(str(error))
-            else:
-                self._say(None)
+    def _use(self, model: RegisteredModel) -> None:
+        self.current, self.since = model, datetime.now(UTC)
+        _MODEL.info({"name": model.name, "version": str(model.version), "contestant": model.contestant})
+        _SINCE.set(self.since.timestamp())
 
-    def _look(self) -> None:
+    def _watch(self) -> None:
+        while not self._stopped.wait(_SECONDS_BETWEEN_CHECKS):
+            error = None
+            try:
+                self._check()
+            except UserError as raised:
+                error = str(raised)
+            if error != self.last_error:
+                self.last_error = error
+                print(f"warning: {error}" if error else f"{self.name}: the registry works again.", file=sys.stderr)
+
+    def _check(self) -> None:
         version = version_of(self.name, self.alias)
         if version == self.current.version:
             self._failed = None
-            return
-        if version == self._failed and self._looks_to_skip > 0:
-            self._looks_to_skip -= 1
-            raise UserError(self.trouble or "")
-        try:
-            new = load_registered(self.name, version)
-        except UserError:
-            self._failed, self._looks_to_skip = version, _LOOKS_AFTER_A_FAILURE
-            raise
-        self.current, self.since, self._failed = new, datetime.now(UTC), None
-        # Graphs refer to themselves: without this the old model would stay in memory for a while.
-        gc.collect()
-        print(f"{self.name}: {self.alias} is version {version} now.", file=sys.stderr)
-
-    def _say(self, trouble: str | None) -> None:
-        if trouble != self.trouble:
-            self.trouble = trouble
-            print(f"warning: {trouble}" if trouble else f"{self.name}: the registry is well again.", file=sys.stderr)
+        elif version == self._failed and self._checks_to_skip > 0:
+            self._checks_to_skip -= 1
+            raise UserError(self.last_error or "")
+        else:
+            self._failed, self._checks_to_skip = version, _CHECKS_BEFORE_RETRY
+            self._use(load_registered(self.name, version))
+            # Graphs refer to themselves: without this the old model would stay in memory for a while.
+            gc.collect()
+            print(f"{self.name}: {self.alias} is version {version} now.", file=sys.stderr)

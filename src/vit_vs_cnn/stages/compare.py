@@ -2,17 +2,14 @@
 
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.config.tuned import with_tuned
-from vit_vs_cnn.core.paths import COMPARE, EDA, PREPARED, explained, trained
-from vit_vs_cnn.data.checks import read_checks
+from vit_vs_cnn.core.paths import COMPARE, PREPARED, trained
 from vit_vs_cnn.data.dataset import read_info
 from vit_vs_cnn.report.comparison import answer, read_comparison, summary_numbers, write_tables
 from vit_vs_cnn.report.comparison_figures import write_comparison_figures
-from vit_vs_cnn.report.figures import FigureWriter
-from vit_vs_cnn.report.html import read_pictures, render_report
-from vit_vs_cnn.report.style import contestant_colour
+from vit_vs_cnn.report.html import render_report
 from vit_vs_cnn.tracking.lineage import GIT_COMMIT_TAG, RUN_NAME_TAG, lineage_tags
+from vit_vs_cnn.tracking.names import prefixed_metrics
 from vit_vs_cnn.tracking.run import read_ref, start_run
-from vit_vs_cnn.tuning.summary import read_tuning_summary
 
 
 def run(settings: Settings) -> None:
@@ -20,30 +17,15 @@ def run(settings: Settings) -> None:
     for name in settings.models:
         settings = with_tuned(settings, name)
     info, comparison = read_info(PREPARED), read_comparison(settings)
-    colours = {name: contestant_colour(settings.models, name) for name in settings.models}
     write_tables(comparison, COMPARE)
-    gallery = FigureWriter(COMPARE)
-    write_comparison_figures(comparison, colours, gallery)
-    gallery.close()
+    write_comparison_figures(comparison, COMPARE)
     lineage = lineage_tags()
-    page = render_report(
-        settings,
-        info,
-        read_checks(PREPARED),
-        comparison,
-        colours,
-        read_pictures(COMPARE),
-        EDA,
-        {name: explained(name) for name in settings.models},
-        {name: read_tuning_summary(name) for name in settings.models},
-        lineage[GIT_COMMIT_TAG],
-        lineage.get(RUN_NAME_TAG),
-    )
+    page = render_report(settings, comparison, lineage[GIT_COMMIT_TAG], lineage.get(RUN_NAME_TAG))
     (COMPARE / "report.html").write_text(page, encoding="utf-8")
     with start_run(settings, "compare") as tracked:
         runs = {name: read_ref(trained(name)) for name in settings.models}
         tracked.set_tags({f"run.{name}": ref.run_id or ref.key for name, ref in runs.items()})
         tracked.set_tags({"data.digest": info.digest, "mlflow.note.content": answer(comparison)})
-        tracked.log_metrics(summary_numbers(comparison))
+        tracked.log_metrics(prefixed_metrics("compare", summary_numbers(comparison)))
         tracked.log_artifact(COMPARE, "comparison")
     print(f"compare: {answer(comparison)}")

@@ -1,4 +1,4 @@
-"""evaluate@<model>: evaluated/<model>/ with metrics, cost, predictions and figures of the test split."""
+"""evaluate@<contestant>: evaluated/<contestant>/ with metrics, cost, predictions and figures of the test split."""
 
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.config.tuned import with_tuned
@@ -7,37 +7,36 @@ from vit_vs_cnn.core.records import numbers_of
 from vit_vs_cnn.data.dataset import read_info, read_split
 from vit_vs_cnn.evaluation.cost import measure_cost
 from vit_vs_cnn.evaluation.metrics import evaluate
-from vit_vs_cnn.evaluation.predict import predict
+from vit_vs_cnn.evaluation.predict import batch_predict
 from vit_vs_cnn.evaluation.results import write_evaluation
 from vit_vs_cnn.models.trained import load_trained
 from vit_vs_cnn.report.evaluation import save_evaluation_figures
 from vit_vs_cnn.report.style import contestant_colour
-from vit_vs_cnn.tracking.run import add_to_run, read_ref
+from vit_vs_cnn.tracking.names import prefixed_metrics
+from vit_vs_cnn.tracking.run import add_to_run
 from vit_vs_cnn.training.results import read_summary
 from vit_vs_cnn.training.setup import choose_device, device_name
 
 
-def run(settings: Settings, model: str) -> None:
-    """Measure contestant `model` on test, once, and what it costs."""
-    settings = with_tuned(settings, model)
+def run(settings: Settings, contestant: str) -> None:
+    """Measure a contestant on test, once, and what it costs."""
+    settings = with_tuned(settings, contestant)
     info, test = read_info(PREPARED), read_split(PREPARED, "test")
     device, batch_size = choose_device(settings.train), settings.evaluate.batch_size
-    contestant = load_trained(settings, model, info).to(device)
-    probabilities = predict(contestant, test.images, batch_size, device)
-    seconds_per_epoch = read_summary(trained(model)).seconds_per_epoch
-    cost = measure_cost(contestant, test.images, batch_size, device, device_name(device), seconds_per_epoch)
+    model = load_trained(settings, contestant, info).to(device)
+    probabilities = batch_predict(model.probabilities, test.images, batch_size, device, "predict")
+    seconds_per_epoch = read_summary(trained(contestant)).seconds_per_epoch
+    cost = measure_cost(model, test.images, batch_size, device, device_name(device), seconds_per_epoch)
     evaluation = evaluate(probabilities, test, info.classes, settings.evaluate.confidence, cost)
-    write_evaluation(evaluated(model), evaluation)
-    save_evaluation_figures(evaluated(model), model, evaluation, contestant_colour(settings.models, model))
-    metrics = evaluation.metrics
-    with add_to_run(read_ref(trained(model)), "evaluate") as tracked:
-        tracked.log_dataset(info, "test", "testing")
-        tracked.log_metrics(
-            {f"test_{key}": value for key, value in numbers_of(metrics).items()}, dataset=(info, "test")
-        )
-        tracked.log_metrics({f"cost_{key}": value for key, value in numbers_of(cost).items()})
-        tracked.log_artifact(evaluated(model), "evaluation")
+    folder, metrics = evaluated(contestant), evaluation.metrics
+    write_evaluation(folder, evaluation)
+    save_evaluation_figures(folder, contestant, evaluation, contestant_colour(settings.models, contestant))
+    with add_to_run(trained(contestant)) as tracked:
+        dataset = tracked.log_dataset(info, "test", "testing")
+        tracked.log_metrics(prefixed_metrics("test", numbers_of(metrics, {"confidence"})), dataset=dataset)
+        tracked.log_metrics(prefixed_metrics("cost", numbers_of(cost, {"parameters", "seconds_per_epoch"})))
+        tracked.log_artifact(folder, "evaluation")
     print(
-        f"evaluate {model}: {metrics.accuracy:.2%} of {metrics.images:,} test images right "
+        f"evaluate {contestant}: {metrics.accuracy:.2%} of {metrics.images:,} test images right "
         f"({100 * metrics.confidence:g} % interval {metrics.accuracy_low:.2%} to {metrics.accuracy_high:.2%})"
     )

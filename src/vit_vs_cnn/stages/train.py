@@ -6,11 +6,11 @@ from vit_vs_cnn.core.paths import PREPARED, trained
 from vit_vs_cnn.data.dataset import read_info, read_split
 from vit_vs_cnn.models.export import export_model
 from vit_vs_cnn.models.trained import save_weights
-from vit_vs_cnn.tracking.run import start_run
-from vit_vs_cnn.tracking.system import SystemMeter
+from vit_vs_cnn.tracking.names import contestant_params
+from vit_vs_cnn.tracking.run import start_run, system_metrics
 from vit_vs_cnn.training.checkpoint import Checkpoints, fingerprint
 from vit_vs_cnn.training.contestant import announce, prepare_contestant, train_contestant
-from vit_vs_cnn.training.results import Epoch, write_history
+from vit_vs_cnn.training.results import Epoch, epoch_metrics, summary_metrics, write_history
 
 
 def run(settings: Settings, name: str) -> None:
@@ -20,12 +20,11 @@ def run(settings: Settings, name: str) -> None:
     splits = (read_split(PREPARED, "train"), read_split(PREPARED, "val"))
     job = prepare_contestant(settings, name, info, splits)
     announce(job)
-    meter = SystemMeter()
     with (
         Checkpoints(fingerprint(job)) as checkpoints,
         start_run(settings, "train", name, checkpoints.run_key()) as tracked,
     ):
-        tracked.log_params({"seed": settings.seed, "train": settings.train.model_dump(), **model.model_dump()})
+        tracked.log_params(contestant_params(settings, name))
         plan = job.plan
         tracked.set_tags(
             {
@@ -39,8 +38,7 @@ def run(settings: Settings, name: str) -> None:
         tracked.log_dataset(info, "val", "validation")
 
         def record(epoch: Epoch) -> None:
-            values = {key: value for key, value in epoch.model_dump().items() if key != "epoch"}
-            tracked.log_metrics(values | meter.read(), step=epoch.epoch)
+            tracked.log_metrics(epoch_metrics(epoch) | system_metrics(), step=epoch.epoch)
 
         training = train_contestant(job, checkpoints, record)
         folder, summary = trained(name), training.summary
@@ -49,19 +47,9 @@ def run(settings: Settings, name: str) -> None:
         export_model(training.model, name, model, info, splits[1].images[:2], folder / "model")
         write_history(training.history, folder / "history.csv")
         summary.write(folder / "training.json")
-        tracked.log_metrics(
-            {
-                "best_val_accuracy": summary.val_accuracy,
-                "best_val_loss": summary.val_loss,
-                "best_epoch": summary.best_epoch,
-                "seconds_per_epoch": summary.seconds_per_epoch,
-                "parameters": summary.parameters,
-            },
-            step=summary.epochs,
-        )
+        tracked.log_metrics(summary_metrics(summary), step=summary.epochs)
         for file in ("history.csv", "training.json"):
             tracked.log_artifact(folder / file)
         tags = {"contestant": name, "timm": model.timm, "data.digest": info.digest}
         tracked.log_model(folder / "model", name, "image-classifier", summary.model_dump(), tags, summary.best_epoch)
-        tracked.send()
         tracked.write_ref(folder)

@@ -1,1 +1,1 @@
-"""The only place that talks to MLflow: runs, lineage, unsent records, the registry."""
+"""Runs in MLflow: what they record, where they come from, and the outbox for what MLflow does not have yet."""

@@ -3,26 +3,24 @@
 import getpass
 import os
 import platform
-import subprocess
 from importlib.metadata import distributions
 from pathlib import Path
 
+from vit_vs_cnn.core.git import git
 from vit_vs_cnn.core.paths import PARAMS
 from vit_vs_cnn.core.records import digest_of
 
 GIT_COMMIT_TAG = "mlflow.source.git.commit"
 RUN_NAME_TAG = "vit_vs_cnn.run_name"
-_OUTSIDE_TAGS = {
-    "prefect.flow_run_id": "PREFECT__FLOW_RUN_ID",
-    RUN_NAME_TAG: "VIT_VS_CNN_RUN",
-}
+_ENVIRONMENT_TAGS = {"prefect.flow_run_id": "PREFECT__FLOW_RUN_ID", RUN_NAME_TAG: "VIT_VS_CNN_RUN"}
 
 
 def lineage_tags() -> dict[str, str]:
-    """Tags that every run and model version carries: git commit, dirty flag, parameter digest, machine, caller."""
+    """The tags of every run and model version: git commit, dirty flag, digest of the parameters, machine, caller."""
+    here = Path.cwd()
     tags = {
-        GIT_COMMIT_TAG: _git("rev-parse", "HEAD") or "none",
-        "git.dirty": str(bool(_git("status", "--porcelain"))).lower(),
+        GIT_COMMIT_TAG: git(here, "rev-parse", "--verify", "--quiet", "HEAD").stdout.strip() or "none",
+        "git.dirty": str(bool(git(here, "status", "--porcelain").stdout)).lower(),
         "params.digest": digest_of(PARAMS.read_bytes()) if PARAMS.is_file() else "none",
         "host.python": platform.python_version(),
         "host.platform": platform.platform(),
@@ -31,21 +29,21 @@ def lineage_tags() -> dict[str, str]:
         "mlflow.source.name": "vit-vs-cnn",
         "mlflow.source.type": "LOCAL",
     }
-    return tags | {tag: os.environ[name] for tag, name in _OUTSIDE_TAGS.items() if os.environ.get(name)}
+    return tags | {tag: os.environ[name] for tag, name in _ENVIRONMENT_TAGS.items() if os.environ.get(name)}
 
 
 def write_lineage(folder: Path) -> None:
     """Write what is too long for tags into `folder`: params.yaml, dvc.lock, package versions, uncommitted diff."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir()
     for path in (PARAMS, Path("dvc.lock")):
         if path.is_file():
             (folder / path.name).write_bytes(path.read_bytes())
-    # DVC creates dvc.lock in the end only; params.yaml of an isolated run differs from the commit by design.
-    packages = sorted({f"{each.name}=={each.version}" for each in distributions()}, key=str.lower)
+    packages = sorted({f"{package.name}=={package.version}" for package in distributions()}, key=str.lower)
     (folder / "packages.txt").write_text("\n".join(packages) + "\n", encoding="utf-8")
-    difference = _git("diff", "HEAD", "--", ".", ":(exclude)dvc.lock")
+    # DVC writes dvc.lock while it runs, so it always differs; it has a copy of its own above.
+    difference = git(Path.cwd(), "diff", "HEAD", "--", ".", ":(exclude)dvc.lock").stdout
     if difference:
-        (folder / "uncommitted.diff").write_text(difference + "\n", encoding="utf-8")
+        (folder / "uncommitted.diff").write_text(difference, encoding="utf-8")
 
 
 def user_name() -> str:
@@ -54,11 +52,3 @@ def user_name() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return "unknown"  # a container's user id without a name
-
-
-def _git(*arguments: str) -> str:
-    try:
-        answer = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return ""
-    return answer.stdout.strip() if answer.returncode == 0 else ""

@@ -1,4 +1,4 @@
-"""A run as the stages see it: record params, metrics, artifacts; the store gets them when it is there."""
+"""A run as the stages see it: parameters, metrics, tags, artifacts, which the store gets as soon as it is reachable."""
 
 import json
 import sys
@@ -6,222 +6,208 @@ import tempfile
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import psutil
 
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.errors import UserError, first_line
 from vit_vs_cnn.core.paths import RUN_FILE
 from vit_vs_cnn.data.dataset import DatasetInfo, SplitName
 from vit_vs_cnn.tracking.lineage import lineage_tags, write_lineage
-from vit_vs_cnn.tracking.outbox import Header, Outbox, now_ms, open_outbox, pending_outboxes
-from vit_vs_cnn.tracking.store import open_client, send, store_errors, tracking_uri
+from vit_vs_cnn.tracking.names import flatten_params
+from vit_vs_cnn.tracking.outbox import (
+    Event,
+    Header,
+    Outbox,
+    RunRef,
+    new_event,
+    open_outbox,
+    outbox_dir,
+    pending_outboxes,
+)
+from vit_vs_cnn.tracking.store import deliver, deliver_event, open_client, store_errors, tracking_uri
 
-_SECONDS_BETWEEN_SENDS = 5.0
-_SECONDS_AFTER_A_FAILURE = 60.0
-
+_SECONDS_BETWEEN_METRICS = 5.0
+_SECONDS_AFTER_FAILURE = 60.0
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
 
-class RunRef(BaseModel):
-    """run.json: the MLflow run that made a stage's outputs.
-
-    `run_id` is None where the store was away when the stage ended; the run then carries `key` as a tag.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    key: str
-    run_id: str | None
-    experiment: str
-    name: str
-
-
 class TrackedRun:
-    """A context manager; leaving it by an exception ends the run as FAILED (KILLED for Ctrl-C)."""
+    """A context manager; left by an exception, the run ends as FAILED (KILLED for Ctrl-C), otherwise as FINISHED."""
 
-    def __init__(self, journal: Outbox) -> None:
-        self._journal = journal
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._status: RunStatus | None = None
         self._client: Any = None
-        self._next_send = time.monotonic() + _SECONDS_BETWEEN_SENDS
+        self._last_attempt = float("-inf")
         self._failure: Exception | None = None
-        self._ended = False
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self._journal.header.own:
-            self._journal.append("added")
-        elif not self._ended:
-            status: RunStatus = "FINISHED" if kind is None else "FAILED" if issubclass(kind, Exception) else "KILLED"
-            if error is not None:
-                self.set_tags({"failure": str(error)[:500] or kind.__name__ if kind else ""})
-            self.end(status)
-        self.send()
-        if self._failure is None:
-            self._journal.remove()
-        else:
-            self._journal.close()
-            print(
-                f"warning: the tracking store {tracking_uri()} could not be written "
-                f"({_first_line(self._failure)}); nothing is lost, `vit-vs-cnn sync` sends it later.",
-                file=sys.stderr,
-            )
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self._outbox.header.creates_run:
+            if error is not None and self._status is None:
+                self._status = "FAILED" if isinstance(error, Exception) else "KILLED"
+                self.set_tags({"failure": str(error)[:500] or type(error).__name__})
+            self._outbox.append(new_event("finish", status=self._status or "FINISHED"))
+        failure = self.close()
+        if failure:
+            reason = f"the tracking store {tracking_uri()} could not be written ({first_line(failure)})"
+            print(f"warning: {reason}; nothing is lost, `vit-vs-cnn sync` delivers it later.", file=sys.stderr)
 
     def end(self, status: RunStatus) -> None:
-        """Say how the run ended, where that is not how the context manager is left."""
-        self._journal.append("finish", status=status)
-        self._ended = True
+        """Set how the run ends, however the context is left."""
+        self._status = status
 
-    def log_params(self, values: Mapping[str, object]) -> None:
-        """Record parameters, nested mappings as dotted names."""
-        self._journal.append("params", values=flatten(values))
+    def close(self) -> Exception | None:
+        """Deliver what is pending and remove the outbox. Returns why it stays, if the store did not take all of it."""
+        if self._deliver():
+            self._outbox.remove()
+        else:
+            self._outbox.close()
+        return self._failure
 
-    def log_metrics(
-        self, values: Mapping[str, float], step: int = 0, dataset: tuple[DatasetInfo, SplitName] | None = None
-    ) -> None:
-        """Record metrics; `dataset` links them to the split they were measured on and to the run's logged model."""
-        link = {"dataset_name": _split_name(*dataset), "dataset_digest": _digest(*dataset)} if dataset else None
-        finite = {key: float(value) for key, value in values.items()}
-        self._journal.append("metrics", values=finite, step=step, dataset=link)
-        self._send_now_and_then()
+    def log_params(self, params: Mapping[str, object]) -> None:
+        """Record parameters; nested ones get dotted names."""
+        self._record("params", values=flatten_params(params))
 
-    def set_tags(self, values: Mapping[str, str]) -> None:
+    def log_metrics(self, values: Mapping[str, float], step: int = 0, dataset: Mapping[str, str] | None = None) -> None:
+        """Record metrics; a dataset that was logged links them to it and to the run's logged model."""
+        self._record("metrics", values={key: float(value) for key, value in values.items()}, step=step, dataset=dataset)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
         """Record tags."""
-        self._journal.append("tags", values=dict(values))
+        self._record("tags", values=dict(tags))
+
+    def log_dataset(self, info: DatasetInfo, split: SplitName, context: str) -> dict[str, str]:
+        """Record that the run used a split of the data; what this returns links metrics to it."""
+        dataset = {
+            "name": f"{info.name}-{split}",
+            "digest": info.splits[split].digest[:32],
+            "source_type": "local",
+            "source": json.dumps({"name": info.name, "source": info.source, "description": info.description}),
+            "profile": json.dumps({"images": info.splits[split].images, "image_size": info.image_size}),
+        }
+        self._record("dataset", dataset=dataset, context=context)
+        return {"dataset_name": dataset["name"], "dataset_digest": dataset["digest"]}
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Record a file or the contents of a folder under `folder` of the run's artifacts."""
-        self._journal.append("artifact", place=self._journal.keep_file(path), folder=folder)
-
-    def log_dataset(self, info: DatasetInfo, split: SplitName, context: str) -> None:
-        """Record that the run used a split of the data, as MLflow's dataset input."""
-        source = json.dumps({"name": info.name, "source": info.source, "description": info.description})
-        profile = json.dumps({"images": info.splits[split].images, "image_size": info.image_size})
-        name, digest = _split_name(info, split), _digest(info, split)
-        self._journal.append("dataset", name=name, digest=digest, source=source, profile=profile, context=context)
+        self._record_files("artifact", path, folder=folder)
 
     def log_model(
-        self, folder: Path, name: str, kind: str, params: Mapping[str, object], tags: Mapping[str, str], step: int
+        self, path: Path, name: str, kind: str, params: Mapping[str, object], tags: Mapping[str, str], step: int
     ) -> None:
-        """Record the MLflow model in `folder` as the run's logged model."""
-        flat = {key: str(value) for key, value in params.items()}
-        place = self._journal.keep_file(folder)
-        self._journal.append("model", place=place, name=name, type=kind, params=flat, tags=dict(tags), step=step)
-
-    def send(self) -> None:
-        """Bring the store up to date now; if it is away the records wait."""
-        try:
-            self._client = self._client or open_client()
-            send(self._journal, self._client)
-        except store_errors() as error:
-            self._failure = error
-            self._next_send = time.monotonic() + _SECONDS_AFTER_A_FAILURE
-        else:
-            self._failure = None
-            self._next_send = time.monotonic() + _SECONDS_BETWEEN_SENDS
+        """Record the MLflow model in the folder `path` as the run's logged model."""
+        model = {"name": name, "model_type": kind, "params": flatten_params(params), "tags": dict(tags)}
+        self._record_files("model", path, model=model, step=step)
 
     def write_ref(self, folder: Path) -> None:
-        """Write run.json into `folder`, so that what comes later finds this run."""
-        header = self._journal.header
-        ref = RunRef(key=header.key, run_id=self._journal.sent.run_id, experiment=header.experiment, name=header.name)
-        (folder / RUN_FILE).write_text(ref.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        """Write run.json into `folder`, so that later stages find this run."""
+        ref = self._outbox.header.model_dump(include=set(RunRef.model_fields))
+        RunRef(**ref).write(folder / RUN_FILE)
 
-    def _send_now_and_then(self) -> None:
-        if time.monotonic() >= self._next_send:
-            self.send()
+    def _record(self, kind: str, **fields: Any) -> None:
+        self._outbox.append(new_event(kind, **fields))
+        if self._is_due(_SECONDS_BETWEEN_METRICS if kind == "metrics" else 0):
+            self._deliver()
+
+    def _record_files(self, kind: str, path: Path, **fields: Any) -> None:
+        # A stage's next run deletes its outputs: what cannot be uploaded from there now is copied.
+        event = new_event(kind, path=str(path.resolve()), **fields)
+        if not (self._is_due() and self._deliver(event)):
+            self._outbox.append(event | {"path": self._outbox.keep(path)})
+
+    def _is_due(self, pause: float = 0) -> bool:
+        """Whether `pause` seconds have passed since the last attempt to deliver; after a failure it is longer."""
+        return time.monotonic() >= self._last_attempt + (_SECONDS_AFTER_FAILURE if self._failure else pause)
+
+    def _deliver(self, *not_in_outbox: Event) -> bool:
+        """Deliver what is pending and then these events. Returns whether the store has all of it."""
+        try:
+            self._client = self._client or open_client()
+            run_id = deliver(self._outbox, self._client)
+            for event in not_in_outbox:
+                deliver_event(event, self._outbox.folder, self._client, run_id)
+            self._failure = None
+        except store_errors() as error:
+            self._failure = error
+        self._last_attempt = time.monotonic()
+        return self._failure is None
 
 
 def start_run(settings: Settings, stage: str, contestant: str | None = None, key: str | None = None) -> TrackedRun:
-    """A new run of `stage`, or with the `key` of a killed one the same run again."""
-    name = f"{stage}-{contestant}" if contestant else stage
-    fresh = Header(key or uuid.uuid4().hex, settings.data.name, name, now_ms(), own=True)
-    journal = open_outbox(fresh.key, fresh)
-    run = TrackedRun(journal)
-    tags = {"stage": stage, **({"contestant": contestant} if contestant else {})}
-    run.set_tags(lineage_tags() | tags)
+    """Start a run of `stage`, or resume the one with this key."""
+    tags = {"stage": stage, "contestant": contestant} if contestant else {"stage": stage}
+    run = _open_run(settings, "-".join(tags.values()), key or uuid.uuid4().hex, tags)
     with tempfile.TemporaryDirectory() as scratch:
         lineage = Path(scratch) / "lineage"
         write_lineage(lineage)
         run.log_artifact(lineage, "lineage")
-    run.send()
     return run
 
 
-def start_part(settings: Settings, stage: str, contestant: str, part: str, key: str, whole: str) -> TrackedRun:
-    """A run that is part of the one with the key `whole`, such as a trial of a study; its lineage is that one's."""
-    header = Header(key, settings.data.name, f"{stage}-{contestant}-{part}", now_ms(), own=True, parent=whole)
-    run = TrackedRun(open_outbox(key, header))
-    run.set_tags(lineage_tags() | {"stage": stage, "contestant": contestant})
-    run.send()
-    return run
+def start_child_run(settings: Settings, stage: str, contestant: str, part: str, key: str, parent: str) -> TrackedRun:
+    """Start or resume a child of the run with the key `parent`, such as a trial of a study; its lineage is there."""
+    tags = {"stage": stage, "contestant": contestant}
+    return _open_run(settings, f"{stage}-{contestant}-{part}", key, tags, parent)
 
 
-def add_to_run(ref: RunRef, stage: str) -> TrackedRun:
-    """Go on with the run that another stage made and ended: what is recorded now is added to it."""
-    header = Header(ref.key, ref.experiment, ref.name, now_ms(), own=False)
-    return TrackedRun(open_outbox(f"{ref.key}-{stage}-{uuid.uuid4().hex[:8]}", header))
+def add_to_run(folder: Path) -> TrackedRun:
+    """Open the run that made the outputs in `folder`, to add what a later stage found."""
+    ref = read_ref(folder)
+    header = Header(key=ref.key, experiment=ref.experiment, name=ref.name, creates_run=False)
+    return TrackedRun(open_outbox(f"{ref.key}-{uuid.uuid4().hex}", header))
 
 
 def read_ref(folder: Path) -> RunRef:
-    """The run that made the outputs in `folder`. Raises UserError where run.json is missing or damaged."""
-    path = folder / RUN_FILE
-    try:
-        return RunRef.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValidationError):
-        raise UserError(f"{path}: missing or not written by this version; run the stage that makes it again.") from None
+    """The run that made the outputs in `folder`. Raises UserError where run.json is missing or not valid."""
+    return RunRef.read(folder / RUN_FILE, "run the stage that writes it again")
 
 
 def sync() -> tuple[int, int]:
-    """Send what is left of earlier runs: the number of journals sent, and of those still waiting.
+    """Deliver what is pending of earlier runs: the number of outboxes delivered, and of those still pending.
 
-    A run whose process died before its end is ended as KILLED. Raises UserError where the store is still away.
+    A run whose process was killed ends as KILLED. Raises UserError where nothing could be delivered.
     """
-    client, sent, failures = open_client(), 0, []
-    for journal in pending_outboxes():
-        if journal.header.own and not journal.is_finished():
-            journal.append("died")
-        try:
-            send(journal, client)
-        except store_errors() as error:
-            failures.append(error)
-            journal.close()
-        else:
-            journal.remove()
-            sent += 1
-    if failures and not sent:
+    outcomes = []
+    for outbox in pending_outboxes():
+        outbox.end_killed_run()
+        outcomes.append(TrackedRun(outbox).close())
+    failures = [failure for failure in outcomes if failure]
+    if failures and len(failures) == len(outcomes):
         raise UserError(
-            f"the tracking store {tracking_uri()} still cannot be written ({_first_line(failures[0])}); "
-            f"{len(failures)} runs stay in .vit-vs-cnn/unsent, nothing is lost."
+            f"the tracking store {tracking_uri()} cannot be written ({first_line(failures[0])}); {len(failures)} runs "
+            f"are pending in {outbox_dir()}, nothing is lost."
         )
-    return sent, len(failures)
+    return len(outcomes) - len(failures), len(failures)
 
 
-def flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, str]:
-    """Nested mappings as one mapping of dotted names to texts."""
-    flat: dict[str, str] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = str(value)
-    return flat
+def system_metrics() -> dict[str, float]:
+    """The load since the last call, in per cent and megabytes, under the names of MLflow's own monitor."""
+    import torch
+
+    memory = psutil.virtual_memory()
+    values = {
+        "system/cpu_utilization_percentage": psutil.cpu_percent(),
+        "system/system_memory_usage_megabytes": memory.used / 1e6,
+        "system/system_memory_usage_percentage": memory.percent,
+        "system/process_memory_megabytes": psutil.Process().memory_info().rss / 1e6,
+    }
+    if torch.cuda.is_available():
+        values["system/gpu_0_memory_usage_megabytes"] = torch.cuda.max_memory_allocated() / 1e6
+        with suppress(ModuleNotFoundError, RuntimeError):  # without NVIDIA's management library
+            values["system/gpu_0_utilization_percentage"] = float(torch.cuda.utilization())
+    return values
 
 
-def _split_name(info: DatasetInfo, split: SplitName) -> str:
-    return f"{info.name}-{split}"
-
-
-def _digest(info: DatasetInfo, split: SplitName) -> str:
-    return info.splits[split].digest[:32]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+def _open_run(settings: Settings, name: str, key: str, tags: dict[str, str], parent: str | None = None) -> TrackedRun:
+    header = Header(key=key, experiment=settings.data.name, name=name, creates_run=True, parent=parent)
+    run = TrackedRun(open_outbox(key, header))
+    run.set_tags(lineage_tags() | tags)
+    return run

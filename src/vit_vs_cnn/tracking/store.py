@@ -1,11 +1,12 @@
-"""The tracking store: where it is, and how a journal gets into it."""
+"""The tracking store: where it is, and how an outbox is delivered to it."""
 
+import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vit_vs_cnn.core.paths import mlruns_dir
-from vit_vs_cnn.tracking.outbox import Outbox
+from vit_vs_cnn.tracking.outbox import Event, Header, Outbox
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -15,6 +16,15 @@ KEY_TAG = "vit_vs_cnn.key"
 _PARENT_TAG = "mlflow.parentRunId"
 # Without it MLflow's pages open an experiment as one about language models.
 _TRAINING_PAGES = {"mlflow.experimentKind": "custom_model_development"}
+_CLIENT_OPTIONS = {
+    # With MLflow's own defaults a training would wait minutes for a server that is unreachable.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+_TALKATIVE_LOGGERS = ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry", "mlflow.tracking")
+_MOST_PARAMS = 100  # that MLflow takes at once
 
 
 def tracking_uri() -> str:
@@ -29,13 +39,11 @@ def tracking_server() -> str | None:
 
 
 def open_client() -> "MlflowClient":
-    """A client of the tracking store. It does not connect until it is used, except that SQLite's file is created."""
-    # MLflow's own defaults would hold a training up for minutes when its server is away.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    _quiet_storekeeping()
+    """A client of the tracking store. It connects when it is first used; only SQLite's file is created at once."""
+    for name, value in _CLIENT_OPTIONS.items():
+        os.environ.setdefault(name, value)
+    for name in _TALKATIVE_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
     import mlflow
     from mlflow import MlflowClient
 
@@ -61,15 +69,13 @@ def experiment(client: "MlflowClient", name: str) -> "Experiment":
     found = client.get_experiment_by_name(name)
     if found is None:
         # Without a server MLflow would put artifacts under the working directory, which differs between runs.
-        local = tracking_uri().startswith("sqlite:")
-        location = (mlruns_dir() / "artifacts" / name).as_uri() if local else None
+        location = (mlruns_dir() / "artifacts" / name).as_uri() if tracking_uri().startswith("sqlite:") else None
         try:
-            client.create_experiment(name, artifact_location=location, tags=_TRAINING_PAGES)
+            found = client.get_experiment(client.create_experiment(name, location, _TRAINING_PAGES))
         except MlflowException:
-            if client.get_experiment_by_name(name) is None:
-                raise
-        found = client.get_experiment_by_name(name)
-    assert found is not None
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise  # and not because another process was faster
     return found
 
 
@@ -79,19 +85,6 @@ def find_run(client: "MlflowClient", experiment_id: str, key: str) -> str | None
     return runs[0].info.run_id if runs else None
 
 
-def send(journal: Outbox, client: "MlflowClient") -> None:
-    """Bring the store up to date with the journal. Raises one of `store_errors` where that fails halfway.
-
-    It can be repeated: what was sent twice is in the store once.
-    """
-    if journal.sent.run_id is None:
-        journal.mark_delivered(run_id=_create_or_find_run(journal, client))
-    assert journal.sent.run_id is not None
-    for event in journal.unsent():
-        _send_event(event, journal, client, journal.sent.run_id)
-        journal.mark_delivered(events=1)
-
-
 def model_of_run(client: "MlflowClient", run_id: str) -> str | None:
     """The id of the logged model that the run made, None if it made none."""
     outputs = client.get_run(run_id).outputs
@@ -99,81 +92,79 @@ def model_of_run(client: "MlflowClient", run_id: str) -> str | None:
     return models[-1].model_id if models else None
 
 
-def _create_or_find_run(journal: Outbox, client: "MlflowClient") -> str:
-    from mlflow.exceptions import MlflowException
+def deliver(outbox: Outbox, client: "MlflowClient") -> str:
+    """Deliver what is pending; returns the run's id. Raises one of `store_errors` where that fails halfway.
 
-    header = journal.header
-    experiment_id = experiment(client, header.experiment).experiment_id
-    found = find_run(client, experiment_id, header.key)
-    if found is not None:
-        return found
-    if not header.own:
-        raise MlflowException(f"the run {header.name} that this belongs to is not in the store yet")
-    tags = {KEY_TAG: header.key}
-    if header.parent is not None:
-        parent = find_run(client, experiment_id, header.parent)
-        if parent is None:
-            raise MlflowException(f"the run that {header.name} is a part of is not in the store yet")
-        tags[_PARENT_TAG] = parent
-    run = client.create_run(experiment_id, header.created_ms, tags, header.name)
-    return str(run.info.run_id)
+    It can be repeated: what was delivered twice is in the store once.
+    """
+    run_id = outbox.header.run_id
+    if run_id is None:
+        run_id = _find_or_create_run(outbox.header, client)
+        outbox.mark_delivered(run_id)
+    for event in outbox.pending:
+        deliver_event(event, outbox.folder, client, run_id)
+        outbox.mark_delivered(run_id, events=1)
+    return run_id
 
 
-def _send_event(event: dict[str, Any], journal: Outbox, client: "MlflowClient", run_id: str) -> None:
+def deliver_event(event: Event, folder: Path, client: "MlflowClient", run_id: str) -> None:
+    """Deliver one event; the path of its files is absolute or relative to `folder`."""
     from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
     match event["kind"]:
         case "params":
-            # MLflow refuses a parameter's second value, and a batch over 100: a resumed run repeats the same ones.
-            pairs = [Param(key, str(value)) for key, value in event["values"].items()]
-            for start in range(0, len(pairs), 100):
-                client.log_batch(run_id, params=pairs[start : start + 100])
+            # MLflow refuses another value of a parameter; a resumed run repeats the same one.
+            params = [Param(*item) for item in event["values"].items()]
+            for start in range(0, len(params), _MOST_PARAMS):
+                client.log_batch(run_id, params=params[start : start + _MOST_PARAMS])
         case "tags":
-            client.log_batch(run_id, tags=[RunTag(key, str(value)) for key, value in event["values"].items()])
+            client.log_batch(run_id, tags=[RunTag(*item) for item in event["values"].items()])
         case "metrics":
-            link: dict[str, Any] = {}
-            if event.get("dataset"):
-                link = {"model_id": model_of_run(client, run_id), **event["dataset"]}
-            client.log_batch(
-                run_id,
-                metrics=[
-                    Metric(key, value, event["time_ms"], event["step"], run_id=run_id, **link)
-                    for key, value in event["values"].items()
-                ],
-            )
-        case "artifact":
-            source = journal.folder / event["place"]
-            if source.is_dir():
-                client.log_artifacts(run_id, str(source), event["folder"])
-            else:
-                client.log_artifact(run_id, str(source), event["folder"])
+            shared = {"timestamp": event["time_ms"], "step": event["step"], "run_id": run_id}
+            if event["dataset"]:
+                shared |= {"model_id": model_of_run(client, run_id), **event["dataset"]}
+            metrics = [Metric(key, value, **shared) for key, value in event["values"].items()]
+            client.log_batch(run_id, metrics)
         case "dataset":
-            dataset = Dataset(event["name"], event["digest"], "local", event["source"], profile=event["profile"])
             context = InputTag("mlflow.data.context", event["context"])
-            client.log_inputs(run_id, [DatasetInput(dataset, [context])])
+            client.log_inputs(run_id, [DatasetInput(Dataset(**event["dataset"]), [context])])
+        case "artifact":
+            path = folder / event["path"]
+            log = client.log_artifacts if path.is_dir() else client.log_artifact
+            log(run_id, str(path), event["folder"])
         case "model" if model_of_run(client, run_id) is None:
-            _log_model(event, journal.folder / event["place"], client, run_id)
+            _deliver_model(event, folder / event["path"], client, run_id)
         case "finish":
             client.set_terminated(run_id, event["status"], event["time_ms"])
-        case "died" if client.get_run(run_id).info.status == "RUNNING":
-            # Otherwise the run was gone on with, and ended, on another machine.
+        case "killed" if client.get_run(run_id).info.status == "RUNNING":
             client.set_terminated(run_id, "KILLED", event["time_ms"])
 
 
-def _log_model(event: dict[str, Any], folder: Path, client: "MlflowClient", run_id: str) -> None:
+def _find_or_create_run(header: Header, client: "MlflowClient") -> str:
+    from mlflow.exceptions import MlflowException
+
+    experiment_id = experiment(client, header.experiment).experiment_id
+    found = find_run(client, experiment_id, header.key)
+    if found is not None:
+        return found
+    if not header.creates_run:
+        raise MlflowException(f"the run {header.name} that this is added to is not in the store yet")
+    tags = {KEY_TAG: header.key}
+    if header.parent is not None:
+        parent = find_run(client, experiment_id, header.parent)
+        if parent is None:
+            raise MlflowException(f"the parent of the run {header.name} is not in the store yet")
+        tags[_PARENT_TAG] = parent
+    return str(client.create_run(experiment_id, header.created_ms, tags, header.name).info.run_id)
+
+
+def _deliver_model(event: Event, folder: Path, client: "MlflowClient", run_id: str) -> None:
     from mlflow.entities import LoggedModelOutput
 
     experiment_id = client.get_run(run_id).info.experiment_id
-    model = client.create_logged_model(
-        experiment_id, event["name"], run_id, event["tags"], event["params"], event["type"]
-    )
+    # A delivery that failed halfway has created it.
+    found = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'", max_results=1)
+    model = found[0] if found else client.create_logged_model(experiment_id, source_run_id=run_id, **event["model"])
     client.log_model_artifacts(model.model_id, str(folder))
     client.finalize_logged_model(model.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=event["step"])])
-
-
-def _quiet_storekeeping() -> None:
-    import logging
-
-    for name in ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry", "mlflow.tracking"):
-        logging.getLogger(name).setLevel(logging.WARNING)

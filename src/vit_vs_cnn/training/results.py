@@ -21,6 +21,20 @@ class Epoch(Record):
     images_per_second: float
 
 
+def epoch_metrics(epoch: Epoch) -> dict[str, float]:
+    """The metrics of an epoch by their names in MLflow, the same in trainings and in trials of a study."""
+    return {
+        "train/loss": epoch.train_loss,
+        "train/accuracy": epoch.train_accuracy,
+        "train/learning_rate": epoch.learning_rate,
+        "val/loss": epoch.val_loss,
+        "val/accuracy": epoch.val_accuracy,
+        "time/elapsed_seconds": epoch.elapsed_seconds,
+        "time/epoch_seconds": epoch.epoch_seconds,
+        "time/images_per_second": epoch.images_per_second,
+    }
+
+
 class TrainingSummary(Record):
     """training.json: the result and the cost of one training; seconds include validation."""
 
@@ -57,3 +71,14 @@ def write_history(history: Sequence[Epoch], path: Path) -> None:
 def read_summary(folder: Path) -> TrainingSummary:
     """Read training.json of a trained contestant's folder. Raises UserError where it is missing or not valid."""
     return TrainingSummary.read(folder / "training.json", f"run `dvc repro train@{folder.name}`")
+
+
+def summary_metrics(summary: TrainingSummary) -> dict[str, float]:
+    """The metrics of a finished training by their names in MLflow."""
+    return {
+        "best/val_accuracy": summary.val_accuracy,
+        "best/val_loss": summary.val_loss,
+        "best/epoch": summary.best_epoch,
+        "cost/parameters": summary.parameters,
+        "cost/seconds_per_epoch": summary.seconds_per_epoch,
+    }

@@ -12,7 +12,7 @@ from vit_vs_cnn.config.schema import Settings, merge
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.dataset import read_info, read_split
 from vit_vs_cnn.data.split import sample
-from vit_vs_cnn.tracking.run import RunStatus, TrackedRun, start_part
+from vit_vs_cnn.tracking.run import RunStatus, TrackedRun, start_child_run
 from vit_vs_cnn.training.checkpoint import Checkpoints
 from vit_vs_cnn.training.contestant import prepare_contestant, train_contestant
 from vit_vs_cnn.training.results import Epoch
@@ -62,7 +62,7 @@ class TrainingObjective:
         checkpoints = Checkpoints(f"{self._tuning.name}-{trial.number}")
         whole = self._tuning.run_key
         try:
-            with start_part(self._settings, "tune", self._name, f"trial-{trial.number}", key, whole) as tracked:
+            with start_child_run(self._settings, "tune", self._name, f"trial-{trial.number}", key, whole) as tracked:
                 tracked.log_params({"trial": trial.number, **trial.params})
                 ended = self._work(_Attempt(self._tuning, trial, tracked), checkpoints)
                 tracked.set_tags({f"trial.{key}": str(value) for key, value in ended.facts.items()})

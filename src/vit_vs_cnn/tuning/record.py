@@ -27,8 +27,6 @@ def record_question(tracked: TrackedRun, tuning: TuningStudy, info: DatasetInfo)
     tracked.set_tags({"study": tuning.name, "data.digest": info.digest})
     tracked.log_dataset(info, "train", "training")
     tracked.log_dataset(info, "val", "validation")
-    # The trials' runs hang below this one, so it has to be in the store before them.
-    tracked.send()
 
 
 def record_found(tracked: TrackedRun, found: StudyResult) -> None:
