@@ -1,4 +1,4 @@
-"""train@<model>: trained/<model>/ with weights, exported model, history and summary."""
+"""train@<contestant>: trained/<contestant>/ with weights, exported model, history and summary."""
 
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.config.tuned import with_tuned
@@ -13,24 +13,23 @@ from vit_vs_cnn.training.contestant import announce, prepare_contestant, train_c
 from vit_vs_cnn.training.results import Epoch, epoch_metrics, summary_metrics, write_history
 
 
-def run(settings: Settings, name: str) -> None:
-    """Train contestant `name` on train, choose the epoch on val, record it."""
-    settings = with_tuned(settings, name)
-    model, info = settings.model(name), read_info(PREPARED)
+def run(settings: Settings, contestant: str) -> None:
+    """Train a contestant on train, choose the epoch on val, record it."""
+    settings = with_tuned(settings, contestant)
+    model, info = settings.model(contestant), read_info(PREPARED)
     splits = (read_split(PREPARED, "train"), read_split(PREPARED, "val"))
-    job = prepare_contestant(settings, name, info, splits)
+    job = prepare_contestant(settings, contestant, info, splits)
     announce(job)
     with (
         Checkpoints(fingerprint(job)) as checkpoints,
-        start_run(settings, "train", name, checkpoints.run_key()) as tracked,
+        start_run(settings, "train", contestant, checkpoints.run_key()) as tracked,
     ):
-        tracked.log_params(contestant_params(settings, name))
-        plan = job.plan
+        tracked.log_params(contestant_params(settings, contestant))
         tracked.set_tags(
             {
-                "device": plan.device_name,
-                "precision": plan.precision,
-                "compiled": str(plan.compiled).lower(),
+                "device": job.plan.device_name,
+                "precision": job.plan.precision,
+                "compiled": str(job.plan.compiled).lower(),
                 "data.digest": info.digest,
             }
         )
@@ -41,15 +40,17 @@ def run(settings: Settings, name: str) -> None:
             tracked.log_metrics(epoch_metrics(epoch) | system_metrics(), step=epoch.epoch)
 
         training = train_contestant(job, checkpoints, record)
-        folder, summary = trained(name), training.summary
+        folder, summary = trained(contestant), training.summary
         folder.mkdir(parents=True, exist_ok=True)
         save_weights(training.model.network, folder / "weights.safetensors")
-        export_model(training.model, name, model, info, splits[1].images[:2], folder / "model")
+        export_model(training.model, contestant, model, info, splits[1].images[:2], folder / "model")
         write_history(training.history, folder / "history.csv")
         summary.write(folder / "training.json")
         tracked.log_metrics(summary_metrics(summary), step=summary.epochs)
         for file in ("history.csv", "training.json"):
             tracked.log_artifact(folder / file)
-        tags = {"contestant": name, "timm": model.timm, "data.digest": info.digest}
-        tracked.log_model(folder / "model", name, "image-classifier", summary.model_dump(), tags, summary.best_epoch)
+        tags = {"contestant": contestant, "timm": model.timm, "data.digest": info.digest}
+        tracked.log_model(
+            folder / "model", contestant, "image-classifier", summary.model_dump(), tags, summary.best_epoch
+        )
         tracked.write_ref(folder)
