@@ -17,7 +17,7 @@ import click
 import numpy as np
 import torch
 
-from vit_vs_cnn.registry.loading import load_registered, version_of
+from vit_vs_cnn.registry.loading import load_registered
 from vit_vs_cnn.registry.versions import resolve_model_name
 from vit_vs_cnn.serving.saliency import rebuild_network
 
@@ -31,7 +31,7 @@ from vit_vs_cnn.serving.saliency import rebuild_network
 def main(registry: str | None, alias: str, batches: tuple[int, ...], repeats: int, file: Path | None) -> None:
     """Measure latency and throughput of the registered model against the eager network."""
     name = resolve_model_name(registry, None)
-    model = load_registered(name, version_of(name, alias))
+    model = load_registered(name, alias)
     program, eager = model.program.cpu(), rebuild_network(model)
     results = []
     click.echo(f"{name} version {model.version} ({model.contestant}), {torch.get_num_threads()} threads")

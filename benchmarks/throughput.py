@@ -44,7 +44,7 @@ from vit_vs_cnn.core.paths import project_root
 from vit_vs_cnn.data.dataset import Split
 from vit_vs_cnn.tracking.run import TrackedRun, start_run
 from vit_vs_cnn.training.optimization import create_optimizer
-from vit_vs_cnn.training.results import Epoch
+from vit_vs_cnn.training.results import Epoch, epoch_metrics
 from vit_vs_cnn.training.setup import TrainingJob, fastest_attention, make_fabric
 
 WORKERS = 2
@@ -156,7 +156,7 @@ def _epoch(job: TrainingJob, run: TrackedRun | None) -> float:
     def track(epoch: Epoch) -> None:
         start = time.perf_counter()
         if run is not None:
-            run.log_metrics({"train_loss": epoch.train_loss, "val_loss": epoch.val_loss}, step=epoch.epoch)
+            run.log_metrics(epoch_metrics(epoch), step=epoch.epoch)
         seconds.append(time.perf_counter() - start)
 
     # The first epoch warms up.

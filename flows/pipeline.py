@@ -4,17 +4,13 @@
 """
 
 import time
-from collections.abc import Container, Sequence
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Annotated, Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.futures import PrefectFuture
+from prefect.futures import PrefectFuture, wait
 from prefect.runtime import flow_run, task_run
 from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
@@ -22,15 +18,14 @@ from prefect.tasks import Task
 from pydantic import Field
 
 from vit_vs_cnn.config.load import preset_names
-from vit_vs_cnn.config.schema import FlowSettings
-from vit_vs_cnn.core.errors import RunError, UserError
-from vit_vs_cnn.orchestration.accelerators import free_accelerators, slot_name, slots
+from vit_vs_cnn.core.errors import RunError, TransientError, UserError
+from vit_vs_cnn.orchestration.accelerators import ensure_limit, use_accelerators
 from vit_vs_cnn.orchestration.artifacts import publish_results
 from vit_vs_cnn.orchestration.dag import Stage, check_timeouts, choose_stages, read_dag, resolve_names, timeout_seconds
-from vit_vs_cnn.orchestration.listener import StageListener
-from vit_vs_cnn.orchestration.slots import ensure_slots
-from vit_vs_cnn.orchestration.stage_process import Limits, Outcome, StageError, is_stopping, run_stage, stop_all
-from vit_vs_cnn.orchestration.workspace import Request, Run, is_saved, open_run, run_environment, save_run
+from vit_vs_cnn.orchestration.progress import StageOutput
+from vit_vs_cnn.orchestration.request import Request
+from vit_vs_cnn.orchestration.stage_process import Outcome, StageCommand, is_stopping, run_stage, stop_all
+from vit_vs_cnn.orchestration.workspace import Run, is_saved, open_run, run_environment, save_run
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -38,7 +33,7 @@ Preset = Annotated[str, Field(json_schema_extra={"enum": ["", *preset_names(PROJ
 Override = Annotated[str, Field(pattern=r"^[^=\s]+=.*$")]
 Name = Annotated[str, Field(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]*)?$")]
 
-# A stage is a process of its own; its thread only waits.
+# A stage runs in a process; its thread only waits.
 THREADS: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=1_000)
 
 
@@ -62,17 +57,17 @@ def pipeline(
     name: Name = "",
     in_place: bool = False,
 ) -> State[Any]:
-    """Run the stages of dvc.yaml; what DVC would skip is Cached, what needs a failed stage is NotRun.
+    """Run the stages of dvc.yaml; what DVC would skip is Cached, what needs a failed stage is NotReady.
 
     Args:
         preset: Lay presets/NAME.yaml over params.yaml. Empty: params.yaml as it is.
         overrides: Settings to change, each `key.path=value`, for example `train.epochs=3`.
-        stages: Stages to run, with what they need; `train` is every `train@<model>`. Empty: all.
+        stages: Stages to run, with what they need; `train` is every `train@<contestant>`. Empty: all.
         force: Stages to run though nothing changed.
-        name: Name of the run and of its DVC experiment; the same name continues it. Empty: made from the parameters.
-        in_place: Run params.yaml as it stands in the project folder, not in a workspace of its own.
+        name: Name of the run and its DVC experiment; the same name continues it. Empty: made from the parameters.
+        in_place: Run params.yaml as it stands in the project folder, not in an isolated workspace.
     """
-    request = Request(preset or None, tuple(overrides), name or None, tuple(stages), tuple(force), in_place)
+    request = Request(preset, tuple(overrides), name, tuple(stages), tuple(force), in_place)
     try:
         with open_run(request, str(flow_run.id)) as run:
             return _run_stages(run, request)
@@ -80,113 +75,75 @@ def pipeline(
         return Failed(message=str(error), data=error)
 
 
-@dataclass
-class Ended:
-    """How the stages of a run have ended so far; a stage in neither has not run."""
-
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
-    failures: dict[str, StageError] = field(default_factory=dict)
-
-    def is_cached(self, name: str) -> bool:
-        """Whether DVC had nothing to do for the stage."""
-        return self.outcomes.get(name) is Outcome.CACHED
-
-
 def _run_stages(run: Run, request: Request) -> State[Any]:
     dag = read_dag(run.workspace)
     forced, chosen = resolve_names(dag, request.force), choose_stages(dag, request.stages)
     check_timeouts(dag, run.settings.flow)
-    ensure_slots(slot_name(), slots(run.settings.train.devices))
-    ended = Ended()
+    ensure_limit()
+    settings = run.settings.flow
+    delays = [settings.retry_delay_seconds * 2**attempt for attempt in range(settings.retries)]
+    futures: dict[str, PrefectFuture[Any]] = {}
+    skipped: set[str] = set()
     try:
-        _run_in_order(chosen, forced, run, ended)
+        for stage in chosen:
+            if stage.unchanged and stage.name not in forced and skipped.issuperset(stage.needs):
+                skipped.add(stage.name)
+            stage_task = bring_up_to_date.with_options(
+                name=stage.name, task_run_name=stage.name, retries=settings.retries, retry_delay_seconds=delays
+            )
+            futures[stage.name] = stage_task.submit(
+                stage,
+                run,
+                skip=stage.name in skipped,
+                force=stage.name in forced,
+                return_state=False,
+                wait_for=[futures[name] for name in stage.needs],
+            )
+        wait([*futures.values()])
     except BaseException:
-        # Ctrl-C, or Prefect's SIGTERM when somebody cancels: no process may outlive the flow run.
+        # Ctrl-C, or Prefect's SIGTERM where a person cancels: no process may outlive the flow run.
         stop_all()
         raise
-    if ended.failures:
-        failure = next(iter(ended.failures.values()))
-        again = f"The workspace is {run.workspace}; the same command continues the run."
-        error = UserError(str(failure)) if failure.is_users else RunError(f"{failure} {again}")
-        return Failed(message=failure.with_log_end(), data=error)
+    failed = next((future.state for future in futures.values() if not future.state.is_completed()), None)
+    if failed is not None:
+        error = failed.result(raise_on_failure=False)
+        if not isinstance(error, UserError):
+            error = RunError(f"{error} The workspace is {run.workspace}; the same command continues the run.")
+        return Failed(message=failed.message, data=error)
     if not request.stages:
-        untouched = not forced and all(each.unchanged for each in chosen)
-        if run.isolated and not (untouched and is_saved(run)):
+        if run.isolated and not (skipped == futures.keys() and is_saved(run)):
             save_run(run)
         publish_results(run.workspace)
-    cached = sum(outcome is Outcome.CACHED for outcome in ended.outcomes.values())
-    return Completed(message=f"{len(ended.outcomes) - cached} stages ran, {cached} were cached.", data=run)
+    cached = sum(future.result() is Outcome.CACHED for future in futures.values())
+    return Completed(message=f"{len(futures) - cached} stages ran, {cached} were cached.", data=run)
 
 
-def _run_in_order(chosen: Sequence[Stage], forced: Container[str], run: Run, ended: Ended) -> None:
-    """Start each stage as soon as those that it needs have ended, well or not."""
-    futures: dict[str, PrefectFuture[State[Any]]] = {}
-    finished: SimpleQueue[str] = SimpleQueue()
-    done: set[str] = set()
-    while len(done) < len(chosen):
-        for each in chosen:
-            if each.name not in futures and done.issuperset(each.needs):
-                # Prefect draws the DAG from these, and would not start a task that waits for one that did not run.
-                needs = [futures[name] for name in each.needs if name in ended.outcomes]
-                force = each.name in forced
-                skip = each.unchanged and not force and all(ended.is_cached(name) for name in each.needs)
-                one = _task_of(each, run.settings.flow, takes_slot=each.uses_accelerator and not skip)
-                future = one.submit(each, run, ended, skip=skip, force=force, wait_for=needs)
-                futures[each.name] = future
-                future.add_done_callback(partial(_note, finished, each.name))
-        done.add(finished.get())
+def _is_retryable(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
+    return isinstance(state.result(raise_on_failure=False), TransientError) and not is_stopping()
 
 
-def _note(finished: SimpleQueue[str], name: str, _: PrefectFuture[State[Any]]) -> None:
-    finished.put(name)
-
-
-def _task_of(each: Stage, settings: FlowSettings, *, takes_slot: bool) -> Task[..., State[Any]]:
-    return bring_up_to_date.with_options(
-        name=each.name,
-        task_run_name=each.name,
-        tags=[slot_name()] if takes_slot else [],
-        retries=settings.retries,
-        retry_delay_seconds=[settings.retry_delay_seconds * 2**attempt for attempt in range(settings.retries)],
-    )
-
-
-def _may_pass(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
-    failure = state.result(raise_on_failure=False)
-    return isinstance(failure, StageError) and failure.retryable
-
-
-@task(cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=_may_pass)
-def bring_up_to_date(each: Stage, run: Run, ended: Ended, *, skip: bool, force: bool) -> State[Any]:
-    """Have DVC bring one stage up to date; the state carries the stage's own sentence where it fails."""
-    missing = [name for name in each.needs if name not in ended.outcomes]
-    if missing:
-        return Cancelled(name="NotRun", message=f"Needs {', '.join(missing)}, which did not end well.")
-    if is_stopping():
-        return Cancelled(name="Stopped", message="The run was stopped before this stage began.")
+@task(cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=_is_retryable)
+def bring_up_to_date(stage: Stage, run: Run, *, skip: bool, force: bool) -> State[Any]:
+    """Have DVC bring a stage up to date; where it fails the state has the stage's own sentence."""
     start = time.monotonic()
-    with StageListener(each.name) as listener:
+    with StageOutput(stage.name) as output:
+        if task_run.run_count > 1:
+            output.line(f"attempt {task_run.run_count} of {run.settings.flow.retries + 1}")
         try:
-            outcome = Outcome.CACHED if skip else _run(each, run, listener, force=force)
-        except StageError as failure:
-            if failure.retryable and task_run.run_count <= run.settings.flow.retries and not is_stopping():
-                listener.line(f"failed: {failure} It is tried again.")
-                raise
-            listener.line(f"failed: {failure}")
-            if is_stopping():
-                return Cancelled(name="Stopped", message=str(failure))
-            ended.failures[each.name] = failure
-            return Failed(message=failure.with_log_end())
-        ended.outcomes[each.name] = outcome
+            outcome = Outcome.CACHED if skip else _run(stage, run, output, force=force)
+        except (UserError, RunError) as error:
+            output.line(f"failed: {error}")
+            message = "\n\n".join([str(error), *getattr(error, "__notes__", [])])
+            return (Cancelled if is_stopping() else Failed)(message=message, data=error)
         if outcome is Outcome.CACHED:
-            listener.line("cached: nothing that it depends on has changed")
-            return Completed(name="Cached", message="Nothing that it depends on has changed.")
-        return Completed(message=f"Ran in {time.monotonic() - start:.1f} s.")
+            output.line("cached: nothing that it depends on has changed")
+            return Completed(name="Cached", message="Nothing that it depends on has changed.", data=outcome)
+        return Completed(message=f"Ran in {time.monotonic() - start:.1f} s.", data=outcome)
 
 
-def _run(each: Stage, run: Run, listener: StageListener, *, force: bool) -> Outcome:
-    settings = run.settings.flow
-    limits = Limits(timeout_seconds(each, settings), settings.lock_wait_seconds)
-    with free_accelerators(run.settings.train.devices if each.uses_accelerator else 0) as device:
-        environment = run_environment(run) | device | {"PREFECT__FLOW_RUN_ID": str(flow_run.id)}
-        return run_stage(run.workspace, each.name, environment, limits, listener, force=force)
+def _run(stage: Stage, run: Run, output: StageOutput, *, force: bool) -> Outcome:
+    settings = run.settings
+    with use_accelerators(settings.train.devices if stage.uses_accelerator else 0, output.line) as devices:
+        environment = run_environment(run) | devices | {"PREFECT__FLOW_RUN_ID": str(flow_run.id)}
+        timeout, lock_wait = timeout_seconds(stage, settings.flow), settings.flow.lock_wait_seconds
+        return run_stage(StageCommand(run.workspace, stage.name, environment, timeout, lock_wait, force), output)

@@ -19,7 +19,7 @@ DAYS_TO_ANSWER = 7
 
 
 class Approval(RunInput):
-    """What the form of the paused run asks."""
+    """The fields in the form of the paused run."""
 
     approve: bool = Field(default=False, title="Make it champion")
     reason: str = Field(default="", title="Why (needed where the gate refuses)", max_length=500)
@@ -32,33 +32,32 @@ def promote(version: str = "challenger", registry: str = "", unattended: bool = 
     Args:
         version: Number or alias of the version.
         registry: The registered model or its data set. Empty: that of params.yaml, or the only one.
-        unattended: Ask nobody: the gate alone decides.
+        unattended: Do not ask: the gate alone decides.
     """
-    from vit_vs_cnn.registry.promotion import decline, propose
-    from vit_vs_cnn.registry.promotion import promote as decide
+    from vit_vs_cnn.registry import promotion
     from vit_vs_cnn.registry.versions import Registry, resolve_model_name
 
     settings = read_settings(main_root() / PARAMS)
     try:
         opened = Registry(resolve_model_name(registry or None, settings.data.name))
-        proposal = propose(opened, version, settings, main_root() / PREPARED)
+        proposal = promotion.propose(opened, version, settings, main_root() / PREPARED)
         if proposal is None:
             return Completed(message=f"{opened.name}: {version} is the champion already.")
-        create_markdown_artifact(proposal.markdown(opened.name), key="gate", description="The gate's rules")
+        report = promotion.gate_report(opened, proposal, markdown=True)
+        create_markdown_artifact(report, key="gate", description="The gate's rules")
         if unattended:
-            answer = Approval(approve=proposal.passes)
+            answer = Approval(approve=True)
         else:
-            form = Approval.with_initial_data(description=proposal.markdown(opened.name))
             seconds = int(timedelta(days=DAYS_TO_ANSWER).total_seconds())
-            answer = pause_flow_run(wait_for_input=form, timeout=seconds)
+            answer = pause_flow_run(wait_for_input=Approval.with_initial_data(description=report), timeout=seconds)
             get_run_logger().info("answered: %s %s", "yes" if answer.approve else "no", answer.reason)
-        if not answer.approve and not unattended:
-            decline(opened, proposal, answer.reason)
-            return Cancelled(name="Declined", message=f"version {proposal.challenger.number} was declined.")
-        decision = decide(opened, proposal, force=bool(answer.reason), reason=answer.reason)
+        if not answer.approve:
+            promotion.decline(opened, proposal, answer.reason)
+            return Cancelled(name="Declined", message=f"version {proposal.version} was declined.")
+        decision = promotion.promote(opened, proposal, force=bool(answer.reason), reason=answer.reason)
     except GateRejectedError as error:
         return Failed(name="Refused", message=str(error))
     except UserError as error:
         return Failed(message=str(error))
     forced = " by force" if decision.forced else ""
-    return Completed(message=f"{opened.name}: version {decision.target} is the champion now{forced}.")
+    return Completed(message=f"{opened.name}: version {decision.version} is the champion now{forced}.")

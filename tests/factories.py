@@ -1,5 +1,6 @@
 """Settings, evaluations, trained contestants and registered versions that tests make for themselves."""
 
+import json
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from vit_vs_cnn.core.paths import evaluated, trained
 from vit_vs_cnn.data.dataset import Split
 from vit_vs_cnn.evaluation.metrics import evaluate
 from vit_vs_cnn.evaluation.results import Cost, Evaluation, write_evaluation
-from vit_vs_cnn.registry.versions import TEST_DIGEST, Candidate, Registry
+from vit_vs_cnn.registry.versions import TEST_DIGEST, Registry
 from vit_vs_cnn.report.figures import FigureWriter
 from vit_vs_cnn.report.style import new_figure
 from vit_vs_cnn.tracking.run import read_ref, start_run
@@ -96,15 +97,16 @@ def add_version(
         run.log_model(model, "vit", "image-classifier", {}, {}, step=1)
         run.log_artifact(folder / "evaluation", "evaluation")
         run.write_ref(folder)
-    metrics = {
-        "accuracy": measured.metrics.accuracy,
-        "accuracy_low": measured.metrics.accuracy_low,
-        "accuracy_high": measured.metrics.accuracy_high,
-        "latency_p95_ms": latency_p95_ms,
-        "size_mb": 0.5,
+    tags = {
+        "accuracy": str(measured.metrics.accuracy),
+        "accuracy_low": str(measured.metrics.accuracy_low),
+        "accuracy_high": str(measured.metrics.accuracy_high),
+        "latency_p95_ms": json.dumps(latency_p95_ms),
+        "size_mb": "0.5",
+        "timm": "some_vit",
+        TEST_DIGEST: test_digest,
     }
-    tags = {TEST_DIGEST: test_digest, "timm": "some_vit"}
-    return registry.add(Candidate("vit", read_ref(folder), 0.5, metrics, tags, "# A card"))
+    return registry.add("vit", read_ref(folder), tags, "# A card")
 
 
 def new_registry() -> Registry:

@@ -20,5 +20,5 @@ def test_it_looks_at_everything_and_says_what_a_failure_means(project: Path, mon
 
 
 def test_what_is_needed_fails_and_what_can_wait_is_a_note() -> None:
-    text = render([Check("a", False, "bad", "mend it"), Check("b", False, "away", "later", required=False)])
-    assert text == "FAIL  a: bad\n      mend it\nnote  b: away\n      later"
+    text = render([Check("a", False, "bad", "fix it"), Check("b", False, "unreachable", "later", required=False)])
+    assert text == "FAIL  a: bad\n      fix it\nnote  b: unreachable\n      later"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vit_vs_cnn.orchestration.ports import free_port
+from vit_vs_cnn.orchestration.prefect_server import free_port
 
 PROGRAMS = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
 OWNER = "postgres" if os.geteuid() == 0 else None

@@ -1,4 +1,4 @@
-"""A project whose stages do what a test tells them, in the shape of the real one: DVC, git, params.yaml, flows."""
+"""A project whose stages do what a test asks of them, in the shape of the real one: DVC, git, params.yaml, flows."""
 
 import json
 import os
@@ -111,10 +111,10 @@ class SmallProject:
 
     def history(self, run: str | None = None, what: str | None = None) -> list[dict[str, Any]]:
         facts = [json.loads(line) for line in self._history.read_text().splitlines()]
-        return [each for each in facts if run in (None, each["run"]) and what in (None, each["what"])]
+        return [fact for fact in facts if run in (None, fact["run"]) and what in (None, fact["what"])]
 
     def started(self, run: str) -> list[str]:
-        return [each["stage"] for each in self.history(run, "start")]
+        return [fact["stage"] for fact in self.history(run, "start")]
 
     def environment(self) -> dict[str, str]:
         foreign = ("PREFECT_", "MLFLOW_", "VIT_VS_CNN_")
@@ -123,6 +123,7 @@ class SmallProject:
             "CONTROL": str(self._control),
             "HISTORY": str(self._history),
             "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "PREFECT_SERVER_SERVICES_DB_VACUUM_LOOP_SECONDS": "2",
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}",
         }
 
@@ -170,7 +171,7 @@ class SmallProject:
 
 
 def ask_json(url: str, body: Any = None) -> Any:
-    """The answer of an API, a text where it is no JSON, None while nobody answers."""
+    """The answer of an API, a text where it is no JSON, None while no server answers."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data=data, headers={"content-type": "application/json"})
     for _ in range(10):

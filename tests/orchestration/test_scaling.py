@@ -11,7 +11,7 @@ import pytest
 from factories import REPOSITORY
 from harness.postgres import database_server, needs_postgres
 from harness.small_project import SmallProject, ask_json, wait_for
-from vit_vs_cnn.orchestration.ports import free_port
+from vit_vs_cnn.orchestration.prefect_server import free_port
 
 RECORD_A_RUN = """
 import os, pathlib, subprocess
@@ -39,7 +39,7 @@ def test_a_second_machine_runs_what_git_dvc_and_two_servers_on_postgresql_give_i
     for arguments in (["remote", "add", "--default", "store", str(store)], ["repro", "prepare"], ["push"]):
         environment = small.environment() | {"PREFECT__FLOW_RUN_ID": "the first machine"}
         subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=small.root, env=environment, check=True)
-    shutil.copy(REPOSITORY / "docs/elsewhere.yaml", small.root)
+    shutil.copytree(REPOSITORY / "deploy", small.root / "deploy")
     small.git("add", "--all")
     small.git("-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "--quiet", "-m", "prepared")
     prefect, mlflow = free_port(), free_port()
@@ -53,14 +53,14 @@ def test_a_second_machine_runs_what_git_dvc_and_two_servers_on_postgresql_give_i
         "VIT_VS_CNN_GIT_URL": small.root.as_uri(),
         "VIT_VS_CNN_GIT_BRANCH": small.git("branch", "--show-current"),
     }
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
+    machine = tmp_path / "machine"
+    machine.mkdir()
     processes = []
 
     def start(*arguments: str, **more: str) -> None:
         log = (tmp_path / f"{arguments[0]}-{len(processes)}.log").open("wb")
         command = [sys.executable, "-m", *arguments]
-        processes.append(subprocess.Popen(command, cwd=elsewhere, env=shared | more, stdout=log, stderr=log))
+        processes.append(subprocess.Popen(command, cwd=machine, env=shared | more, stdout=log, stderr=log))
 
     try:
         url_of_prefect = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": url.format("asyncpg", "prefect")}
@@ -74,12 +74,12 @@ def test_a_second_machine_runs_what_git_dvc_and_two_servers_on_postgresql_give_i
         start("mlflow", "server", *backend, "--host", "127.0.0.1", "--port", str(mlflow), "--workers", "1")
         wait_for(lambda: ask_json(f"{api}/health"), 120)
         for arguments in (
-            ["work-pool", "create", "elsewhere", "--type", "process"],
-            ["--no-prompt", "deploy", "--prefect-file", "elsewhere.yaml", "--all"],
+            ["work-pool", "create", "remote", "--type", "process"],
+            ["--no-prompt", "deploy", "--prefect-file", "deploy/remote.yaml", "--all"],
         ):
             subprocess.run([sys.executable, "-m", "prefect", *arguments], cwd=small.root, env=shared, check=True)
-        start("prefect", "worker", "start", "--pool", "elsewhere")
-        deployment = ask_json(f"{api}/deployments/name/vit-vs-cnn/elsewhere")
+        start("prefect", "worker", "start", "--pool", "remote")
+        deployment = ask_json(f"{api}/deployments/name/vit-vs-cnn/remote")
         body = {"parameters": {"name": "far"}, "state": {"type": "SCHEDULED"}}
         flow_run = ask_json(f"{api}/deployments/{deployment['id']}/create_flow_run", body)["id"]
         final = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}

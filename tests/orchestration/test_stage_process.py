@@ -9,10 +9,10 @@ import pytest
 
 from harness.small_project import SmallProject, wait_for
 from vit_vs_cnn.core.console import Progress
-from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.errors import RunError, TransientError, UserError
 from vit_vs_cnn.orchestration import stage_process
 from vit_vs_cnn.orchestration.dag import check_timeouts, choose_stages, read_dag, resolve_names, timeout_seconds
-from vit_vs_cnn.orchestration.stage_process import Limits, Outcome, StageError, run_stage, stop_all
+from vit_vs_cnn.orchestration.stage_process import Outcome, StageCommand, run_stage, stop_all
 
 
 class Heard:
@@ -34,7 +34,7 @@ def small(tmp_path: Path) -> SmallProject:
 
 def run(small: SmallProject, stage: str, timeout: float = 60.0, lock_wait: float = 30.0, heard: Heard | None = None):
     environment = small.environment() | {"PREFECT__FLOW_RUN_ID": "x"}
-    return run_stage(small.root, stage, environment, Limits(timeout, lock_wait), heard or Heard(), force=False)
+    return run_stage(StageCommand(small.root, stage, environment, timeout, lock_wait), heard or Heard())
 
 
 def test_a_stage_runs_once_and_its_lines_and_progress_are_heard(small: SmallProject) -> None:
@@ -49,23 +49,25 @@ def test_a_stage_runs_once_and_its_lines_and_progress_are_heard(small: SmallProj
 
 def test_the_stages_own_sentence_comes_through_with_the_end_of_its_log(small: SmallProject) -> None:
     small.control("in-place", prepare={"fails": 1, "sentence": "data.path: it is not there.", "retryable": True})
-    with pytest.raises(StageError, match=r"^data\.path: it is not there\.$") as failure:
+    with pytest.raises(TransientError) as failure:
         run(small, "prepare")
-    assert failure.value.retryable
-    assert failure.value.is_users
-    assert "the last line of the log" in failure.value.with_log_end()
+    assert str(failure.value) == "data.path: it is not there."
+    assert "the last line of the log" in failure.value.__notes__[0].splitlines()
+    small.control("in-place", prepare={"fails": 9, "sentence": "data.path: it is not there."})
+    with pytest.raises(UserError, match="it is not there") as failure:
+        run(small, "prepare")
+    assert not isinstance(failure.value, TransientError)
 
 
-def test_without_a_sentence_dvcs_own_one_is_told(small: SmallProject) -> None:
+def test_without_a_sentence_dvcs_own_one_is_raised(small: SmallProject) -> None:
     small.control("in-place", prepare={"code": 7})
-    with pytest.raises(StageError, match=r"prepare: failed to reproduce 'prepare'.*exited with 7") as failure:
+    with pytest.raises(RunError, match=r"prepare: failed to reproduce 'prepare'.*exited with 7"):
         run(small, "prepare")
-    assert not failure.value.retryable
 
 
 def test_a_stage_that_takes_too_long_is_ended_with_its_children(small: SmallProject) -> None:
     small.control("in-place", prepare={"seconds": 60, "child": 1})
-    with pytest.raises(StageError, match=r"took longer than 0\.08.* min \(flow\.timeout_minutes\)"):
+    with pytest.raises(RunError, match=r"took longer than 0\.08.* min \(flow\.timeout_minutes\)"):
         run(small, "prepare", timeout=5.0)
     assert small.processes() == []
 
@@ -87,9 +89,8 @@ def test_waiting_for_another_dvc_process_has_a_limit(small: SmallProject) -> Non
     other = threading.Thread(target=run, args=(small, "prepare"))
     other.start()
     wait_for(lambda: small.started("in-place"))
-    with pytest.raises(StageError, match="another DVC process holds its lock for more than 0 s") as failure:
+    with pytest.raises(TransientError, match="another DVC process holds its lock for more than 0 s"):
         run(small, "prepare", lock_wait=0.0)
-    assert failure.value.retryable
     other.join()
 
 
@@ -98,12 +99,12 @@ def test_stopping_ends_the_whole_tree_and_lets_nothing_else_begin(
 ) -> None:
     monkeypatch.setattr(stage_process, "_stopping", threading.Event())
     small.control("in-place", prepare={"seconds": 60, "child": 1})
-    failures: list[StageError] = []
+    failures: list[RunError] = []
 
     def work() -> None:
         try:
             run(small, "prepare")
-        except StageError as failure:
+        except RunError as failure:
             failures.append(failure)
 
     thread = threading.Thread(target=work)
@@ -115,7 +116,7 @@ def test_stopping_ends_the_whole_tree_and_lets_nothing_else_begin(
     assert time.monotonic() - start < 10
     assert small.processes() == []
     assert "starting the run again continues it" in str(failures[0])
-    with pytest.raises(StageError, match="stopped before it began"):
+    with pytest.raises(RunError, match="stopped before it began"):
         run(small, "eda")
 
 
@@ -124,8 +125,8 @@ def test_a_stage_does_not_outlive_a_killed_parent(small: SmallProject) -> None:
     code = (
         "import os, pathlib; from vit_vs_cnn.orchestration.stage_process import *\n"
         "class L:\n    line = progress = lambda *_: None\n"
-        "run_stage(pathlib.Path.cwd(), 'prepare', dict(os.environ, PREFECT__FLOW_RUN_ID='x'), Limits(60, 60), L(), "
-        "force=False)"
+        "environment = dict(os.environ, PREFECT__FLOW_RUN_ID='x')\n"
+        "run_stage(StageCommand(pathlib.Path.cwd(), 'prepare', environment, 60, 60), L())"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=small.root, env=small.environment())
     pid = wait_for(lambda: small.history(what="start"))[0]["pid"]

@@ -9,7 +9,8 @@ from dvc.config import Config
 
 from factories import REPOSITORY
 from vit_vs_cnn.core.errors import UserError
-from vit_vs_cnn.orchestration.workspace import Request, open_run
+from vit_vs_cnn.orchestration.request import Request
+from vit_vs_cnn.orchestration.workspace import open_run
 
 
 def git(folder: Path, *arguments: str) -> None:
@@ -54,4 +55,12 @@ def test_a_workspace_shares_the_cache_of_the_project(committed: Path, setting: s
 def test_a_dvc_configuration_that_cannot_be_read_is_one_sentence(committed: Path) -> None:
     (committed / ".dvc" / "config.local").write_text("[cache\n")
     with pytest.raises(UserError, match="DVC cannot read its configuration"), open_run(Request(name="x")):
+        pass
+
+
+def test_what_a_run_in_place_cannot_change_is_refused(project: Path) -> None:
+    with (
+        pytest.raises(UserError, match=r"in place, params\.yaml runs as it stands"),
+        open_run(Request(in_place=True, name="x")),
+    ):
         pass

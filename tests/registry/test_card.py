@@ -35,7 +35,7 @@ SUMMARY = TrainingSummary(
 def test_a_card_says_what_was_measured(settings: Settings, prepared: DatasetInfo) -> None:
     made_up = evaluation([2, 5, 8])
     info = prepared.model_copy(update={"classes": CLASSES})
-    card = write_card("tiny-classifier", "vit", settings, info, SUMMARY, made_up, LINEAGE)
+    card = write_card(settings, "vit", info, SUMMARY, made_up, LINEAGE)
     low, high = 100 * made_up.metrics.accuracy_low, 100 * made_up.metrics.accuracy_high
     assert f"**99.50 %** (95 % interval {low:.2f} to {high:.2f} %)" in card
     assert "12,345 parameters" in card
@@ -50,7 +50,7 @@ def test_of_many_classes_the_card_has_the_worst_and_stays_short(settings: Settin
     table = pd.DataFrame({"class": names, "precision": 0.5, "recall": range(1000), "f1": 0.5, "images": 10})
     confusion = np.zeros((1000, 1000), np.int64)
     many = dataclasses.replace(evaluation([]), classes=names, per_class=table, confusion=confusion)
-    card = write_card("n", "vit", settings, prepared.model_copy(update={"classes": names}), SUMMARY, many, LINEAGE)
+    card = write_card(settings, "vit", prepared.model_copy(update={"classes": names}), SUMMARY, many, LINEAGE)
     assert "class (the 20 with the lowest recall)" in card
     assert "class 19 " in card
     assert "class 20 " not in card

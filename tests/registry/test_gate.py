@@ -18,19 +18,20 @@ STATISTICS = EvaluateSettings(bootstrap=2000)
 
 def evidence(wrong: Collection[int], **changes: float) -> Evidence:
     made_up = evaluation(wrong)
-    known = Evidence(made_up.predictions.labels, made_up.predictions.predicted, 0.02, 2.0, 0.5)
+    predictions = made_up.predictions
+    known = Evidence(CLASSES, predictions.labels, predictions.predicted, 0.02, 2.0, 0.5)
     return dataclasses.replace(known, **changes)
 
 
 def failed(challenger: Evidence, champion: Evidence | None, gate: GateSettings = GATE) -> set[str]:
-    outcomes = judge(challenger, champion, CLASSES, gate, STATISTICS, seed=0)
-    return {each.rule for each in outcomes if not each.passed}
+    outcomes = judge(challenger, champion, gate, STATISTICS, seed=0)
+    return {outcome.rule for outcome in outcomes if not outcome.passed}
 
 
 def test_the_first_champion_meets_the_absolute_rules_only() -> None:
-    outcomes = judge(evidence(range(60)), None, CLASSES, GATE, STATISTICS, seed=0)
-    assert [each.rule for each in outcomes] == ["accuracy", "calibration error", "latency p95", "size"]
-    assert all(each.passed for each in outcomes)
+    outcomes = judge(evidence(range(60)), None, GATE, STATISTICS, seed=0)
+    assert [outcome.rule for outcome in outcomes] == ["accuracy", "calibration error", "latency p95", "size"]
+    assert all(outcome.passed for outcome in outcomes)
 
 
 def test_a_better_one_passes() -> None:
@@ -50,8 +51,8 @@ def test_one_that_lost_a_single_class_fails_that_rule_though_it_is_better_in_all
     champion, owls = evidence(range(60)), range(2, IMAGES, 3)
     lost = evidence(list(owls)[:34])  # the champion is wrong on 20 owls
     assert lost.correct.mean() > champion.correct.mean()
-    outcomes = judge(lost, champion, CLASSES, GATE, STATISTICS, seed=0)
-    assert [each.rule for each in outcomes if not each.passed] == ["every class beside the champion"]
+    outcomes = judge(lost, champion, GATE, STATISTICS, seed=0)
+    assert [outcome.rule for outcome in outcomes if not outcome.passed] == ["every class beside the champion"]
     assert outcomes[-1].measured == "−7.00 points for 'NA', the least"
 
 
@@ -74,7 +75,7 @@ def test_below_the_least_accuracy_not_even_the_first_becomes_champion() -> None:
 
 def test_a_limit_of_none_is_no_rule() -> None:
     gate = GateSettings(max_calibration_error=None)
-    assert [each.rule for each in judge(evidence([]), None, CLASSES, gate, STATISTICS, seed=0)] == ["accuracy"]
+    assert [outcome.rule for outcome in judge(evidence([]), None, gate, STATISTICS, seed=0)] == ["accuracy"]
 
 
 @given(wrong=st.sets(st.integers(0, IMAGES - 1), max_size=200), fixed=st.integers(0, 50))
@@ -97,16 +98,15 @@ def test_error_rates_by_simulation_at_95_percent() -> None:
             # The champion alone is right on 5 % of the images, the challenger alone on 5 % less what it lost.
             champion, challenger = draw > 0.05, (draw <= 0.05 - lost) | (draw > 0.10)
             (rule,) = (
-                each
-                for each in judge(
-                    Evidence(labels, (~challenger).astype(np.int64), 0.0, 0.0, 0.0),
-                    Evidence(labels, (~champion).astype(np.int64), 0.0, 0.0, 0.0),
-                    ["only"],
+                outcome
+                for outcome in judge(
+                    Evidence(["only"], labels, (~challenger).astype(np.int64), 0.0, 0.0, 0.0),
+                    Evidence(["only"], labels, (~champion).astype(np.int64), 0.0, 0.0, 0.0),
                     gate,
                     statistics,
                     seed=int(rng.integers(2**31)),
                 )
-                if each.rule == "accuracy beside the champion"
+                if outcome.rule == "accuracy beside the champion"
             )
             passed += rule.passed
         return passed / rounds

@@ -55,3 +55,16 @@ def test_a_version_with_a_pickle_in_it_is_not_loaded(store: Store, tmp_path: Pat
     version = int(store.client.create_model_version(NAME, source=str(tmp_path / "pickled")).version)
     with pytest.raises(UserError, match=f"{NAME} version {version} cannot be used.*ickle"):
         load_registered(NAME, version)
+
+
+def test_a_version_whose_recipe_has_settings_of_another_release_is_still_rebuilt(
+    store: Store, images: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    older = tmp_path / "older"
+    shutil.copytree(store.client.get_model_version(NAME, "1").source, older)
+    described = yaml.safe_load((older / "MLmodel").read_text())
+    described["metadata"]["settings"]["recipe"]["augment"]["a_setting_that_is_gone"] = False
+    (older / "MLmodel").write_text(yaml.safe_dump(described))
+    model = load_registered(NAME, int(store.client.create_model_version(NAME, source=str(older)).version))
+    again = rebuild_network(model).probabilities(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(again, store.expected(1, images), atol=1e-5)

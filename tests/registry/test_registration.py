@@ -1,73 +1,75 @@
+"""The register stage, on results that tests make."""
+
+import json
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
 
+from factories import contestant
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.core.errors import UserError
-from vit_vs_cnn.core.paths import trained
-from vit_vs_cnn.registry.registration import register
-from vit_vs_cnn.registry.versions import Candidate, resolve_model_name
+from vit_vs_cnn.core.errors import TransientError, UserError
+from vit_vs_cnn.core.paths import REGISTERED, trained
+from vit_vs_cnn.data.dataset import DatasetInfo
+from vit_vs_cnn.registry.versions import Registry
+from vit_vs_cnn.stages.register import run
 from vit_vs_cnn.tracking.run import read_ref, start_run
-from vit_vs_cnn.tracking.store import tracking_uri
 
 
-def candidate(settings: Settings, name: str, val_accuracy: float) -> Candidate:
-    folder = trained(name)
-    folder.mkdir(parents=True)
-    (folder / "MLmodel").write_text("flavors: {}\n")
-    with start_run(settings, "train", name) as run:
-        run.log_model(folder, name, "image-classifier", {}, {}, step=1)
-        run.write_ref(folder)
-    return Candidate(name, read_ref(folder), val_accuracy, {"accuracy": 0.5}, {"timm": "some_model"})
+@pytest.fixture
+def results(settings: Settings, prepared: DatasetInfo) -> None:
+    """Two trained and evaluated contestants, of which the ResNet is better by validation."""
+    for name, val_accuracy in (("vit", 0.7), ("resnet", 0.8)):
+        contestant(settings, name, errors=20, val_accuracy=val_accuracy)
+        (trained(name) / "model").mkdir()
+        (trained(name) / "model" / "MLmodel").write_text("flavors: {}\n")
+        with start_run(settings, "train", name) as training:
+            training.log_model(trained(name) / "model", name, "image-classifier", {}, {}, step=1)
+            training.write_ref(trained(name))
 
 
 def test_contestants_become_versions_and_the_better_by_validation_the_challenger(
-    settings: Settings, project: Path
+    results: None, settings: Settings, prepared: DatasetInfo, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    candidates = [candidate(settings, "a", 0.7), candidate(settings, "b", 0.8)]
-    versions = register("tiny-classifier", candidates)
-    client = MlflowClient(tracking_uri())
-    challenger = client.get_model_version_by_alias("tiny-classifier", "challenger")
-    assert int(challenger.version) == versions["b"]
-    assert challenger.run_id == candidates[1].ref.run_id
-    assert challenger.tags["contestant"] == "b"
+    run(settings)
+    assert json.loads((REGISTERED / "versions.json").read_text()) == {
+        "name": "tiny-classifier",
+        "versions": {"vit": 1, "resnet": 2},
+        "challenger": "resnet",
+    }
+    assert "challenger (best by validation) is resnet" in capsys.readouterr().out
+    challenger = Registry("tiny-classifier").version("challenger")
+    assert challenger.number == 2
+    assert challenger.run_id == read_ref(trained("resnet")).run_id
+    assert challenger.contestant == "resnet"
+    assert challenger.metric("val_accuracy") == 0.8
+    assert challenger.metric("size_mb") == pytest.approx(12e-6)
+    assert challenger.tags["data.test_digest"] == prepared.splits["test"].digest
+    assert challenger.tags["timm"] == "resnet10t"
+    assert challenger.card.startswith("# resnet for tiny\n")
 
 
-def test_registering_the_same_models_again_makes_no_new_versions(settings: Settings, project: Path) -> None:
-    candidates = [candidate(settings, "a", 0.7)]
-    assert register("tiny-classifier", candidates) == register("tiny-classifier", candidates) == {"a": 1}
+def test_registering_the_same_models_again_makes_no_new_versions(results: None, settings: Settings) -> None:
+    run(settings)
+    run(settings)
+    assert [version.number for version in Registry("tiny-classifier").versions()] == [2, 1]
 
 
-def test_a_run_that_the_store_does_not_have_is_one_sentence(
-    settings: Settings, project: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_training_run_that_the_store_does_not_have_is_one_sentence(
+    results: None, settings: Settings, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = candidate(settings, "a", 0.7)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/other.db")
-    with pytest.raises(UserError, match=r"cannot be used .* run `vit-vs-cnn sync` and then"):
-        register("tiny-classifier", [known])
+    with pytest.raises(
+        UserError, match=r"the training run of vit is not in sqlite:.*/other\.db; run `vit-vs-cnn sync`"
+    ):
+        run(settings)
 
 
-def test_a_registry_that_is_away_says_what_to_do_when_it_is_back(
-    settings: Settings, project: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_unreachable_registry_is_retried_and_says_what_to_do(
+    results: None, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = candidate(settings, "a", 0.7)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    with pytest.raises(UserError, match="run `vit-vs-cnn sync` and then `dvc repro register`"):
-        register("tiny-classifier", [known])
-
-
-def test_the_registered_model_that_is_meant(project: Path) -> None:
-    with pytest.raises(UserError, match="holds no registered model"):
-        resolve_model_name(None, "pets")
-    client = MlflowClient(tracking_uri())
-    client.create_registered_model("pets-classifier")
-    assert resolve_model_name(None, "digits") == "pets-classifier"
-    client.create_registered_model("digits-classifier")
-    assert resolve_model_name(None, "digits") == "digits-classifier"
-    assert resolve_model_name("pets", "digits") == resolve_model_name("pets-classifier", None) == "pets-classifier"
-    with pytest.raises(UserError, match="name one of digits-classifier, pets-classifier"):
-        resolve_model_name(None, "cars")
-    with pytest.raises(UserError, match="no registered model 'cars'; it has digits-classifier, pets-classifier"):
-        resolve_model_name("cars", "digits")
+    with pytest.raises(
+        TransientError, match=r"cannot be used .* run `vit-vs-cnn sync` and then `dvc repro register`\."
+    ):
+        run(settings)

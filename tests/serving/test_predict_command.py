@@ -14,7 +14,7 @@ from PIL import Image
 
 from harness.model_server import CLASSES, Store
 from vit_vs_cnn.cli import main
-from vit_vs_cnn.registry.loading import load_registered, version_of
+from vit_vs_cnn.registry.loading import load_registered
 from vit_vs_cnn.serving.predict import Formatter, Prediction, batch_predict, image_files
 
 pytest_plugins = ["harness.serving_fixtures"]
@@ -82,9 +82,9 @@ def test_where_nothing_can_be_read_it_says_so_and_exits_with_2(predict: Callable
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--model", "nobody"), "tiny-classifier has no alias 'nobody', it has champion"),
-        (("--model", "9"), "tiny-classifier has no version 9"),
-        (("--registry", "other"), "has no registered model 'other'; it has tiny-classifier"),
+        (("--model", "nobody"), "tiny-classifier has no version or alias 'nobody'; there are: 1"),
+        (("--model", "9"), "tiny-classifier has no version or alias '9'"),
+        (("--registry", "other"), "has no registered model 'other': name one of tiny-classifier"),
     ],
 )
 def test_a_model_that_is_not_there_is_one_sentence(
@@ -120,7 +120,7 @@ def test_many_files_keep_their_order_and_few_are_in_memory(
     for number in range(1000):
         (tmp_path / f"{number:04}.png").write_bytes(picture(images[number % 6]))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
-    model = load_registered("tiny-classifier", version_of("tiny-classifier", "2"))
+    model = load_registered("tiny-classifier", "2")
     listed, given = 0, 0
 
     def files() -> object:

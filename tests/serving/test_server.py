@@ -112,7 +112,7 @@ def test_an_unreachable_or_unusable_registry_changes_nothing_but_health(
     health_becomes("ok")
 
     store.client.delete_registered_model_alias(NAME, "champion")
-    assert "has no alias 'champion'" in health_becomes("degraded")
+    assert "has no version or alias 'champion'" in health_becomes("degraded")
     store.promote(1)
     health_becomes("ok")
 
@@ -192,7 +192,7 @@ def test_an_unexpected_error_is_a_json_response_that_is_counted() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--model", "nobody"), f"{NAME} has no alias 'nobody', it has champion"),
+        (("--model", "nobody"), f"{NAME} has no version or alias 'nobody'; there are: 1"),
         (("--host", "192.0.2.1"), "cannot listen on 192.0.2.1, port 0"),
     ],
 )

@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +44,17 @@ def kill(run: TrackedRun) -> None:
     run._outbox.close()
 
 
-def fail_once(monkeypatch: pytest.MonkeyPatch, method: str, *, call: int = 1, after: bool = False) -> None:
-    """Let one call of a method of MLflow's client fail, before it reaches the store or after."""
+def fail(monkeypatch: pytest.MonkeyPatch, method: str, *, calls: Collection[int] = (1,), after: bool = False) -> None:
+    """Let some calls of a method of MLflow's client fail, before they reach the store or after."""
     original: Callable[..., Any] = getattr(MlflowClient, method)
-    calls = []
+    made = []
 
     def flaky(self: MlflowClient, *arguments: Any, **more: Any) -> Any:
-        calls.append(method)
-        if len(calls) == call and not after:
+        made.append(method)
+        if len(made) in calls and not after:
             raise OSError("the connection is lost")
         result = original(self, *arguments, **more)
-        if len(calls) == call:
+        if len(made) in calls:
             raise OSError("the connection is lost")
         return result
 
@@ -100,6 +100,25 @@ def test_an_unreachable_store_loses_nothing_and_sync_delivers_it(
     assert sync() == (0, 0)
 
 
+def test_an_unreachable_store_is_tried_at_the_start_and_at_the_end_only(
+    settings: Settings, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts = []
+
+    def unreachable_store(*_: object) -> None:
+        attempts.append(1)
+        raise OSError("no route to host")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MlflowClient, "get_experiment_by_name", unreachable_store)
+        with start_run(settings, "train", "vit") as run:
+            for step in range(100):
+                run.log_metrics({"x": float(step)}, step=step)
+            run.log_artifact(project / "params.yaml")
+    assert len(attempts) == 2
+    assert sync() == (1, 0)
+
+
 def test_artifacts_that_could_not_be_delivered_survive_their_sources(
     settings: Settings, prepared: DatasetInfo, unreachable: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,7 +161,7 @@ def test_an_artifact_whose_upload_fails_is_delivered_at_the_end(
     note = project / "note.txt"
     note.write_text("hello")
     with start_run(settings, "eda") as run:
-        fail_once(monkeypatch, "log_artifact")
+        fail(monkeypatch, "log_artifact")
         run.log_artifact(note)
         note.write_text("of another run")
     assert text_of(runs()[0], "note.txt") == "hello"
@@ -154,7 +173,7 @@ def test_a_store_that_fails_halfway_gets_the_rest_and_everything_once(
     settings: Settings, project: Path, monkeypatch: pytest.MonkeyPatch, after: bool
 ) -> None:
     with start_run(settings, "eda") as run:
-        fail_once(monkeypatch, "log_batch", call=3, after=after)
+        fail(monkeypatch, "log_batch", calls=(3, 4), after=after)
         for step in range(4):
             run.log_metrics({"x": float(step)}, step=step)
     assert sync() == (1, 0)
@@ -175,7 +194,7 @@ def test_a_model_whose_upload_fails_halfway_is_logged_once(
     model.mkdir()
     (model / "MLmodel").write_text("flavors: {}\n")
     with start_run(settings, "train", "vit") as run:
-        fail_once(monkeypatch, method, after=after)
+        fail(monkeypatch, method, after=after)
         run.log_model(model, "vit", "image-classifier", {}, {}, step=1)
     (found,) = runs()
     (logged,) = MlflowClient(tracking_uri()).search_logged_models([found.info.experiment_id])

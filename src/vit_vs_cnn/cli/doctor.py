@@ -7,15 +7,12 @@ import socket
 import subprocess
 import sys
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from packaging.requirements import Requirement
-
-from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.errors import UserError, first_line
 from vit_vs_cnn.core.paths import main_root, state_dir
-from vit_vs_cnn.orchestration.active_runs import dead_runs
+from vit_vs_cnn.orchestration.active_runs import active_runs
 
 _CIFAR10_HOST = "https://www.cs.toronto.edu"
 _LITTLE_DISK_GB = 5.0
@@ -33,7 +30,8 @@ class Check:
 
 
 def checks() -> list[Check]:
-    """All findings, in the order in which one would mend them."""
+    """All findings, in the order in which one would fix them."""
+    hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     return [
         _python(),
         _packages(),
@@ -45,20 +43,9 @@ def checks() -> list[Check]:
         _dead_runs(),
         _tracking_store(),
         _pending_records(),
-        _host(
-            "hub",
-            os.environ.get("HF_ENDPOINT", "https://huggingface.co"),
-            "pretrained weights need it, or a local file",
-        ),
-        _host("CIFAR-10 download", _CIFAR10_HOST, "the official archive needs it once, or a copy in data/raw"),
+        _host("hub", hub, "pretrained weights need it, or a local file."),
+        _host("CIFAR-10 download", _CIFAR10_HOST, "the official archive needs it once, or a copy in data/raw."),
     ]
-
-
-def mend() -> list[str]:
-    """Remove what killed runs left; a sentence for each thing that was mended."""
-    from vit_vs_cnn.orchestration.retention import remove_dead_runs
-
-    return [f"run {name}: its workspace is removed; started again it continues" for name in remove_dead_runs()]
 
 
 def render(results: list[Check]) -> str:
@@ -78,19 +65,13 @@ def _python() -> Check:
 
 
 def _packages() -> Check:
-    wrong = []
-    for text in requires("vit-vs-cnn") or []:
-        requirement = Requirement(text)
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
-            continue
-        try:
-            installed = version(requirement.name)
-        except PackageNotFoundError:
-            wrong.append(f"{requirement.name} is missing")
-            continue
-        if not requirement.specifier.contains(installed, prereleases=True):
-            wrong.append(f"{requirement.name} {installed} is not {requirement.specifier}")
-    return Check("packages", not wrong, "; ".join(wrong) or "all there", "run `make setup`.")
+    if importlib.util.find_spec("pip") is None:
+        meaning = "their versions are not checked without pip; `uv pip check` does it in an environment made by uv."
+        return Check("packages", False, "there is no pip", meaning, required=False)
+    command = [sys.executable, "-m", "pip", "check", "--disable-pip-version-check"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = "; ".join((answer.stdout + answer.stderr).splitlines())
+    return Check("packages", answer.returncode == 0, found, "run `make setup`.")
 
 
 def _git() -> Check:
@@ -125,22 +106,16 @@ def _disk() -> Check:
 
 
 def _dvc() -> Check:
-    answer = subprocess.run([sys.executable, "-m", "dvc", "status", "--quiet"], capture_output=True, check=False)
+    command = [sys.executable, "-m", "dvc", "status", "--quiet"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
     states = {0: "all stages up to date", 1: "some stages are not up to date; `dvc repro` runs them"}
-    found = states.get(
-        answer.returncode, answer.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["failed"]
-    )
-    readable = answer.returncode in states
-    return Check(
-        "DVC",
-        readable,
-        str(found) if readable else found[0],
-        "dvc.yaml or params.yaml cannot be read; `dvc status` says more.",
-    )
+    found = states.get(answer.returncode) or (answer.stderr.strip().splitlines() or ["failed"])[-1]
+    meaning = "dvc.yaml or params.yaml cannot be read; `dvc status` says more."
+    return Check("DVC", answer.returncode in states, found, meaning)
 
 
 def _dead_runs() -> Check:
-    names = [marker.name for marker in dead_runs()]
+    names = [run.name for run in active_runs(dead=True)]
     found = f"killed: {', '.join(names)}" if names else "none was killed"
     meaning = "start one again and it continues, or `vit-vs-cnn doctor --fix` removes their workspaces."
     return Check("runs", not names, found, meaning, required=False)
@@ -153,11 +128,8 @@ def _tracking_store() -> Check:
     try:
         experiments = len(open_client().search_experiments())
     except store_errors() as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        meaning = (
-            "training keeps its records; start the server or mend MLFLOW_TRACKING_URI, then run `vit-vs-cnn sync`."
-        )
-        return Check("tracking store", False, f"{uri}: {reason}", meaning)
+        meaning = "training keeps its records; start the server or fix MLFLOW_TRACKING_URI, then run `vit-vs-cnn sync`."
+        return Check("tracking store", False, f"{uri}: {first_line(error)}", meaning)
     return Check("tracking store", True, f"{uri}, {experiments} experiments")
 
 
@@ -172,7 +144,6 @@ def _host(subject: str, url: str, meaning: str) -> Check:
         port = address.port or (80 if address.scheme == "http" else 443)
         socket.create_connection((address.hostname or "", port), timeout=3).close()
     except OSError as error:
-        return Check(
-            subject, False, f"{url} cannot be reached ({error.strerror or error})", f"{meaning}.", required=False
-        )
+        found = f"{url} cannot be reached ({error.strerror or error})"
+        return Check(subject, False, found, meaning, required=False)
     return Check(subject, True, url)

@@ -1,4 +1,4 @@
-"""The commands around the pipeline: its services, their upkeep, and what a machine lacks."""
+"""The commands around the pipeline: local services, retention, unsent records, and what a machine lacks."""
 
 import sys
 
@@ -10,7 +10,7 @@ from vit_vs_cnn.cli.project import project_settings
 @click.command(epilog="\b\nExample:\n  vit-vs-cnn up --prefect-port 4300")
 @click.option("--prefect-port", default=4200, show_default=True, help="Port of Prefect's server and pages.")
 @click.option("--mlflow-port", default=5000, show_default=True, help="Port of MLflow's pages.")
-@click.option("--worker-port", default=8080, show_default=True, help="Port where the worker says that it is well.")
+@click.option("--worker-port", default=8080, show_default=True, help="Port of the worker's health check.")
 @click.option("--optuna-port", default=8081, show_default=True, help="Port of Optuna's dashboard, if it is installed.")
 @click.option("--limit", default=4, show_default=True, help="Flow runs that the worker runs at once.")
 def up(prefect_port: int, mlflow_port: int, worker_port: int, optuna_port: int, limit: int) -> None:
@@ -24,17 +24,14 @@ def up(prefect_port: int, mlflow_port: int, worker_port: int, optuna_port: int, 
 @click.command(epilog="\b\nExample:\n  vit-vs-cnn clean --days 7")
 @click.option("--days", type=float, help="Keep what is younger; default: flow.keep_days in params.yaml.")
 def clean(days: float | None) -> None:
-    """Remove old flow runs, isolated workspaces and checkpoints, and cached data that nothing refers to."""
-    from vit_vs_cnn.orchestration.prefect_server import ServerForARun
+    """Remove old isolated workspaces and checkpoints, and cached data that nothing refers to."""
     from vit_vs_cnn.orchestration.retention import apply_retention
 
     keep = project_settings().flow.keep_days if days is None else days
-    server = ServerForARun()
-    server.wait()
-    removed = apply_retention(server.api, keep)
+    removed = apply_retention(keep)
     click.echo(
-        f"removed what is older than {keep:g} days: {removed.flow_runs} flow runs, {removed.workspaces} workspaces, "
-        f"{removed.checkpoints} checkpoints; {removed.cache_mb:.1f} MB of the cache."
+        f"removed what is older than {keep:g} days: {removed.workspaces} workspaces, {removed.checkpoints} "
+        f"checkpoints; {removed.cache_mb:.1f} MB of the cache."
     )
 
 
@@ -51,12 +48,12 @@ def sync() -> None:
 @click.option("--fix", is_flag=True, help="Remove the workspaces of runs whose process was killed.")
 def doctor(fix: bool) -> None:
     """Check Python, packages, device, disk, DVC, runs, tracking store and downloads; say what a failure means."""
-    from vit_vs_cnn.cli.doctor import checks, mend, render
+    from vit_vs_cnn.cli.doctor import checks, render
+    from vit_vs_cnn.orchestration.retention import remove_dead_runs
 
     if fix:
-        for done in mend():
-            click.echo(f"mended  {done}")
-
+        for name in remove_dead_runs(project_settings().flow.keep_days):
+            click.echo(f"fixed  run {name}: its workspace is removed; started again it continues")
     results = checks()
     click.echo(render(results))
     if any(not result.ok and result.required for result in results):

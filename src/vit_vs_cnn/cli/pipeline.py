@@ -1,11 +1,17 @@
 """The commands of the pipeline: one per stage, and `run` for all of them."""
 
-from collections.abc import Callable
+import os
+from dataclasses import asdict
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vit_vs_cnn.cli.project import project_settings
+
+if TYPE_CHECKING:
+    from vit_vs_cnn.orchestration.request import Request
+    from vit_vs_cnn.orchestration.workspace import Run
 
 _preset = click.option("--preset", metavar="NAME", help="Lay presets/NAME.yaml over params.yaml.")
 _overrides = click.option(
@@ -17,73 +23,68 @@ _overrides = click.option(
 )
 
 
-def _stage(name: str, summary: str) -> click.Command:
-    """A sub-command that runs a stage for the whole experiment, in the project folder."""
+def _stage(name: str, summary: str, *, of_contestant: bool = False) -> click.Command:
+    """A sub-command that runs a stage in the project folder, for the whole experiment or for one contestant."""
+    example = f"\b\nExample:\n  vit-vs-cnn {name}{' vit' * of_contestant}"
+    params: list[click.Parameter] = [click.Argument(["contestant"])] if of_contestant else []
 
-    @click.command(name, help=summary, epilog=f"\b\nExample:\n  vit-vs-cnn {name}")
-    def _run() -> None:
-        _stage_function(name)(project_settings())
+    def run_stage(**arguments: str) -> None:
+        _run_stage(name, *arguments.values())
 
-    return _run
+    return click.Command(name, callback=run_stage, params=params, help=summary, epilog=example)
 
 
-def _model_stage(name: str, summary: str) -> click.Command:
-    """A sub-command that runs a stage for one contestant, in the project folder."""
-
-    @click.command(name, help=summary, epilog=f"\b\nExample:\n  vit-vs-cnn {name} vit")
-    @click.argument("contestant")
-    def _run(contestant: str) -> None:
-        settings = project_settings()
-        settings.model(contestant)
-        _stage_function(name)(settings, contestant)
-
-    return _run
+def _run_stage(name: str, *contestant: str) -> None:
+    settings = project_settings()
+    for key in contestant:
+        settings.model(key)
+    import_module(f"vit_vs_cnn.stages.{name}").run(settings, *contestant)
 
 
 @click.command(
     epilog="\b\nExamples:\n  vit-vs-cnn tune vit\n  OPTUNA_STORAGE=postgresql://… vit-vs-cnn tune vit --join"
 )
 @click.argument("contestant")
-@click.option("--join", is_flag=True, help="Work on the study that is going on, beside its other workers.")
+@click.option("--join", is_flag=True, help="Work on the active study, beside its other workers.")
 def tune(contestant: str, join: bool) -> None:
     """Search for a better recipe of CONTESTANT, a key of models: in params.yaml.
 
-    The search is as large as tune: in params.yaml says. With --join this machine works on the study that is going on in
+    The search is as large as tune: in params.yaml says. With --join this machine works on the active study in
     OPTUNA_STORAGE (default: mlruns/optuna.db), whatever its settings are, until it has all its trials.
     """
-    settings = project_settings()
     if join:
         from vit_vs_cnn.stages.tune import join as join_study
 
+        project_settings()
         join_study(contestant)
     else:
-        settings.model(contestant)
-        _stage_function("tune")(settings, contestant)
+        _run_stage("tune", contestant)
 
 
 @click.command(epilog="\b\nExample:\n  vit-vs-cnn run --preset cpu --set train.epochs=3 --name quick")
 @_preset
 @_overrides
-@click.option("--name", metavar="NAME", help="Name of the run and of its DVC experiment; the same name continues it.")
+@click.option(
+    "--name", default="", metavar="NAME", help="Name of the run and of its DVC experiment; the same name continues it."
+)
 @click.option("--stage", "stages", metavar="STAGE", multiple=True, help="Run this stage and what it needs; repeatable.")
 @click.option("--force", metavar="STAGE", multiple=True, help="Run this stage though nothing changed; repeatable.")
 @click.option("--in-place", is_flag=True, help="Run params.yaml as it stands, in the working tree.")
 def run(
     preset: str | None,
     overrides: tuple[str, ...],
-    name: str | None,
+    name: str,
     stages: tuple[str, ...],
     force: tuple[str, ...],
     in_place: bool,
 ) -> None:
-    """Run the pipeline with changed parameters in a workspace of its own.
+    """Run the pipeline with changed parameters in an isolated workspace.
 
     The working tree is not touched; the result appears in `dvc exp show`. Done work is not repeated.
     """
-    from vit_vs_cnn.orchestration.local_run import run_here
-    from vit_vs_cnn.orchestration.workspace import Request
+    from vit_vs_cnn.orchestration.request import Request
 
-    finished = run_here(Request(preset, overrides, name, stages, force, in_place))
+    finished = _run_flow(Request(preset or "", overrides, name, stages, force, in_place))
 
     from vit_vs_cnn.cli.summary import run_summary
     from vit_vs_cnn.orchestration.artifacts import has_comparison
@@ -99,24 +100,54 @@ def params(preset: str | None, overrides: tuple[str, ...]) -> None:
     """Print params.yaml with a preset and changes laid over it, checked."""
     from vit_vs_cnn.config.load import dump, merged_params, settings_of
     from vit_vs_cnn.core.paths import project_root
-    from vit_vs_cnn.orchestration.workspace import check_models
+    from vit_vs_cnn.orchestration.request import check_models
 
     merged = merged_params(project_root(), preset, overrides)
     check_models(settings_of(merged))
     click.echo(dump(merged), nl=False)
 
 
-def _stage_function(name: str) -> Callable[..., None]:
-    function: Callable[..., None] = import_module(f"vit_vs_cnn.stages.{name}").run
-    return function
+def _run_flow(request: "Request") -> "Run":
+    """Run the pipeline's flow in this process, shown on this terminal, with a Prefect server around it.
+
+    Raises UserError with the stage's own sentence where it left one, RunError where a stage failed otherwise.
+    """
+    from vit_vs_cnn.core.errors import RunError, UserError
+    from vit_vs_cnn.core.paths import main_root
+    from vit_vs_cnn.orchestration.prefect_server import RunServer, prefect_settings
+    from vit_vs_cnn.orchestration.progress import shown_on_terminal
+    from vit_vs_cnn.orchestration.request import check_models, read_request
+    from vit_vs_cnn.orchestration.retention import report_dead_runs
+    from vit_vs_cnn.orchestration.workspace import Run
+
+    _, settings = read_request(request)
+    server = RunServer(settings.flow.keep_days)
+    # Prefect reads its settings when it is imported; the terminal shows the stages' lines, not Prefect's.
+    os.environ.update(prefect_settings())
+    os.environ.update({"PREFECT_API_URL": server.api, "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"})
+    from prefect.flows import load_flow_from_entrypoint
+
+    # The imports and the check of the models take as long as the server takes to start: side by side.
+    flow: Any = load_flow_from_entrypoint(f"{main_root()}/flows/pipeline.py:pipeline")
+    check_models(settings)
+    server.wait()
+    report_dead_runs(server.api)
+    with shown_on_terminal():
+        state: Any = flow(**asdict(request), return_state=True)
+    result = state.result(raise_on_failure=False)
+    if isinstance(result, UserError | RunError):
+        raise result
+    if not isinstance(result, Run):
+        raise RunError(f"the flow run ended as {state.name}: {state.message}")
+    return result
 
 
 STAGES = (
     _stage("prepare", "Read, check, split and store the images."),
     _stage("eda", "Look at the training images: figures and the numbers behind them."),
-    _model_stage("train", "Train CONTESTANT; killed and started again it goes on where it was."),
-    _model_stage("evaluate", "Measure CONTESTANT on the test split."),
-    _model_stage("explain", "Show what CONTESTANT looks at."),
+    _stage("train", "Train CONTESTANT; killed and started again it continues where it was.", of_contestant=True),
+    _stage("evaluate", "Measure CONTESTANT on the test split.", of_contestant=True),
+    _stage("explain", "Show what CONTESTANT looks at.", of_contestant=True),
     _stage("compare", "Compare the contestants: statistics, charts, report."),
     _stage("register", "Make the trained contestants versions of the registered model."),
 )

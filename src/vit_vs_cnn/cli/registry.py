@@ -1,16 +1,23 @@
-"""The commands of the registry: who is champion, since when and why."""
+"""The commands of the registry: its versions, who is champion, since when and why."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from vit_vs_cnn.cli.project import project_settings
+from vit_vs_cnn.core.console import table
+from vit_vs_cnn.core.errors import GateRejectedError, UserError
+from vit_vs_cnn.core.paths import PREPARED
 
 if TYPE_CHECKING:
     from vit_vs_cnn.config.schema import Settings
-    from vit_vs_cnn.registry.versions import Registry
+    from vit_vs_cnn.registry.audit import Decision
+    from vit_vs_cnn.registry.versions import Registry, Version
 
 _EPILOG = """\b
 Examples:
@@ -28,7 +35,7 @@ _registry = click.option(
     help="The registered model or its data set; default: that of params.yaml, or the only one there is.",
 )
 _format = click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
-_reason = click.option("--reason", default="", help="Why; it is recorded.")
+_reason = click.option("--reason", default="", help="The reason, which is recorded.")
 
 
 @click.group(epilog=_EPILOG)
@@ -41,44 +48,32 @@ def registry() -> None:
 @_format
 def list_versions(given: str | None, form: str) -> None:
     """List the versions of the registered model, the newest first."""
-    from dataclasses import asdict
-
-    from vit_vs_cnn.registry.aliases import reconciled_aliases
-    from vit_vs_cnn.registry.overview import version_table
-
     opened, _ = _open(given)
-    with reconciled_aliases(opened):
-        versions = opened.versions()
+    _decisions(opened)  # an alias that was moved by hand is recorded before it is shown
+    versions = opened.versions()
     if form == "json":
-        click.echo(json.dumps([{**asdict(each), "tags": dict(each.tags)} for each in versions], indent=2))
+        click.echo(json.dumps([asdict(version) for version in versions], indent=2))
     else:
         click.echo(f"{opened.name}\n\n{version_table(versions)}")
 
 
 @registry.command(epilog="\b\nExamples:\n  vit-vs-cnn registry show champion\n  vit-vs-cnn registry show 3 --card")
 @click.argument("version")
-@click.option("--card", is_flag=True, help="Its model card, as Markdown.")
+@click.option("--card", is_flag=True, help="Print its model card, as Markdown.")
 @_registry
 def show(version: str, card: bool, given: str | None) -> None:
-    """Show what is known of VERSION, a number or an alias: figures, lineage, decisions."""
-    from vit_vs_cnn.registry.aliases import reconciled_aliases
-    from vit_vs_cnn.registry.overview import version_page
-
+    """Show what is recorded of VERSION, a number or an alias: measurements, lineage, decisions."""
     opened, _ = _open(given)
     found = opened.version(version)
-    if card:
-        click.echo(found.card)
-        return
-    with reconciled_aliases(opened) as aliases:
-        click.echo(f"{opened.name}, {version_page(found, aliases.log.decisions())}")
+    click.echo(found.card if card else f"{opened.name}, {version_page(found, _decisions(opened))}")
 
 
 @registry.command(
     epilog="\b\nExamples:\n  vit-vs-cnn registry promote\n  vit-vs-cnn registry promote 3 --force --reason demo"
 )
 @click.argument("version", default="challenger")
-@click.option("--dry-run", is_flag=True, help="Only say what the gate says.")
-@click.option("--force", is_flag=True, help="Promote though the gate refuses; needs --reason, and is recorded.")
+@click.option("--dry-run", is_flag=True, help="Print the outcome of the gate and change nothing.")
+@click.option("--force", is_flag=True, help="Promote it though the gate refuses; needs --reason, and is recorded.")
 @_reason
 @click.option(
     "--data",
@@ -91,28 +86,26 @@ def promote(version: str, dry_run: bool, force: bool, reason: str, data: Path | 
 
     Exit code 3: it does not pass, and nothing changed.
     """
-    from vit_vs_cnn.core.errors import GateRejectedError, UserError
-    from vit_vs_cnn.core.paths import PREPARED
-    from vit_vs_cnn.registry.promotion import promote as decide
-    from vit_vs_cnn.registry.promotion import propose
+    from vit_vs_cnn.registry import promotion
 
     if force and not reason:
-        raise UserError('--force: say why, e.g. --reason "the old one is broken"; it is recorded.')
+        raise UserError('--force: give a reason, e.g. --reason "the old one is broken"; it is recorded.')
     prepared = data.absolute() if data else PREPARED
     opened, settings = _open(given)
-    proposal = propose(opened, version, settings, prepared)
+    proposal = promotion.propose(opened, version, settings, prepared)
     if proposal is None:
         click.echo(f"{opened.name}: {version} is the champion already.")
         return
-    click.echo(f"{opened.name}, {proposal.table()}\n")
-    if dry_run:
-        if not proposal.passes:
-            raise GateRejectedError(f"{opened.name}: it would be refused: {proposal.failed}.")
+    click.echo(f"{promotion.gate_report(opened, proposal)}\n")
+    if not dry_run:
+        decision = promotion.promote(opened, proposal, force=force, reason=reason)
+        how = " by force" if decision.forced else ""
+        previous = decision.previous_version or "none"
+        click.echo(f"version {decision.version} is the champion now{how}; before: {previous}.")
+    elif proposal.failed:
+        raise GateRejectedError(f"{opened.name}: it would be refused: {proposal.failed}.")
+    else:
         click.echo("It would become champion.")
-        return
-    decision = decide(opened, proposal, force=force, reason=reason)
-    how = " by force" if decision.forced else ""
-    click.echo(f"version {decision.target} is the champion now{how}; before: {decision.origin or 'none'}.")
 
 
 @registry.command(epilog='\b\nExample:\n  vit-vs-cnn registry rollback --reason "wrong on night shots"')
@@ -121,11 +114,11 @@ def promote(version: str, dry_run: bool, force: bool, reason: str, data: Path | 
 @_registry
 def rollback(version: str | None, reason: str, given: str | None) -> None:
     """Make the champion before this one champion again, or VERSION."""
-    from vit_vs_cnn.registry.promotion import rollback as roll_back
+    from vit_vs_cnn.registry import promotion
 
     opened, _ = _open(given)
-    decision = roll_back(opened, version, reason)
-    click.echo(f"{opened.name}: version {decision.target} is the champion again; before: {decision.origin}.")
+    decision = promotion.rollback(opened, version, reason)
+    click.echo(f"{opened.name}: version {decision.version} is the champion again; before: {decision.previous_version}.")
 
 
 @registry.command(epilog="\b\nExample:\n  vit-vs-cnn registry history --format json")
@@ -133,24 +126,21 @@ def rollback(version: str | None, reason: str, given: str | None) -> None:
 @_format
 def history(given: str | None, form: str) -> None:
     """Show every change of an alias and every refusal, the oldest first."""
-    from vit_vs_cnn.registry.aliases import reconciled_aliases
-    from vit_vs_cnn.registry.overview import history_table
-
     opened, _ = _open(given)
-    with reconciled_aliases(opened) as aliases:
-        decisions = aliases.log.decisions()
+    decisions = _decisions(opened)
     if form == "json":
-        click.echo(json.dumps([each.model_dump(mode="json") for each in decisions], indent=2))
+        records = [decision.model_dump(mode="json", by_alias=True) for decision in decisions]
+        click.echo(json.dumps(records, indent=2))
     else:
         click.echo(f"{opened.name}\n\n{history_table(decisions)}" if decisions else f"{opened.name}: no decision yet.")
 
 
 @registry.command(epilog="\b\nExample:\n  vit-vs-cnn registry verify champion --retrain")
 @click.argument("version", default="champion")
-@click.option("--retrain", is_flag=True, help="Run its training again too.")
+@click.option("--retrain", is_flag=True, help="Repeat its training too.")
 @_registry
 def verify(version: str, retrain: bool, given: str | None) -> None:
-    """Measure VERSION again from its commit, its parameters and its data, and compare with what was recorded.
+    """Measure VERSION again from its commit, its parameters and its data, and compare with the records.
 
     Exit code 1: something differs.
     """
@@ -160,9 +150,82 @@ def verify(version: str, retrain: bool, given: str | None) -> None:
     click.echo(f"{opened.name}, {measure_again(opened, version, retrain=retrain, say=click.echo)}")
 
 
+def version_table(versions: Sequence["Version"]) -> str:
+    """The versions as a table, one per line."""
+    from vit_vs_cnn.tracking.lineage import GIT_COMMIT_TAG
+
+    facts = ("version", "contestant", "timm", "alias")
+    header = (*facts, "test accuracy", "interval", "p95", "size", "data", "git", "run")
+    rows = [
+        (
+            str(version.number),
+            version.contestant,
+            version.tags.get("timm", "?"),
+            ", ".join(version.aliases) or "-",
+            _number(version, "accuracy", "{:.2%}"),
+            f"{_number(version, 'accuracy_low', '{:.2%}')} – {_number(version, 'accuracy_high', '{:.2%}')}",
+            _number(version, "latency_p95_ms", "{:.1f} ms"),
+            _number(version, "size_mb", "{:.1f} MB"),
+            version.tags.get("data.digest", "?")[:8],
+            version.tags.get(GIT_COMMIT_TAG, "?")[:8] + ("+" if version.tags.get("git.dirty") == "true" else ""),
+            version.run_id[:8],
+        )
+        for version in versions
+    ]
+    return table([header, *rows], text_columns=len(facts))
+
+
+def version_page(version: "Version", decisions: Sequence["Decision"]) -> str:
+    """Everything that is recorded of a version, and the decisions that name it."""
+    facts = {
+        "aliases": ", ".join(version.aliases) or "none",
+        "registered": _time(version.created_ms),
+        "run": version.run_id,
+        **version.tags,
+    }
+    width = max(map(len, facts))
+    lines = [f"version {version.number}", "", *(f"{name:<{width}}  {value}" for name, value in facts.items())]
+    own = [decision for decision in decisions if version.number in {decision.previous_version, decision.version}]
+    return "\n".join([*lines, "", history_table(own) if own else "No decision names it."])
+
+
+def history_table(decisions: Sequence["Decision"]) -> str:
+    """The decisions as a table, one per line, with the rules of the gate that were not met."""
+    header = ("when (UTC)", "who", "alias", "what", "from", "to", "reason")
+    rows = [
+        (
+            _time(decision.time_ms),
+            decision.user,
+            decision.alias,
+            decision.outcome,
+            str(decision.previous_version or "-"),
+            str(decision.version or "-"),
+            "; ".join(filter(None, [f"fails {decision.failed}" if decision.failed else "", decision.reason])),
+        )
+        for decision in decisions
+    ]
+    return table([header, *rows], text_columns=len(header))
+
+
+def _number(version: "Version", tag: str, form: str) -> str:
+    value = version.metric(tag)
+    return "-" if value is None else form.format(value)
+
+
+def _time(time_ms: int) -> str:
+    return f"{datetime.fromtimestamp(time_ms / 1000, UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def _decisions(registry: "Registry") -> "list[Decision]":
+    """The decisions of the registry, after what was changed by hand is recorded."""
+    from vit_vs_cnn.registry.audit import open_audit_log
+
+    with open_audit_log(registry) as log:
+        return log.decisions()
+
+
 def _open(given: str | None) -> "tuple[Registry, Settings]":
-    from vit_vs_cnn.registry.versions import Registry, readable_store_errors, resolve_model_name
+    from vit_vs_cnn.registry.versions import Registry, resolve_model_name
 
     settings = project_settings()
-    with readable_store_errors("the same command"):
-        return Registry(resolve_model_name(given, settings.data.name)), settings
+    return Registry(resolve_model_name(given, settings.data.name)), settings

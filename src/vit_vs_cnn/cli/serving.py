@@ -38,14 +38,14 @@ def predict(paths: tuple[Path, ...], model: str, registry: str | None, kind: "Fo
     from vit_vs_cnn.core.console import bar_options
     from vit_vs_cnn.core.errors import UserError
     from vit_vs_cnn.data.sources.source import Unreadable
-    from vit_vs_cnn.registry.loading import load_registered, version_of
+    from vit_vs_cnn.registry.loading import load_registered
     from vit_vs_cnn.serving.predict import Formatter, batch_predict, image_files, printable
 
     total = sum(1 for _ in image_files(paths))
     if not total:
         raise UserError(f"{', '.join(map(str, paths))}: no files there.")
     name = _registered_model(registry)
-    loaded = load_registered(name, version_of(name, model))
+    loaded = load_registered(name, model)
     formatter = Formatter(kind, loaded.classes)
     # A file's name need not be UTF-8: it is printed as the bytes that it is.
     if isinstance(sys.stdout, TextIOWrapper):

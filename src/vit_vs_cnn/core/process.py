@@ -14,7 +14,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import psutil
 
@@ -61,7 +61,7 @@ def exit_with_parent(module: str, *arguments: str) -> list[str]:
 
 
 def stop_tree(
-    process: "subprocess.Popen[bytes]", sent: signal.Signals = signal.SIGINT, grace_seconds: float = GRACE_SECONDS
+    process: "subprocess.Popen[Any]", sent: signal.Signals = signal.SIGINT, grace_seconds: float = GRACE_SECONDS
 ) -> None:
     """Signal the group that `process` leads, wait for its whole tree, and kill what is left after the grace period."""
     try:

@@ -1,10 +1,9 @@
-"""A run's results on its flow run's page: the table, the comparison figures, the MLflow runs."""
+"""A run's results on its flow run's page: the table, the comparison's figures, the MLflow runs."""
 
 import base64
 import csv
 import os
 from pathlib import Path
-from typing import Any
 
 from vit_vs_cnn.core.paths import COMPARE, RUN_FILE
 from vit_vs_cnn.tracking.outbox import RunRef
@@ -19,13 +18,10 @@ def publish_results(workspace: Path) -> None:
     """Make the artifacts of the flow run that this process runs, from the outputs in `workspace`, if it compares."""
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-    if not has_comparison(workspace):
-        return
-    with (workspace / COMPARE / "comparison.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    create_table_artifact([_shown(row) for row in rows], key="results", description="Measured on the test split")
-    create_markdown_artifact(_figures(workspace), key="comparison", description="The comparison, in figures")
-    create_markdown_artifact(_mlflow_runs(workspace), key="mlflow-runs", description="The runs in MLflow")
+    if has_comparison(workspace):
+        create_table_artifact(result_rows(workspace), key="results", description="Measured on the test split")
+        create_markdown_artifact(_figures(workspace), key="comparison", description="The comparison, in figures")
+        create_markdown_artifact(_mlflow_runs(workspace), key="mlflow-runs", description="The runs in MLflow")
 
 
 def has_comparison(workspace: Path) -> bool:
@@ -33,18 +29,23 @@ def has_comparison(workspace: Path) -> bool:
     return (workspace / COMPARE / "comparison.csv").is_file()
 
 
-def _shown(row: dict[str, str]) -> dict[str, Any]:
-    return {
-        "model": row["contestant"],
-        "timm": row["timm"],
-        "test accuracy": f"{float(row['accuracy']):.2%}",
-        f"{100 * float(row['confidence']):g} % interval": (
-            f"{float(row['accuracy_low']):.2%} – {float(row['accuracy_high']):.2%}"
-        ),
-        "s/epoch": f"{float(row['seconds_per_epoch']):.1f}",
-        "parameters": f"{float(row['parameters']):,.0f}",
-        "latency p50": f"{float(row['latency_p50_ms']):.1f} ms",
-    }
+def result_rows(workspace: Path) -> list[dict[str, str]]:
+    """The comparison as texts by column, a row per contestant."""
+    with (workspace / COMPARE / "comparison.csv").open(encoding="utf-8", newline="") as file:
+        return [
+            {
+                "model": row["contestant"],
+                "timm": row["timm"],
+                "test accuracy": f"{float(row['accuracy']):.2%}",
+                f"{100 * float(row['confidence']):g} % interval": (
+                    f"{float(row['accuracy_low']):.2%} – {float(row['accuracy_high']):.2%}"
+                ),
+                "s/epoch": f"{float(row['seconds_per_epoch']):.1f}",
+                "parameters": f"{float(row['parameters']):,.0f}",
+                "latency p50": f"{float(row['latency_p50_ms']):.1f} ms",
+            }
+            for row in csv.DictReader(file)
+        ]
 
 
 def _figures(workspace: Path) -> str:

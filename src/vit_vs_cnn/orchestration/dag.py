@@ -1,4 +1,4 @@
-"""The DAG, read from DVC: which stages there are, what each needs, which of them nothing has changed for."""
+"""The DAG, read from DVC: which stages there are, what each needs, which of them are unchanged."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ def choose_stages(dag: Sequence[Stage], wanted: Sequence[str]) -> list[Stage]:
 
 
 def resolve_names(dag: Sequence[Stage], wanted: Iterable[str]) -> set[str]:
-    """The stages of these names, where `train` stands for every `train@<model>`. Raises UserError for another name."""
+    """The stages of these names, where `train` stands for every `train@<contestant>`. Raises UserError for others."""
     names: set[str] = set()
     for name in wanted:
         found = {stage.name for stage in dag if name in (stage.name, stage.kind)}
@@ -89,7 +89,7 @@ def _stage(stage: Any, needs: Iterable[Any], changed: dict[str, Any]) -> Stage:
     name = str(stage.name)
     return Stage(
         name=name,
-        needs=tuple(sorted(str(each.name) for each in needs if hasattr(each, "name"))),
+        needs=tuple(sorted(str(needed.name) for needed in needs if hasattr(needed, "name"))),
         uses_accelerator=bool((stage.meta or {}).get("accelerator")),
         unchanged=stage.addressing not in changed,
     )

@@ -1,7 +1,8 @@
-"""`vit-vs-cnn up`: the servers, their pages and a worker, watched until the person has had enough."""
+"""`vit-vs-cnn up`: the servers, their pages and a worker on this machine, watched until Ctrl-C."""
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,17 +14,21 @@ from pathlib import Path
 
 import psutil
 
+from vit_vs_cnn.config.load import read_settings
 from vit_vs_cnn.core.errors import RunError, UserError
-from vit_vs_cnn.core.paths import main_root, state_dir
-from vit_vs_cnn.core.process import exit_with_parent
+from vit_vs_cnn.core.paths import PARAMS, main_root, state_dir
+from vit_vs_cnn.core.process import exit_with_parent, stop_tree
 from vit_vs_cnn.orchestration.artifacts import MLFLOW_UI_VARIABLE
-from vit_vs_cnn.orchestration.deployments import POOL, deploy
-from vit_vs_cnn.orchestration.ports import HOST, holder
 from vit_vs_cnn.orchestration.prefect_server import (
+    HOST,
+    POOL,
+    LocalServer,
     api_url,
-    note_running_server,
-    prefect_settings,
+    deploy,
+    running_server_file,
     server_command,
+    server_settings,
+    start_logged,
     wait_until_it_answers,
 )
 from vit_vs_cnn.orchestration.retention import report_dead_runs
@@ -31,7 +36,7 @@ from vit_vs_cnn.tracking.store import tracking_server, tracking_uri
 from vit_vs_cnn.tuning.address import storage_address
 
 _SECONDS_TO_STOP = 8.0
-_SECONDS_BETWEEN_LOOKS = 1.0
+_SECONDS_BETWEEN_CHECKS = 1.0
 _MOST_RESTARTS = 5
 
 
@@ -58,22 +63,12 @@ class Service:
 
     @property
     def log(self) -> Path:
-        """Where it writes what it has to say."""
+        """The file with its output."""
         return state_dir() / "logs" / f"{self.name}.log"
 
     def start(self) -> None:
         """Start it and wait until it answers. Raises RunError where it does not."""
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as output:
-            self.process = subprocess.Popen(
-                self.command,
-                cwd=main_root(),
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self.process = start_logged(self.command, self.environment, self.log)
         wait_until_it_answers(self.health, self.process, self.log)
 
     def has_died(self) -> bool:
@@ -81,37 +76,24 @@ class Service:
         return self.process is not None and self.process.poll() is not None
 
     def stop(self) -> None:
-        """End it with everything that it started."""
-        if self.process is None:
-            return
-        # The worker's flow runs are told too, and end their stages in good order; the stages themselves are not told.
-        below = _children(self.process.pid)
-        self.process.terminate()
-        for each in below:
-            if _parent(each) == self.process.pid:
-                _signal(each, signal.SIGTERM)
-        deadline = time.monotonic() + _SECONDS_TO_STOP
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(_SECONDS_TO_STOP)
-        _, alive = psutil.wait_procs(below, timeout=max(0.0, deadline - time.monotonic()))
-        for each in alive:
-            for one in [*_children(each.pid), each]:
-                _signal(one, signal.SIGKILL)
-        self.process.kill()
-        self.process.wait()
+        """Stop it with everything that it started."""
+        # The worker's flow runs are in its process group, and stop their stages, which are not, in good order.
+        if self.process is not None:
+            stop_tree(self.process, signal.SIGTERM, _SECONDS_TO_STOP)
 
 
-def up(ports: Ports, limit: int, tell: Callable[[str], None]) -> None:
-    """Start the services, tell their addresses, keep them running until Ctrl-C, then stop them all.
+def up(ports: Ports, limit: int, say: Callable[[str], None]) -> None:
+    """Start the services, print their addresses, keep them running until Ctrl-C, then stop them all.
 
     `limit` is how many flow runs the worker runs at once. Raises UserError where a port is taken, RunError where a
     service does not start or dies again and again.
     """
     for option, port in asdict(ports).items():
-        who = holder(port)
-        if who:
-            raise UserError(f"port {port} is taken by {who}: end it, or choose another with --{option}-port.")
-    environment = os.environ | prefect_settings() | {"PREFECT_API_URL": api_url(ports.prefect)}
+        holder = _port_holder(port)
+        if holder:
+            raise UserError(f"port {port} is taken by {holder}: end it, or choose another with --{option}-port.")
+    api = api_url(ports.prefect)
+    environment = server_settings(api, read_settings(main_root() / PARAMS).flow.keep_days)
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     services = _services(ports, limit, environment)
     # Where a shell started this in the background, Ctrl-C's signal would be ignored.
@@ -119,27 +101,30 @@ def up(ports: Ports, limit: int, tell: Callable[[str], None]) -> None:
         signal.signal(number, signal.default_int_handler)
     try:
         for service in services:
-            tell(f"starting {service.name} …")
+            say(f"starting {service.name} …")
             service.start()
             if service.name == "prefect":
-                note_running_server(api_url(ports.prefect))
+                LocalServer(api=api).write(running_server_file())
                 deploy(main_root(), environment)
-                report_dead_runs(api_url(ports.prefect))
-        tell(_addresses(ports))
-        _watch(services, api_url(ports.prefect), tell)
+                report_dead_runs(api)
+        say(_addresses(ports))
+        _watch(services, api, say)
     except KeyboardInterrupt:
-        tell("stopping …")
+        say("stopping …")
     finally:
-        note_running_server(None)
-        # Once more Ctrl-C must not leave anything running.
+        running_server_file().unlink(missing_ok=True)
+        # A second Ctrl-C must not leave anything running.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         for service in reversed(services):
             service.stop()
-    tell("stopped.")
+    say("stopped.")
 
 
 def _services(ports: Ports, limit: int, environment: Mapping[str, str]) -> list[Service]:
-    prefect = f"http://{HOST}:{ports.prefect}"
+    prefect, mlflow, worker, optuna = (f"http://{HOST}:{port}" for port in asdict(ports).values())
+    listen_mlflow = ("--host", HOST, "--port", str(ports.mlflow), "--workers", "1")
+    name_worker = ("--name", f"vit-vs-cnn-{ports.worker}", "--limit", str(limit), "--with-healthcheck")
+    worker_environment = {"PREFECT_WORKER_WEBSERVER_PORT": str(ports.worker), MLFLOW_UI_VARIABLE: mlflow}
     services = [
         Service(
             "prefect",
@@ -150,44 +135,16 @@ def _services(ports: Ports, limit: int, environment: Mapping[str, str]) -> list[
         ),
         Service(
             "mlflow",
-            exit_with_parent(
-                "mlflow",
-                "server",
-                "--backend-store-uri",
-                tracking_uri(),
-                "--workers",
-                "1",
-                "--host",
-                HOST,
-                "--port",
-                str(ports.mlflow),
-            ),
-            f"http://{HOST}:{ports.mlflow}/health",
+            exit_with_parent("mlflow", "server", "--backend-store-uri", tracking_uri(), *listen_mlflow),
+            f"{mlflow}/health",
             # Its job runner serves language models, with eight processes.
             {**environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         ),
         Service(
             "worker",
-            exit_with_parent(
-                "prefect",
-                "worker",
-                "start",
-                "--pool",
-                POOL,
-                "--type",
-                "process",
-                "--with-healthcheck",
-                "--name",
-                f"vit-vs-cnn-{ports.worker}",
-                "--limit",
-                str(limit),
-            ),
-            f"http://{HOST}:{ports.worker}/health",
-            {
-                **environment,
-                "PREFECT_WORKER_WEBSERVER_PORT": str(ports.worker),
-                MLFLOW_UI_VARIABLE: f"http://{HOST}:{ports.mlflow}",
-            },
+            exit_with_parent("prefect", "worker", "start", "--pool", POOL, "--type", "process", *name_worker),
+            f"{worker}/health",
+            {**environment, **worker_environment},
         ),
     ]
     if _has_dashboard():
@@ -197,7 +154,7 @@ def _services(ports: Ports, limit: int, environment: Mapping[str, str]) -> list[
         command = exit_with_parent(
             "optuna_dashboard._cli", "--host", HOST, "--port", str(ports.optuna), "--quiet", storage_address()
         )
-        services.append(Service("optuna", command, f"http://{HOST}:{ports.optuna}/dashboard", environment))
+        services.append(Service("optuna", command, f"{optuna}/dashboard", environment))
     # A tracking server that the user has needs no second one in front of it.
     return [service for service in services if service.name != "mlflow" or tracking_server() is None]
 
@@ -206,55 +163,41 @@ def _has_dashboard() -> bool:
     return find_spec("optuna_dashboard") is not None
 
 
-def _watch(services: list[Service], api: str, tell: Callable[[str], None]) -> None:
+def _watch(services: list[Service], api: str, say: Callable[[str], None]) -> None:
     while True:
-        time.sleep(_SECONDS_BETWEEN_LOOKS)
-        for service in services:
-            if not service.has_died():
-                continue
+        time.sleep(_SECONDS_BETWEEN_CHECKS)
+        for service in filter(Service.has_died, services):
             service.restarts += 1
             if service.restarts > _MOST_RESTARTS:
                 raise RunError(f"{service.name} died {_MOST_RESTARTS} times; the end of {service.log} says why.")
-            tell(f"{service.name} died; starting it again …")
+            say(f"{service.name} died; starting it again …")
             service.start()
         report_dead_runs(api)
 
 
 def _addresses(ports: Ports) -> str:
-    api = api_url(ports.prefect)
-    return "\n".join(
-        [
-            "",
-            f"Prefect   http://{HOST}:{ports.prefect}",
-            f"MLflow    {tracking_server() or f'http://{HOST}:{ports.mlflow}'}",
-            *([f"Optuna    http://{HOST}:{ports.optuna}/dashboard"] if _has_dashboard() else []),
-            f"worker    http://{HOST}:{ports.worker}/health   (serves the pool {POOL!r})",
-            "",
-            "In another terminal, from any directory:",
-            f"  export PREFECT_API_URL={api}",
-            f"  {Path(sys.executable).parent / 'prefect'} deployment run 'vit-vs-cnn/local' -p preset=demo --watch",
-            "",
-            "Ctrl-C stops all of it.",
-        ]
-    )
+    optuna = f"Optuna    http://{HOST}:{ports.optuna}/dashboard\n" if _has_dashboard() else ""
+    return f"""
+Prefect   http://{HOST}:{ports.prefect}
+MLflow    {tracking_server() or f"http://{HOST}:{ports.mlflow}"}
+{optuna}worker    http://{HOST}:{ports.worker}/health   (serves the pool {POOL!r})
+
+In another terminal, from any directory:
+  export PREFECT_API_URL={api_url(ports.prefect)}
+  {Path(sys.executable).parent / "prefect"} deployment run 'vit-vs-cnn/local' -p preset=demo --watch
+
+Ctrl-C stops all of it."""
 
 
-def _children(pid: int) -> list[psutil.Process]:
-    try:
-        return psutil.Process(pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
-
-
-def _parent(process: psutil.Process) -> int | None:
-    try:
-        return process.ppid()
-    except psutil.NoSuchProcess:
+def _port_holder(port: int) -> str | None:
+    """The process that listens on `port` of loopback, in words; None where it is free."""
+    with socket.socket() as probe, suppress(OSError):
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((HOST, port))
         return None
-
-
-def _signal(process: psutil.Process, number: signal.Signals) -> None:
-    try:
-        process.send_signal(number)
-    except psutil.NoSuchProcess:
-        return
+    with suppress(psutil.AccessDenied, psutil.NoSuchProcess):
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid:
+                command = " ".join(psutil.Process(connection.pid).cmdline())
+                return f"process {connection.pid} ({command[:120]})"
+    return "a process of another user"

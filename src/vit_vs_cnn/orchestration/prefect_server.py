@@ -1,20 +1,33 @@
 """Prefect's server for this project: its state stays inside the project, it listens on loopback only."""
 
 import atexit
-import json
 import os
+import signal
+import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vit_vs_cnn.core.errors import RunError, UserError
-from vit_vs_cnn.core.paths import state_dir
-from vit_vs_cnn.core.process import exit_with_parent
-from vit_vs_cnn.orchestration.ports import HOST, free_port
+from vit_vs_cnn.core.paths import main_root, state_dir
+from vit_vs_cnn.core.process import exit_with_parent, stop_tree
+from vit_vs_cnn.core.records import Record
 
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
+HOST = "127.0.0.1"
+POOL = "local"
+ROOT_VARIABLE = "VIT_VS_CNN_ROOT"
 _START_SECONDS = 120.0
+_STOP_SECONDS = 10.0
+_SHORTEST_RETENTION_SECONDS = 3601
 
 
 def prefect_settings() -> dict[str, str]:
@@ -22,15 +35,14 @@ def prefect_settings() -> dict[str, str]:
 
     What the environment sets already stays: another server (PREFECT_API_URL), another database.
     """
-    home = state_dir() / "prefect"
     ours = {
-        "PREFECT_HOME": str(home),
+        "PREFECT_HOME": str(state_dir() / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         # In memory, Prefect's default, the slots of a run that was killed would stay taken after a restart.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
-        # A stage that waits for a slot asks again so often; by default a free accelerator idles for half a minute.
-        "PREFECT_SERVER_TASKS_TAG_CONCURRENCY_SLOT_WAIT_SECONDS": "0.3",
+        # By default a stage that waits for a slot asks again after half a minute.
+        "PREFECT_SERVER_CONCURRENCY_MAXIMUM_CONCURRENCY_SLOT_WAIT_SECONDS": "0.3",
         # SQLite has one writer at a time: wait for it rather than give up.
         "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
         # It would call runs Late that only wait for the worker, several at once, and lock itself out of SQLite.
@@ -39,6 +51,17 @@ def prefect_settings() -> dict[str, str]:
         "PREFECT_WORKER_WEBSERVER_HOST": HOST,
     }
     return ours | {key: value for key, value in os.environ.items() if key in ours}
+
+
+def server_settings(api: str, keep_days: float) -> dict[str, str]:
+    """The environment of a server at `api`, which removes flow runs that ended more than `keep_days` days ago."""
+    retention = {
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(
+            max(_SHORTEST_RETENTION_SECONDS, round(keep_days * 86_400))
+        ),
+    }
+    return retention | os.environ | prefect_settings() | {"PREFECT_API_URL": api}
 
 
 def server_command(port: int) -> list[str]:
@@ -51,14 +74,21 @@ def api_url(port: int) -> str:
     return f"http://{HOST}:{port}/api"
 
 
-class ServerForARun:
-    """The server that PREFECT_API_URL names, the one of `vit-vs-cnn up`, or one of our own.
+def free_port() -> int:
+    """A port of loopback that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
 
-    Our own begins to start here, is there after `wait`, and ends with this process, when Prefect has sent the last
+
+class RunServer:
+    """The server for one run: that of PREFECT_API_URL, that of `vit-vs-cnn up`, or a new one.
+
+    A new one begins to start here, answers after `wait`, and ends with this process, when Prefect has sent the last
     logs to it. `api` is its address.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keep_days: float) -> None:
         known = os.environ.get("PREFECT_API_URL") or running_server()
         self._process: subprocess.Popen[bytes] | None = None
         if known:
@@ -67,36 +97,35 @@ class ServerForARun:
         port = free_port()
         self.api = api_url(port)
         self._log = state_dir() / "prefect" / "server.log"
-        self._log.parent.mkdir(parents=True, exist_ok=True)
-        with self._log.open("wb") as output:
-            self._process = subprocess.Popen(
-                server_command(port),
-                env=os.environ | prefect_settings() | {"PREFECT_UI_ENABLED": "false", "PREFECT_API_URL": self.api},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        atexit.register(_end, self._process)
+        self._log.unlink(missing_ok=True)
+        environment = server_settings(self.api, keep_days) | {"PREFECT_UI_ENABLED": "false"}
+        self._process = start_logged(server_command(port), environment, self._log)
+        atexit.register(stop_tree, self._process, signal.SIGTERM, _STOP_SECONDS)
 
     def wait(self) -> None:
         """Wait until it answers.
 
-        Raises UserError where PREFECT_API_URL names a server that does not, RunError where our own does not start.
+        Raises UserError where PREFECT_API_URL names a server that does not, RunError where a new one does not start.
         """
-        if self._process is None:
-            if not answers(f"{self.api}/health"):
-                raise UserError(f"PREFECT_API_URL: no server answers at {self.api}: start it, or unset the variable.")
-        else:
+        if self._process is not None:
             wait_until_it_answers(f"{self.api}/health", self._process, self._log)
+        elif not answers(f"{self.api}/health"):
+            raise UserError(f"PREFECT_API_URL: no server answers at {self.api}: start it, or unset the variable.")
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    process.terminate()
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        process.kill()
+def start_logged(command: Sequence[str], environment: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":
+    """Start a process in its own session, in the project folder, with its output appended to `log`."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command,
+            cwd=main_root(),
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def wait_until_it_answers(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
@@ -118,23 +147,64 @@ def answers(url: str) -> bool:
         return False
 
 
-def note_running_server(url: str | None) -> None:
-    """Remember, or with None forget, the server of `vit-vs-cnn up`, so that runs on this machine use it."""
-    path = _note()
-    if url is None:
-        path.unlink(missing_ok=True)
-    else:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"api": url}), encoding="utf-8")
+class LocalServer(Record):
+    """The server of `vit-vs-cnn up`, noted in a file so that runs on this machine use it."""
+
+    api: str
+
+
+def running_server_file() -> Path:
+    """Where a LocalServer is noted while it runs."""
+    return state_dir() / "up.json"
 
 
 def running_server() -> str | None:
     """The API address of the server of `vit-vs-cnn up`, None where it does not run."""
-    if not _note().is_file():
+    if not running_server_file().is_file():
         return None
-    url = str(json.loads(_note().read_text(encoding="utf-8"))["api"])
+    url = LocalServer.read(running_server_file(), "remove it").api
     return url if answers(f"{url}/health") else None
 
 
-def _note() -> Path:
-    return state_dir() / "up.json"
+@contextmanager
+def client_at(api: str) -> Iterator["SyncPrefectClient"]:
+    """A synchronous client of the server whose API is at `api`."""
+    # Prefect reads its settings when it is imported.
+    os.environ.update(prefect_settings())
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
+        yield client
+
+
+def deploy(root: Path, environment: Mapping[str, str]) -> None:
+    """Create or update the work pool and all deployments of prefect.yaml, for the folder where the project is now.
+
+    A schedule that a person switched on or off stays as it was. Raises RunError where Prefect refuses.
+    """
+    with client_at(environment["PREFECT_API_URL"]) as client:
+        from prefect.client.schemas.actions import WorkPoolCreate
+        from prefect.exceptions import ObjectAlreadyExists
+
+        with suppress(ObjectAlreadyExists):
+            client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+        active = {
+            deployment.name: schedule.active
+            for deployment in client.read_deployments()
+            for schedule in deployment.schedules
+        }
+        answer = subprocess.run(
+            [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
+            cwd=root,
+            env={**environment, ROOT_VARIABLE: str(root)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if answer.returncode != 0:
+            raise RunError(f"prefect.yaml cannot be deployed: {answer.stdout.strip()} {answer.stderr.strip()}")
+        for deployment in client.read_deployments():
+            for schedule in deployment.schedules:
+                if active.get(deployment.name, schedule.active) != schedule.active:
+                    client.update_deployment_schedule(deployment.id, schedule.id, active=not schedule.active)

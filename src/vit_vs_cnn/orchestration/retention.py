@@ -1,11 +1,12 @@
-"""What is left over: runs whose process was killed, and what has become old."""
+"""What runs leave behind: runs whose process was killed, and workspaces, checkpoints and cached data that are old."""
 
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -13,149 +14,109 @@ from uuid import UUID
 from filelock import FileLock, Timeout
 
 from vit_vs_cnn.core.errors import RunError, UserError
-from vit_vs_cnn.core.paths import main_root, state_dir
-from vit_vs_cnn.orchestration.active_runs import ActiveRun, dead_runs, forget_flow_run, living_runs, remove_active_run
-from vit_vs_cnn.orchestration.prefect_client import client_at
-from vit_vs_cnn.orchestration.prefect_server import ServerForARun
-from vit_vs_cnn.orchestration.workspace import IN_PLACE, old_workspaces, remove_workspace
+from vit_vs_cnn.core.paths import PARAMS, main_root, runs_dir, state_dir
+from vit_vs_cnn.orchestration.active_runs import active_runs
+from vit_vs_cnn.orchestration.prefect_server import RunServer, client_at
+from vit_vs_cnn.orchestration.workspace import IN_PLACE, remove_workspace
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
-_PAGE = 200
-
 
 @dataclass(frozen=True)
 class Removed:
-    """What retention removed: flow runs, isolated workspaces, checkpoints, megabytes of DVC's cache."""
+    """How many isolated workspaces and checkpoints were removed, and how many megabytes of DVC's cache."""
 
-    flow_runs: int
     workspaces: int
     checkpoints: int
     cache_mb: float
 
 
 def report_dead_runs(api: str) -> None:
-    """Tell Prefect of the runs whose process was killed: they have crashed, and do not run for ever."""
-    untold = [marker for marker in dead_runs() if marker.flow_run_id]
-    if not untold:
-        return
-    with client_at(api) as client:
-        for marker in untold:
-            _crash(client, marker)
-            forget_flow_run(marker)
+    """Set the flow runs to Crashed whose process was killed, as it could not do so itself."""
+    for run in active_runs(dead=True):
+        if run.flow_run_id is not None:
+            with client_at(api) as client:
+                message = f"Process {run.process.pid} was killed; starting the run again continues it."
+                _set_crashed(client, UUID(run.flow_run_id), message)
+            run.model_copy(update={"flow_run_id": None}).save()
 
 
-def remove_dead_runs() -> list[str]:
-    """Remove the workspaces of runs whose process was killed, and tell Prefect of their end; their names.
+def remove_dead_runs(keep_days: float) -> list[str]:
+    """Remove the workspaces of runs whose process was killed, and report their end to Prefect; their names.
 
-    What they finished is in DVC's cache, and their training checkpoint is kept: started again they go on from there.
+    What they finished is in DVC's cache, and their training checkpoint is kept: started again they continue from there.
     """
-    if any(marker.flow_run_id for marker in dead_runs()):
-        server = ServerForARun()
+    dead = active_runs(dead=True)
+    if any(run.flow_run_id for run in dead):
+        server = RunServer(keep_days)
         server.wait()
         report_dead_runs(server.api)
-    names = []
-    for marker in dead_runs():
-        if marker.name != IN_PLACE:
-            remove_workspace(Path(marker.workspace))
-        remove_active_run(marker.name)
-        names.append(marker.name)
-    return names
+    for run in dead:
+        if run.name != IN_PLACE:
+            remove_workspace(run.workspace)
+        run.remove()
+    return [run.name for run in dead]
 
 
-def apply_retention(api: str, days: float) -> Removed:
-    """Remove flow runs that ended and workspaces and checkpoints that were not used for `days` days.
+def apply_retention(days: float) -> Removed:
+    """Remove workspaces and checkpoints that were not used for `days` days.
 
     Then remove from DVC's cache what no commit, no experiment and no workspace refers to. Raises UserError while a run
-    is going on: what it has just put into the cache is not referred to yet.
+    is active: what it has just put into the cache is not referred to yet.
     """
-    going_on = [marker.name for marker in living_runs()]
-    if going_on:
-        raise UserError(f"run {', '.join(going_on)} is going on: wait for its end, then clean.")
-    with client_at(api) as client:
-        flow_runs = _remove_flow_runs(client, datetime.now(UTC) - timedelta(days=days))
-    old = old_workspaces(days)
-    for workspace in old:
-        remove_workspace(workspace)
-    return Removed(flow_runs, len(old), _remove_checkpoints(days), _collect_garbage())
+    active = [run.name for run in active_runs(dead=False)]
+    if active:
+        raise UserError(f"run {', '.join(active)} is active: wait for its end, then clean.")
+    workspaces = {path.parent: path for path in runs_dir().glob(f"*/{PARAMS}")}
+    checkpoints = {folder: folder for folder in (state_dir() / "checkpoints").glob("*/")}
+    return Removed(
+        workspaces=_remove_old(workspaces, days, remove_workspace),
+        checkpoints=_remove_old(checkpoints, days, shutil.rmtree),
+        cache_mb=_collect_garbage(),
+    )
 
 
-def _crash(client: "SyncPrefectClient", marker: ActiveRun) -> None:
+def _set_crashed(client: "SyncPrefectClient", flow_run_id: UUID, message: str) -> None:
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
     from prefect.exceptions import ObjectNotFound
     from prefect.states import Crashed
 
-    assert marker.flow_run_id
-    message = f"Process {marker.pid} was killed; starting the run again continues it."
-    try:
-        flow_run = client.read_flow_run(UUID(marker.flow_run_id))
-        if flow_run.state is None or not flow_run.state.is_final():
-            _crash_tasks(client, flow_run.id, message)
-            client.set_flow_run_state(flow_run.id, Crashed(message=message), force=True)
-    except ObjectNotFound:
-        return  # another server's run, or one that was deleted meanwhile
+    with suppress(ObjectNotFound):  # another server's run, or one that was deleted meanwhile
+        flow_run = client.read_flow_run(flow_run_id)
+        if flow_run.state is not None and flow_run.state.is_final():
+            return
+        for task_run in client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))):
+            if task_run.state is None or not task_run.state.is_final():
+                client.set_task_run_state(task_run.id, Crashed(message=message), force=True)
+        client.set_flow_run_state(flow_run_id, Crashed(message=message), force=True)
 
 
-def _crash_tasks(client: "SyncPrefectClient", flow_run_id: UUID, message: str) -> None:
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-    from prefect.states import Crashed
-
-    of_the_run = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
-    for task_run in client.read_task_runs(flow_run_filter=of_the_run):
-        if task_run.state is None or not task_run.state.is_final():
-            client.set_task_run_state(task_run.id, Crashed(message=message), force=True)
-
-
-def _remove_flow_runs(client: "SyncPrefectClient", before: datetime) -> int:
-    from prefect.client.schemas.filters import (
-        FlowRunFilter,
-        FlowRunFilterEndTime,
-        FlowRunFilterState,
-        FlowRunFilterStateType,
-    )
-    from prefect.client.schemas.objects import TERMINAL_STATES
-    from prefect.types import DateTime
-
-    old = FlowRunFilter(
-        end_time=FlowRunFilterEndTime(before_=DateTime.fromtimestamp(before.timestamp(), UTC)),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(TERMINAL_STATES))),
-    )
-    count = 0
-    while page := client.read_flow_runs(flow_run_filter=old, limit=_PAGE):
-        for flow_run in page:
-            client.delete_flow_run(flow_run.id)
-        count += len(page)
-    return count
-
-
-def _remove_checkpoints(days: float) -> int:
-    limit = datetime.now(UTC).timestamp() - days * 86_400
+def _remove_old(folders: Mapping[Path, Path], days: float, remove: Callable[[Path], None]) -> int:
+    """Remove the folders that no process holds and whose path beside them is old; how many there were."""
+    limit = time.time() - days * 86_400
     removed = 0
-    for folder in (state_dir() / "checkpoints").glob("*/"):
+    for folder, dated in folders.items():
         with suppress(Timeout), FileLock(f"{folder}.lock", timeout=0):
-            if folder.stat().st_mtime < limit:
-                shutil.rmtree(folder)
+            if dated.stat().st_mtime < limit:
+                remove(folder)
                 removed += 1
     return removed
 
 
 def _collect_garbage() -> float:
-    root = main_root()
-    cache = root / ".dvc" / "cache"
-    before = _megabytes(cache)
-    projects = [str(folder.parent) for folder in (root / "runs").glob("*/dvc.yaml")]
-    answer = subprocess.run(
-        [sys.executable, "-m", "dvc", "gc", "--workspace", "--all-commits", "--all-experiments", "--force"]
-        + (["--projects", *projects] if projects else []),
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """Run `dvc gc`; the megabytes that it removed."""
+    cache = main_root() / ".dvc" / "cache"
+    before = _bytes_in(cache)
+    projects = [str(path.parent) for path in runs_dir().glob("*/dvc.yaml")]
+    command = [sys.executable, "-m", "dvc", "gc", "--workspace", "--all-commits", "--all-experiments", "--force"]
+    if projects:
+        command += ["--projects", *projects]
+    answer = subprocess.run(command, cwd=main_root(), capture_output=True, text=True, check=False)
     if answer.returncode != 0:
         raise RunError(f"`dvc gc` failed: {answer.stderr.strip()}")
-    return before - _megabytes(cache)
+    return (before - _bytes_in(cache)) / 1e6
 
 
-def _megabytes(folder: Path) -> float:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+def _bytes_in(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,35 +1,28 @@
-"""One stage as a process: `dvc repro --single-item`, its lines and progress as they come, its whole tree stopped."""
+"""One stage as a process: `dvc repro --single-item`, its output as it comes, its whole process tree stopped."""
 
-import os
 import re
-import signal
 import subprocess
 import threading
 import time
-from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import IO, Protocol
 
-import psutil
-
-from vit_vs_cnn.core.console import PROGRESS_VARIABLE, Progress, read_progress
-from vit_vs_cnn.core.errors import ERROR_REPORT_VARIABLE, read_error_report
-from vit_vs_cnn.core.process import exit_with_parent
+from vit_vs_cnn.core.console import PROGRESS_VARIABLE, read_progress
+from vit_vs_cnn.core.errors import ERROR_REPORT_VARIABLE, RunError, TransientError, UserError, read_error_report
+from vit_vs_cnn.core.process import exit_with_parent, stop_tree
+from vit_vs_cnn.orchestration.progress import StageOutput
 
 _RUNS = re.compile(r"^Running stage '")
 _LOCKED = re.compile(r"Unable to acquire lock|is busy, it is being blocked by")
-# What DVC says to somebody who calls it by hand.
+# What DVC says to a person who calls it by hand.
 _ADVICE = re.compile(r"^(Updating lock file|To (track|enable) |\s+git add |\s+dvc config |Use `dvc push`)")
-_DVC_ERROR = re.compile(r"^ERROR: (?P<text>.*)$")
-_SECONDS_TO_CLEAN_UP = 6.0
+_DVC_ERROR = re.compile(r"^ERROR: ")
 _SECONDS_BETWEEN_LOCK_TRIES = 2.0
-_LINES_OF_THE_END = 20
+_LINES_OF_LOG_END = 20
 
-_running: set["subprocess.Popen[bytes]"] = set()
+_running: set["subprocess.Popen[str]"] = set()
 _stopping = threading.Event()
 _guard = threading.Lock()
 
@@ -41,81 +34,51 @@ class Outcome(Enum):
     CACHED = "cached"
 
 
-class StageError(Exception):
-    """A stage failed: one sentence, the end of its log, whose doing it was.
-
-    `is_users` says that the sentence is the stage's own and tells a person what to do; `retryable` that trying again
-    can help.
-    """
-
-    def __init__(self, sentence: str, *, log_end: str = "", is_users: bool = False, retryable: bool = False) -> None:
-        super().__init__(sentence)
-        self.log_end = log_end
-        self.is_users = is_users
-        self.retryable = retryable
-
-    def with_log_end(self) -> str:
-        """The sentence, and below it the end of the stage's log."""
-        return f"{self}\n\nThe end of its log:\n{self.log_end}" if self.log_end else str(self)
-
-
-class Listener(Protocol):
-    """Who is told what a stage says."""
-
-    def line(self, text: str) -> None:
-        """A line of its output."""
-
-    def progress(self, progress: Progress) -> None:
-        """A step of its progress bar."""
-
-
 @dataclass(frozen=True)
-class Limits:
-    """Seconds that a stage may take, and that it waits for another process's DVC lock."""
+class StageCommand:
+    """A stage to run: where, in which environment, and the seconds that it may take and may wait for DVC's lock."""
 
+    workspace: Path
+    stage: str
+    environment: Mapping[str, str]
     timeout: float
     lock_wait: float
+    force: bool = False
 
 
-def run_stage(
-    workspace: Path, stage: str, environment: Mapping[str, str], limits: Limits, listener: Listener, *, force: bool
-) -> Outcome:
-    """Have DVC bring one stage up to date, in a process group of its own.
+def run_stage(command: StageCommand, output: StageOutput) -> Outcome:
+    """Have DVC bring one stage up to date, in its own process group.
 
-    Raises StageError with the stage's own sentence where it left one, with DVC's where not.
+    Raises UserError with the stage's own sentence where it left one (TransientError where the same stage may succeed
+    later), RunError with DVC's where not; the end of the stage's log is a note of the exception.
     """
-    patience = time.monotonic() + limits.lock_wait
-    told = False
-    while True:
-        try:
-            return _run_once(workspace, stage, environment, limits.timeout, listener, force=force)
-        except _LockedOut as locked:
-            if time.monotonic() > patience:
-                raise StageError(
-                    f"{stage}: another DVC process holds its lock for more than {limits.lock_wait:g} s "
-                    "(flow.lock_wait_seconds); end it, or wait and start again.",
-                    log_end=locked.log_end,
-                    is_users=True,
-                    retryable=True,
-                ) from None
-            if not told:
-                listener.line("another DVC process holds the lock; waiting for it")
-                told = True
-            _stopping.wait(_SECONDS_BETWEEN_LOCK_TRIES)
+    deadline = time.monotonic() + command.lock_wait
+    outcome = _run_once(command, output)
+    if outcome is None:
+        output.line("another DVC process holds the lock; waiting for it")
+    while outcome is None:
+        if time.monotonic() > deadline:
+            raise TransientError(
+                f"{command.stage}: another DVC process holds its lock for more than {command.lock_wait:g} s "
+                "(flow.lock_wait_seconds); end it, or wait and start again."
+            )
+        _stopping.wait(_SECONDS_BETWEEN_LOCK_TRIES)
+        outcome = _run_once(command, output)
+    return outcome
 
 
 def stop_all() -> None:
-    """End every stage that this process runs, with all processes they started, and let no other begin.
+    """Stop every stage that this process runs, with all processes they started, and let no other begin.
 
     They are interrupted, so that they can close what they have open, and killed where that takes too long.
     """
-    _stopping.set()
     with _guard:
-        processes = list(_running)
-    for thread in [threading.Thread(target=_stop, args=(process,)) for process in processes]:
-        thread.start()
-    for process in processes:
-        process.wait()
+        _stopping.set()
+        stops = [threading.Thread(target=stop_tree, args=(process,)) for process in _running]
+    for stop in stops:
+        stop.start()
+    for stop in stops:
+        stop.join()
 
 
 def is_stopping() -> bool:
@@ -123,109 +86,70 @@ def is_stopping() -> bool:
     return _stopping.is_set()
 
 
-class _LockedOut(Exception):  # noqa: N818
-    def __init__(self, log_end: str) -> None:
-        super().__init__()
-        self.log_end = log_end
-
-
-def _run_once(
-    workspace: Path, stage: str, environment: Mapping[str, str], timeout: float, listener: Listener, *, force: bool
-) -> Outcome:
-    if is_stopping():
-        raise StageError(f"{stage}: stopped before it began.")
-    failure = workspace / ".dvc" / "tmp" / f"failure-{stage}.json"
-    failure.parent.mkdir(exist_ok=True)
-    failure.unlink(missing_ok=True)
-    ran, locked, error = False, False, ""
-    end: deque[str] = deque(maxlen=_LINES_OF_THE_END)
-    with _started(workspace, stage, {**environment, ERROR_REPORT_VARIABLE: str(failure)}, force=force) as process:
-        timed_out = threading.Event()
-
-        def stop_in_time() -> None:
-            timed_out.set()
-            _stop(process)
-
-        timer = threading.Timer(timeout, stop_in_time)
+def _run_once(command: StageCommand, output: StageOutput) -> Outcome | None:
+    """The outcome of `dvc repro`, None where another DVC process holds the lock."""
+    report = command.workspace / ".dvc" / "tmp" / f"error-{command.stage}.json"
+    report.parent.mkdir(exist_ok=True)
+    report.unlink(missing_ok=True)
+    start = time.monotonic()
+    lines: list[str] = []
+    with _start(command, report) as process:
+        timer = threading.Timer(command.timeout, stop_tree, (process,))
         timer.start()
         try:
-            for line in _lines(process.stdout):
+            for text in process.stdout or ():
+                line = text.rstrip()
                 progress = read_progress(line)
                 if progress is not None:
-                    listener.progress(progress)
-                    continue
-                if _ADVICE.match(line):
-                    continue
-                ran = ran or bool(_RUNS.match(line))
-                locked = locked or bool(_LOCKED.search(line))
-                found = _DVC_ERROR.match(line)
-                error = found["text"] if found else error
-                end.append(line)
-                listener.line(line)
-            code = process.wait()
+                    output.progress(progress)
+                elif line and not _ADVICE.match(line):
+                    lines.append(line)
+                    output.line(line)
+            process.wait()
         finally:
             timer.cancel()
             with _guard:
                 _running.discard(process)
-    if code == 0:
-        return Outcome.RAN if ran else Outcome.CACHED
-    log_end = "\n".join(end)
+    if process.returncode == 0:
+        return Outcome.RAN if any(map(_RUNS.match, lines)) else Outcome.CACHED
+    stage, error_report = command.stage, read_error_report(report)
+    error: UserError | RunError
     if is_stopping():
-        raise StageError(f"{stage}: stopped; starting the run again continues it.", log_end=log_end)
-    if timed_out.is_set():
-        raise StageError(
-            f"{stage}: stopped because it took longer than {timeout / 60:g} min (flow.timeout_minutes); "
-            "raise that limit and start the run again, it continues.",
-            log_end=log_end,
+        error = RunError(f"{stage}: stopped; starting the run again continues it.")
+    elif time.monotonic() - start >= command.timeout:
+        error = RunError(
+            f"{stage}: stopped because it took longer than {command.timeout / 60:g} min (flow.timeout_minutes); "
+            "raise that limit and start the run again, it continues."
         )
-    left = read_error_report(failure)
-    if left is not None:
-        raise StageError(left.message, log_end=log_end, is_users=True, retryable=left.retryable)
-    if locked:
-        raise _LockedOut(log_end)
-    last = error or next(reversed(end), f"DVC ended with exit code {code}")
-    raise StageError(f"{stage}: {last.strip()}", log_end=log_end)
+    elif error_report is not None:
+        error = (TransientError if error_report.retryable else UserError)(error_report.message)
+    elif any(map(_LOCKED.search, lines)):
+        return None
+    else:
+        said = [line for line in lines if _DVC_ERROR.match(line)] or lines
+        last = said[-1] if said else f"DVC ended with exit code {process.returncode}"
+        error = RunError(f"{stage}: {_DVC_ERROR.sub('', last)}")
+    error.add_note("\n".join(["The end of its log:", *lines[-_LINES_OF_LOG_END:]]))
+    raise error
 
 
-def _started(workspace: Path, stage: str, environment: Mapping[str, str], *, force: bool) -> "subprocess.Popen[bytes]":
-    process = subprocess.Popen(
-        exit_with_parent("dvc", "--wait-for-lock", "repro", "--single-item", *(["--force"] * force), stage),
-        cwd=workspace,
-        env={**environment, PROGRESS_VARIABLE: "1", "PYTHONUNBUFFERED": "1"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+def _start(command: StageCommand, report: Path) -> "subprocess.Popen[str]":
+    force = ["--force"] if command.force else []
+    variables = {ERROR_REPORT_VARIABLE: str(report), PROGRESS_VARIABLE: "1", "PYTHONUNBUFFERED": "1"}
     with _guard:
+        if is_stopping():
+            raise RunError(f"{command.stage}: stopped before it began.")
+        process = subprocess.Popen(
+            exit_with_parent("dvc", "--wait-for-lock", "repro", "--single-item", *force, command.stage),
+            cwd=command.workspace,
+            env={**command.environment, **variables},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            # Text mode also ends a line at the carriage return of a progress bar.
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+        )
         _running.add(process)
     return process
-
-
-def _lines(stream: IO[bytes] | None) -> Iterator[str]:
-    """The non-empty lines of a stream as they end, by a line feed or, as progress bars do, a carriage return."""
-    assert stream is not None
-    rest = b""
-    while chunk := os.read(stream.fileno(), 65_536):
-        *whole, rest = re.split(rb"[\r\n]", rest + chunk)
-        yield from filter(None, (line.decode(errors="replace").rstrip() for line in whole))
-    if rest:
-        yield rest.decode(errors="replace").rstrip()
-
-
-def _stop(process: "subprocess.Popen[bytes]") -> None:
-    try:
-        below = psutil.Process(process.pid).children(recursive=True)
-        os.killpg(process.pid, signal.SIGINT)
-    except (psutil.NoSuchProcess, ProcessLookupError):
-        return
-    # psutil must not wait for the leader: it would take the exit code away from the thread that reads the output.
-    deadline = time.monotonic() + _SECONDS_TO_CLEAN_UP
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(_SECONDS_TO_CLEAN_UP)
-    _, alive = psutil.wait_procs(below, timeout=max(0.0, deadline - time.monotonic()))
-    for each in alive:
-        with suppress(psutil.NoSuchProcess):
-            each.kill()
-    if process.poll() is None:
-        process.kill()

@@ -1,33 +1,38 @@
 """The proof of a registered version: measured again from its commit, its parameters and its data."""
 
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version as installed_version
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
 
 from vit_vs_cnn.core.console import table
 from vit_vs_cnn.core.errors import RunError, UserError
+from vit_vs_cnn.core.git import git
 from vit_vs_cnn.core.paths import PARAMS, PREPARED, trained, tuned
 from vit_vs_cnn.data.dataset import DatasetInfo, Split, digest_of_split, read_info, read_split
 from vit_vs_cnn.evaluation.results import Predictions, read_evaluation
-from vit_vs_cnn.orchestration.workspace import dvc_succeeds, worktree_at
-from vit_vs_cnn.registry.evidence import predict_registered
+from vit_vs_cnn.orchestration.workspace import worktree_at
+from vit_vs_cnn.registry.evidence import predict_test
+from vit_vs_cnn.registry.loading import RegisteredModel, load_exported, load_registered
 from vit_vs_cnn.registry.versions import Registry, Version
 from vit_vs_cnn.tracking.lineage import GIT_COMMIT_TAG
 
 # Float32 sums in another order: another machine or thread count may differ by so much without being another model.
 _TOLERANCE = 1e-5
 _LIBRARIES = ("torch", "timm", "numpy", "pillow")
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing that was compared: what was recorded, what is found now."""
+class VerifiedValue:
+    """A value of the version as it was recorded, and as it is found now."""
 
     what: str
     recorded: str
@@ -36,111 +41,100 @@ class Finding:
 
 
 def verify(registry: Registry, given: str, *, retrain: bool, say: Callable[[str], None]) -> str:
-    """Rebuild the evidence of a version, a number or an alias, and compare it with what was recorded.
+    """Measure a version, a number or an alias, again and compare with what was recorded.
 
-    Returns the findings as a table. Raises RunError with them where something differs, UserError where the commit
+    Returns both as a table. Raises RunError with it where something differs, UserError where the commit
     or the data cannot be had here.
     """
     version = registry.version(given)
-    tags = registry.client.get_run(version.run_id).data.tags
+    commit = registry.client.get_run(version.run_id).data.tags[GIT_COMMIT_TAG]
     with registry.artifacts(version, "lineage") as lineage, registry.artifacts(version, "evaluation") as evaluation:
         recorded = read_evaluation(evaluation).predictions
-        say(f"checking out {tags[GIT_COMMIT_TAG][:12]} with the parameters and the data of version {version.number}")
-        with worktree_at(tags[GIT_COMMIT_TAG], f"verify-{registry.name}-{version.number}") as workspace:
+        say(f"checking out {commit[:12]} with the parameters and the data of version {version.number}")
+        with worktree_at(commit, f"verify-{registry.name}-{version.number}") as workspace:
             _restore(workspace, lineage, version)
             info, test = read_info(workspace / PREPARED), read_split(workspace / PREPARED, "test")
-            findings = [*_library_findings(lineage), *_data_findings(version, info, test)]
-            probabilities = predict_registered(registry, version, info, test)
-            findings += _prediction_findings("registered model", recorded, test, probabilities)
+            model = load_registered(registry.name, version.number, _CPU)
+            values = [
+                *_compare_libraries(lineage),
+                *_compare_data(version, info, test),
+                *_compare_predictions("registered model", recorded, predict_test(model, info, test)),
+            ]
             if retrain:
                 say(f"training {version.contestant} again")
-                findings += _retrained_findings(registry, version, workspace, recorded, info, test)
-    rows = [(each.what, "same" if each.same else "DIFFERS", each.recorded, each.found) for each in findings]
-    findings_table = f"version {version.number}\n\n" + table([("what", "", "recorded", "found"), *rows], text_columns=4)
-    if not all(each.same for each in findings):
-        raise RunError(f"{registry.name}, {findings_table}")
-    return findings_table
+                model = _retrained(registry, version, workspace)
+                values += _compare_predictions("trained again", recorded, predict_test(model, info, test))
+    rows = [(value.what, "same" if value.same else "DIFFERS", value.recorded, value.found) for value in values]
+    report = f"version {version.number}\n\n" + table([("what", "", "recorded", "found"), *rows], text_columns=4)
+    if not all(value.same for value in values):
+        raise RunError(f"{registry.name}, {report}")
+    return report
 
 
 def _restore(workspace: Path, lineage: Path, version: Version) -> None:
-    """Bring the worktree to where it was when the training began: uncommitted changes, parameters, data."""
+    """Bring the worktree to its state when the training began: uncommitted changes, parameters, data."""
     difference = lineage / "uncommitted.diff"
-    if difference.is_file():
-        answer = subprocess.run(
-            ["git", "apply", "--whitespace=nowarn", str(difference)], cwd=workspace, capture_output=True, check=False
-        )
-        if answer.returncode != 0:
-            raise UserError(f"version {version.number}: its uncommitted changes do not fit its commit any more.")
+    if difference.is_file() and git(workspace, "apply", "--whitespace=nowarn", str(difference)).returncode != 0:
+        raise UserError(f"version {version.number}: its uncommitted changes do not apply to its commit.")
     for name in (str(PARAMS), "dvc.lock"):
         if (lineage / name).is_file():
             shutil.copyfile(lineage / name, workspace / name)
-    recipe = str(tuned(version.contestant))
-    for target in (str(PREPARED), recipe):
-        if dvc_succeeds(workspace, "checkout", "--force", target) or dvc_succeeds(workspace, "pull", "--force", target):
-            continue
-        stage = "prepare" if target != recipe else f"tune@{version.contestant}"
-        if not dvc_succeeds(workspace, "repro", "--single-item", stage):
+    recipe = tuned(version.contestant)
+    for target, stage in ((str(PREPARED), "prepare"), (str(recipe), f"tune@{version.contestant}")):
+        ways = (["checkout", "--force", target], ["pull", "--force", target], ["repro", "--single-item", stage])
+        if not any(_succeeds(workspace, [sys.executable, "-m", "dvc", *way], capture_output=True) for way in ways):
             raise UserError(
                 f"version {version.number}: {target} of its data digest {version.tags.get('data.digest', '?')[:12]} is "
                 "neither in DVC's cache nor in a remote, and cannot be made again from the source here."
             )
 
 
-def _library_findings(lineage: Path) -> list[Finding]:
-    from importlib.metadata import version
-
+def _compare_libraries(lineage: Path) -> list[VerifiedValue]:
     recorded = dict(line.split("==", 1) for line in (lineage / "packages.txt").read_text().split())
-    pairs = [(name, recorded.get(name, "none"), version(name)) for name in _LIBRARIES]
-    # Another version need not mean another result: what counts are the predictions below.
-    return [Finding(name, before, now, same=True) for name, before, now in pairs if before != now]
+    pairs = [(name, recorded.get(name, "none"), installed_version(name)) for name in _LIBRARIES]
+    # Another version of a library need not change the result: the predictions below decide.
+    return [VerifiedValue(name, before, now, same=True) for name, before, now in pairs if before != now]
 
 
-def _data_findings(version: Version, info: DatasetInfo, test: Split) -> list[Finding]:
-    recorded = version.tags.get("data.digest", "?")
-    digest = digest_of_split(test.images, test.labels)
+def _compare_data(version: Version, info: DatasetInfo, test: Split) -> list[VerifiedValue]:
+    digests = {
+        "data digest": (version.tags.get("data.digest", "?"), info.digest),
+        "test images": (info.splits["test"].digest, digest_of_split(test.images, test.labels)),
+    }
     return [
-        Finding("data digest", recorded[:12], info.digest[:12], recorded == info.digest),
-        Finding("test images", info.splits["test"].digest[:12], digest[:12], digest == info.splits["test"].digest),
+        VerifiedValue(what, recorded[:12], found[:12], recorded == found) for what, (recorded, found) in digests.items()
     ]
 
 
-def _prediction_findings(
-    what: str, recorded: Predictions, test: Split, probabilities: NDArray[np.float32]
-) -> list[Finding]:
-    if recorded.names != test.names:
-        return [Finding(f"{what}: test images", f"{len(recorded.names):,}", f"{len(test):,}", same=False)]
-    predicted = probabilities.argmax(axis=1)
-    changed = int((predicted != recorded.predicted).sum())
-    largest = float(np.abs(probabilities - recorded.probabilities).max())
-    accuracies = (recorded.correct.mean(), (predicted == test.labels).mean())
+def _compare_predictions(what: str, recorded: Predictions, found: Predictions) -> list[VerifiedValue]:
+    images = f"{len(recorded.names):,}"
+    if recorded.names != found.names:
+        return [VerifiedValue(f"{what}: test images", images, f"{len(found.names):,}", same=False)]
+    before, now = float(recorded.correct.mean()), float(found.correct.mean())
+    changed = int((found.predicted != recorded.predicted).sum())
+    largest = float(np.abs(found.probabilities - recorded.probabilities).max())
+    within = f"within {_TOLERANCE:g}"
     return [
-        Finding(
-            f"{what}: accuracy", f"{accuracies[0]:.2%}", f"{accuracies[1]:.2%}", bool(accuracies[0] == accuracies[1])
-        ),
-        Finding(f"{what}: predicted classes", f"{len(test):,}", f"{changed:,} differ", changed == 0),
-        Finding(f"{what}: probabilities", f"within {_TOLERANCE:g}", f"{largest:.2g} at most", largest <= _TOLERANCE),
+        VerifiedValue(f"{what}: accuracy", f"{before:.2%}", f"{now:.2%}", before == now),
+        VerifiedValue(f"{what}: predicted classes", images, f"{changed:,} differ", changed == 0),
+        VerifiedValue(f"{what}: probabilities", within, f"{largest:.2g} at most", largest <= _TOLERANCE),
     ]
 
 
-def _retrained_findings(
-    registry: Registry, version: Version, workspace: Path, recorded: Predictions, info: DatasetInfo, test: Split
-) -> list[Finding]:
-    """Train with the code of the worktree, tracked in a store of its own."""
-    import os
+def _retrained(registry: Registry, version: Version, workspace: Path) -> RegisteredModel:
+    """Run the training again and load the model that it exports."""
+    if not _succeeds(workspace, ["vit-vs-cnn", "train", version.contestant]):
+        raise RunError(f"version {version.number}: its training failed; the reason stands above.")
+    return load_exported(workspace / trained(version.contestant) / "model", registry.name, version.number, _CPU)
 
-    import mlflow.pytorch
-    import torch
 
+def _succeeds(workspace: Path, command: list[str], *, capture_output: bool = False) -> bool:
+    """Whether `command` succeeds with the code of the worktree, tracked in a store of its own."""
     environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(workspace / "src"),
         "MLFLOW_TRACKING_URI": f"sqlite:///{workspace / 'verify.db'}",
-        "VIT_VS_CNN_RUN": f"verify-{version.number}",
+        "VIT_VS_CNN_RUN": workspace.name,
     }
-    command = [sys.executable, "-c", "from vit_vs_cnn.cli import main; main()", "train", version.contestant]
-    if subprocess.run(command, cwd=workspace, env=environment, check=False).returncode != 0:
-        raise RunError(f"version {version.number}: its training cannot be run again; the reason stands above.")
-    model = mlflow.pytorch.load_model(str(workspace / trained(version.contestant) / "model"))
-    with torch.inference_mode():
-        batches = np.array_split(np.arange(len(test)), max(1, len(test) // 256))
-        answers = [model(torch.from_numpy(np.array(test.images[batch]))).numpy() for batch in batches]
-    return _prediction_findings("trained again", recorded, test, np.concatenate(answers))
+    answer = subprocess.run(command, cwd=workspace, env=environment, capture_output=capture_output, check=False)
+    return answer.returncode == 0

@@ -1,1 +1,1 @@
-"""Who is champion: registration, the gate, promotion, rollback, their history, and the proof of a version."""
+"""Who is champion: registration, the gate, promotion and rollback, their history, and a version in memory."""

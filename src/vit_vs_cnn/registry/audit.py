@@ -1,56 +1,68 @@
-"""The record of every change of an alias: one MLflow run per decision, in an experiment beside the data set's.
+"""The history of a registered model's aliases: one MLflow run per decision, in the experiment `<name>-history`.
 
-A record is begun before the alias moves and ended after it, so what a killed process left says which of the two
-happened. Records are only ever added.
+A decision is recorded before its alias moves, so there is no move without its record. A command that is killed in
+between leaves the alias where it was; the next command records that. Records are only ever added.
 """
 
 import socket
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from filelock import FileLock, Timeout
+from pydantic import ConfigDict, Field, TypeAdapter
 
+from vit_vs_cnn.core.console import table
+from vit_vs_cnn.core.errors import TransientError
+from vit_vs_cnn.core.paths import state_dir
+from vit_vs_cnn.core.records import Record
+from vit_vs_cnn.registry.versions import CHALLENGER, CHAMPION, Registry
 from vit_vs_cnn.tracking.lineage import user_name
 from vit_vs_cnn.tracking.outbox import now_ms
 from vit_vs_cnn.tracking.store import experiment
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import Run
 
-Action = Literal["registered", "promoted", "refused", "declined", "overtaken", "rolled back", "changed by hand"]
-_MOVES = ("registered", "promoted", "rolled back", "changed by hand")
-_PAGE = 500
+Action = Literal[
+    "registered", "promoted", "refused", "declined", "overtaken", "rolled back", "moved back", "changed by hand"
+]
+_WITHOUT_MOVE = ("refused", "declined", "overtaken")
+_LOCK_SECONDS = 120.0
 
 
-class RuleOutcome(BaseModel):
-    """One rule of the gate: what was measured, what is required, as people read it, and the number itself."""
+class RuleOutcome(Record):
+    """One rule of the gate: what was measured, what is required, as people read it, and the number itself.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    `value` is None where a record was read of a version that lacks this measurement.
+    """
 
     rule: str
     measured: str
     required: str
     passed: bool
-    value: float
+    value: float | None
 
 
-class Decision(BaseModel):
-    """What was decided of an alias: from version `origin` to version `target`, by whom and why.
+class Decision(Record):
+    """A decision on an alias: from `previous_version` to `version`, by whom, why, and by which rules.
 
-    `origin` or `target` is None where the alias pointed nowhere; of what was refused `target` is what was asked for.
-    `cut_off` says that the process died before the alias moved.
+    Either is None where the alias points nowhere. Of what was refused, `version` is the one that was asked for.
+    `judged` says which versions were judged on which images. `cut_off` is only in histories of release 0.1: the
+    command was killed before the alias moved.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # The tags of a run have more, and other names for the versions; so has the JSON of `registry history`.
+    model_config = ConfigDict(extra="ignore", validate_by_name=True)
 
     action: Action
     alias: str
-    origin: int | None
-    target: int | None
+    previous_version: int | None = Field(None, validation_alias="origin", serialization_alias="origin")
+    version: int | None = Field(None, validation_alias="target", serialization_alias="target")
     reason: str = ""
     forced: bool = False
     rules: tuple[RuleOutcome, ...] = ()
+    judged: str = ""
     user: str = ""
     host: str = ""
     time_ms: int = 0
@@ -59,135 +71,132 @@ class Decision(BaseModel):
 
     @property
     def moves(self) -> bool:
-        """Whether the alias points to `target` after it."""
-        return self.action in _MOVES and not self.cut_off
+        """Whether the alias points to `version` after it."""
+        return self.action not in _WITHOUT_MOVE and not self.cut_off
+
+    @property
+    def failed(self) -> str:
+        """The rules that the version does not meet, separated by commas."""
+        return ", ".join(outcome.rule for outcome in self.rules if not outcome.passed)
+
+    @property
+    def outcome(self) -> str:
+        """The action, with what was special about it."""
+        return f"{self.action}{', forced' if self.forced else ''}{', cut off' if self.cut_off else ''}"
 
 
 _RULES = TypeAdapter(tuple[RuleOutcome, ...])
 
 
-def rules_table(rules: Sequence[RuleOutcome]) -> str:
-    """The rules with their figures as a Markdown table."""
-    rows = [
-        f"| {each.rule} | {'pass' if each.passed else '**fail**'} | {each.measured} | {each.required} |"
-        for each in rules
-    ]
-    return "\n".join(["| rule | | measured | required |", "|---|---|---|---|", *rows])
-
-
 class AuditLog:
-    """The decisions on the registered model `name`."""
+    """The decisions on the aliases of `registry`."""
 
-    def __init__(self, client: "MlflowClient", name: str) -> None:
-        self._client = client
-        self._experiment_id = str(experiment(client, f"{name}-history").experiment_id)
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._experiment_id = str(experiment(registry.client, f"{registry.name}-history").experiment_id)
 
-    def begin(self, decision: Decision) -> str:
-        """Record what is about to happen; returns the id of the record's run, which stays open until `end`."""
-        tags = {
-            "decision.action": decision.action,
-            "decision.alias": decision.alias,
-            "decision.origin": str(decision.origin or ""),
-            "decision.target": str(decision.target or ""),
-            "decision.reason": decision.reason,
-            "decision.forced": str(decision.forced).lower(),
-            "decision.moves": str(decision.moves).lower(),
-            "decision.rules": _RULES.dump_json(decision.rules).decode(),
-            "decision.host": socket.gethostname(),
-            "mlflow.user": user_name(),
-            "mlflow.note.content": _note(decision),
-        }
-        title = f"{decision.alias} {decision.action}" + (f" v{decision.target}" if decision.target else "")
-        return str(self._client.create_run(self._experiment_id, now_ms(), tags, title).info.run_id)
+    def decisions(self) -> list[Decision]:
+        """All decisions, the oldest first."""
+        import mlflow
 
-    def end(self, run_id: str, *, cut_off: bool = False) -> None:
-        """Close a record: the alias has moved, or, where its process was cut off before, never did."""
-        self._client.set_terminated(run_id, "KILLED" if cut_off else "FINISHED")
+        runs = mlflow.search_runs([self._experiment_id], order_by=["attributes.start_time"], output_format="list")
+        assert isinstance(runs, list)
+        return [_decision_of(run) for run in runs]
 
-    def add(self, decision: Decision) -> str:
-        """Record something that needs nothing more to happen; returns the id of the record's run."""
-        run_id = self.begin(decision)
-        self.log_figures(run_id, decision)
-        self.end(run_id)
-        return run_id
-
-    def log_figures(self, run_id: str, decision: Decision) -> None:
-        """The rules' numbers as metrics, so that MLflow's pages chart them."""
+    def record(self, decision: Decision) -> None:
+        """Add a record of `decision`; the numbers of its rules become metrics, which MLflow charts."""
         from mlflow.entities import Metric
 
-        figures = [Metric(each.rule.replace("'", ""), each.value, now_ms(), 0) for each in decision.rules]
-        if figures:
-            self._client.log_batch(run_id, metrics=figures)
+        client, time_ms = self._registry.client, now_ms()
+        title = f"{decision.alias} {decision.action}" + (f" v{decision.version}" if decision.version else "")
+        run_id = client.create_run(self._experiment_id, time_ms, _tags_of(decision), title).info.run_id
+        values = {outcome.rule: outcome.value for outcome in decision.rules if outcome.value is not None}
+        metrics = [Metric(rule, value, time_ms, 0) for rule, value in values.items()]
+        if metrics:
+            client.log_batch(run_id, metrics=metrics)
+        client.set_terminated(run_id)
 
-    def decisions(self, alias: str | None = None) -> list[Decision]:
-        """All ended decisions, or those on one alias, the oldest first."""
-        condition = "attributes.status != 'RUNNING'" + (f" and tags.`decision.alias` = '{alias}'" if alias else "")
-        return [_decision(run) for run in self._search(condition)]
+    def move(self, decision: Decision) -> None:
+        """Record `decision`, then point its alias to its version."""
+        assert decision.version is not None
+        self.record(decision)
+        self._registry.move(decision.alias, decision.version)
 
-    def last_move(self, alias: str) -> Decision | None:
-        """The newest decision that moved `alias`."""
-        condition = f"attributes.status = 'FINISHED' and tags.`decision.alias` = '{alias}'"
-        found = self._client.search_runs(
-            [self._experiment_id],
-            f"{condition} and tags.`decision.moves` = 'true'",
-            max_results=1,
-            order_by=["attributes.start_time DESC"],
-        )
-        return _decision(found[0]) if found else None
-
-    def unfinished(self) -> list[Decision]:
-        """Decisions that were begun and not ended, the oldest first."""
-        return [_decision(run) for run in self._search("attributes.status = 'RUNNING'")]
-
-    def _search(self, condition: str) -> "list[Run]":
-        runs: list[Any] = []
-        token: str | None = None
-        while True:
-            page = self._client.search_runs(
-                [self._experiment_id],
-                condition,
-                max_results=_PAGE,
-                order_by=["attributes.start_time"],
-                page_token=token,
-            )
-            runs += page
-            token = page.token
-            if not token:
-                return runs
+    def reconcile(self) -> None:
+        """Record where an alias is not where its last recorded move put it."""
+        decisions, targets = self.decisions(), self._registry.aliases()
+        for alias in (CHAMPION, CHALLENGER):
+            moves = [decision for decision in decisions if decision.alias == alias and decision.moves]
+            recorded, target = (moves[-1].version if moves else None), targets.get(alias)
+            if target == recorded:
+                continue
+            found = Decision(action="changed by hand", alias=alias, previous_version=recorded, version=target)
+            if moves and target == moves[-1].previous_version:
+                reason = f"by hand, or the command that recorded {moves[-1].action!r} was stopped before the move"
+                found = found.model_copy(update={"action": "moved back", "reason": reason})
+            self.record(found)
 
 
-def _decision(run: "Run") -> Decision:
-    tags = run.data.tags
-    return Decision(
-        action=tags["decision.action"],  # type: ignore[arg-type]
-        alias=tags["decision.alias"],
-        origin=_number(tags["decision.origin"]),
-        target=_number(tags["decision.target"]),
-        reason=tags["decision.reason"],
-        forced=tags["decision.forced"] == "true",
-        rules=_RULES.validate_json(tags["decision.rules"]),
-        user=tags.get("mlflow.user", ""),
-        host=tags["decision.host"],
-        time_ms=run.info.start_time,
-        run_id=run.info.run_id,
-        cut_off=run.info.status == "KILLED",
-    )
+@contextmanager
+def open_audit_log(registry: Registry) -> Iterator[AuditLog]:
+    """The audit log, reconciled with the aliases; until the context ends other processes wait for it.
+
+    Raises TransientError where another process holds it for minutes.
+    """
+    folder = state_dir() / "registry"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"{registry.name}.lock", timeout=_LOCK_SECONDS)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise TransientError(f"{registry.name}: another process has been changing its aliases for minutes.") from None
+    with lock:
+        log = AuditLog(registry)
+        log.reconcile()
+        yield log
 
 
-def _number(text: str) -> int | None:
-    return int(text) if text else None
+def rules_table(outcomes: Sequence[RuleOutcome], *, markdown: bool = False) -> str:
+    """The outcomes as a table for a terminal, or in Markdown."""
+    header = ("rule", "", "measured", "required")
+    rows = [(found.rule, "pass" if found.passed else "FAIL", found.measured, found.required) for found in outcomes]
+    if markdown:
+        return "\n".join(f"| {' | '.join(row)} |" for row in (header, ("---",) * len(header), *rows))
+    return table([header, *rows], text_columns=len(header))
 
 
-def _note(decision: Decision) -> str:
-    lines = [f"{decision.alias}: {_name(decision.origin)} → {_name(decision.target)}, {decision.action}."]
-    if decision.forced:
-        lines.append("**Forced** in spite of the gate.")
-    if decision.reason:
-        lines.append(f"Reason: {decision.reason}")
-    if decision.rules:
-        lines += ["", rules_table(decision.rules)]
-    return "\n".join(lines)
+def _tags_of(decision: Decision) -> dict[str, str]:
+    previous, version = (str(number or "") for number in (decision.previous_version, decision.version))
+    note = [
+        f"{decision.alias}: version {previous or 'none'} → {version or 'none'}, {decision.outcome}.",
+        decision.judged,
+        f"Reason: {decision.reason}" if decision.reason else "",
+        rules_table(decision.rules, markdown=True) if decision.rules else "",
+    ]
+    return {
+        "decision.action": decision.action,
+        "decision.alias": decision.alias,
+        "decision.origin": previous,
+        "decision.target": version,
+        "decision.reason": decision.reason,
+        "decision.forced": str(decision.forced).lower(),
+        "decision.moves": str(decision.moves).lower(),
+        "decision.rules": _RULES.dump_json(decision.rules).decode(),
+        "decision.judged": decision.judged,
+        "decision.host": socket.gethostname(),
+        "mlflow.user": user_name(),
+        "mlflow.note.content": "\n\n".join(filter(None, note)),
+    }
 
 
-def _name(number: int | None) -> str:
-    return f"version {number}" if number else "none"
+def _decision_of(run: "Run") -> Decision:
+    # A tag without a text stands for none.
+    tags = {key.removeprefix("decision."): text for key, text in run.data.tags.items() if text}
+    recorded = {
+        "rules": _RULES.validate_json(tags.pop("rules")),
+        "user": tags.get("mlflow.user", ""),
+        "time_ms": run.info.start_time,
+        "run_id": run.info.run_id,
+        "cut_off": run.info.status == "KILLED",
+    }
+    return Decision.model_validate(tags | recorded)

@@ -1,71 +1,79 @@
-"""The model card of a version: what a person must know before they use it."""
+"""What a version says of itself: tags with numbers for the gate and the tables, and the model card for people."""
 
+import json
 from collections.abc import Mapping
 from importlib.resources import files
+from pathlib import Path
 
-import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
-from vit_vs_cnn.config.schema import ModelSettings, Settings
+from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.evaluation.results import Evaluation
+from vit_vs_cnn.registry.versions import TEST_DIGEST, registered_name
 from vit_vs_cnn.training.results import TrainingSummary
 
-# MLflow keeps 5,000 characters of a description: of many classes the card has those that it knows worst.
+# MLflow keeps 5,000 characters of a description: of many classes the card has those with the lowest recall.
 _MOST_CLASSES = 20
 
 
+def version_tags(
+    model: Path, info: DatasetInfo, summary: TrainingSummary, evaluation: Evaluation, lineage: Mapping[str, str]
+) -> dict[str, str]:
+    """The tags of a version, whose exported model is in the folder `model`; numbers are JSON."""
+    metrics = evaluation.metrics
+    numbers = {
+        "accuracy": metrics.accuracy,
+        "accuracy_low": metrics.accuracy_low,
+        "accuracy_high": metrics.accuracy_high,
+        "val_accuracy": summary.val_accuracy,
+        "calibration_error": metrics.expected_calibration_error,
+        "latency_p95_ms": evaluation.cost.latency_p95_ms,
+        "size_mb": sum(path.stat().st_size for path in model.rglob("*") if path.is_file()) / 1e6,
+        "parameters": evaluation.cost.parameters,
+    }
+    return {
+        **{tag: json.dumps(number) for tag, number in numbers.items()},
+        "timm": summary.timm,
+        "device": summary.device,
+        "data.digest": info.digest,
+        TEST_DIGEST: info.splits["test"].digest,
+        "data.image_size": str(info.image_size),
+        **lineage,
+    }
+
+
 def write_card(
-    name: str,
-    contestant: str,
     settings: Settings,
+    contestant: str,
     info: DatasetInfo,
     summary: TrainingSummary,
     evaluation: Evaluation,
     lineage: Mapping[str, str],
 ) -> str:
-    """Markdown about `contestant`, a version of the registered model `name`, from what its stages recorded."""
+    """The model card of `contestant` in Markdown, from what its stages recorded."""
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
     template = environment.from_string((files("vit_vs_cnn.registry") / "card.md.j2").read_text(encoding="utf-8"))
-    model = settings.model(contestant)
+    classes = evaluation.per_class[evaluation.per_class["images"] > 0].sort_values("recall", kind="stable")
     return template.render(
-        name=name,
+        name=registered_name(settings.data.name),
         contestant=contestant,
-        model=model,
-        recipe=_recipe(model),
+        model=settings.model(contestant),
         info=info,
         summary=summary,
-        metrics=evaluation.metrics,
-        cost=evaluation.cost,
-        classes=_worst_first(evaluation.per_class),
-        all_classes=len(evaluation.classes),
+        evaluation=evaluation,
+        classes=classes.head(_MOST_CLASSES).to_dict("records"),
         confusions=_confusions(evaluation),
         lineage=lineage,
     )
 
 
-def _recipe(model: ModelSettings) -> str:
-    recipe = model.recipe
-    augment = [f"{key} {value:g}" for key, value in recipe.augment.model_dump().items() if value]
-    return (
-        f"{recipe.optimizer.name}, peak learning rate {recipe.optimizer.lr:.3g}, weight decay "
-        f"{recipe.optimizer.weight_decay:.3g}, {recipe.schedule.name} schedule, batches of {recipe.batch_size}, "
-        f"label smoothing {recipe.label_smoothing:g}; augmentation: {', '.join(augment) or 'none'}"
-    )
-
-
-def _worst_first(per_class: pd.DataFrame) -> list[tuple[str, float, float, int]]:
-    """Class, precision, recall and images of the classes with test images, the lowest recall first."""
-    table = per_class[per_class["images"] > 0].sort_values("recall", kind="stable").head(_MOST_CLASSES)
-    return [(str(row["class"]), row["precision"], row["recall"], int(row["images"])) for _, row in table.iterrows()]
-
-
 def _confusions(evaluation: Evaluation) -> list[tuple[str, str, int]]:
     """The three most frequent confusions: true class, predicted class, images."""
     counts = [
-        (evaluation.classes[row], evaluation.classes[column], int(count))
-        for row, line in enumerate(evaluation.confusion)
-        for column, count in enumerate(line)
-        if row != column and count
+        (label, predicted, int(count))
+        for label, row in zip(evaluation.classes, evaluation.confusion, strict=True)
+        for predicted, count in zip(evaluation.classes, row, strict=True)
+        if label != predicted and count
     ]
-    return sorted(counts, key=lambda each: -each[2])[:3]
+    return sorted(counts, key=lambda confusion: -confusion[2])[:3]

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_vs_cnn.config.schema import EvaluateSettings, GateSettings
+from vit_vs_cnn.core.console import points
 from vit_vs_cnn.evaluation.significance import bootstrap_interval
 from vit_vs_cnn.registry.audit import RuleOutcome
 
@@ -15,6 +16,7 @@ from vit_vs_cnn.registry.audit import RuleOutcome
 class Evidence:
     """What was measured of one version on N test images: labels and predicted int64 (N,), and its cost."""
 
+    classes: Sequence[str]
     labels: NDArray[np.int64]
     predicted: NDArray[np.int64]
     calibration_error: float
@@ -28,22 +30,17 @@ class Evidence:
 
 
 def judge(
-    challenger: Evidence,
-    champion: Evidence | None,
-    classes: Sequence[str],
-    gate: GateSettings,
-    statistics: EvaluateSettings,
-    seed: int,
+    challenger: Evidence, champion: Evidence | None, gate: GateSettings, statistics: EvaluateSettings, seed: int
 ) -> tuple[RuleOutcome, ...]:
-    """Every rule that `gate` has, with its figures; the rules of comparison only where there is a champion.
+    """The outcome of every rule that `gate` has; those of comparison only where there is a champion.
 
-    Both are of the same images in the same order.
+    Both were measured on the same images in the same order.
     """
     outcomes = list(_absolute_rules(challenger, gate))
     if champion is not None:
         outcomes += [
             _not_worse(challenger, champion, gate.margin, statistics, seed),
-            _no_class_worse(challenger, champion, classes, gate.class_margin),
+            _no_class_worse(challenger, champion, gate.class_margin),
         ]
     return tuple(outcomes)
 
@@ -89,10 +86,10 @@ def _not_worse(
     )
 
 
-def _no_class_worse(challenger: Evidence, champion: Evidence, classes: Sequence[str], margin: float) -> RuleOutcome:
+def _no_class_worse(challenger: Evidence, champion: Evidence, margin: float) -> RuleOutcome:
     changes = {
         name: float(challenger.correct[of_class].mean() - champion.correct[of_class].mean())
-        for index, name in enumerate(classes)
+        for index, name in enumerate(challenger.classes)
         if (of_class := champion.labels == index).any()
     }
     worst = min(changes, key=lambda name: changes[name])
@@ -100,11 +97,11 @@ def _no_class_worse(challenger: Evidence, champion: Evidence, classes: Sequence[
         rule="every class beside the champion",
         measured=f"{_points(changes[worst])} points for {worst!r}, the least",
         required=f"no class below {_points(-margin)}",
-        # A hair of tolerance: 0.95 - 1.0 is not exactly -0.05.
+        # A small tolerance: 0.95 - 1.0 is not exactly -0.05.
         passed=changes[worst] >= -margin - 1e-9,
         value=changes[worst],
     )
 
 
 def _points(fraction: float) -> str:
-    return f"{100 * fraction:+.2f}".replace("-0.00", "+0.00").replace("-", "−")
+    return points(fraction, 2, sign=True)

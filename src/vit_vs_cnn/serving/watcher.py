@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from prometheus_client import Gauge, Info
 
 from vit_vs_cnn.core.errors import UserError
-from vit_vs_cnn.registry.loading import RegisteredModel, load_registered, version_of
+from vit_vs_cnn.registry.loading import RegisteredModel, load_registered
+from vit_vs_cnn.registry.versions import Registry
 
 _SECONDS_BETWEEN_CHECKS = 1.0
 _CHECKS_BEFORE_RETRY = 30
@@ -32,7 +33,7 @@ class AliasWatcher:
         self._checks_to_skip = 0
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
-        self._use(load_registered(name, version_of(name, alias)))
+        self._use(load_registered(name, alias))
 
     def start(self) -> None:
         """Watch the alias from now on; a version number never moves."""
@@ -60,7 +61,7 @@ class AliasWatcher:
                 print(f"warning: {error}" if error else f"{self.name}: the registry works again.", file=sys.stderr)
 
     def _check(self) -> None:
-        version = version_of(self.name, self.alias)
+        version = Registry(self.name).number_of(self.alias)
         if version == self.current.version:
             self._failed = None
         elif version == self._failed and self._checks_to_skip > 0:

@@ -1,4 +1,4 @@
-"""compare: reports/compare/ with the table, the paired tests, the charts and the report."""
+"""compare: reports/compare/ with the table, the paired tests, the figures and the report."""
 
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.config.tuned import with_tuned
@@ -14,8 +14,8 @@ from vit_vs_cnn.tracking.run import read_ref, start_run
 
 def run(settings: Settings) -> None:
     """Compare all contestants and record the comparison with links to their runs."""
-    for name in settings.models:
-        settings = with_tuned(settings, name)
+    for contestant in settings.models:
+        settings = with_tuned(settings, contestant)
     info, comparison = read_info(PREPARED), read_comparison(settings)
     write_tables(comparison, COMPARE)
     write_comparison_figures(comparison, COMPARE)
@@ -23,8 +23,8 @@ def run(settings: Settings) -> None:
     page = render_report(settings, comparison, lineage[GIT_COMMIT_TAG], lineage.get(RUN_NAME_TAG))
     (COMPARE / "report.html").write_text(page, encoding="utf-8")
     with start_run(settings, "compare") as tracked:
-        runs = {name: read_ref(trained(name)) for name in settings.models}
-        tracked.set_tags({f"run.{name}": ref.run_id or ref.key for name, ref in runs.items()})
+        refs = {contestant: read_ref(trained(contestant)) for contestant in settings.models}
+        tracked.set_tags({f"run.{contestant}": ref.run_id or ref.key for contestant, ref in refs.items()})
         tracked.set_tags({"data.digest": info.digest, "mlflow.note.content": answer(comparison)})
         tracked.log_metrics(prefixed_metrics("compare", summary_numbers(comparison)))
         tracked.log_artifact(COMPARE, "comparison")

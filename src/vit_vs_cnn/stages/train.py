@@ -16,41 +16,34 @@ from vit_vs_cnn.training.results import Epoch, epoch_metrics, summary_metrics, w
 def run(settings: Settings, contestant: str) -> None:
     """Train a contestant on train, choose the epoch on val, record it."""
     settings = with_tuned(settings, contestant)
-    model, info = settings.model(contestant), read_info(PREPARED)
-    splits = (read_split(PREPARED, "train"), read_split(PREPARED, "val"))
-    job = prepare_contestant(settings, contestant, info, splits)
+    info, train, val = read_info(PREPARED), read_split(PREPARED, "train"), read_split(PREPARED, "val")
+    job = prepare_contestant(settings, contestant, info, (train, val))
     announce(job)
     with (
         Checkpoints(fingerprint(job)) as checkpoints,
         start_run(settings, "train", contestant, checkpoints.run_key()) as tracked,
     ):
+        plan = job.plan
         tracked.log_params(contestant_params(settings, contestant))
-        tracked.set_tags(
-            {
-                "device": job.plan.device_name,
-                "precision": job.plan.precision,
-                "compiled": str(job.plan.compiled).lower(),
-                "data.digest": info.digest,
-            }
-        )
+        tracked.set_tags({"device": plan.device_name, "precision": plan.precision, "compiled": plan.compiled})
+        tracked.set_tags({"data.digest": info.digest})
         tracked.log_dataset(info, "train", "training")
         tracked.log_dataset(info, "val", "validation")
 
-        def record(epoch: Epoch) -> None:
+        def log_epoch(epoch: Epoch) -> None:
             tracked.log_metrics(epoch_metrics(epoch) | system_metrics(), step=epoch.epoch)
 
-        training = train_contestant(job, checkpoints, record)
+        training = train_contestant(job, checkpoints, log_epoch)
         folder, summary = trained(contestant), training.summary
         folder.mkdir(parents=True, exist_ok=True)
         save_weights(training.model.network, folder / "weights.safetensors")
-        export_model(training.model, contestant, model, info, splits[1].images[:2], folder / "model")
+        export_model(training.model, contestant, job.model, info, val.images[:2], folder / "model")
         write_history(training.history, folder / "history.csv")
         summary.write(folder / "training.json")
         tracked.log_metrics(summary_metrics(summary), step=summary.epochs)
-        for file in ("history.csv", "training.json"):
-            tracked.log_artifact(folder / file)
-        tags = {"contestant": contestant, "timm": model.timm, "data.digest": info.digest}
-        tracked.log_model(
-            folder / "model", contestant, "image-classifier", summary.model_dump(), tags, summary.best_epoch
-        )
+        tracked.log_artifact(folder / "history.csv")
+        tracked.log_artifact(folder / "training.json")
+        tags = {"contestant": contestant, "timm": summary.timm, "data.digest": info.digest}
+        params = summary.model_dump()
+        tracked.log_model(folder / "model", contestant, "image-classifier", params, tags, summary.best_epoch)
         tracked.write_ref(folder)

@@ -30,7 +30,6 @@ from vit_vs_cnn.tracking.outbox import (
 )
 from vit_vs_cnn.tracking.store import deliver, deliver_event, open_client, store_errors, tracking_uri
 
-_SECONDS_BETWEEN_METRICS = 5.0
 _SECONDS_AFTER_FAILURE = 60.0
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
@@ -43,8 +42,8 @@ class TrackedRun:
         self._outbox = outbox
         self._status: RunStatus | None = None
         self._client: Any = None
-        self._last_attempt = float("-inf")
         self._failure: Exception | None = None
+        self._next_attempt = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -66,7 +65,7 @@ class TrackedRun:
 
     def close(self) -> Exception | None:
         """Deliver what is pending and remove the outbox. Returns why it stays, if the store did not take all of it."""
-        if self._deliver():
+        if self._deliver(now=True):
             self._outbox.remove()
         else:
             self._outbox.close()
@@ -80,9 +79,9 @@ class TrackedRun:
         """Record metrics; a dataset that was logged links them to it and to the run's logged model."""
         self._record("metrics", values={key: float(value) for key, value in values.items()}, step=step, dataset=dataset)
 
-    def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Record tags."""
-        self._record("tags", values=dict(tags))
+    def set_tags(self, tags: Mapping[str, object]) -> None:
+        """Record tags, their values written like those of parameters."""
+        self._record("tags", values=flatten_params(tags))
 
     def log_dataset(self, info: DatasetInfo, split: SplitName, context: str) -> dict[str, str]:
         """Record that the run used a split of the data; what this returns links metrics to it."""
@@ -114,30 +113,29 @@ class TrackedRun:
 
     def _record(self, kind: str, **fields: Any) -> None:
         self._outbox.append(new_event(kind, **fields))
-        if self._is_due(_SECONDS_BETWEEN_METRICS if kind == "metrics" else 0):
-            self._deliver()
+        self._deliver()
 
     def _record_files(self, kind: str, path: Path, **fields: Any) -> None:
         # A stage's next run deletes its outputs: what cannot be uploaded from there now is copied.
         event = new_event(kind, path=str(path.resolve()), **fields)
-        if not (self._is_due() and self._deliver(event)):
+        if not self._deliver(event):
             self._outbox.append(event | {"path": self._outbox.keep(path)})
 
-    def _is_due(self, pause: float = 0) -> bool:
-        """Whether `pause` seconds have passed since the last attempt to deliver; after a failure it is longer."""
-        return time.monotonic() >= self._last_attempt + (_SECONDS_AFTER_FAILURE if self._failure else pause)
+    def _deliver(self, *not_in_outbox: Event, now: bool = False) -> bool:
+        """Deliver what is pending and then these events. Returns whether the store has all of it.
 
-    def _deliver(self, *not_in_outbox: Event) -> bool:
-        """Deliver what is pending and then these events. Returns whether the store has all of it."""
+        After a failure the next attempt waits for a minute, or for `now`.
+        """
+        if not now and time.monotonic() < self._next_attempt:
+            return False
+        self._failure = None
         try:
             self._client = self._client or open_client()
             run_id = deliver(self._outbox, self._client)
             for event in not_in_outbox:
                 deliver_event(event, self._outbox.folder, self._client, run_id)
-            self._failure = None
         except store_errors() as error:
-            self._failure = error
-        self._last_attempt = time.monotonic()
+            self._failure, self._next_attempt = error, time.monotonic() + _SECONDS_AFTER_FAILURE
         return self._failure is None
 
 
