@@ -46,7 +46,7 @@ def main(
 ) -> None:
     """Measure epochs with memory kept and with memory returned for each contestant of a preset."""
     if sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallopt"):
-        raise click.UsageError("only glibc's allocator can be told to keep memory: there is nothing to compare here")
+        raise click.UsageError("only glibc's allocator can keep memory: there is nothing to compare here")
     settings = settings_of(merged_params(project_root(), preset, overrides))
     if only:
         name, way = only
@@ -62,7 +62,7 @@ def main(
                 answer = subprocess.run(child, check=True, stdout=subprocess.PIPE, text=True)
                 rates.append(float(answer.stdout))
     rows = [
-        (name, way, *(f"{each:,.0f}" for each in (median(rates), min(rates), max(rates))), _gain(ways, way))
+        (name, way, *(f"{rate:,.0f}" for rate in (median(rates), min(rates), max(rates))), _gain(ways, way))
         for name, ways in figures.items()
         for way, rates in ways.items()
     ]
@@ -78,7 +78,7 @@ def _rate(settings: Settings, name: str, images: int) -> float:
 
 
 def _gain(ways: dict[str, list[float]], way: str) -> str:
-    return f"{median(each / returned for each, returned in zip(ways[way], ways['returned'], strict=True)):.2f}"
+    return f"{median(rate / returned for rate, returned in zip(ways[way], ways['returned'], strict=True)):.2f}"
 
 
 if __name__ == "__main__":

@@ -64,15 +64,19 @@ def _profile(settings: Settings, name: str, steps: int, top: int, trace: Path | 
         for event in profiler.key_averages()
         if event.device_type == kind
     }
-    total = sum(each for each, _ in microseconds.values())
+    total = sum(duration for duration, _ in microseconds.values())
     longest = sorted(microseconds.items(), key=lambda item: -item[1][0])[:top]
     click.echo(
         f"\n{name}: {model.timm}, {steps} steps of {model.recipe.batch_size}, {job.plan.precision} on "
         f"{job.plan.device_name}, {history[-1].images_per_second:,.0f} images/s under the profiler"
     )
-    rows = [(key, f"{count:,}", f"{each / 1e3:,.1f}", f"{each / total:.1%}") for key, (each, count) in longest]
+    rows = [
+        (key, f"{count:,}", f"{duration / 1e3:,.1f}", f"{duration / total:.1%}") for key, (duration, count) in longest
+    ]
     click.echo(table([("operator", "calls", "own ms", "share"), *rows]))
-    return {key: {"ms": each / 1e3, "share": each / total, "calls": count} for key, (each, count) in longest}
+    return {
+        key: {"ms": duration / 1e3, "share": duration / total, "calls": count} for key, (duration, count) in longest
+    }
 
 
 if __name__ == "__main__":

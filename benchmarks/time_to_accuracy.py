@@ -96,8 +96,8 @@ def main(
     rows = [_row(name, accuracy, runs) for name, runs in trainings.items() for accuracy in accuracies]
     click.echo(table([("contestant", "accuracy", "reached", "seconds", "lowest", "highest"), *rows]))
     for name, runs in trainings.items():
-        validation, test = (_mean([getattr(each, of) for each in runs]) for of in ("val_accuracy", "test_accuracy"))
-        seconds = median(each.seconds for each in runs)
+        validation, test = (_mean([getattr(run, of) for run in runs]) for of in ("val_accuracy", "test_accuracy"))
+        seconds = median(run.seconds for run in runs)
         click.echo(f"{name}: validation {validation}, test {test}, all epochs {seconds:,.1f} s")
     publish("time_to_accuracy", _figures(trainings, accuracies), target, to_mlflow=to_mlflow)
 
@@ -127,22 +127,22 @@ def _mean(values: list[float]) -> str:
 
 
 def _reached(accuracy: float, runs: list[Training]) -> list[float]:
-    seconds = (each.seconds_to(accuracy) for each in runs)
-    return [each for each in seconds if each is not None]
+    seconds = (run.seconds_to(accuracy) for run in runs)
+    return [value for value in seconds if value is not None]
 
 
 def _row(name: str, accuracy: float, runs: list[Training]) -> tuple[str, ...]:
     seconds = _reached(accuracy, runs)
-    shown = [f"{each:,.1f}" for each in (median(seconds), min(seconds), max(seconds))] if seconds else ["–"] * 3
+    shown = [f"{value:,.1f}" for value in (median(seconds), min(seconds), max(seconds))] if seconds else ["–"] * 3
     return (name, f"{accuracy:.1%}", f"{len(seconds)} of {len(runs)}", *shown)
 
 
 def _figures(trainings: dict[str, list[Training]], accuracies: tuple[float, ...]) -> dict[str, Any]:
     return {
         name: {
-            "val_accuracy": [each.val_accuracy for each in runs],
-            "test_accuracy": [each.test_accuracy for each in runs],
-            "seconds": [each.seconds for each in runs],
+            "val_accuracy": [run.val_accuracy for run in runs],
+            "test_accuracy": [run.test_accuracy for run in runs],
+            "seconds": [run.seconds for run in runs],
             **{f"seconds_to_{accuracy:g}": _reached(accuracy, runs) for accuracy in accuracies},
         }
         for name, runs in trainings.items()

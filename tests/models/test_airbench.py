@@ -12,7 +12,7 @@ from vit_vs_cnn.models.preprocess import Preprocess
 
 def test_airbench94_has_as_many_parameters_as_the_paper_says() -> None:
     network = create_model(ModelSettings(timm="airbench94"), 10, 32)
-    assert sum(each.numel() for each in network.parameters()) / 1e6 == pytest.approx(1.97, abs=0.005)
+    assert sum(parameter.numel() for parameter in network.parameters()) / 1e6 == pytest.approx(1.97, abs=0.005)
 
 
 def test_a_residual_group_passes_on_what_its_last_convolutions_leave_out() -> None:
@@ -61,7 +61,7 @@ def test_the_outputs_of_a_fitted_layer_are_uncorrelated_and_of_unit_variance() -
 
 def test_the_axes_stay_as_they_were_fitted_and_only_the_bias_learns() -> None:
     layer = WhitenedPatches(3, side=2)
-    assert [name for name, each in layer.named_parameters() if each.requires_grad] == ["bias"]
+    assert [name for name, parameter in layer.named_parameters() if parameter.requires_grad] == ["bias"]
 
 
 @pytest.mark.parametrize("images", [3, 5_000, 12_345])

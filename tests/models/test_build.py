@@ -67,9 +67,12 @@ def test_the_conv_stem_gives_as_many_tokens_as_the_patches_it_replaces(patch_siz
     conv = create_model(ModelSettings(timm="vit_tiny_patch16_224", args=args, stem="conv"), 10, 32).eval()
     images = torch.zeros(1, 3, 32, 32)
     assert plain.forward_features(images).shape == conv.forward_features(images).shape
-    assert sum(isinstance(each, torch.nn.Conv2d) for each in conv.modules()) == convolutions
+    assert sum(isinstance(module, torch.nn.Conv2d) for module in conv.modules()) == convolutions
 
 
 def test_a_frozen_backbone_leaves_the_classifier_to_train() -> None:
     network = create_model(ModelSettings(timm="resnet18", freeze_backbone=True), 10, 32)
-    assert {name for name, each in network.named_parameters() if each.requires_grad} == {"fc.weight", "fc.bias"}
+    assert {name for name, parameter in network.named_parameters() if parameter.requires_grad} == {
+        "fc.weight",
+        "fc.bias",
+    }

@@ -34,11 +34,11 @@ def test_two_processes_train_as_one_with_the_same_batches(
 ) -> None:
     histories, weights = {}, {}
     for devices in (1, 2):
-        told: list[Epoch] = []
+        reported: list[Epoch] = []
         recipe = PLAIN | {"ema_decay": ema_decay}
         settings = make_settings({"train": {"devices": devices, "epochs": 3}, "recipe": recipe})
-        training = train(settings, "vit", prepared, told.append)
-        assert told == training.history
+        training = train(settings, "vit", prepared, reported.append)
+        assert reported == training.history
         assert training.summary.device.startswith("2 × CPU" if devices == 2 else "CPU")
         histories[devices], weights[devices] = training.history, training.model.network.state_dict()
     for one, two in zip(histories[1], histories[2], strict=True):
@@ -58,7 +58,7 @@ def test_batch_norm_s_statistics_are_those_of_all_processes(make_settings: Make,
     torch.testing.assert_close(means[2], means[1])
 
 
-def test_an_ended_training_goes_on_from_its_checkpoint_in_processes_too(
+def test_a_stopped_training_resumes_from_its_checkpoint_in_processes_too(
     make_settings: Make, prepared: DatasetInfo
 ) -> None:
     class StopError(Exception):
@@ -72,13 +72,13 @@ def test_an_ended_training_goes_on_from_its_checkpoint_in_processes_too(
     with pytest.raises(StopError):
         train(settings, "vit", prepared, stop_after_two)
     assert not multiprocessing.active_children()
-    told: list[Epoch] = []
-    assert len(train(settings, "vit", prepared, told.append).history) == 4
-    assert told[-1].epoch == 4
-    assert told[0].epoch > 2
+    reported: list[Epoch] = []
+    assert len(train(settings, "vit", prepared, reported.append).history) == 4
+    assert reported[-1].epoch == 4
+    assert reported[0].epoch > 2
 
 
-def test_a_mistake_is_told_in_the_same_words_as_by_one_process(make_settings: Make, prepared: DatasetInfo) -> None:
+def test_a_mistake_is_the_same_error_as_in_one_process(make_settings: Make, prepared: DatasetInfo) -> None:
     settings = make_settings({"train": {"devices": 2}, "recipe": {"optimizer": {"name": "sgd", "lr": 1e30}}})
     with pytest.raises(UserError, match=r"models\.vit: the loss is not finite any more in epoch 1; lower"):
         train(settings, "vit", prepared, lambda _: None)

@@ -68,16 +68,16 @@ def test_the_run_in_mlflow_has_parameters_curves_data_model_and_lineage(
     run = client.get_run(ref.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params["recipe.optimizer.lr"] == "0.002"
-    assert [each.step for each in client.get_metric_history(ref.run_id, "val/accuracy")] == [1, 2]
+    assert [metric.step for metric in client.get_metric_history(ref.run_id, "val/accuracy")] == [1, 2]
     assert run.data.metrics.keys() >= {
         "train/loss", "train/accuracy", "train/learning_rate", "val/loss", "val/accuracy",
         "time/elapsed_seconds", "time/epoch_seconds", "time/images_per_second",
         "best/val_accuracy", "best/val_loss", "best/epoch", "cost/parameters", "cost/seconds_per_epoch",
         "system/cpu_utilization_percentage", "system/process_memory_megabytes",
     }  # fmt: skip
-    assert {each.dataset.name for each in run.inputs.dataset_inputs} == {"tiny-train", "tiny-val"}
+    assert {used.dataset.name for used in run.inputs.dataset_inputs} == {"tiny-train", "tiny-val"}
     assert {"git.dirty", "params.digest", "data.digest", "device"} <= run.data.tags.keys()
-    assert {each.path for each in client.list_artifacts(ref.run_id, "lineage")} >= {
+    assert {artifact.path for artifact in client.list_artifacts(ref.run_id, "lineage")} >= {
         "lineage/params.yaml",
         "lineage/packages.txt",
     }
@@ -172,7 +172,7 @@ def test_training_completes_while_the_store_is_away_and_sync_sends_it_whole(
     assert sync() == (1, 0)
     client = MlflowClient(tracking_uri())
     (run,) = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
-    assert [each.step for each in client.get_metric_history(run.info.run_id, "val/loss")] == [1, 2]
+    assert [metric.step for metric in client.get_metric_history(run.info.run_id, "val/loss")] == [1, 2]
     assert run.outputs.model_outputs
 
 

@@ -66,7 +66,7 @@ class AugmentSettings(StrictModel):
 
     `flip` is the probability of a horizontal flip; `alternating_flip` flips each image in every other epoch instead.
     `translate` is the largest shift as a fraction of the side, `rotation` the largest angle in degrees, `resize` the
-    largest part of the area that a random resized crop leaves out. `brightness`, `contrast` and `saturation` are the
+    largest part of the area that a random resized crop cuts off. `brightness`, `contrast` and `saturation` are the
     largest relative changes, `hue` the largest shift in turns of the colour circle. `erase` is the probability of an
     erased square, `cutout` the side of a square that every image loses. `mixup` and `cutmix` are the alpha of their
     Beta distribution. Zero and false are off.

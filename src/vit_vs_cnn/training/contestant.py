@@ -60,12 +60,10 @@ def prepare_contestant(
 def announce(job: TrainingJob) -> None:
     """Print what will be trained on what, and about how long it will take; warn where that is long."""
     plan, epochs, seconds = job.plan, job.settings.train.epochs, _estimate_seconds(job)
-    how = f"{plan.precision}{', compiled,' if plan.compiled else ''} on {plan.device_name}"
-    about = "" if seconds is None else f": about {_duration(seconds)}"
-    print(
-        f"train {job.contestant}: {job.model.timm}, {len(job.train):,} images, {epochs} epochs, {how}{about}",
-        flush=True,
-    )
+    budget = f"{len(job.train):,} images, {epochs} epoch{'' if epochs == 1 else 's'}"
+    runs_on = f"{plan.precision}{', compiled,' if plan.compiled else ''} on {plan.device_name}"
+    duration = "" if seconds is None else f": about {_duration(seconds)}"
+    print(f"train {job.contestant}: {job.model.timm}, {budget}, {runs_on}{duration}", flush=True)
     if plan.device.type == "cpu" and seconds is not None and seconds > _LONG_ON_CPU_SECONDS:
         print(
             "warning: that is long for a CPU; `vit-vs-cnn run --preset cpu` compares small models from scratch "

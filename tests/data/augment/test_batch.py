@@ -94,7 +94,7 @@ def test_each_image_has_its_own_draw(name: str) -> None:
 
 
 def test_every_change_is_tested_here() -> None:
-    assert ALL_CHANGES.keys() | {"mixup", "cutmix"} == AugmentSettings.model_fields.keys() - {"trivial_augment"}
+    assert ALL_CHANGES.keys() | {"mixup", "cutmix"} == AugmentSettings.model_fields.keys()
 
 
 @given(seed=st.integers(0, 2**32), epoch=st.integers(1, 300))
