@@ -15,7 +15,7 @@ from PIL import Image
 from harness.model_server import CLASSES, Store
 from vit_vs_cnn.cli import main
 from vit_vs_cnn.registry.loading import load_registered
-from vit_vs_cnn.serving.predict import Formatter, Prediction, batch_predict, image_files
+from vit_vs_cnn.serving.predict import Formatter, Prediction, image_files, predict_files
 
 pytest_plugins = ["harness.serving_fixtures"]
 
@@ -130,7 +130,7 @@ def test_many_files_keep_their_order_and_few_are_in_memory(
             assert listed - given <= 64 * ((os.cpu_count() or 1) + 2)
             yield file
 
-    for result in batch_predict(model, files()):  # type: ignore[arg-type]
+    for result in predict_files(model, files()):  # type: ignore[arg-type]
         assert isinstance(result, Prediction)
         assert result.file == str(tmp_path / f"{given:04}.png")
         given += 1

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from harness.model_server import CLASSES, NAME, Answer, Server, Store, serving
 from vit_vs_cnn.cli import main
 from vit_vs_cnn.serving.app import create_app
-from vit_vs_cnn.serving.uploads import RequestLimits
+from vit_vs_cnn.serving.uploads import ServerLimits
 from vit_vs_cnn.serving.watcher import AliasWatcher
 
 pytest_plugins = ["harness.serving_fixtures"]
@@ -180,7 +180,7 @@ def test_a_request_that_does_not_arrive_times_out(narrow: Server) -> None:
 
 
 def test_an_unexpected_error_is_a_json_response_that_is_counted() -> None:
-    app = create_app(cast(AliasWatcher, object()), RequestLimits(), queue_size=1)
+    app = create_app(cast(AliasWatcher, object()), ServerLimits())
     client = TestClient(app, raise_server_exceptions=False)
     response = client.get("/health")
     assert response.status_code == 500

@@ -39,7 +39,7 @@ def predict(paths: tuple[Path, ...], model: str, registry: str | None, kind: "Fo
     from vit_vs_cnn.core.errors import UserError
     from vit_vs_cnn.data.sources.source import Unreadable
     from vit_vs_cnn.registry.loading import load_registered
-    from vit_vs_cnn.serving.predict import Formatter, batch_predict, image_files, printable
+    from vit_vs_cnn.serving.predict import Formatter, image_files, predict_files, printable
 
     total = sum(1 for _ in image_files(paths))
     if not total:
@@ -53,7 +53,7 @@ def predict(paths: tuple[Path, ...], model: str, registry: str | None, kind: "Fo
     if formatter.header:
         click.echo(formatter.header)
     predicted = 0
-    results = batch_predict(loaded, image_files(paths))
+    results = predict_files(loaded, image_files(paths))
     for result in tqdm(results, total=total, desc="predicting", unit=" images", **bar_options()):
         if isinstance(result, Unreadable):
             tqdm.write(f"{printable(result.name)}: {result.reason}", file=sys.stderr)
@@ -88,10 +88,10 @@ def serve(
     It follows the alias: when that moves, new requests get the new model, and none fails.
     """
     from vit_vs_cnn.serving.app import serve as start
-    from vit_vs_cnn.serving.uploads import RequestLimits
+    from vit_vs_cnn.serving.uploads import ServerLimits
 
-    limits = RequestLimits(max_mb * 2**20, max_images, max_seconds)
-    start(_registered_model(registry), model, host, port, limits, max_waiting)
+    limits = ServerLimits(max_mb * 2**20, max_images, max_seconds, max_waiting)
+    start(_registered_model(registry), model, host, port, limits)
 
 
 def _registered_model(given: str | None) -> str:

@@ -32,10 +32,11 @@ from vit_vs_cnn.registry.loading import RegisteredModel
 from vit_vs_cnn.serving.batching import Batcher
 from vit_vs_cnn.serving.predict import top_classes
 from vit_vs_cnn.serving.saliency import SaliencyRenderer
-from vit_vs_cnn.serving.uploads import BodyReader, RequestLimits, decode_uploads, parse_invocation, read_uploads
+from vit_vs_cnn.serving.uploads import BodyReader, ServerLimits, decode_uploads, parse_invocation, read_uploads
 from vit_vs_cnn.serving.watcher import AliasWatcher
 
 _MOST_DECODERS = 4
+_MOST_RENDERINGS = 8
 # More than any phone takes by default; as many as a server can decode for several requests at once.
 _MOST_PIXELS = 50_000_000
 _SECONDS_TO_SHUT_DOWN = 5
@@ -57,7 +58,7 @@ _REQUEST_SECONDS = Histogram(
 )
 
 
-def serve(name: str, alias: str, host: str, port: int, limits: RequestLimits, queue_size: int) -> None:
+def serve(name: str, alias: str, host: str, port: int, limits: ServerLimits) -> None:
     """Serve the version that `alias` of the registered model `name` points to, until Ctrl-C.
 
     Raises UserError where the address cannot be used or there is no such model.
@@ -67,7 +68,7 @@ def serve(name: str, alias: str, host: str, port: int, limits: RequestLimits, qu
     Image.MAX_IMAGE_PIXELS = _MOST_PIXELS
     sys.setswitchinterval(_SWITCH_SECONDS)
     config = uvicorn.Config(
-        create_app(watcher, limits, queue_size),
+        create_app(watcher, limits),
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -94,9 +95,9 @@ def _listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def create_app(watcher: AliasWatcher, limits: RequestLimits, queue_size: int) -> ASGIApp:
+def create_app(watcher: AliasWatcher, limits: ServerLimits) -> ASGIApp:
     """The application that serves the current model of `watcher`."""
-    endpoints = Endpoints(watcher, limits, queue_size)
+    endpoints = Endpoints(watcher, limits)
     routes = [
         Route("/", endpoints.page),
         Route("/predict", endpoints.predict, methods=["POST"]),
@@ -118,12 +119,14 @@ def create_app(watcher: AliasWatcher, limits: RequestLimits, queue_size: int) ->
 class Endpoints:
     """One method per route."""
 
-    def __init__(self, watcher: AliasWatcher, limits: RequestLimits, queue_size: int) -> None:
+    def __init__(self, watcher: AliasWatcher, limits: ServerLimits) -> None:
         self._watcher, self._limits = watcher, limits
         self._reader = BodyReader(limits)
         self._decoders = ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_DECODERS), thread_name_prefix="decode")
-        self._batcher = Batcher(queue_size)
+        self._batcher = Batcher(limits.queue)
         self._renderer = SaliencyRenderer()
+        # Saliency maps share no call: more of them in the queue would keep predictions waiting.
+        self._rendering = asyncio.Semaphore(_MOST_RENDERINGS)
         self._html = (files("vit_vs_cnn.serving") / "page.html").read_text(encoding="utf-8")
 
     @asynccontextmanager
@@ -149,7 +152,7 @@ class Endpoints:
         async with self._accepted(request) as (model, body):
             uploads = await read_uploads(request, body, self._limits)
             images = await self._decode(decode_uploads, uploads, model.image_size)
-            rows = await self._batcher.probabilities(model, images)
+            rows = await self._batcher.call(model.probabilities, images)
         predictions = [
             top_classes(upload.name, row, model.classes).as_json() for upload, row in zip(uploads, rows, strict=True)
         ]
@@ -157,16 +160,16 @@ class Endpoints:
 
     async def explain(self, request: Request) -> Response:
         """Predict the classes of one image file, and show the saliency map."""
-        async with self._accepted(request) as (model, body):
+        async with self._accepted(request) as (model, body), self._rendering:
             uploads = await read_uploads(request, body, self._limits)
             if len(uploads) > 1:
                 raise HTTPException(400, "/explain takes one image at a time.")
-            image = (await self._decode(decode_uploads, uploads, model.image_size))[0]
-            row = (await self._batcher.probabilities(model, image[None]))[0]
+            image = await self._decode(decode_uploads, uploads, model.image_size)
+            row = (await self._batcher.call(model.probabilities, image))[0]
             picture = kind = skipped = None
             try:
-                render = partial(self._renderer.render, model, image, int(row.argmax()))
-                kind, png = await self._batcher.other_call(render)
+                render = partial(self._renderer.render, model, int(row.argmax()))
+                kind, png = (await self._batcher.call(render, image))[0]
                 picture = f"data:image/png;base64,{base64.b64encode(png).decode()}"
             except NotApplicableError as reason:
                 skipped = str(reason)
@@ -178,7 +181,7 @@ class Endpoints:
         """Return the probabilities of pixels, in MLflow's protocol."""
         async with self._accepted(request) as (model, body):
             images = await self._decode(parse_invocation, body, model.image_size, self._limits.images)
-            rows = await self._batcher.probabilities(model, images)
+            rows = await self._batcher.call(model.probabilities, images)
         return JSONResponse({"predictions": rows.tolist()})
 
     async def health(self, _: Request) -> Response:

@@ -55,7 +55,7 @@ def image_files(paths: Iterable[Path]) -> Iterator[Path]:
             yield from (Path(folder) / name for name in sorted(files) if not name.startswith("."))
 
 
-def batch_predict(model: RegisteredModel, files: Iterable[Path]) -> Iterator[Prediction | Unreadable]:
+def predict_files(model: RegisteredModel, files: Iterable[Path]) -> Iterator[Prediction | Unreadable]:
     """The prediction of `model` for each file, or why it cannot be read, in their order."""
     decoded = map_in_threads(lambda path: (path, _decode(path, model.image_size)), files)
     while batch := list(islice(decoded, BATCH)):

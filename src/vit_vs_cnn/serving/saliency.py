@@ -30,8 +30,8 @@ class SaliencyRenderer:
         self._version: int | None = None
         self._trained: TrainedModel | None = None
 
-    def render(self, model: RegisteredModel, image: NDArray[np.uint8], label: int) -> tuple[str, bytes]:
-        """The kind of map and a PNG of it over the image, uint8 (S, S, 3).
+    def render(self, model: RegisteredModel, label: int, images: NDArray[np.uint8]) -> list[tuple[str, bytes]]:
+        """The kind of map and a PNG of it over the image, for one image, uint8 (1, S, S, 3).
 
         It is attention rollout, or Grad-CAM for `label` where the network has no attention. Raises NotApplicableError
         where it has neither.
@@ -39,14 +39,14 @@ class SaliencyRenderer:
         if self._trained is None or self._version != model.version:
             self._version, self._trained = model.version, rebuild_network(model)
         network = self._trained.network
-        pixels: torch.Tensor = self._trained.preprocess(torch.from_numpy(image[None]))
+        pixels: torch.Tensor = self._trained.preprocess(torch.from_numpy(images))
         try:
             kind, saliency = "attention rollout", explain_attention(network, pixels).rollout[0]
         except NotApplicableError:
             kind, saliency = "Grad-CAM", grad_cam(network, pixels, [label], cam_layer(network, pixels))[0]
         file = io.BytesIO()
-        Image.fromarray(overlay(resized(image, _SIDE), saliency)).save(file, "PNG")
-        return kind, file.getvalue()
+        Image.fromarray(overlay(resized(images[0], _SIDE), saliency)).save(file, "PNG")
+        return [(kind, file.getvalue())]
 
 
 def rebuild_network(model: RegisteredModel) -> TrainedModel:

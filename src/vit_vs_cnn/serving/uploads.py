@@ -22,12 +22,13 @@ _BODIES_IN_MEMORY = 16
 
 
 @dataclass(frozen=True)
-class RequestLimits:
-    """What a request may have: bytes of its body, images, and seconds to arrive and again to be answered."""
+class ServerLimits:
+    """Bytes and images of a request, its seconds to arrive and again to be answered; images in the queue."""
 
     body_bytes: int = 16 * 2**20
     images: int = 64
     seconds: float = 30.0
+    queue: int = 256
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Upload:
 class BodyReader:
     """Reads the bodies of requests; those that are in memory at a time share a budget of bytes."""
 
-    def __init__(self, limits: RequestLimits) -> None:
+    def __init__(self, limits: ServerLimits) -> None:
         self._limits = limits
         self._held = 0
 
@@ -82,7 +83,7 @@ class BodyReader:
         return bytes(body)
 
 
-async def read_uploads(request: Request, body: bytes, limits: RequestLimits) -> list[Upload]:
+async def read_uploads(request: Request, body: bytes, limits: ServerLimits) -> list[Upload]:
     """The files of a multipart body.
 
     Raises HTTPException where it is not multipart (415), is damaged, or has no or too many files (400).
