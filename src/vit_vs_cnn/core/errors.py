@@ -1,4 +1,7 @@
-"""Exceptions that are shown as one sentence, and the error report that carries a stage's sentence past DVC."""
+"""Exceptions that are shown as one sentence, and the error report that carries a stage's sentence past DVC.
+
+The command writes the report (cli), the process that started it reads it (orchestration, tuning).
+"""
 
 import json
 import os
