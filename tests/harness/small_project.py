@@ -170,10 +170,10 @@ class SmallProject:
         return found
 
 
-def ask_json(url: str, body: Any = None) -> Any:
+def ask_json(url: str, body: Any = None, method: str | None = None) -> Any:
     """The answer of an API, a text where it is no JSON, None while no server answers."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data=data, headers={"content-type": "application/json"})
+    request = urllib.request.Request(url, data=data, headers={"content-type": "application/json"}, method=method)
     for _ in range(10):
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:
@@ -186,7 +186,7 @@ def ask_json(url: str, body: Any = None) -> Any:
         except urllib.error.URLError:
             return None
         else:
-            return json.loads(text) if "json" in answer.headers["content-type"] else text
+            return json.loads(text) if "json" in (answer.headers["content-type"] or "") else text
     raise AssertionError(f"{url}: unavailable")
 
 

@@ -412,13 +412,8 @@ def test_the_folder_may_move_and_a_switched_schedule_stays(server: Server) -> No
     small = server.small
     nightly = server.deployment("nightly")
     schedule = nightly["schedules"][0]["id"]
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{server.ports[0]}/api/deployments/{nightly['id']}/schedules/{schedule}",
-        data=b'{"active": true}',
-        headers={"content-type": "application/json"},
-        method="PATCH",
-    )
-    urllib.request.urlopen(request, timeout=30).close()
+    url = f"http://127.0.0.1:{server.ports[0]}/api/deployments/{nightly['id']}/schedules/{schedule}"
+    ask_json(url, {"active": True}, "PATCH")
     server.stop()
     assert small.processes() == []
     moved = small.root.with_name("moved")

@@ -252,7 +252,9 @@ def kill_a_worker(tuning: TuningStudy, finished: int, killed: int | None = None)
     while time.monotonic() < deadline:
         trials = tuning.trials()
         running = [trial for trial in trials if trial.state == TrialState.RUNNING and trial.intermediate_values]
-        pids = {int(trial.user_attrs["worker"].rpartition(":")[2]) for trial in running} - {killed}
+        # A repeated trial has its earlier epochs before a worker has it.
+        workers = {trial.user_attrs["worker"] for trial in running if "worker" in trial.user_attrs}
+        pids = {int(worker.rpartition(":")[2]) for worker in workers} - {killed}
         if pids and sum(trial.state.is_finished() for trial in trials) >= finished:
             pid = pids.pop()
             os.kill(pid, signal.SIGKILL)
