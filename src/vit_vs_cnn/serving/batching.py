@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -37,6 +38,8 @@ class Batcher:
         """`queue_size` bounds the queue, in images."""
         self._queue_size = queue_size
         self._jobs: deque[_Job] = deque()
+        # Its own thread, the same at each call: PyTorch keeps a pool of workers per thread.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._arrived = asyncio.Event()
         _WAITING_IMAGES.set_function(self._waiting_images)
 
@@ -56,9 +59,12 @@ class Batcher:
 
     async def run(self) -> None:
         """Answer the jobs in the queue, until cancelled."""
-        while True:
-            await self._arrived.wait()
-            await self._answer(self._next_batch())
+        try:
+            while True:
+                await self._arrived.wait()
+                await self._answer(self._next_batch())
+        finally:
+            self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _next_batch(self) -> list[_Job]:
         """The first jobs of the queue that are for one function and fit into one call."""
@@ -79,8 +85,7 @@ class Batcher:
         images = np.concatenate([job.images for job in jobs])
         _CALL_IMAGES.observe(len(images))
         try:
-            # One call runs at a time, so this is the same thread each time: PyTorch keeps a pool of workers per thread.
-            results = await asyncio.to_thread(jobs[0].function, images)
+            results = await asyncio.get_running_loop().run_in_executor(self._thread, jobs[0].function, images)
         # The error belongs to these requests; the queue continues.
         except Exception as error:
             for job in jobs:
