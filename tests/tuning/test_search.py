@@ -27,7 +27,7 @@ from vit_vs_cnn.data.split import sample
 from vit_vs_cnn.stages import tune
 from vit_vs_cnn.tracking.run import start_run, sync
 from vit_vs_cnn.tracking.store import tracking_uri
-from vit_vs_cnn.training.checkpoint import CheckpointFile
+from vit_vs_cnn.training.checkpoint import Checkpoint
 from vit_vs_cnn.tuning.objective import TrainingObjective
 from vit_vs_cnn.tuning.result import study_result
 from vit_vs_cnn.tuning.search import join_search
@@ -187,18 +187,18 @@ def test_a_killed_trial_loses_no_finished_epoch(
 ) -> None:
     settings = searching(make_settings, 2, {"optimizer": {"lr": LR}}, pruner={"name": "NopPruner"})
     saved: list[int] = []
-    save = CheckpointFile.save
+    save = Checkpoint.save
 
     class Killed(BaseException):
         pass
 
-    def dies_once(file: CheckpointFile, state: Any, history: Any) -> None:
+    def dies_once(file: Checkpoint, state: Any, history: Any) -> None:
         save(file, state, history)
         saved.append(history[-1].epoch)
         if len(saved) == 5:
             raise Killed  # its last epoch is in the checkpoint, and not reported
 
-    monkeypatch.setattr(CheckpointFile, "save", dies_once)
+    monkeypatch.setattr(Checkpoint, "save", dies_once)
     with pytest.raises(Killed):
         worked(settings, prepared)
     open_study(open_storage(storage_url()), settings, "vit", prepared).release_trial(os.getpid())

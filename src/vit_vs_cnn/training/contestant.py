@@ -16,7 +16,7 @@ from vit_vs_cnn.models.airbench import fit_whitening
 from vit_vs_cnn.models.build import create_model
 from vit_vs_cnn.models.trained import TrainedModel, preprocess_for
 from vit_vs_cnn.models.weights import is_pretrained, load_pretrained_weights
-from vit_vs_cnn.training.checkpoint import Checkpoints
+from vit_vs_cnn.training.checkpoint import Checkpoint
 from vit_vs_cnn.training.loop import Trainer
 from vit_vs_cnn.training.parallel import train_in_processes
 from vit_vs_cnn.training.results import Epoch, TrainingSummary, best_epoch
@@ -73,7 +73,7 @@ def announce(job: TrainingJob) -> None:
         )
 
 
-def train_contestant(job: TrainingJob, checkpoints: Checkpoints, on_epoch: Callable[[Epoch], None]) -> FinishedTraining:
+def train_contestant(job: TrainingJob, checkpoint: Checkpoint, on_epoch: Callable[[Epoch], None]) -> FinishedTraining:
     """Train to the end of the budget, from the checkpoint where there is one; `on_epoch` is called after each epoch.
 
     Raises what `Trainer.run` raises.
@@ -81,10 +81,10 @@ def train_contestant(job: TrainingJob, checkpoints: Checkpoints, on_epoch: Calla
     if job.plan.device.type == "cpu":
         torch.use_deterministic_algorithms(True, warn_only=True)
     if job.plan.devices > 1:
-        train_in_processes(job, checkpoints.file, on_epoch)
+        train_in_processes(job, checkpoint, on_epoch)
     else:
-        Trainer(make_fabric(job.plan), job).run(checkpoints.file, on_epoch)
-    state, history = checkpoints.file.load()
+        Trainer(make_fabric(job.plan), job).run(checkpoint, on_epoch)
+    state, history = checkpoint.load()
     job.network.load_state_dict(state["best"])
     model = TrainedModel(job.network, job.preprocess)
     return FinishedTraining(model.cpu().eval(), history, _summarize(job, history))

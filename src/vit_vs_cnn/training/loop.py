@@ -19,7 +19,7 @@ from vit_vs_cnn.data.augment.batch import Augment
 from vit_vs_cnn.data.augment.geometry import alternating_flips
 from vit_vs_cnn.data.augment.mix import mix
 from vit_vs_cnn.data.loader import ResidentImages, Share
-from vit_vs_cnn.training.checkpoint import CheckpointFile
+from vit_vs_cnn.training.checkpoint import Checkpoint
 from vit_vs_cnn.training.optimization import create_ema, create_optimizer, create_scheduler
 from vit_vs_cnn.training.results import Epoch, best_epoch
 from vit_vs_cnn.training.setup import TrainingJob, fastest_attention, is_out_of_memory
@@ -50,7 +50,7 @@ class Trainer:
         self.scheduler = create_scheduler(self.optimizer, self.recipe, self.budget.epochs, self.steps)
         self.micro_batch = math.ceil(self.recipe.batch_size / fabric.world_size)
 
-    def run(self, checkpoint: CheckpointFile, on_epoch: Callable[[Epoch], None]) -> list[Epoch]:
+    def run(self, checkpoint: Checkpoint, on_epoch: Callable[[Epoch], None]) -> list[Epoch]:
         """Train to the end of the budget, from the checkpoint where there is one, and return the history.
 
         `on_epoch` is called after each epoch of this process. At the end the checkpoint has the weights of the best
@@ -192,7 +192,7 @@ class Trainer:
         averaged: nn.Module | None = self.ema.module if self.ema is not None else None
         return averaged or self.network
 
-    def _restore(self, checkpoint: CheckpointFile) -> tuple[list[Epoch], dict[str, Tensor]]:
+    def _restore(self, checkpoint: Checkpoint) -> tuple[list[Epoch], dict[str, Tensor]]:
         state, history = checkpoint.load()
         if not history:
             return [], {}
@@ -203,7 +203,7 @@ class Trainer:
         self.micro_batch = state["micro_batch"]
         return history, state["best"]
 
-    def _save(self, checkpoint: CheckpointFile, history: list[Epoch], best: dict[str, Tensor]) -> None:
+    def _save(self, checkpoint: Checkpoint, history: list[Epoch], best: dict[str, Tensor]) -> None:
         state = {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
