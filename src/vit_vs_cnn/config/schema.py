@@ -53,10 +53,17 @@ class OptimizerSettings(StrictModel):
     momentum: Fraction = 0.9
 
 
-class ScheduleSettings(StrictModel):
-    """timm's scheduler factory, updated at every step."""
+def _without_former_schedules(name: Any) -> Any:
+    """Refuse what earlier versions offered: over the epochs of a training these hardly decayed, or not at all."""
+    if name in ("step", "multistep", "poly", "tanh"):
+        raise ValueError(f"{name} is no longer a schedule, because it did not end at min_lr: use cosine or linear")
+    return name
 
-    name: Literal["cosine", "step", "multistep", "poly", "tanh"] = "cosine"
+
+class ScheduleSettings(StrictModel):
+    """The learning rate from step to step: a linear warm-up, then a decay that ends at `min_lr`."""
+
+    name: Annotated[Literal["cosine", "linear"], BeforeValidator(_without_former_schedules)] = "cosine"
     warmup_epochs: Annotated[int, Field(ge=0)] = 1
     min_lr: Annotated[float, Field(ge=0.0)] = 1e-6
 

@@ -20,7 +20,7 @@ from vit_vs_cnn.data.augment.geometry import alternating_flips
 from vit_vs_cnn.data.augment.mix import mix
 from vit_vs_cnn.data.loader import ResidentImages, Share
 from vit_vs_cnn.training.checkpoint import Checkpoint
-from vit_vs_cnn.training.optimization import create_ema, create_optimizer, create_scheduler
+from vit_vs_cnn.training.optimization import create_ema, create_optimizer, learning_rate, set_learning_rate
 from vit_vs_cnn.training.results import Epoch, best_epoch
 from vit_vs_cnn.training.setup import TrainingJob, fastest_attention, is_out_of_memory
 
@@ -47,7 +47,6 @@ class Trainer:
         # Only the steps are compiled: validation and what comes after use the network itself.
         stepped: Any = torch.compile(self.network) if job.plan.compiled else self.network
         self.stepper, self.fabric_optimizer = fabric.setup(stepped, self.optimizer)
-        self.scheduler = create_scheduler(self.optimizer, self.recipe, self.budget.epochs, self.steps)
         self.micro_batch = math.ceil(self.recipe.batch_size / fabric.world_size)
 
     def run(self, checkpoint: Checkpoint, on_epoch: Callable[[Epoch], None]) -> list[Epoch]:
@@ -93,7 +92,7 @@ class Trainer:
             epoch=epoch,
             elapsed_seconds=elapsed_seconds + seconds,
             epoch_seconds=seconds,
-            learning_rate=self.optimizer.param_groups[0]["lr"],
+            learning_rate=self._learning_rate(epoch * self.steps),
             train_loss=train_loss,
             train_accuracy=train_accuracy,
             val_loss=val_loss,
@@ -126,8 +125,8 @@ class Trainer:
                 self.fabric.clip_gradients(
                     self.stepper, self.fabric_optimizer, max_norm=recipe.clip_grad, error_if_nonfinite=False
                 )
+            set_learning_rate(self.optimizer, self._learning_rate(updates - 1))
             self.fabric_optimizer.step()
-            self.scheduler.step_update(updates)
             if self.ema is not None:
                 self.ema.update(self.network, step=updates)
             totals.add(loss * len(labels), logits, labels)
@@ -137,6 +136,9 @@ class Trainer:
                 bar.set_postfix_str(f"epoch {epoch}, {totals}")
         self._average_statistics()
         return totals.means(self.fabric)
+
+    def _learning_rate(self, updates: int) -> float:
+        return learning_rate(self.recipe, self.budget.epochs, self.steps, updates)
 
     def _average_statistics(self) -> None:
         """Average batch norm's means and variances over the processes: each has seen its own images only."""

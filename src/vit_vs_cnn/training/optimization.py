@@ -1,9 +1,8 @@
-"""Optimizer, schedule and moving average, from timm's factories."""
+"""Optimizer, learning rate and moving average of a training."""
 
-from typing import Any
+import math
 
 from timm.optim import create_optimizer_v2, list_optimizers
-from timm.scheduler import create_scheduler_v2
 from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 from torch.optim import Optimizer
@@ -34,22 +33,26 @@ def create_optimizer(network: nn.Module, recipe: Recipe, key_path: str) -> Optim
     return optimizer
 
 
-def create_scheduler(optimizer: Optimizer, recipe: Recipe, epochs: int, steps_per_epoch: int) -> Any:
-    """Timm's scheduler, updated at every step: call `step_update(updates so far)`."""
-    settings = recipe.schedule
-    scheduler, _ = create_scheduler_v2(
-        optimizer,
-        sched=settings.name,
-        num_epochs=epochs,
-        warmup_epochs=min(settings.warmup_epochs, epochs // 2),
-        warmup_lr=recipe.optimizer.lr / 100,
-        warmup_prefix=False,
-        min_lr=min(settings.min_lr, recipe.optimizer.lr),
-        step_on_epochs=False,
-        updates_per_epoch=steps_per_epoch,
-    )
-    scheduler.step_update(0)
-    return scheduler
+def learning_rate(recipe: Recipe, epochs: int, steps: int, done: int) -> float:
+    """The rate after `done` updates of a training of `epochs` epochs of `steps` updates; after the last it is `min_lr`.
+
+    A straight line from a hundredth of the peak during the warm-up, which takes at most half of the epochs. Then half a
+    cosine, as it would be without a warm-up (Loshchilov & Hutter 2017, arXiv 1608.03983), or a straight line.
+    """
+    peak, updates = recipe.optimizer.lr, epochs * steps
+    lowest = min(recipe.schedule.min_lr, peak)
+    warmup = min(recipe.schedule.warmup_epochs, epochs // 2) * steps
+    if done < warmup:
+        return peak / 100 + done * ((peak - peak / 100) / warmup)
+    if recipe.schedule.name == "linear":
+        return lowest + (peak - lowest) * (updates - done) / (updates - warmup)
+    return lowest + 0.5 * (peak - lowest) * (1 + math.cos(math.pi * done / updates))
+
+
+def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
+    """Set the rate of the next update."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
 
 
 def create_ema(network: nn.Module, recipe: Recipe) -> ModelEmaV3 | None:
