@@ -9,7 +9,8 @@ from timm.models.vision_transformer import VisionTransformer
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.paths import PREPARED, state_dir
 from vit_vs_cnn.data.dataset import DatasetInfo, read_split
-from vit_vs_cnn.training.contestant import announce, prepare_contestant
+from vit_vs_cnn.training.checkpoint import open_checkpoint
+from vit_vs_cnn.training.contestant import announce, prepare_contestant, train_contestant
 from vit_vs_cnn.training.setup import TrainingJob
 
 Make = Callable[..., Settings]
@@ -50,3 +51,14 @@ def test_an_estimate_that_finds_too_little_memory_leaves_the_training_to_say_so(
     monkeypatch.setattr(VisionTransformer, "forward", full)
     announce(job(make_settings(), prepared))
     assert capsys.readouterr().out.endswith(" threads\n")
+
+
+def test_a_frozen_backbone_does_not_change_at_all(make_settings: Make, prepared: DatasetInfo) -> None:
+    overlay = {"models": {"resnet": {"freeze_backbone": True}}}
+    splits = (read_split(PREPARED, "train"), read_split(PREPARED, "val"))
+    training_job = prepare_contestant(make_settings(overlay), "resnet", prepared, splits, quiet=True)
+    before = {name: tensor.clone() for name, tensor in training_job.network.state_dict().items()}
+    with open_checkpoint("frozen") as checkpoint:
+        after = train_contestant(training_job, checkpoint, lambda _: None).model.network.state_dict()
+    changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert changed == {"fc.weight", "fc.bias"}

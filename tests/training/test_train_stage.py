@@ -53,6 +53,7 @@ def test_training_learns_and_leaves_everything_that_later_stages_need(
     history = list(csv.DictReader((folder / "history.csv").open()))
     assert [row["epoch"] for row in history] == ["1", "2"]
     assert summary["best_epoch"] == max((1, 2), key=lambda epoch: float(history[epoch - 1]["val_accuracy"]))
+    assert float(history[-1]["learning_rate"]) == settings.recipe.schedule.min_lr
     assert float(history[-1]["train_loss"]) < float(history[0]["train_loss"])
     assert (folder / "model" / "MLmodel").is_file()
     assert not list((state_dir() / "checkpoints").glob("*/checkpoint.pt"))

@@ -110,7 +110,7 @@ class Trainer:
         torch.manual_seed(epoch_seed)
         order = torch.Generator().manual_seed(epoch_seed)
         draws = torch.Generator(self.device).manual_seed(epoch_seed + 1 + self.share.rank)
-        self.stepper.train()
+        self._set_training_mode()
         totals, shown = _Totals(self.device), time.perf_counter()
         batches = self.train.shuffled(recipe.batch_size, order, self.share)
         for updates, (images, labels, indices) in enumerate(batches, start=(epoch - 1) * self.steps + 1):
@@ -136,6 +136,13 @@ class Trainer:
                 bar.set_postfix_str(f"epoch {epoch}, {totals}")
         self._average_statistics()
         return totals.means(self.fabric)
+
+    def _set_training_mode(self) -> None:
+        self.stepper.train()
+        if self.job.model.freeze_backbone:
+            # Batch norm's statistics would change, and dropout would act, in layers that are not trained.
+            self.network.eval()
+            self.network.get_classifier().train()  # type: ignore[operator]
 
     def _learning_rate(self, updates: int) -> float:
         return learning_rate(self.recipe, self.budget.epochs, self.steps, updates)
