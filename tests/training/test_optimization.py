@@ -1,6 +1,7 @@
 """The learning rate from step to step, and which optimizer changes which parameter."""
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -8,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from timm.scheduler import CosineLRScheduler
 
-from vit_vs_cnn.config.schema import OptimizerSettings, Recipe, ScheduleSettings
-from vit_vs_cnn.training.optimization import learning_rate, set_learning_rate
+from vit_vs_cnn.config.schema import ModelSettings, OptimizerSettings, Recipe, ScheduleSettings
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.models.build import create_model
+from vit_vs_cnn.training.optimization import create_optimizer, learning_rate, set_learning_rate
 
 rates = st.floats(1e-7, 10.0)
 budgets = st.tuples(st.integers(1, 30), st.integers(1, 20))
@@ -68,3 +71,58 @@ def test_the_rate_of_every_group_is_set() -> None:
     optimizer = torch.optim.SGD([{"params": parameters[:1]}, {"params": parameters[1:], "lr": 3.0}], lr=1.0)
     set_learning_rate(optimizer, 0.5)
     assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.5]
+
+
+NETWORKS = {
+    "vit": ModelSettings(
+        timm="vit_tiny_patch16_224", args={"patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}
+    ),
+    "resnet": ModelSettings(timm="resnet10t", args={"channels": [8, 8, 16, 16], "stem_width": 8}),
+    "distilled": ModelSettings(
+        timm="deit_tiny_distilled_patch16_224",
+        args={"patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2},
+    ),
+    "airbench": ModelSettings(timm="airbench94", args={"widths": [8, 8, 8]}),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_muon_changes_the_same_parameters_whatever_the_number_of_classes(name: str) -> None:
+    routes = []
+    for classes in (2, 3, 4, 10):
+        network = create_model(NETWORKS[name], classes, 32)
+        optimizer = create_optimizer(network, Recipe(optimizer=OptimizerSettings(name="muon")), "recipe")
+        output = network(torch.randn(2, 3, 32, 32))
+        output.square().sum().backward()
+        optimizer.step()
+        states = {each: optimizer.state[parameter] for each, parameter in network.named_parameters()}
+        routes.append({each for each, state in states.items() if state.get("use_muon")})
+    matrices = {each for each, parameter in network.named_parameters() if parameter.ndim in (2, 4)}
+    assert routes == [matrices - {"head.weight", "head_dist.weight", "fc.weight", "whiten.weight"}] * 4
+
+
+def optimizer_with(**settings: Any) -> torch.optim.Optimizer:
+    recipe = Recipe(optimizer=OptimizerSettings(**settings))
+    return create_optimizer(create_model(NETWORKS["resnet"], 3, 32), recipe, "models.resnet.recipe")
+
+
+def test_further_arguments_reach_the_optimizer() -> None:
+    arguments: dict[str, Any] = {"ns_steps": 3, "betas": [0.8, 0.9], "fallback_lr_scale": 0.5}
+    for group in optimizer_with(name="nmuon", args=arguments).param_groups:
+        assert (group["ns_steps"], group["betas"], group["fallback_lr_scale"]) == (3, (0.8, 0.9), 0.5)
+        assert group["nesterov"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"args": {"ns_steps": 3}}, r"optimizer\.args: adamw cannot be set up: .*ns_steps"),
+        ({"args": {"betas": [0.9, 2.0]}}, r"optimizer\.args: adamw cannot be set up: Invalid beta"),
+        ({"args": {"lr": 0.1}}, r"optimizer\.args: adamw cannot be set up: .*'lr'"),
+        ({"name": "sgd", "args": {"betas": [0.9, 0.9]}}, r"optimizer\.args: sgd has no argument betas\."),
+        ({"args": {"layer_decay": 0.5}}, r"optimizer\.args: adamw has no argument layer_decay\."),
+    ],
+)
+def test_an_argument_that_an_optimizer_does_not_take_is_one_sentence(settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=rf"^models\.resnet\.recipe\.{sentence}"):
+        optimizer_with(**settings)

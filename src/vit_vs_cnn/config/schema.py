@@ -51,6 +51,7 @@ class OptimizerSettings(StrictModel):
     lr: Annotated[float, Field(gt=0.0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.05
     momentum: Fraction = 0.9
+    args: dict[str, Scalar | list[Scalar] | None] = Field(default_factory=dict)
 
 
 def _without_former_schedules(name: Any) -> Any:

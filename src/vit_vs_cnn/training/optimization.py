@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from vit_vs_cnn.config.schema import Recipe
-from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.errors import UserError, first_line
 
 
 def check_optimizer(name: str, key_path: str) -> None:
@@ -20,17 +20,39 @@ def check_optimizer(name: str, key_path: str) -> None:
 def create_optimizer(network: nn.Module, recipe: Recipe, key_path: str) -> Optimizer:
     """Timm's optimizer over the trainable parameters, without weight decay on biases and norms.
 
-    Raises UserError for a name that timm does not have.
+    Muon is for the matrices and convolutions between input and output (Jordan 2024, kellerjordan.github.io/posts/muon):
+    its AdamW changes the classifier, whatever the number of classes, position embeddings and tokens, biases and norms.
+    Raises UserError for a name that timm does not have, or for arguments that the optimizer does not take.
     """
     settings = recipe.optimizer
     check_optimizer(settings.name, key_path)
+    arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.args.items()}
     try:
         optimizer: Optimizer = create_optimizer_v2(
-            network, opt=settings.name, lr=settings.lr, weight_decay=settings.weight_decay, momentum=settings.momentum
+            network,
+            opt=settings.name,
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            momentum=settings.momentum,
+            fallback_list=_classifier_parameters(network),
+            fallback_no_weight_decay=True,
+            **arguments,
         )
     except (TypeError, ValueError, AssertionError, ImportError) as error:
-        raise UserError(f"{key_path}.optimizer: {settings.name} cannot be set up: {error}.") from None
+        key = "optimizer.args" if arguments else "optimizer"
+        raise UserError(f"{key_path}.{key}: {settings.name} cannot be set up: {first_line(error)}.") from None
+    # timm drops some arguments that an optimizer does not have.
+    if unknown := sorted(arguments.keys() - optimizer.defaults.keys()):
+        raise UserError(f"{key_path}.optimizer.args: {settings.name} has no argument {', '.join(unknown)}.")
     return optimizer
+
+
+def _classifier_parameters(network: nn.Module) -> list[str]:
+    classifier = network.get_classifier()  # type: ignore[operator]
+    # A distilled ViT has two.
+    layers = classifier if isinstance(classifier, tuple) else (classifier,)
+    own = {id(parameter) for layer in layers for parameter in layer.parameters()}
+    return [name for name, parameter in network.named_parameters() if id(parameter) in own]
 
 
 def learning_rate(recipe: Recipe, epochs: int, steps: int, done: int) -> float:
