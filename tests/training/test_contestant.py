@@ -1,9 +1,11 @@
-"""What is announced before a training."""
+"""What is announced before a training, and what a training changes, keeps and resumes."""
 
 from collections.abc import Callable
 
 import pytest
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision import MixedPrecision
 from timm.models.vision_transformer import VisionTransformer
 
 from vit_vs_cnn.config.schema import Settings
@@ -11,7 +13,8 @@ from vit_vs_cnn.core.paths import PREPARED, state_dir
 from vit_vs_cnn.data.dataset import DatasetInfo, read_split
 from vit_vs_cnn.training.checkpoint import open_checkpoint
 from vit_vs_cnn.training.contestant import announce, prepare_contestant, train_contestant
-from vit_vs_cnn.training.setup import TrainingJob
+from vit_vs_cnn.training.results import Epoch
+from vit_vs_cnn.training.setup import Plan, TrainingJob
 
 Make = Callable[..., Settings]
 
@@ -62,3 +65,32 @@ def test_a_frozen_backbone_does_not_change_at_all(make_settings: Make, prepared:
         after = train_contestant(training_job, checkpoint, lambda _: None).model.network.state_dict()
     changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
     assert changed == {"fc.weight", "fc.bias"}
+
+
+def test_a_training_in_fp16_resumes_with_the_scale_of_its_gradients(
+    make_settings: Make, prepared: DatasetInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fabric_in_fp16(_: Plan) -> Fabric:
+        # So large a scale that gradients overflow, and it is halved, in the first epoch. By itself, Fabric takes bf16
+        # in place of fp16 on a CPU.
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**20)
+        fabric = Fabric(accelerator="cpu", devices=1, plugins=[MixedPrecision("16-mixed", "cpu", scaler)])
+        fabric.launch()
+        return fabric
+
+    monkeypatch.setattr("vit_vs_cnn.training.contestant.make_fabric", fabric_in_fp16)
+    settings = make_settings({"train": {"epochs": 3}})
+    with open_checkpoint("whole") as checkpoint:
+        whole = train_contestant(job(settings, prepared), checkpoint, lambda _: None).model.network.state_dict()
+
+    class StopError(Exception):
+        pass
+
+    def stop(epoch: Epoch) -> None:
+        raise StopError
+
+    with pytest.raises(StopError), open_checkpoint("stopped") as checkpoint:
+        train_contestant(job(settings, prepared), checkpoint, stop)
+    with open_checkpoint("stopped") as checkpoint:
+        resumed = train_contestant(job(settings, prepared), checkpoint, lambda _: None).model.network.state_dict()
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())

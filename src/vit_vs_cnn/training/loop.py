@@ -209,6 +209,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
+        self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.micro_batch = state["micro_batch"]
         return history, state["best"]
 
@@ -217,6 +218,7 @@ class Trainer:
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.module.state_dict() if self.ema is not None else None,
+            "precision": self.fabric.strategy.precision.state_dict(),  # the scale of fp16's gradients
             "best": best,
             "micro_batch": self.micro_batch,
         }
