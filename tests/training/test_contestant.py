@@ -56,15 +56,24 @@ def test_an_estimate_that_finds_too_little_memory_leaves_the_training_to_say_so(
     assert capsys.readouterr().out.endswith(" threads\n")
 
 
-def test_a_frozen_backbone_does_not_change_at_all(make_settings: Make, prepared: DatasetInfo) -> None:
-    overlay = {"models": {"resnet": {"freeze_backbone": True}}}
+@pytest.mark.parametrize(
+    ("timm", "args", "head"),
+    [
+        ("resnet10t", {"channels": [8, 8, 16, 16], "stem_width": 8}, {"fc.weight", "fc.bias"}),
+        ("airbench94", {"widths": [8, 8, 8]}, {"head.weight"}),  # its statistics would be recomputed
+    ],
+)
+def test_a_frozen_backbone_does_not_change_at_all(
+    make_settings: Make, prepared: DatasetInfo, timm: str, args: dict[str, list[int]], head: set[str]
+) -> None:
+    overlay = {"models": {"frozen": {"timm": timm, "args": args, "freeze_backbone": True}}}
     splits = (read_split(PREPARED, "train"), read_split(PREPARED, "val"))
-    training_job = prepare_contestant(make_settings(overlay), "resnet", prepared, splits, quiet=True)
+    training_job = prepare_contestant(make_settings(overlay), "frozen", prepared, splits, quiet=True)
     before = {name: tensor.clone() for name, tensor in training_job.network.state_dict().items()}
     with open_checkpoint("frozen") as checkpoint:
         after = train_contestant(training_job, checkpoint, lambda _: None).model.network.state_dict()
     changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
-    assert changed == {"fc.weight", "fc.bias"}
+    assert changed == head
 
 
 def test_a_training_in_fp16_resumes_with_the_scale_of_its_gradients(

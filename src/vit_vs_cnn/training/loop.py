@@ -3,7 +3,8 @@
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from vit_vs_cnn.training.checkpoint import Checkpoint
 from vit_vs_cnn.training.optimization import create_ema, create_optimizer, learning_rate, set_learning_rate
 from vit_vs_cnn.training.results import Epoch, best_epoch
 from vit_vs_cnn.training.setup import TrainingJob, fastest_attention, is_out_of_memory
+from vit_vs_cnn.training.validation import Scores, recompute_statistics, validate
 
 
 class Trainer:
@@ -40,7 +42,7 @@ class Trainer:
         self.train, self.val = (ResidentImages(split, self.device) for split in (job.train, job.val))
         self.steps = self.train.steps(self.recipe.batch_size)
         self.network = job.network.to(self.device).to(memory_format=torch.channels_last)
-        self.preprocess = job.preprocess.to(self.device)
+        self.preprocess, self.classes = job.preprocess.to(self.device), len(job.info.classes)
         self.augment = Augment(self.recipe.augment)
         self.ema = create_ema(self.network, self.recipe)
         self.optimizer: Optimizer = create_optimizer(self.network, self.recipe, f"{job.key_path}.recipe")
@@ -83,10 +85,10 @@ class Trainer:
         try:
             train_loss, train_accuracy = self._train_epoch(epoch, bar)
             train_seconds = time.perf_counter() - start
-            val_loss, val_accuracy = self._validate()
+            scores = self._validate()
         except RuntimeError as error:
             raise self._readable(error) from error
-        self._require_finite(train_loss, val_loss, epoch)
+        self._require_finite(train_loss, scores.loss, epoch)
         seconds = time.perf_counter() - start
         return Epoch(
             epoch=epoch,
@@ -95,8 +97,8 @@ class Trainer:
             learning_rate=self._learning_rate(epoch * self.steps),
             train_loss=train_loss,
             train_accuracy=train_accuracy,
-            val_loss=val_loss,
-            val_accuracy=val_accuracy,
+            val_loss=scores.loss,
+            val_accuracy=scores.accuracy,
             images_per_second=self.steps * min(self.recipe.batch_size, len(self.train)) / train_seconds,
         )
 
@@ -117,7 +119,7 @@ class Trainer:
             inputs = self.preprocess(self.augment(images, draws, None if flips is None else flips[indices]))
             targets = labels
             if recipe.augment.mixup or recipe.augment.cutmix:
-                one_hot = functional.one_hot(labels, len(self.job.info.classes)).float()
+                one_hot = functional.one_hot(labels, self.classes).float()
                 inputs, targets = mix(inputs, one_hot, recipe.augment, draws)
             logits, loss = self._backward(inputs, targets)
             if recipe.clip_grad:
@@ -186,15 +188,19 @@ class Trainer:
             losses.append(loss.detach())
         return torch.cat(logits), torch.stack(losses).sum()
 
-    @torch.no_grad()
-    def _validate(self) -> tuple[float, float]:
-        network, totals = self._validated_network(), _Totals(self.device)
-        network.eval()
-        for images, labels in self.val.in_order(max(self.recipe.batch_size, 256), self.share):
+    def _validate(self) -> Scores:
+        network = self._validated_network().eval()
+        if not self.job.model.freeze_backbone:
             with self.fabric.autocast():
-                logits = network(self.preprocess(images)).float()
-            totals.add(functional.cross_entropy(logits, labels, reduction="sum"), logits, labels)
-        return totals.means(self.fabric)
+                recompute_statistics(network, self._plain_images())
+        batches = self.val.in_order(max(self.recipe.batch_size, 256), self.share)
+        return validate(lambda images: network(self.preprocess(images)), batches, self.classes, self.fabric)
+
+    def _plain_images(self) -> Iterator[Tensor]:
+        """Some 2,000 training images as the network validates them, the same in every epoch and every process."""
+        order = torch.Generator().manual_seed(self.job.settings.seed)
+        for images, _, _ in islice(self.train.shuffled(256, order), 8):
+            yield self.preprocess(images)
 
     def _validated_network(self) -> nn.Module:
         """The averaged weights where the recipe averages, the current ones otherwise."""
