@@ -62,7 +62,15 @@ def test_the_fingerprint_has_what_a_training_runs_on_and_not_how_it_was_chosen(
         return fingerprint(prepare_contestant(make_settings({"train": train}), "vit", prepared, splits))
 
     assert of(precision="auto") == of(precision="bf16-mixed") == of(precision="bf16-mixed", device="auto")
-    different = [of(), of(precision="bf16-mixed"), of(compile=True), of(epochs=3), of(patience=2), of(devices=2)]
+    different = [
+        of(),
+        of(precision="bf16-mixed"),
+        of(compile=True),
+        of(epochs=3),
+        of(patience=2),
+        of(devices=2),
+        of(refit=True),
+    ]
     assert len(set(different)) == len(different)
 
 

@@ -135,6 +135,7 @@ class TrainSettings(StrictModel):
 
     epochs: Annotated[int, Field(ge=1)]
     patience: Annotated[int, Field(ge=1)] | None = None
+    refit: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: Annotated[int, Field(ge=1, le=64)] = 1
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
@@ -201,6 +202,7 @@ class Settings(StrictModel):
     """The whole experiment."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)]
+    select_by: Literal["accuracy", "balanced_accuracy", "macro_f1", "nll"] = "accuracy"
     data: DataSettings
     recipe: Recipe
     train: Annotated[TrainSettings, _former("compile", lambda value: value == "auto")]

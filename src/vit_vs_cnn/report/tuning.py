@@ -20,7 +20,13 @@ from vit_vs_cnn.report.style import NEUTRAL, new_figure
 from vit_vs_cnn.tuning.result import StudyResult
 from vit_vs_cnn.tuning.study import seconds_of
 
-_LABEL = "validation accuracy"
+# What a trial's value is, by `select_by`; Optuna maximizes it.
+_LABELS = {
+    "accuracy": "validation accuracy",
+    "balanced_accuracy": "balanced validation accuracy",
+    "macro_f1": "macro F1 on validation",
+    "nll": "negated validation loss",
+}
 # With fewer complete trials, or values that are all equal, no difference can be attributed to a setting.
 _MIN_TRIALS_FOR_IMPORTANCES = 4
 _PAGE = """<!DOCTYPE html>
@@ -37,12 +43,12 @@ _PLOTS = {
     "history": (
         "optimization_history",
         "Trial by trial",
-        "Validation accuracy of each complete trial, and the best so far; the dashed line is the recipe as it was.",
+        "{label} of each complete trial, and the best so far; the dashed line is the recipe as it was.",
     ),
     "importances": (
         "param_importances",
         "Importance of each setting",
-        "Share of the differences in validation accuracy that each setting explains (PED-ANOVA, complete trials).",
+        "Share of the differences in {label} that each setting explains (PED-ANOVA, complete trials).",
     ),
     "parallel_coordinates": (
         "parallel_coordinate",
@@ -52,12 +58,12 @@ _PLOTS = {
     "slices": (
         "slice",
         "Setting by setting",
-        "Validation accuracy of the complete trials, later ones darker; the diamond is the recipe as it was.",
+        "{label} of the complete trials, later ones darker; the diamond is the recipe as it was.",
     ),
     "intermediate_values": (
         "intermediate_values",
         "Epoch by epoch",
-        "Validation accuracy of every trial; one that ends early was pruned, the dashed one is the recipe as it was.",
+        "{label} of every trial; one that ends early was pruned, the dashed one is the recipe as it was.",
     ),
     "timeline": (
         "timeline",
@@ -78,23 +84,25 @@ def write_tuning_report(result: StudyResult, contestant: str, colour: str, folde
             writer.skip("The importances are not shown: too few complete trials differ.")
             continue
         with warnings.catch_warnings(action="ignore"):
-            writer.add(name, _draw(plot, result), title, caption)
+            text = caption.format(label=_label(result))
+            writer.add(name, _draw(plot, result), title, text[0].upper() + text[1:])
             interactive = getattr(optuna.visualization, f"plot_{plot}")(result.study)
         # The first one brings plotly's script, so that the page needs no network.
         html.append(interactive.to_html(full_html=False, include_plotlyjs=not html, config={"responsive": True}))
     writer.close()
-    trials_table(result.trials).to_csv(folder / "trials.csv", index=False)
+    trials_table(result.trials, result.summary.select_by).to_csv(folder / "trials.csv", index=False)
     page = _PAGE.format(title=f"Tuning {contestant}", sentence=sentence, plots="\n".join(html))
     (folder / "study.html").write_text(page, encoding="utf-8")
 
 
-def trials_table(trials: Sequence[FrozenTrial]) -> pd.DataFrame:
-    """One row per trial: number, state, validation accuracy, epochs, seconds, drawn values, reason of a failure."""
+def trials_table(trials: Sequence[FrozenTrial], select_by: str) -> pd.DataFrame:
+    """One row per trial: state, accuracy, score if that is another, epochs, seconds, values, reason of a failure."""
     return pd.DataFrame(
         {
             "trial": trial.number,
             "state": trial.state.name.lower(),
-            "val_accuracy": trial.value,
+            "val_accuracy": trial.user_attrs.get("val_accuracy", trial.value if select_by == "accuracy" else None),
+            **({} if select_by == "accuracy" else {"score": trial.value}),
             "epochs": len(trial.intermediate_values),
             "seconds": round(seconds_of(trial), 3),
             **trial.params,
@@ -102,6 +110,10 @@ def trials_table(trials: Sequence[FrozenTrial]) -> pd.DataFrame:
         }
         for trial in trials
     )
+
+
+def _label(result: StudyResult) -> str:
+    return _LABELS[result.summary.select_by]
 
 
 def _describe_gain(result: StudyResult) -> str:
@@ -115,7 +127,7 @@ def _describe_gain(result: StudyResult) -> str:
     if result.best.number == result.recipe.number:
         return f"No trial was better than the recipe as it was ({summary.best_val_accuracy:.2%} on validation). {cost}"
     return (
-        f"{best}, {points(summary.gain)} points above the recipe as it was. It was chosen by this very accuracy, so "
+        f"{best}, {points(summary.gain)} points above the recipe as it was. It was chosen on these very images, so "
         f"expect less on other images. {cost}"
     )
 
@@ -144,7 +156,7 @@ def _draw(plot: str, result: StudyResult) -> Figure:
     plt.switch_backend("agg")
     # Optuna's plots set this style sheet; an empty one leaves the project's style.
     plt.style.library["ggplot"] = mpl.RcParams()
-    options = {} if plot in ("intermediate_values", "timeline") else {"target_name": _LABEL}
+    options = {} if plot in ("intermediate_values", "timeline") else {"target_name": _label(result)}
     with mpl.rc_context({"figure.figsize": (6.5, 4.2)}):
         getattr(optuna.visualization.matplotlib, f"plot_{plot}")(result.study, **options)
     figure = plt.gcf()
@@ -166,8 +178,8 @@ def _draw(plot: str, result: StudyResult) -> Figure:
 
 def _adapt_history(figure: Figure, result: StudyResult) -> None:
     if result.summary.recipe_val_accuracy is not None:
-        figure.axes[0].axhline(result.summary.recipe_val_accuracy, linestyle="--", color=NEUTRAL)
-    figure.axes[0].yaxis.set_major_formatter(PercentFormatter(1.0))
+        figure.axes[0].axhline(result.recipe.value or 0.0, linestyle="--", color=NEUTRAL)
+    _format_scores(figure.axes[0], result)
 
 
 def _adapt_parallel_coordinates(figure: Figure, _: StudyResult) -> None:
@@ -188,7 +200,7 @@ def _adapt_slices(figure: Figure, result: StudyResult) -> None:
         if path in result.recipe.params and result.summary.recipe_val_accuracy is not None:
             value = result.recipe.params[path]
             is_category = isinstance(result.recipe.distributions[path], CategoricalDistribution)
-            axes.plot(repr(value) if is_category else value, result.summary.recipe_val_accuracy, "D", color="black")
+            axes.plot(repr(value) if is_category else value, result.recipe.value, "D", color="black")
 
 
 def _adapt_intermediate_values(figure: Figure, result: StudyResult) -> None:
@@ -201,6 +213,11 @@ def _mark_recipe(axes: Axes, result: StudyResult) -> None:
     epochs = sorted(result.recipe.intermediate_values)
     values = [result.recipe.intermediate_values[epoch] for epoch in epochs]
     axes.plot(epochs, values, "--", color="black", linewidth=2, label="recipe as it was")
-    axes.set(xlabel="epoch", ylabel=_LABEL)
+    axes.set(xlabel="epoch", ylabel=_label(result))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    _format_scores(axes, result)
+
+
+def _format_scores(axes: Axes, result: StudyResult) -> None:
+    if result.summary.select_by != "nll":
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))

@@ -10,7 +10,7 @@ from vit_vs_cnn.tracking.names import contestant_params
 from vit_vs_cnn.tracking.run import start_run, system_metrics
 from vit_vs_cnn.training.checkpoint import fingerprint, open_checkpoint
 from vit_vs_cnn.training.contestant import announce, prepare_contestant, train_contestant
-from vit_vs_cnn.training.results import Epoch, epoch_metrics, summary_metrics, write_history
+from vit_vs_cnn.training.results import Epoch, epoch_metrics, refit_metrics, summary_metrics, write_history
 
 
 def run(settings: Settings, contestant: str) -> None:
@@ -33,10 +33,14 @@ def run(settings: Settings, contestant: str) -> None:
         def log_epoch(epoch: Epoch) -> None:
             tracked.log_metrics(epoch_metrics(epoch) | system_metrics(), step=epoch.epoch)
 
-        training = train_contestant(job, checkpoint, log_epoch)
+        def log_refit_epoch(epoch: Epoch) -> None:
+            tracked.log_metrics(refit_metrics(epoch), step=epoch.epoch)
+
+        training = train_contestant(job, checkpoint, log_epoch, log_refit_epoch)
         folder, summary = trained(contestant), training.summary
         folder.mkdir(parents=True, exist_ok=True)
         save_weights(training.model.network, folder / "weights.safetensors")
+        save_weights(training.last, folder / "last.safetensors")
         export_model(training.model, contestant, job.model, info, val.images[:2], folder / "model")
         write_history(training.history, folder / "history.csv")
         summary.write(folder / "training.json")

@@ -44,7 +44,8 @@ def fingerprint(job: TrainingJob) -> str:
     budget, plan, splits = job.settings.train, job.plan, job.info.splits
     facts = {
         "seed": job.settings.seed,
-        "budget": [budget.epochs, budget.patience],
+        "select_by": job.settings.select_by,
+        "budget": [budget.epochs, budget.patience, budget.refit],
         "model": job.model.model_dump(),
         "data": [splits["train"].digest, splits["val"].digest],
         "plan": [plan.device.type, plan.devices, plan.precision, plan.compiled],
@@ -73,6 +74,12 @@ class Checkpoint:
             return {}, []
         state = torch.load(path, map_location="cpu", weights_only=True)
         return state, [Epoch(**row) for row in state.pop("history")]
+
+    def part(self, name: str) -> "Checkpoint":
+        """The checkpoint of a part of the training, in a folder of its own in this one."""
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        return Checkpoint(folder)
 
     def run_key(self) -> str:
         """The key of the tracked run, the same before and after a kill."""

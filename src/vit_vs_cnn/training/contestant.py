@@ -6,8 +6,11 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional
 
 from vit_vs_cnn.config.schema import Settings
@@ -31,9 +34,14 @@ _MOST_TIMED_IMAGES = 128
 
 @dataclass(frozen=True)
 class FinishedTraining:
-    """The model with the weights of its best epoch by validation, all epochs, and the summary."""
+    """The model with the weights of its best epoch by validation, and the network with those of its last one.
+
+    `history` has all epochs. After a refit both have the weights of its end; history and validation figures are those
+    of the training that chose the epoch.
+    """
 
     model: TrainedModel
+    last: nn.Module
     history: list[Epoch]
     summary: TrainingSummary
 
@@ -73,25 +81,53 @@ def announce(job: TrainingJob) -> None:
         )
 
 
-def train_contestant(job: TrainingJob, checkpoint: Checkpoint, on_epoch: Callable[[Epoch], None]) -> FinishedTraining:
+def train_contestant(
+    job: TrainingJob,
+    checkpoint: Checkpoint,
+    on_epoch: Callable[[Epoch], None],
+    on_refit_epoch: Callable[[Epoch], None] = lambda _: None,
+) -> FinishedTraining:
     """Train to the end of the budget, from the checkpoint where there is one; `on_epoch` is called after each epoch.
 
-    Raises what `Trainer.run` raises.
+    With `train.refit` the weights are those of a second training from the start, on train and val, that ends after the
+    best epoch; `on_refit_epoch` is called after each of its epochs. Raises what `Trainer.run` raises.
     """
+    starting = copy.deepcopy(job.network) if job.settings.train.refit else None
+    state, history = _train(job, checkpoint, on_epoch)
+    summary = _summarize(job, history)
+    if starting is not None:
+        everything = _joined(job.train, job.val)
+        job = replace(job, network=starting, train=everything, refit_epochs=summary.best_epoch)
+        state, refit_history = _train(job, checkpoint.part("refit"), on_refit_epoch)
+        seconds = summary.seconds + refit_history[-1].elapsed_seconds
+        summary = summary.model_copy(update={"refit": True, "train_images": len(everything), "seconds": seconds})
+    last = copy.deepcopy(job.network)
+    last.load_state_dict(state["ema"] or state["network"])
+    job.network.load_state_dict(state["best"])
+    model = TrainedModel(job.network, job.preprocess)
+    return FinishedTraining(model.cpu().eval(), last.cpu().eval(), history, summary)
+
+
+def _train(
+    job: TrainingJob, checkpoint: Checkpoint, on_epoch: Callable[[Epoch], None]
+) -> tuple[dict[str, Any], list[Epoch]]:
     if job.plan.device.type == "cpu":
         torch.use_deterministic_algorithms(True, warn_only=True)
     if job.plan.devices > 1:
         train_in_processes(job, checkpoint, on_epoch)
     else:
         Trainer(make_fabric(job.plan), job).run(checkpoint, on_epoch)
-    state, history = checkpoint.load()
-    job.network.load_state_dict(state["best"])
-    model = TrainedModel(job.network, job.preprocess)
-    return FinishedTraining(model.cpu().eval(), history, _summarize(job, history))
+    return checkpoint.load()
+
+
+def _joined(train: Split, val: Split) -> Split:
+    images, labels = (np.concatenate(pair) for pair in ((train.images, val.images), (train.labels, val.labels)))
+    return Split(images, labels, train.names + val.names)
 
 
 def _summarize(job: TrainingJob, history: list[Epoch]) -> TrainingSummary:
-    plan, best, parameters = job.plan, best_epoch(history), list(job.network.parameters())
+    plan, parameters, select_by = job.plan, list(job.network.parameters()), job.settings.select_by
+    best = best_epoch(history, select_by)
     return TrainingSummary(
         model=job.contestant,
         timm=job.model.timm,
@@ -101,6 +137,9 @@ def _summarize(job: TrainingJob, history: list[Epoch]) -> TrainingSummary:
         best_epoch=best.epoch,
         val_accuracy=best.val_accuracy,
         val_loss=best.val_loss,
+        val_balanced_accuracy=best.val_balanced_accuracy,
+        val_macro_f1=best.val_macro_f1,
+        select_by=select_by,
         seconds=history[-1].elapsed_seconds,
         seconds_per_epoch=statistics.median(row.epoch_seconds for row in history),
         images_per_second=statistics.median(row.images_per_second for row in history),

@@ -1,7 +1,6 @@
 """The training loop."""
 
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -21,6 +20,7 @@ from vit_vs_cnn.data.augment.geometry import alternating_flips
 from vit_vs_cnn.data.augment.mix import mix
 from vit_vs_cnn.data.loader import ResidentImages, Share
 from vit_vs_cnn.training.checkpoint import Checkpoint
+from vit_vs_cnn.training.gradients import Gradients
 from vit_vs_cnn.training.optimization import create_ema, create_optimizer, learning_rate, set_learning_rate
 from vit_vs_cnn.training.results import Epoch, best_epoch
 from vit_vs_cnn.training.setup import TrainingJob, fastest_attention, is_out_of_memory
@@ -40,6 +40,8 @@ class Trainer:
         self.share = Share(fabric.global_rank, fabric.world_size)
         self.quiet = job.quiet or not fabric.is_global_zero
         self.train, self.val = (ResidentImages(split, self.device) for split in (job.train, job.val))
+        self.epochs = job.refit_epochs or self.budget.epochs
+        self.name = f"{'refit' if job.refit_epochs else 'train'} {job.contestant}"
         self.steps = self.train.steps(self.recipe.batch_size)
         self.network = job.network.to(self.device).to(memory_format=torch.channels_last)
         self.preprocess, self.classes = job.preprocess.to(self.device), len(job.info.classes)
@@ -49,7 +51,7 @@ class Trainer:
         # Only the steps are compiled: validation and what comes after use the network itself.
         stepped: Any = torch.compile(self.network) if job.plan.compiled else self.network
         self.stepper, self.fabric_optimizer = fabric.setup(stepped, self.optimizer)
-        self.micro_batch = math.ceil(self.recipe.batch_size / fabric.world_size)
+        self.gradients = Gradients(fabric, self.stepper, self.fabric_optimizer, self.recipe, job.key_path)
 
     def run(self, checkpoint: Checkpoint, on_epoch: Callable[[Epoch], None]) -> list[Epoch]:
         """Train to the end of the budget, from the checkpoint where there is one, and return the history.
@@ -59,19 +61,19 @@ class Trainer:
         """
         history, best = self._restore(checkpoint)
         bar = tqdm(
-            total=self.budget.epochs * self.steps,
+            total=self.epochs * self.steps,
             initial=len(history) * self.steps,
-            desc=f"train {self.job.contestant}",
+            desc=self.name,
             unit="step",
             **({"disable": True} if self.quiet else bar_options()),
         )
         with bar, fastest_attention(self.network, self.job.plan):
-            for epoch in range(len(history) + 1, self.budget.epochs + 1):
+            for epoch in range(len(history) + 1, self.epochs + 1):
                 if self._patience_is_exhausted(history):
                     break
                 row = self._run_epoch(epoch, history[-1].elapsed_seconds if history else 0.0, bar)
                 history.append(row)
-                if best_epoch(history) is row:
+                if self._best(history) is row:
                     best = _copy_weights(self._validated_network())
                 if self.fabric.is_global_zero:
                     self._save(checkpoint, history, best)
@@ -99,6 +101,8 @@ class Trainer:
             train_accuracy=train_accuracy,
             val_loss=scores.loss,
             val_accuracy=scores.accuracy,
+            val_balanced_accuracy=scores.balanced_accuracy,
+            val_macro_f1=scores.macro_f1,
             images_per_second=self.steps * min(self.recipe.batch_size, len(self.train)) / train_seconds,
         )
 
@@ -121,7 +125,7 @@ class Trainer:
             if recipe.augment.mixup or recipe.augment.cutmix:
                 one_hot = functional.one_hot(labels, self.classes).float()
                 inputs, targets = mix(inputs, one_hot, recipe.augment, draws)
-            logits, loss = self._backward(inputs, targets)
+            logits, loss = self.gradients.compute(inputs, targets)
             if recipe.clip_grad:
                 # An error for a norm that is not finite would read it from the device at every step.
                 self.fabric.clip_gradients(
@@ -157,37 +161,6 @@ class Trainer:
                     if buffer.is_floating_point():
                         buffer.copy_(self.fabric.all_reduce(buffer))  # type: ignore[arg-type]
 
-    def _backward(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and mean loss of a batch, its gradients left in the network; in parts where memory is short."""
-        while True:
-            try:
-                return self._backward_in_parts(inputs, targets)
-            except RuntimeError as error:
-                # Several processes must stay in step, and only this one knows of its memory.
-                if not is_out_of_memory(error) or self.micro_batch == 1 or self.share.processes > 1:
-                    raise
-            # Not in the handler: there the error still holds what the failed attempt has allocated.
-            torch.cuda.empty_cache()
-            self.micro_batch = math.ceil(self.micro_batch / 2)
-            tqdm.write(
-                f"{self.job.key_path}: memory does not suffice on {self.device} for {len(inputs)} images at once; "
-                f"gradients are summed over parts of {self.micro_batch}.",
-                file=sys.stderr,
-            )
-
-    def _backward_in_parts(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        self.fabric_optimizer.zero_grad(set_to_none=True)
-        logits, losses = [], []
-        parts = zip(torch.split(inputs, self.micro_batch), torch.split(targets, self.micro_batch), strict=True)
-        for part, target in parts:
-            output = self.stepper(part)
-            loss = functional.cross_entropy(output.float(), target, label_smoothing=self.recipe.label_smoothing)
-            loss = loss * (len(part) / len(inputs))
-            self.fabric.backward(loss)
-            logits.append(output.detach())
-            losses.append(loss.detach())
-        return torch.cat(logits), torch.stack(losses).sum()
-
     def _validate(self) -> Scores:
         network = self._validated_network().eval()
         if not self.job.model.freeze_backbone:
@@ -216,7 +189,7 @@ class Trainer:
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
         self.fabric.strategy.precision.load_state_dict(state["precision"])
-        self.micro_batch = state["micro_batch"]
+        self.gradients.micro_batch = state["micro_batch"]
         return history, state["best"]
 
     def _save(self, checkpoint: Checkpoint, history: list[Epoch], best: dict[str, Tensor]) -> None:
@@ -226,13 +199,16 @@ class Trainer:
             "ema": self.ema.module.state_dict() if self.ema is not None else None,
             "precision": self.fabric.strategy.precision.state_dict(),  # the scale of fp16's gradients
             "best": best,
-            "micro_batch": self.micro_batch,
+            "micro_batch": self.gradients.micro_batch,
         }
         checkpoint.save(state, history)
 
+    def _best(self, history: list[Epoch]) -> Epoch:
+        return history[-1] if self.job.refit_epochs else best_epoch(history, self.job.settings.select_by)
+
     def _patience_is_exhausted(self, history: list[Epoch]) -> bool:
         patience = self.budget.patience
-        return patience is not None and bool(history) and len(history) - best_epoch(history).epoch >= patience
+        return patience is not None and bool(history) and len(history) - self._best(history).epoch >= patience
 
     def _require_finite(self, train_loss: float, val_loss: float, epoch: int) -> None:
         if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
@@ -247,17 +223,17 @@ class Trainer:
             return UserError(f"train.compile: torch.compile does not work here ({first_line(error)}); set it to false.")
         if not is_out_of_memory(error):
             return error
+        parts = f"parts of {self.gradients.micro_batch} of {self.recipe.batch_size} images"
         return UserError(
-            f"{self.job.key_path}: memory does not suffice on {self.device}, though gradients were summed over parts "
-            f"of {self.micro_batch} of {self.recipe.batch_size} images; lower {self.job.key_path}.recipe.batch_size "
-            f"or {self.job.key_path}.input_size."
+            f"{self.job.key_path}: memory does not suffice on {self.device}, though gradients were summed over {parts}"
+            f"; lower {self.job.key_path}.recipe.batch_size or {self.job.key_path}.input_size."
         )
 
     def _line(self, row: Epoch) -> str:
-        epochs = self.budget.epochs
+        epochs, validation = self.epochs, "" if self.job.refit_epochs else f"val {row.val_accuracy:6.2%}  "
         return (
-            f"train {self.job.contestant}  epoch {row.epoch:>{len(str(epochs))}}/{epochs}  loss {row.train_loss:.3f}  "
-            f"val {row.val_accuracy:6.2%}  {row.images_per_second:,.0f} images/s  "
+            f"{self.name}  epoch {row.epoch:>{len(str(epochs))}}/{epochs}  loss {row.train_loss:.3f}  {validation}"
+            f"{row.images_per_second:,.0f} images/s  "
             f"left {row.elapsed_seconds / row.epoch * (epochs - row.epoch):,.0f} s"
         )
 

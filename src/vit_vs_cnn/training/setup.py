@@ -43,8 +43,9 @@ class Plan:
 class TrainingJob:
     """All that a training needs; it is pickled on its way to the processes that share a training.
 
-    `network` has the starting weights and is trained in place. The epoch is chosen on `val`. `quiet` omits the progress
-    bar and the lines, where the training is a part of something that shows its own.
+    `network` has the starting weights and is trained in place. The epoch is chosen on `val`; with `refit_epochs` none
+    is: `train` has all images, and the training ends after so many epochs of the budget. `quiet` omits the progress bar
+    and the lines, where the training is a part of something that shows its own.
     """
 
     settings: Settings
@@ -56,6 +57,7 @@ class TrainingJob:
     preprocess: Preprocess
     plan: Plan
     quiet: bool = False
+    refit_epochs: int | None = None
 
     @property
     def model(self) -> ModelSettings:

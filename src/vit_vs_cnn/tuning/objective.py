@@ -15,13 +15,13 @@ from vit_vs_cnn.data.split import sample
 from vit_vs_cnn.tracking.run import TrackedRun, start_child_run
 from vit_vs_cnn.training.checkpoint import Checkpoint, open_checkpoint
 from vit_vs_cnn.training.contestant import prepare_contestant, train_contestant
-from vit_vs_cnn.training.results import Epoch, epoch_metrics
+from vit_vs_cnn.training.results import Epoch, epoch_metrics, selection_score
 from vit_vs_cnn.tuning.sampling import with_values
 from vit_vs_cnn.tuning.study import RECIPE_TRIAL, TuningStudy, number_of
 
 
 class TrainingObjective:
-    """Callable with a trial; its value is the validation accuracy of the best epoch."""
+    """Callable with a trial; its value is the selection score (`select_by`) of the best epoch on validation."""
 
     def __init__(self, tuning: TuningStudy, prepared: Path) -> None:
         """Read the data and build the contestant as it is, before any trial begins.
@@ -31,7 +31,7 @@ class TrainingObjective:
         """
         self._tuning, self._contestant = tuning, tuning.contestant
         # A trial uses one device: several devices are used by several workers.
-        overlay = {"train": {"epochs": tuning.epochs, "devices": 1}}
+        overlay = {"train": {"epochs": tuning.epochs, "devices": 1, "refit": False}}
         self._settings = parse_settings(merge(tuning.settings.model_dump(), overlay))
         self._info = read_info(prepared)
         if self._info.digest != tuning.data_digest:
@@ -82,7 +82,7 @@ class TrainingObjective:
             trial.set_user_attr("seconds", epoch.elapsed_seconds)
             if epoch.epoch not in reported:
                 tracked.log_metrics(epoch_metrics(epoch), step=epoch.epoch)
-                trial.report(epoch.val_accuracy, epoch.epoch)
+                trial.report(selection_score(epoch, self._settings.select_by), epoch.epoch)
                 reported.add(epoch.epoch)
             may_prune = number != RECIPE_TRIAL and max(reported) == epoch.epoch < self._tuning.epochs
             if may_prune and trial.should_prune():
@@ -95,5 +95,6 @@ class TrainingObjective:
         job = prepare_contestant(settings, self._contestant, self._info, self._splits, quiet=True)
         summary = train_contestant(job, checkpoint, on_epoch).summary
         trial.set_user_attr("val_loss", summary.val_loss)
+        trial.set_user_attr("val_accuracy", summary.val_accuracy)
         tracked.set_tags({"trial.best_epoch": str(summary.best_epoch), "trial.device": summary.device})
-        return summary.val_accuracy
+        return selection_score(summary, self._settings.select_by)
