@@ -62,15 +62,15 @@ def test_the_fingerprint_has_what_a_training_runs_on_and_not_how_it_was_chosen(
         return fingerprint(prepare_contestant(make_settings({"train": train}), "vit", prepared, splits))
 
     assert of(precision="auto") == of(precision="bf16-mixed") == of(precision="bf16-mixed", device="auto")
-    different = [
-        of(),
-        of(precision="bf16-mixed"),
-        of(compile=True),
-        of(epochs=3),
-        of(patience=2),
-        of(devices=2),
-        of(refit=True),
+    changes: list[dict[str, Any]] = [
+        {"precision": "bf16-mixed"},
+        {"compile": True},
+        {"epochs": 3},
+        {"patience": 2},
+        {"devices": 2},
+        {"refit": True},
     ]
+    different = [of(), *(of(**change) for change in changes)]
     assert len(set(different)) == len(different)
 
 
@@ -86,3 +86,12 @@ def test_a_checkpoint_is_held_by_one_process_and_removed_when_the_training_is_co
         assert again.run_key() == checkpoint.run_key() != key
     assert checkpoint.folder.is_dir()
     assert not list(checkpoint.folder.parent.glob("*.lock"))
+
+
+def test_what_chooses_the_epoch_makes_another_training(make_settings: Make, prepared: DatasetInfo) -> None:
+    splits = (read_split(PREPARED, "train"), read_split(PREPARED, "val"))
+    by_accuracy, by_f1 = (
+        fingerprint(prepare_contestant(make_settings({"select_by": score}), "vit", prepared, splits))
+        for score in ("accuracy", "macro_f1")
+    )
+    assert by_accuracy != by_f1

@@ -140,6 +140,7 @@ class TrainSettings(StrictModel):
     devices: Annotated[int, Field(ge=1, le=64)] = 1
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     compile: bool = False
+    deterministic: bool = False
 
 
 class EvaluateSettings(StrictModel):

@@ -48,7 +48,7 @@ def fingerprint(job: TrainingJob) -> str:
         "budget": [budget.epochs, budget.patience, budget.refit],
         "model": job.model.model_dump(),
         "data": [splits["train"].digest, splits["val"].digest],
-        "plan": [plan.device.type, plan.devices, plan.precision, plan.compiled],
+        "plan": [plan.device.type, plan.devices, plan.precision, plan.compiled, plan.deterministic],
         "torch": torch.__version__,
         "code": code_digest(),
     }

@@ -21,6 +21,8 @@ from vit_vs_cnn.models.trained import TrainedModel, preprocess_for
 from vit_vs_cnn.models.weights import is_pretrained, load_pretrained_weights
 from vit_vs_cnn.training.checkpoint import Checkpoint
 from vit_vs_cnn.training.loop import Trainer
+from vit_vs_cnn.training.optimization import warmup_epochs
+from vit_vs_cnn.training.outcome import chance_loss, has_collapsed, is_still_rising
 from vit_vs_cnn.training.parallel import train_in_processes
 from vit_vs_cnn.training.results import Epoch, TrainingSummary, best_epoch
 from vit_vs_cnn.training.setup import TrainingJob, fastest_attention, is_out_of_memory, make_fabric, make_plan
@@ -95,6 +97,8 @@ def train_contestant(
     starting = copy.deepcopy(job.network) if job.settings.train.refit else None
     state, history = _train(job, checkpoint, on_epoch)
     summary = _summarize(job, history)
+    if summary.collapsed and not job.quiet:
+        _warn_of_collapse(job, history[-1])
     if starting is not None:
         everything = _joined(job.train, job.val)
         job = replace(job, network=starting, train=everything, refit_epochs=summary.best_epoch)
@@ -111,13 +115,21 @@ def train_contestant(
 def _train(
     job: TrainingJob, checkpoint: Checkpoint, on_epoch: Callable[[Epoch], None]
 ) -> tuple[dict[str, Any], list[Epoch]]:
-    if job.plan.device.type == "cpu":
-        torch.use_deterministic_algorithms(True, warn_only=True)
     if job.plan.devices > 1:
         train_in_processes(job, checkpoint, on_epoch)
     else:
         Trainer(make_fabric(job.plan), job).run(checkpoint, on_epoch)
     return checkpoint.load()
+
+
+def _warn_of_collapse(job: TrainingJob, last: Epoch) -> None:
+    print(
+        f"warning: {job.key_path}: the training has collapsed: it predicts one class for {last.val_top_share:.0%} of "
+        f"the validation images, at a loss of {last.val_loss:.3g} (chance: {chance_loss(job.val.labels):.3g}); try a "
+        f"tenth of the learning rate: --set {job.key_path}.recipe.optimizer.lr={job.model.recipe.optimizer.lr / 10:g}",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _joined(train: Split, val: Split) -> Split:
@@ -140,6 +152,8 @@ def _summarize(job: TrainingJob, history: list[Epoch]) -> TrainingSummary:
         val_balanced_accuracy=best.val_balanced_accuracy,
         val_macro_f1=best.val_macro_f1,
         select_by=select_by,
+        collapsed=has_collapsed(history, warmup_epochs(job.model.recipe, job.settings.train.epochs), job.val.labels),
+        still_rising=is_still_rising(history, select_by),
         seconds=history[-1].elapsed_seconds,
         seconds_per_epoch=statistics.median(row.epoch_seconds for row in history),
         images_per_second=statistics.median(row.images_per_second for row in history),

@@ -103,6 +103,7 @@ class Trainer:
             val_accuracy=scores.accuracy,
             val_balanced_accuracy=scores.balanced_accuracy,
             val_macro_f1=scores.macro_f1,
+            val_top_share=scores.top_share,
             images_per_second=self.steps * min(self.recipe.batch_size, len(self.train)) / train_seconds,
         )
 

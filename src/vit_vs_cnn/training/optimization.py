@@ -55,15 +55,20 @@ def _classifier_parameters(network: nn.Module) -> list[str]:
     return [name for name, parameter in network.named_parameters() if id(parameter) in own]
 
 
+def warmup_epochs(recipe: Recipe, epochs: int) -> int:
+    """The epochs of the warm-up, at most half of all."""
+    return min(recipe.schedule.warmup_epochs, epochs // 2)
+
+
 def learning_rate(recipe: Recipe, epochs: int, steps: int, done: int) -> float:
     """The rate after `done` updates of a training of `epochs` epochs of `steps` updates; after the last it is `min_lr`.
 
-    A straight line from a hundredth of the peak during the warm-up, which takes at most half of the epochs. Then half a
-    cosine, as it would be without a warm-up (Loshchilov & Hutter 2017, arXiv 1608.03983), or a straight line.
+    A straight line from a hundredth of the peak during the warm-up. Then half a cosine, as it would be without one
+    (Loshchilov & Hutter 2017, arXiv 1608.03983), or a straight line.
     """
     peak, updates = recipe.optimizer.lr, epochs * steps
     lowest = min(recipe.schedule.min_lr, peak)
-    warmup = min(recipe.schedule.warmup_epochs, epochs // 2) * steps
+    warmup = warmup_epochs(recipe, epochs) * steps
     if done < warmup:
         return peak / 100 + done * ((peak - peak / 100) / warmup)
     if recipe.schedule.name == "linear":

@@ -14,7 +14,7 @@ from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.training.checkpoint import Checkpoint
 from vit_vs_cnn.training.loop import Trainer
 from vit_vs_cnn.training.results import Epoch
-from vit_vs_cnn.training.setup import TrainingJob, make_fabric
+from vit_vs_cnn.training.setup import TrainingJob, make_fabric, use_deterministic_algorithms
 
 
 def train_in_processes(job: TrainingJob, checkpoint: Checkpoint, on_epoch: Callable[[Epoch], None]) -> None:
@@ -53,6 +53,7 @@ def _messages_until(done: "Future[None]", messages: "SimpleQueue[Epoch | UserErr
 def _train_and_report(
     fabric: Fabric, job: TrainingJob, checkpoint: Checkpoint, messages: "SimpleQueue[Epoch | UserError]"
 ) -> None:
+    use_deterministic_algorithms(job.plan)
     # PyTorch sends tensors as shared memory, and each process needs weights of its own.
     own = replace(job, network=copy.deepcopy(job.network))
     try:

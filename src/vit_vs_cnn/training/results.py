@@ -8,7 +8,10 @@ from vit_vs_cnn.core.records import Record
 
 
 class Epoch(Record):
-    """A row of history.csv; accuracies are fractions, elapsed_seconds counts training and validation so far."""
+    """A row of history.csv; accuracies are fractions, elapsed_seconds counts training and validation so far.
+
+    `val_top_share` is the share of validation images with the most frequent prediction.
+    """
 
     epoch: int
     elapsed_seconds: float
@@ -20,6 +23,7 @@ class Epoch(Record):
     val_accuracy: float
     val_balanced_accuracy: float
     val_macro_f1: float
+    val_top_share: float
     images_per_second: float
 
 
@@ -54,7 +58,8 @@ class TrainingSummary(Record):
 
     The validation figures are those of the best epoch, which was chosen by `select_by`. With `refit` the weights are
     those of a second training on `train_images` images of train and val; it counts in `seconds`, and no validation
-    figure is its own. Results of earlier versions lack what has a default.
+    figure is its own. `collapsed` and `still_rising` say how the training ended (training/outcome.py). Results of
+    earlier versions lack what has a default.
     """
 
     model: str
@@ -76,6 +81,8 @@ class TrainingSummary(Record):
     train_images: int
     batch_size: int
     refit: bool = False
+    collapsed: bool = False
+    still_rising: bool = False
 
 
 def selection_score(result: Epoch | TrainingSummary, select_by: str) -> float:

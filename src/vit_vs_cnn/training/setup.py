@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,8 +29,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 class Plan:
     """What a training runs on.
 
-    The (first) device and its name, how many devices share each batch, Fabric's precision, and whether the network is
-    compiled by torch.compile.
+    The (first) device and its name, how many devices share each batch, Fabric's precision, whether the network is
+    compiled by torch.compile, and whether only deterministic algorithms are used.
     """
 
     device: torch.device
@@ -37,6 +38,7 @@ class Plan:
     devices: int
     precision: Precision
     compiled: bool
+    deterministic: bool = True
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ def make_plan(settings: TrainSettings) -> Plan:
     """Choose device and precision by the settings. Raises what `choose_device` raises."""
     device = choose_device(settings)
     precision = _fastest_precision(device) if settings.precision == "auto" else settings.precision
-    return Plan(device, device_name(device), settings.devices, precision, settings.compile)
+    deterministic = settings.deterministic or device.type == "cpu"  # where it costs next to nothing
+    return Plan(device, device_name(device), settings.devices, precision, settings.compile, deterministic)
 
 
 def choose_device(settings: TrainSettings) -> torch.device:
@@ -107,6 +110,7 @@ def _fastest_precision(device: torch.device) -> Precision:
 def make_fabric(plan: Plan) -> Fabric:
     """Fabric on one device, launched; on several it waits for `launch` with the function that each process runs."""
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    use_deterministic_algorithms(plan)
     if plan.device.type == "cpu":
         keep_freed_memory()
     # Buffers are batch norm's statistics: the trainer averages them, where PyTorch would take the first process's.
@@ -115,6 +119,14 @@ def make_fabric(plan: Plan) -> Fabric:
     if plan.devices == 1:
         fabric.launch()
     return fabric
+
+
+def use_deterministic_algorithms(plan: Plan) -> None:
+    """Have this process compute the same from the same seed, where the plan says so and PyTorch can; else it warns."""
+    if plan.deterministic:
+        # cuBLAS is deterministic with this workspace only, and reads it with the first multiplication.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(plan.deterministic, warn_only=True)
 
 
 @contextmanager
