@@ -120,9 +120,20 @@ def test_further_arguments_reach_the_optimizer() -> None:
         ({"args": {"betas": [0.9, 2.0]}}, r"optimizer\.args: adamw cannot be set up: Invalid beta"),
         ({"args": {"lr": 0.1}}, r"optimizer\.args: adamw cannot be set up: .*'lr'"),
         ({"name": "sgd", "args": {"betas": [0.9, 0.9]}}, r"optimizer\.args: sgd has no argument betas\."),
-        ({"args": {"layer_decay": 0.5}}, r"optimizer\.args: adamw has no argument layer_decay\."),
+        ({"args": {"filter_bias_and_bn": False}}, r"optimizer\.args: adamw has no argument filter_bias_and_bn\."),
     ],
 )
 def test_an_argument_that_an_optimizer_does_not_take_is_one_sentence(settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=rf"^models\.resnet\.recipe\.{sentence}"):
         optimizer_with(**settings)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_layer_decay_lowers_the_rate_from_the_classifier_down(name: str) -> None:
+    network = create_model(ModelSettings(timm="vit_tiny_patch16_224", args={"embed_dim": 24, "depth": 2}), 3, 32)
+    recipe = Recipe(optimizer=OptimizerSettings(name=name), layer_decay=0.5)
+    optimizer = create_optimizer(network, recipe, "recipe")
+    set_learning_rate(optimizer, 0.8)
+    rates = {parameter: group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    layers = ("patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "blocks.1.attn.qkv.bias", "head.weight")
+    assert [rates[network.get_parameter(layer)] for layer in layers] == pytest.approx([0.1, 0.2, 0.4, 0.8])

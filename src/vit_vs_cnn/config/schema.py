@@ -99,6 +99,10 @@ class Recipe(StrictModel):
     """How a contestant is trained, apart from the budget, which all contestants share."""
 
     batch_size: Annotated[int, Field(ge=1)] = 128
+    micro_batch: Annotated[int, Field(ge=1)] | None = None
+    balance: Literal["none", "weights", "sampler"] = "none"
+    head_epochs: Annotated[int, Field(ge=0)] = 0
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     optimizer: OptimizerSettings = OptimizerSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     augment: Annotated[
@@ -140,6 +144,7 @@ class TrainSettings(StrictModel):
     devices: Annotated[int, Field(ge=1, le=64)] = 1
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     compile: bool = False
+    checkpoint_gradients: bool = False
     deterministic: bool = False
 
 

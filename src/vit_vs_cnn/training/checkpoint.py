@@ -49,6 +49,7 @@ def fingerprint(job: TrainingJob) -> str:
         "model": job.model.model_dump(),
         "data": [splits["train"].digest, splits["val"].digest],
         "plan": [plan.device.type, plan.devices, plan.precision, plan.compiled, plan.deterministic],
+        "checkpoint_gradients": budget.checkpoint_gradients,
         "torch": torch.__version__,
         "code": code_digest(),
     }

@@ -20,10 +20,22 @@ from vit_vs_cnn.data.augment.geometry import alternating_flips
 from vit_vs_cnn.data.augment.mix import mix
 from vit_vs_cnn.data.loader import ResidentImages, Share
 from vit_vs_cnn.training.checkpoint import Checkpoint
-from vit_vs_cnn.training.gradients import Gradients
-from vit_vs_cnn.training.optimization import create_ema, create_optimizer, learning_rate, set_learning_rate
+from vit_vs_cnn.training.gradients import Gradients, balanced_weights
+from vit_vs_cnn.training.optimization import (
+    classifier_parameters,
+    create_ema,
+    create_optimizer,
+    learning_rate,
+    set_learning_rate,
+)
 from vit_vs_cnn.training.results import Epoch, best_epoch
-from vit_vs_cnn.training.setup import TrainingJob, fastest_attention, is_out_of_memory
+from vit_vs_cnn.training.setup import (
+    TrainingJob,
+    fastest_attention,
+    gradient_checkpointing,
+    is_compile_error,
+    is_out_of_memory,
+)
 from vit_vs_cnn.training.validation import Scores, recompute_statistics, validate
 
 
@@ -51,7 +63,12 @@ class Trainer:
         # Only the steps are compiled: validation and what comes after use the network itself.
         stepped: Any = torch.compile(self.network) if job.plan.compiled else self.network
         self.stepper, self.fabric_optimizer = fabric.setup(stepped, self.optimizer)
-        self.gradients = Gradients(fabric, self.stepper, self.fabric_optimizer, self.recipe, job.key_path)
+        weights = balanced_weights(job.train.labels, self.classes).to(self.device)
+        self.drawn_by = weights if self.recipe.balance == "sampler" else None
+        weighted_by = weights if self.recipe.balance == "weights" else None
+        self.gradients = Gradients(fabric, self.stepper, self.fabric_optimizer, self.recipe, weighted_by, job.key_path)
+        classifier = classifier_parameters(self.network)
+        self.body = [parameter for name, parameter in self.network.named_parameters() if name not in classifier]
 
     def run(self, checkpoint: Checkpoint, on_epoch: Callable[[Epoch], None]) -> list[Epoch]:
         """Train to the end of the budget, from the checkpoint where there is one, and return the history.
@@ -67,7 +84,8 @@ class Trainer:
             unit="step",
             **({"disable": True} if self.quiet else bar_options()),
         )
-        with bar, fastest_attention(self.network, self.job.plan):
+        checkpointing = gradient_checkpointing(self.network, self.budget.checkpoint_gradients, self.job.key_path)
+        with bar, fastest_attention(self.network, self.job.plan), checkpointing:
             for epoch in range(len(history) + 1, self.epochs + 1):
                 if self._patience_is_exhausted(history):
                     break
@@ -87,7 +105,7 @@ class Trainer:
         try:
             train_loss, train_accuracy = self._train_epoch(epoch, bar)
             train_seconds = time.perf_counter() - start
-            scores = self._validate()
+            scores = self._validate(epoch)
         except RuntimeError as error:
             raise self._readable(error) from error
         self._require_finite(train_loss, scores.loss, epoch)
@@ -117,9 +135,10 @@ class Trainer:
         torch.manual_seed(epoch_seed)
         order = torch.Generator().manual_seed(epoch_seed)
         draws = torch.Generator(self.device).manual_seed(epoch_seed + 1 + self.share.rank)
-        self._set_training_mode()
+        frozen = self._body_is_frozen(epoch)
+        self._set_training_mode(frozen)
         totals, shown = _Totals(self.device), time.perf_counter()
-        batches = self.train.shuffled(recipe.batch_size, order, self.share)
+        batches = self.train.shuffled(recipe.batch_size, order, self.share, self.drawn_by)
         for updates, (images, labels, indices) in enumerate(batches, start=(epoch - 1) * self.steps + 1):
             inputs = self.preprocess(self.augment(images, draws, None if flips is None else flips[indices]))
             targets = labels
@@ -127,6 +146,9 @@ class Trainer:
                 one_hot = functional.one_hot(labels, self.classes).float()
                 inputs, targets = mix(inputs, one_hot, recipe.augment, draws)
             logits, loss = self.gradients.compute(inputs, targets)
+            if frozen:
+                for parameter in self.body:
+                    parameter.grad = None  # the optimizer passes over it
             if recipe.clip_grad:
                 # An error for a norm that is not finite would read it from the device at every step.
                 self.fabric.clip_gradients(
@@ -144,9 +166,12 @@ class Trainer:
         self._average_statistics()
         return totals.means(self.fabric)
 
-    def _set_training_mode(self) -> None:
+    def _body_is_frozen(self, epoch: int) -> bool:
+        return self.job.model.freeze_backbone or epoch <= self.recipe.head_epochs
+
+    def _set_training_mode(self, frozen: bool) -> None:
         self.stepper.train()
-        if self.job.model.freeze_backbone:
+        if frozen:
             # Batch norm's statistics would change, and dropout would act, in layers that are not trained.
             self.network.eval()
             self.network.get_classifier().train()  # type: ignore[operator]
@@ -162,9 +187,9 @@ class Trainer:
                     if buffer.is_floating_point():
                         buffer.copy_(self.fabric.all_reduce(buffer))  # type: ignore[arg-type]
 
-    def _validate(self) -> Scores:
+    def _validate(self, epoch: int) -> Scores:
         network = self._validated_network().eval()
-        if not self.job.model.freeze_backbone:
+        if not self._body_is_frozen(epoch):
             with self.fabric.autocast():
                 recompute_statistics(network, self._plain_images())
         batches = self.val.in_order(max(self.recipe.batch_size, 256), self.share)
@@ -220,7 +245,7 @@ class Trainer:
             )
 
     def _readable(self, error: RuntimeError) -> Exception:
-        if self.job.plan.compiled and _is_of_compiling(error):
+        if self.job.plan.compiled and is_compile_error(error):
             return UserError(f"train.compile: torch.compile does not work here ({first_line(error)}); set it to false.")
         if not is_out_of_memory(error):
             return error
@@ -264,13 +289,6 @@ class _Totals:
         sums = torch.stack([self.loss.double(), self.correct.double(), images])
         loss, correct, count = torch.as_tensor(fabric.all_reduce(sums, reduce_op="sum")).tolist()
         return loss / count, correct / count
-
-
-def _is_of_compiling(error: RuntimeError) -> bool:
-    # Nothing public says so, and the module is loaded already where something was compiled.
-    from torch._dynamo.exc import TorchDynamoException
-
-    return isinstance(error, TorchDynamoException)
 
 
 def _copy_weights(network: nn.Module) -> dict[str, Tensor]:

@@ -34,8 +34,9 @@ def create_optimizer(network: nn.Module, recipe: Recipe, key_path: str) -> Optim
             lr=settings.lr,
             weight_decay=settings.weight_decay,
             momentum=settings.momentum,
-            fallback_list=_classifier_parameters(network),
+            fallback_list=classifier_parameters(network),
             fallback_no_weight_decay=True,
+            layer_decay=recipe.layer_decay,
             **arguments,
         )
     except (TypeError, ValueError, AssertionError, ImportError) as error:
@@ -47,7 +48,8 @@ def create_optimizer(network: nn.Module, recipe: Recipe, key_path: str) -> Optim
     return optimizer
 
 
-def _classifier_parameters(network: nn.Module) -> list[str]:
+def classifier_parameters(network: nn.Module) -> list[str]:
+    """The names of the classifier's parameters."""
     classifier = network.get_classifier()  # type: ignore[operator]
     # A distilled ViT has two.
     layers = classifier if isinstance(classifier, tuple) else (classifier,)
@@ -77,9 +79,9 @@ def learning_rate(recipe: Recipe, epochs: int, steps: int, done: int) -> float:
 
 
 def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
-    """Set the rate of the next update."""
+    """Set the rate of the next update; where layers have rates of their own, it is that of the classifier."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("lr_scale", 1.0)
 
 
 def create_ema(network: nn.Module, recipe: Recipe) -> ModelEmaV3 | None:

@@ -148,6 +148,27 @@ def fastest_attention(network: nn.Module, plan: Plan) -> Iterator[None]:
             module.fused_attn = True  # type: ignore[assignment]
 
 
+@contextmanager
+def gradient_checkpointing(network: nn.Module, enabled: bool, key_path: str) -> Iterator[None]:
+    """Let a timm network compute activations again for the gradients (Chen et al. 2016, arXiv 1604.06174), if enabled.
+
+    The results are the same. Raises UserError where the architecture cannot.
+    """
+    if not enabled:
+        yield
+        return
+    try:
+        network.set_grad_checkpointing(True)  # type: ignore[operator]
+    except (AttributeError, AssertionError, NotImplementedError):
+        raise UserError(
+            f"train.checkpoint_gradients: the architecture of {key_path}.timm does not support it; set it to false."
+        ) from None
+    try:
+        yield
+    finally:
+        network.set_grad_checkpointing(False)  # type: ignore[operator]
+
+
 def keep_freed_memory() -> None:
     """Let this process keep the memory of freed tensors for the next step.
 
@@ -165,3 +186,11 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether the device's memory did not suffice."""
     # PyTorch's allocator on the CPU has no error of its own.
     return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+
+
+def is_compile_error(error: RuntimeError) -> bool:
+    """Whether torch.compile could not compile."""
+    # Nothing public says so, and the module is loaded already where something was compiled.
+    from torch._dynamo.exc import TorchDynamoException
+
+    return isinstance(error, TorchDynamoException)
