@@ -12,7 +12,7 @@ from prefect.states import Cancelled, Completed, Failed
 from pydantic import Field
 
 from vit_vs_cnn.config.load import read_settings
-from vit_vs_cnn.core.errors import GateRejectedError, UserError
+from vit_vs_cnn.core.errors import GateRejectedError, GateUndecidedError, UserError
 from vit_vs_cnn.core.paths import PARAMS, PREPARED, main_root
 
 DAYS_TO_ANSWER = 7
@@ -22,6 +22,7 @@ class Approval(RunInput):
     """The fields in the form of the paused run."""
 
     approve: bool = Field(default=False, title="Make it champion")
+    accept: bool = Field(default=False, title="Accept it where the test images cannot tell (needs a reason)")
     reason: str = Field(default="", title="Why (needed where the gate refuses)", max_length=500)
 
 
@@ -32,7 +33,7 @@ def promote(version: str = "challenger", registry: str = "", unattended: bool = 
     Args:
         version: Number or alias of the version.
         registry: The registered model or its data set. Empty: that of params.yaml, or the only one.
-        unattended: Do not ask: the gate alone decides.
+        unattended: Do not ask: the gate alone decides, and `gate.undecided` where the test images cannot tell.
     """
     from vit_vs_cnn.registry import promotion
     from vit_vs_cnn.registry.versions import Registry, resolve_model_name
@@ -46,7 +47,7 @@ def promote(version: str = "challenger", registry: str = "", unattended: bool = 
         report = promotion.gate_report(opened, proposal, markdown=True)
         create_markdown_artifact(report, key="gate", description="The gate's rules")
         if unattended:
-            answer = Approval(approve=True)
+            answer = Approval(approve=True, accept=settings.gate.undecided == "accept")
         else:
             seconds = int(timedelta(days=DAYS_TO_ANSWER).total_seconds())
             answer = pause_flow_run(wait_for_input=Approval.with_initial_data(description=report), timeout=seconds)
@@ -54,10 +55,14 @@ def promote(version: str = "challenger", registry: str = "", unattended: bool = 
         if not answer.approve:
             promotion.decline(opened, proposal, answer.reason)
             return Cancelled(name="Declined", message=f"version {proposal.version} was declined.")
-        decision = promotion.promote(opened, proposal, force=bool(answer.reason), reason=answer.reason)
+        reason = f"gate.undecided: {settings.gate.undecided}" if unattended and proposal.undecided else answer.reason
+        accept = answer.accept and bool(reason)
+        decision = promotion.promote(opened, proposal, force=bool(answer.reason), accept=accept, reason=reason)
+    except GateUndecidedError as error:
+        return Failed(name="Undecided", message=str(error))
     except GateRejectedError as error:
         return Failed(name="Refused", message=str(error))
     except UserError as error:
         return Failed(message=str(error))
-    forced = " by force" if decision.forced else ""
-    return Completed(message=f"{opened.name}: version {decision.version} is the champion now{forced}.")
+    how = " by force" if decision.forced else ", accepted undecided" if decision.accepted else ""
+    return Completed(message=f"{opened.name}: version {decision.version} is the champion now{how}.")

@@ -28,7 +28,7 @@ TINY: dict[str, Any] = {
     "recipe": {"batch_size": 16, "optimizer": {"lr": 0.002}, "augment": {"flip": 0.0}},
     "train": {"epochs": 2, "device": "cpu", "precision": "32-true"},
     "tune": {"trials": 0},
-    "evaluate": {"bootstrap": 200},
+    "evaluate": {},
     "explain": {"images": 2},
     "models": {
         "vit": {"timm": "vit_tiny_patch16_224", "args": {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}},

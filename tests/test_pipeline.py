@@ -18,7 +18,6 @@ TINY_OVERRIDES = [
     "train.epochs=2",
     "train.precision=32-true",
     "recipe.batch_size=64",
-    "evaluate.bootstrap=200",
     "explain.images=2",
     "models.vit.args={patch_size: 8, embed_dim: 24, depth: 2, num_heads: 2}",
     "models.resnet.args={channels: [8, 8, 16, 16], stem_width: 8}",

@@ -85,6 +85,7 @@ FORMER = [
     ("recipe.augment.trivial_augment", False),
     ("models.vit.recipe.augment.trivial_augment", False),
     ("train.compile", "auto"),
+    ("evaluate.bootstrap", 10_000),
     ("flow.notify", {"block": None, "ends": ["failed", "crashed"]}),
     ("flow.notify", {"block": None, "ends": ["completed"]}),
 ]

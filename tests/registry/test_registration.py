@@ -1,6 +1,7 @@
 """The register stage, on results that tests make."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,23 @@ def test_contestants_become_versions_and_the_better_by_validation_the_challenger
     assert challenger.metric("size_mb") == pytest.approx(12e-6)
     assert challenger.tags["data.test_digest"] == prepared.splits["test"].digest
     assert challenger.tags["timm"] == "resnet10t"
+    assert challenger.metric("macro_f1") == pytest.approx(14 / 15, abs=0.01)
     assert challenger.card.startswith("# resnet for tiny\n")
+    assert "0 other versions were measured on them and 0 decisions of the gate looked at them" in challenger.card
+
+
+def test_the_challenger_is_the_best_by_the_metric_that_models_are_chosen_by(
+    results: None, make_settings: Callable[..., Settings]
+) -> None:
+    for contestant_name, loss in (("vit", 0.4), ("resnet", 0.6)):
+        path = trained(contestant_name) / "training.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"val_loss": loss}))
+    run(make_settings({"select_by": "nll"}))
+    assert Registry("tiny-classifier").version("challenger").contestant == "vit"
+    with pytest.raises(
+        UserError, match="select_by: the training of vit did not record macro_f1 on val; train it again"
+    ):
+        run(make_settings({"select_by": "macro_f1"}))
 
 
 def test_registering_the_same_models_again_makes_no_new_versions(results: None, settings: Settings) -> None:

@@ -12,6 +12,7 @@ from vit_vs_cnn.cli.serving import predict, serve
 from vit_vs_cnn.core.errors import (
     ErrorReport,
     GateRejectedError,
+    GateUndecidedError,
     RunError,
     TransientError,
     UserError,
@@ -20,6 +21,7 @@ from vit_vs_cnn.core.errors import (
 
 USER_MISTAKE = 2
 REFUSED_BY_GATE = 3
+UNDECIDED_BY_GATE = 4
 _MACHINE_REFUSES = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
 
 _EPILOG = """\b
@@ -54,6 +56,8 @@ def main() -> None:
     except UserError as error:
         write_error_report(ErrorReport(str(error), retryable=isinstance(error, TransientError)))
         _fail(f"error: {error}", USER_MISTAKE)
+    except GateUndecidedError as error:
+        _fail(f"undecided: {error}", UNDECIDED_BY_GATE)
     except GateRejectedError as error:
         _fail(f"refused: {error}", REFUSED_BY_GATE)
     except RunError as error:

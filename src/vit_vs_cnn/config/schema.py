@@ -5,10 +5,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from vit_vs_cnn.config.gate import Fraction, GateSettings, SelectBy
 from vit_vs_cnn.config.search_space import Scalar, Space, StrictModel, TuneSettings, at_path, setting_at
 from vit_vs_cnn.core.errors import UserError
-
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 def _former(key: str, is_default: Callable[[Any], bool], advice: str | None = None) -> BeforeValidator:
@@ -137,23 +136,7 @@ class EvaluateSettings(StrictModel):
     """The statistics of the evaluation on test."""
 
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
-    bootstrap: Annotated[int, Field(ge=100, le=1_000_000)] = 10_000
     batch_size: Annotated[int, Field(ge=1)] = 256
-
-
-class GateSettings(StrictModel):
-    """What a challenger must meet to become champion; a limit of None is no rule.
-
-    `margin` is how far the paired interval of its accuracy may lie below the champion's, `class_margin` how much less
-    often it may be right on any class; both are fractions.
-    """
-
-    min_accuracy: Fraction = 0.5
-    margin: Fraction = 0.01
-    class_margin: Fraction = 0.05
-    max_calibration_error: Fraction | None = 0.1
-    max_latency_p95_ms: Annotated[float, Field(gt=0.0)] | None = None
-    max_size_mb: Annotated[float, Field(gt=0.0)] | None = None
 
 
 class ExplainSettings(StrictModel):
@@ -197,8 +180,9 @@ class Settings(StrictModel):
     recipe: Recipe
     train: Annotated[TrainSettings, _former("compile", lambda value: value == "auto")]
     tune: TuneSettings
-    evaluate: EvaluateSettings
+    evaluate: Annotated[EvaluateSettings, _former("bootstrap", lambda _: True)]
     explain: ExplainSettings
+    select_by: SelectBy = "accuracy"
     models: Annotated[dict[str, ModelSettings], Field(min_length=1)]
     gate: GateSettings = GateSettings()
     flow: Annotated[

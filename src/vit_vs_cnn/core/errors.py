@@ -30,6 +30,10 @@ class GateRejectedError(Exception):
     """A version did not become champion: a rule of the gate failed, or the champion has changed. Exit code 3."""
 
 
+class GateUndecidedError(GateRejectedError):
+    """A version did not become champion: its test images cannot tell whether it is worse. Exit code 4."""
+
+
 class NotApplicableError(Exception):
     """An explanation that does not apply to a network: one sentence for the report."""
 

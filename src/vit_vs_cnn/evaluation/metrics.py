@@ -31,6 +31,7 @@ def evaluate(
         accuracy_low=low,
         accuracy_high=high,
         top5_accuracy=top_k_accuracy(probabilities, labels, 5) if len(classes) > 5 else None,
+        balanced_accuracy=float(per_class["recall"].mean()),
         macro_f1=float(per_class["f1"].mean()),
         negative_log_likelihood=negative_log_likelihood(probabilities, labels),
         brier_score=brier_score(probabilities, labels),
@@ -75,13 +76,19 @@ def top_k_accuracy(probabilities: Probabilities, labels: Labels, k: int) -> floa
 
 
 def negative_log_likelihood(probabilities: Probabilities, labels: Labels) -> float:
-    """Mean of −ln(probability of the true class), in nats.
+    """Mean of −ln(probability of the true class), in nats."""
+    return float(log_losses(probabilities, labels).mean())
+
+
+def log_losses(probabilities: Probabilities, labels: Labels) -> NDArray[np.float64]:
+    """−ln(probability of the true class) of each image, in nats, float64 (N,).
 
     A probability that float32 rounded to 0 counts as its smallest normal number, so one image costs at most 87.3.
     scikit-learn's log_loss would clip at 1.2e-7, which a confident network falls short of.
     """
     of_truth = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return float(-np.log(np.maximum(of_truth, np.finfo(np.float32).tiny)).mean())
+    losses: NDArray[np.float64] = -np.log(np.maximum(of_truth, np.finfo(np.float32).tiny))
+    return losses
 
 
 def brier_score(probabilities: Probabilities, labels: Labels) -> float:

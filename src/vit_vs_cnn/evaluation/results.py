@@ -21,6 +21,7 @@ class Metrics(Record):
     accuracy_low: float
     accuracy_high: float
     top5_accuracy: float | None = None
+    balanced_accuracy: float | None = None
     macro_f1: float
     negative_log_likelihood: float
     brier_score: float

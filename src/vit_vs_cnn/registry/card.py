@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -17,6 +18,14 @@ from vit_vs_cnn.training.results import TrainingSummary
 _MOST_CLASSES = 20
 
 
+@dataclass(frozen=True)
+class Looks:
+    """How often the test images were looked at before: by versions measured on them, and by decisions of the gate."""
+
+    versions: int
+    decisions: int
+
+
 def version_tags(
     model: Path, info: DatasetInfo, summary: TrainingSummary, evaluation: Evaluation, lineage: Mapping[str, str]
 ) -> dict[str, str]:
@@ -26,6 +35,9 @@ def version_tags(
         "accuracy": metrics.accuracy,
         "accuracy_low": metrics.accuracy_low,
         "accuracy_high": metrics.accuracy_high,
+        "balanced_accuracy": metrics.balanced_accuracy,
+        "macro_f1": metrics.macro_f1,
+        "nll": metrics.negative_log_likelihood,
         "val_accuracy": summary.val_accuracy,
         "calibration_error": metrics.expected_calibration_error,
         "latency_p95_ms": evaluation.cost.latency_p95_ms,
@@ -33,7 +45,7 @@ def version_tags(
         "parameters": evaluation.cost.parameters,
     }
     return {
-        **{tag: json.dumps(number) for tag, number in numbers.items()},
+        **{tag: json.dumps(number) for tag, number in numbers.items() if number is not None},
         "timm": summary.timm,
         "device": summary.device,
         "data.digest": info.digest,
@@ -50,6 +62,7 @@ def write_card(
     summary: TrainingSummary,
     evaluation: Evaluation,
     lineage: Mapping[str, str],
+    looks: Looks,
 ) -> str:
     """The model card of `contestant` in Markdown, from what its stages recorded."""
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
@@ -65,6 +78,7 @@ def write_card(
         classes=classes.head(_MOST_CLASSES).to_dict("records"),
         confusions=_confusions(evaluation),
         lineage=lineage,
+        looks=looks,
     )
 
 

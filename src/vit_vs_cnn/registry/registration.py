@@ -1,16 +1,18 @@
 """Registration: the trained contestants become versions of the registered model, the best of them challenger."""
 
+from vit_vs_cnn.config.gate import SelectBy
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.config.tuned import with_tuned
+from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import evaluated, trained
 from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.evaluation.results import read_evaluation
-from vit_vs_cnn.registry.audit import Decision, open_audit_log
-from vit_vs_cnn.registry.card import version_tags, write_card
+from vit_vs_cnn.registry.audit import Decision, looks_at, open_audit_log
+from vit_vs_cnn.registry.card import Looks, version_tags, write_card
 from vit_vs_cnn.registry.versions import CHALLENGER, Registry, registered_name, registry_errors
 from vit_vs_cnn.tracking.lineage import lineage_tags
 from vit_vs_cnn.tracking.run import read_ref
-from vit_vs_cnn.training.results import read_summary
+from vit_vs_cnn.training.results import TrainingSummary, read_summary
 
 
 def register(settings: Settings, info: DatasetInfo) -> tuple[dict[str, int], str]:
@@ -24,15 +26,16 @@ def register(settings: Settings, info: DatasetInfo) -> tuple[dict[str, int], str
         contestant: (read_summary(trained(contestant)), read_evaluation(evaluated(contestant)))
         for contestant in settings.models
     }
-    best = max(results, key=lambda contestant: results[contestant][0].val_accuracy)
+    best = max(results, key=lambda contestant: validation_score(settings.select_by, results[contestant][0]))
     versions: dict[str, int] = {}
     with registry_errors("when it answers, run `vit-vs-cnn sync` and then `dvc repro register`"):
         registry = Registry(registered_name(settings.data.name))
         registry.create()
+        looks = _looks_before(registry, info)
         for contestant, (summary, evaluation) in results.items():
             folder = trained(contestant)
             tags = version_tags(folder / "model", info, summary, evaluation, lineage)
-            card = write_card(with_tuned(settings, contestant), contestant, info, summary, evaluation, lineage)
+            card = write_card(with_tuned(settings, contestant), contestant, info, summary, evaluation, lineage, looks)
             versions[contestant] = registry.add(contestant, read_ref(folder), tags, card)
         with open_audit_log(registry) as log:
             previous, version = registry.aliases().get(CHALLENGER), versions[best]
@@ -40,3 +43,30 @@ def register(settings: Settings, info: DatasetInfo) -> tuple[dict[str, int], str
                 decision = Decision(action="registered", alias=CHALLENGER, previous_version=previous, version=version)
                 log.move(decision.model_copy(update={"reason": f"{best} is the best by validation"}))
     return versions, best
+
+
+def validation_score(select_by: SelectBy, summary: TrainingSummary) -> float:
+    """The metric on val of the epoch that training chose, the higher the better.
+
+    Raises UserError where training did not record this metric.
+    """
+    scores = {
+        "accuracy": summary.val_accuracy,
+        "balanced_accuracy": summary.val_balanced_accuracy,
+        "macro_f1": summary.val_macro_f1,
+        "nll": -summary.val_loss,
+    }
+    score = scores[select_by]
+    if score is None:
+        raise UserError(
+            f"select_by: the training of {summary.model} did not record {select_by} on val; train it again: "
+            f"`dvc repro --force train@{summary.model}`."
+        )
+    return score
+
+
+def _looks_before(registry: Registry, info: DatasetInfo) -> Looks:
+    digest, versions = info.splits["test"].digest, registry.versions()
+    with open_audit_log(registry) as log:
+        decisions = looks_at(digest, log.decisions(), versions)
+    return Looks(sum(version.test_digest == digest for version in versions), decisions)

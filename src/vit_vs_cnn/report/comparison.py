@@ -83,7 +83,7 @@ def read_comparison(settings: Settings) -> Comparison:
                 "run `dvc repro` to evaluate both on the present ones."
             )
     correct = {contestant.name: contestant.evaluation.predictions.correct for contestant in contestants}
-    pairs = compare_all_pairs(correct, settings.evaluate.confidence, settings.evaluate.bootstrap, settings.seed)
+    pairs = compare_all_pairs(correct, settings.evaluate.confidence)
     return Comparison(contestants, tuple(pairs))
 
 

@@ -46,6 +46,8 @@ class TrainingSummary(Record):
     best_epoch: int
     val_accuracy: float
     val_loss: float
+    val_balanced_accuracy: float | None = None
+    val_macro_f1: float | None = None
     seconds: float
     seconds_per_epoch: float
     images_per_second: float
