@@ -46,6 +46,7 @@ bench: $(INSTALLED) ## every benchmark that needs no GPU and no download, figure
 	$(BIN)/python benchmarks/time_to_accuracy.py --preset demo --json build/bench/time-to-accuracy-demo.json
 	$(BIN)/python benchmarks/scale.py --json build/bench/scale.json
 	$(BIN)/python benchmarks/tuning_workers.py --json build/bench/tuning-workers.json
+	$(BIN)/python benchmarks/gate_power.py --json build/bench/gate-power.json
 	$(BIN)/python benchmarks/overhead.py --json build/bench/overhead.json
 	$(MAKE) --no-print-directory demo
 	for version in 1 2; do \
