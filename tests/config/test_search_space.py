@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from factories import TINY
 from vit_vs_cnn.config.load import parse_settings
-from vit_vs_cnn.config.schema import Settings, merge
+from vit_vs_cnn.config.nested import merge
+from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.tuning.sampling import recipe_values, suggest, with_values
 

@@ -18,8 +18,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from optuna.trial import TrialState
 
+from vit_vs_cnn.config.load import with_tuned
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.config.tuned import with_tuned
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import PREPARED, state_dir, tuned, tuning_report
 from vit_vs_cnn.data.dataset import DatasetInfo, read_split

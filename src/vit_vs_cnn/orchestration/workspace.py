@@ -32,7 +32,7 @@ _GIT_IDENTITY = {
 
 
 @dataclass(frozen=True)
-class Run:
+class PipelineRun:
     """An active run: its name, the folder it works in, its settings."""
 
     name: str
@@ -42,7 +42,7 @@ class Run:
 
 
 @contextmanager
-def open_run(request: Request, flow_run_id: str | None = None) -> Iterator[Run]:
+def open_run(request: Request, flow_run_id: str | None = None) -> Iterator[PipelineRun]:
     """The run that `request` describes, in a workspace that no other process uses until it is closed.
 
     An isolated workspace, runs/<name>, stays afterwards: the same run again continues there. Raises UserError for
@@ -68,13 +68,13 @@ def open_run(request: Request, flow_run_id: str | None = None) -> Iterator[Run]:
             with _git_lock():
                 _prepare_workspace(main_root(), workspace)
             (workspace / PARAMS).write_text(text, encoding="utf-8")
-        yield Run(name, workspace, settings, isolated=not request.in_place)
+        yield PipelineRun(name, workspace, settings, isolated=not request.in_place)
     finally:
         active.remove()
         lock.release()
 
 
-def run_environment(run: Run) -> dict[str, str]:
+def run_environment(run: PipelineRun) -> dict[str, str]:
     """The environment of the run's DVC processes."""
     # An inherited MLFLOW_RUN_ID would make MLflow's own helpers write into a foreign run.
     kept = {key: value for key, value in os.environ.items() if key != "MLFLOW_RUN_ID"}
@@ -86,7 +86,7 @@ def run_environment(run: Run) -> dict[str, str]:
     return kept | {"PATH": path} | ({"VIT_VS_CNN_RUN": run.name} if run.isolated else {})
 
 
-def save_run(run: Run) -> None:
+def save_run(run: PipelineRun) -> None:
     """Save a finished isolated run as the DVC experiment of its name, replacing an earlier one."""
     command = [sys.executable, "-m", "dvc", "exp", "save", "--force", "--name", run.name]
     with _git_lock():
@@ -97,7 +97,7 @@ def save_run(run: Run) -> None:
         raise RunError(f"`dvc exp save` failed in {run.workspace}: {answer.stderr.strip()}")
 
 
-def is_saved(run: Run) -> bool:
+def is_saved(run: PipelineRun) -> bool:
     """Whether there is a DVC experiment of the run's name."""
     return run.name in git_output(main_root(), "for-each-ref", "--format=%(refname:lstrip=-1)", "refs/exps").split()
 

@@ -1,7 +1,7 @@
 """Registration: the trained contestants become versions of the registered model, the best of them challenger."""
 
+from vit_vs_cnn.config.load import with_tuned
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.config.tuned import with_tuned
 from vit_vs_cnn.core.paths import evaluated, trained
 from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.evaluation.results import read_evaluation

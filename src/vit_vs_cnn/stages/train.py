@@ -1,7 +1,7 @@
 """train@<contestant>: trained/<contestant>/ with weights, exported model, history and summary."""
 
+from vit_vs_cnn.config.load import with_tuned
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.config.tuned import with_tuned
 from vit_vs_cnn.core.paths import PREPARED, trained
 from vit_vs_cnn.data.dataset import read_info, read_split
 from vit_vs_cnn.models.export import export_model
