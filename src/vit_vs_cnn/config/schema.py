@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from vit_vs_cnn.config.nested import merge, nest, value_at
-from vit_vs_cnn.config.search_space import Scalar, Space, StrictModel, TuneSettings, settings_path
+from vit_vs_cnn.config.search_space import Scalar, StrictModel, TuneSettings, settings_path
 from vit_vs_cnn.core.errors import UserError
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -254,7 +254,7 @@ class Settings(StrictModel):
         return self
 
     def _check_space(self, contestant: str) -> None:
-        space, model = self.space(contestant), self.models[contestant].model_dump()
+        space, model = self.tune.space_of(contestant), self.models[contestant].model_dump()
         if not space:
             raise ValueError(
                 f"tune.space: nothing is searched for {contestant}; name a setting, or set tune.trials to 0"
@@ -276,10 +276,6 @@ class Settings(StrictModel):
                     f"{key_path}: the recipe's own value for {contestant}, {own!r}, cannot be drawn from it, and the "
                     "recipe as it is takes part as trial 0: widen the range"
                 )
-
-    def space(self, contestant: str) -> Space:
-        """What tuning may change of a contestant. Raises what `TuneSettings.space_of` raises."""
-        return self.tune.space_of(contestant)
 
     def model(self, contestant: str) -> ModelSettings:
         """The network and the recipe of a contestant. Raises UserError where there is no contestant of that name."""

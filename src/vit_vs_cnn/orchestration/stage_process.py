@@ -112,7 +112,7 @@ def _run_once(command: StageCommand, output: StageOutput) -> StageResult | None:
                 _running.discard(process)
     if process.returncode == 0:
         return StageResult.RAN if any(map(_RUNS.match, lines)) else StageResult.CACHED
-    stage, error_report = command.stage, read_error_report(report)
+    stage, reported = command.stage, read_error_report(report)
     error: UserError | RunError
     if is_stopping():
         error = RunError(f"{stage}: stopped; starting the run again continues it.")
@@ -121,8 +121,8 @@ def _run_once(command: StageCommand, output: StageOutput) -> StageResult | None:
             f"{stage}: stopped because it took longer than {command.timeout / 60:g} min (flow.timeout_minutes); "
             "raise that limit and start the run again, it continues."
         )
-    elif error_report is not None:
-        error = (TransientError if error_report.retryable else UserError)(error_report.message)
+    elif reported is not None:
+        error = reported
     elif any(map(_LOCKED.search, lines)):
         return None
     else:

@@ -17,7 +17,7 @@ from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import RunError, UserError
 from vit_vs_cnn.core.git import git, git_output
 from vit_vs_cnn.core.paths import PARAMS, main_root, runs_dir
-from vit_vs_cnn.core.process import ProcessIdentity
+from vit_vs_cnn.core.process import ProcessIdentity, search_path
 from vit_vs_cnn.orchestration.active_runs import ActiveRun
 from vit_vs_cnn.orchestration.request import Request, check_models, read_request
 
@@ -81,9 +81,7 @@ def run_environment(run: PipelineRun) -> dict[str, str]:
     if git(main_root(), "config", "user.email").returncode != 0:
         # Saving an experiment makes a commit, and on a new machine git may not know its user yet.
         kept = _GIT_IDENTITY | kept
-    # The stages' commands must be found where the environment of this interpreter is not activated.
-    path = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
-    return kept | {"PATH": path} | ({"VIT_VS_CNN_RUN": run.name} if run.isolated else {})
+    return kept | {"PATH": search_path()} | ({"VIT_VS_CNN_RUN": run.name} if run.isolated else {})
 
 
 def save_run(run: PipelineRun) -> None:

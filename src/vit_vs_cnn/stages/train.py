@@ -26,9 +26,7 @@ def run(settings: Settings, contestant: str) -> None:
         plan = job.plan
         tracked.log_params(contestant_params(settings, contestant))
         tracked.set_tags({"device": plan.device_name, "precision": plan.precision, "compiled": plan.compiled})
-        tracked.set_tags({"data.digest": info.digest})
-        tracked.log_dataset(info, "train", "training")
-        tracked.log_dataset(info, "val", "validation")
+        tracked.log_training_data(info)
 
         def log_epoch(epoch: Epoch) -> None:
             tracked.log_metrics(epoch_metrics(epoch) | system_metrics(), step=epoch.epoch)

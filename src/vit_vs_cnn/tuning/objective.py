@@ -11,7 +11,7 @@ from vit_vs_cnn.config.load import changed, with_values
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.dataset import read_info, read_split
 from vit_vs_cnn.data.split import sample
-from vit_vs_cnn.tracking.run import TrackedRun, start_child_run
+from vit_vs_cnn.tracking.run import TrackedRun, start_run
 from vit_vs_cnn.training.checkpoint import Checkpoints
 from vit_vs_cnn.training.contestant import prepare_contestant, train_contestant
 from vit_vs_cnn.training.results import Epoch, epoch_metrics
@@ -47,9 +47,9 @@ class TrainingObjective:
         # A repeated trial continues the run of its first attempt.
         key = uuid.uuid5(uuid.UUID(study_key), str(number)).hex
         checkpoints = self._checkpoints(number)
-        part, state = f"trial-{number}", "fail"
+        child, state = {"key": key, "part": f"trial-{number}", "parent": study_key}, "fail"
         try:
-            with start_child_run(self._settings, "tune", self._contestant, part, key, study_key) as tracked:
+            with start_run(self._settings, "tune", self._contestant, **child) as tracked:
                 tracked.log_params({"trial": number, **trial.params})
                 try:
                     value = self._train(trial, earlier, checkpoints, tracked)

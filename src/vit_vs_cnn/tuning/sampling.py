@@ -67,7 +67,7 @@ def recipe_values(settings: Settings, contestant: str) -> dict[str, Any]:
     """The values of the contestant's recipe as it is, by the paths of its search space."""
     model = settings.model(contestant).model_dump()
     values: dict[str, Any] = {}
-    for path, dimension in settings.space(contestant).items():
+    for path, dimension in settings.tune.space_of(contestant).items():
         if dimension.wanted(values):
             values[path] = value_at(model, settings_path(path))
     return values
@@ -84,7 +84,7 @@ def check_search(settings: Settings, contestant: str) -> None:
     tune = settings.tune
     make_sampler(tune.sampler, settings.seed)
     make_pruner(tune.pruner, tune.epochs or settings.train.epochs)
-    for path, dimension in settings.space(contestant).items():
+    for path, dimension in settings.tune.space_of(contestant).items():
         for end in dimension.ends():
             key_path = f"tune.space.{path}: {end!r}: models.{contestant}"
             model = with_values(settings, contestant, {path: end}, key_path).model(contestant)
