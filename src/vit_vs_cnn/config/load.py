@@ -16,7 +16,6 @@ from vit_vs_cnn.core.paths import PARAMS, PRESETS, project_root, tuned
 
 if TYPE_CHECKING:
     from ruamel.yaml import YAML
-    from ruamel.yaml.comments import CommentedMap
 
 # Pydantic names them in the location of an error; params.yaml has no such keys.
 _DIMENSION_TYPES = ("float", "int", "categorical")
@@ -111,12 +110,12 @@ def _sentences(error: ValidationError) -> list[str]:
     return list(dict.fromkeys(sentences))
 
 
-def merged_params(root: Path, preset: str | None, overrides: Sequence[str]) -> "CommentedMap":
+def merged_params(root: Path, preset: str | None, overrides: Sequence[str]) -> dict[str, Any]:
     """Read the project's params.yaml, and lay the keys of a preset and then `key.path=value` overrides over it.
 
     Raises UserError for a preset that does not exist or an override of another form.
     """
-    params: CommentedMap = _round_trip().load((root / PARAMS).read_text(encoding="utf-8"))
+    params: dict[str, Any] = _round_trip().load((root / PARAMS).read_text(encoding="utf-8"))
     if preset is not None:
         params = merge(params, _read_preset(root, preset))
     for override in overrides:
@@ -124,14 +123,14 @@ def merged_params(root: Path, preset: str | None, overrides: Sequence[str]) -> "
     return params
 
 
-def settings_of(params: "CommentedMap") -> Settings:
+def settings_of(params: dict[str, Any]) -> Settings:
     """Check merged parameters and return the settings. Raises UserError where they are not valid."""
     from ruamel.yaml import YAML
 
     return parse_settings(YAML(typ="safe").load(dump(params)))
 
 
-def dump(params: "CommentedMap") -> str:
+def dump(params: dict[str, Any]) -> str:
     """Return the parameters as YAML text, with their comments."""
     text = io.StringIO()
     _round_trip().dump(params, text)
