@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from vit_vs_cnn.core.console import points
@@ -78,7 +77,7 @@ def reliability_figure(evaluations: Mapping[str, Evaluation], colours: Mapping[s
     diagram.set(ylabel="accuracy", ylim=(-0.02, 1.02))
     histogram.set(xlabel="confidence", ylabel="images, %", xlim=(0, 1.02), ylim=(0, 105))
     for axis in (diagram.yaxis, histogram.xaxis):
-        axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axis.set_major_formatter("{x:.0%}")
     figure.legend(*diagram.get_legend_handles_labels(), loc="outside upper left", ncols=2)
     return figure
 

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from vit_vs_cnn.config.schema import Settings
@@ -40,21 +40,27 @@ def embedded_figures(folder: Path, only: Collection[str] | None = None) -> Figur
     return FigureIndex(figures=figures, skipped=index.skipped)
 
 
+def render_template(template: str, **values: Any) -> str:
+    """Render one of the templates beside this file; texts in `values` are escaped."""
+    environment = Environment(
+        loader=PackageLoader("vit_vs_cnn", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(**values)
+
+
 def render_report(settings: Settings, comparison: Comparison, commit: str, run_name: str | None) -> str:
     """Render the page, with the figures and results of all stages of the project in the working directory.
 
     `commit` and `run_name` say which code and which run made them. Raises UserError where a result is missing.
     """
-    environment = Environment(
-        loader=PackageLoader("vit_vs_cnn", "report"),
-        autoescape=select_autoescape(default=True, default_for_string=True),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     info = read_info(PREPARED)
     searches = {contestant: read_tuning_summary(contestant) for contestant in settings.models}
-    return environment.get_template("report.html.j2").render(
+    return render_template(
+        "report.html.j2",
         title=f"{' or '.join(settings.models)} on {info.name}?",
         answer=_unbroken(answer(comparison)),
         sentences=[
