@@ -68,16 +68,10 @@ def accuracy_and_cost(comparison: Comparison) -> Figure:
     }
     for axes, (cost, label) in zip(panels, costs.items(), strict=True):
         for contestant in comparison.contestants:
-            metrics = contestant.evaluation.metrics
-            axes.errorbar(
-                getattr(contestant.evaluation.cost, cost),
-                metrics.accuracy,
-                [[metrics.accuracy - metrics.accuracy_low], [metrics.accuracy_high - metrics.accuracy]],
-                fmt="o",
-                color=contestant.colour,
-                capsize=4,
-                label=contestant.name,
-            )
+            metrics, name, colour = contestant.evaluation.metrics, contestant.name, contestant.colour
+            interval = [[metrics.accuracy - metrics.accuracy_low], [metrics.accuracy_high - metrics.accuracy]]
+            value = getattr(contestant.evaluation.cost, cost)
+            axes.errorbar(value, metrics.accuracy, interval, fmt="o", color=colour, capsize=4, label=name)
         axes.set(xlabel=label, ylabel="test accuracy")
         axes.set_xlim(0, 1.08 * axes.dataLim.x1)
         axes.yaxis.set_major_locator(MaxNLocator(4))
@@ -100,12 +94,7 @@ def confusion_difference(first: Contestant, second: Contestant) -> Figure:
     """Row-normalised confusion of `first` minus that of `second`, in points."""
     difference = confusion_shares(first.evaluation.confusion) - confusion_shares(second.evaluation.confusion)
     limit = max(1.0, float(np.abs(difference).max()))
-    return class_matrix(
-        difference,
-        first.evaluation.classes,
-        np.where(np.abs(difference) >= 0.5, np.char.mod("%+.0f", difference), ""),
-        f"{first.name} minus {second.name}, points",
-        cmap=DIVERGING,
-        vmin=-limit,
-        vmax=limit,
-    )
+    annotations = np.where(np.abs(difference) >= 0.5, np.char.mod("%+.0f", difference), "")
+    label = f"{first.name} minus {second.name}, points"
+    classes = first.evaluation.classes
+    return class_matrix(difference, classes, annotations, label, cmap=DIVERGING, vmin=-limit, vmax=limit)

@@ -1,7 +1,7 @@
 """The exploratory analysis of the training images: figures, the numbers behind them, and a summary."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -101,7 +101,7 @@ def _add_samples(writer: FigureWriter, train: Split, images: pd.DataFrame, class
     per_class = min(_SAMPLES, _MOST_SAMPLES // len(shown))
     drawn = [_draw(train.labels, label, per_class, random) for label in shown]
     rows = [[Tile(train.images[row]) for row in chosen] for chosen in drawn]
-    figure = image_grid(rows, tile_side(train.images), row_labels=classes[:_MOST_CLASSES])
+    figure = image_grid(rows, tile_side(train.images), row_labels=classes[:_MOST_CLASSES].tolist())
     writer.add("samples", figure, per_class=per_class, first_classes=_first_classes(writer, classes))
     writer.table("samples", images.loc[np.concatenate(drawn), ["class", "file"]])
 
@@ -204,7 +204,8 @@ def _add_duplicates(writer: FigureWriter, checks: Checks, splits: Mapping[SplitN
         for image in group
     ]
     writer.table("duplicates", pd.DataFrame(listed, columns=["kind", "group", "split", "class", "file"]))
-    rows, row_labels = [], []
+    rows: list[Sequence[Tile]] = []
+    row_labels: list[str] = []
     for finding in found:
         visible = [
             [

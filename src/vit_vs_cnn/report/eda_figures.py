@@ -33,7 +33,7 @@ def class_distribution(counts: pd.DataFrame) -> Figure:
         axes.set(title=f"{split}: {images.sum():,}", xlabel="images", xlim=(0, 1.3 * max(images.max(), 1)))
         axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
         axes.xaxis.set_major_formatter("{x:,.0f}")
-        name_rows(axes, counts.index, rows)
+        name_rows(axes, counts.index.tolist(), rows)
     return figure
 
 
@@ -110,7 +110,7 @@ def measure_by_class(values: "pd.Series[float]", labels: NDArray[np.int64], spre
         ax=boxes,
     )
     boxes.set(title="By class, outliers as dots", xlabel=unit)
-    name_rows(boxes, spread.index, rows)
+    name_rows(boxes, spread.index.tolist(), rows)
     return figure
 
 

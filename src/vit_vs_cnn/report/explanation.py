@@ -106,8 +106,8 @@ def _add_position_similarity(writer: FigureWriter, model: TrainedModel, _: Sampl
 def _add_filters(writer: FigureWriter, model: TrainedModel, _: SampleExplanations) -> None:
     filters = first_filters(model.network)
     count, height, width, _channels = filters.images.shape
-    part = "components" if filters.components else "all_filters"
-    shown = writer.text("first_filters", part, components=count, filters=filters.total)
+    which = {"components": count, "filters": filters.total}
+    shown = writer.text("first_filters", "components" if filters.components else "all_filters", **which)
     figure = image_grid(in_rows([Tile(image) for image in filters.images], _FILTERS_PER_ROW), _FILTER)
     writer.add("first_filters", figure, shown=shown, layer=filters.name, height=height, width=width)
 

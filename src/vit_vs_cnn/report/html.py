@@ -40,8 +40,11 @@ def embedded_figures(folder: Path, only: Collection[str] | None = None) -> Figur
     return FigureIndex(figures=figures, skipped=index.skipped)
 
 
-def render_template(template: str, **values: Any) -> str:
-    """Render one of the templates beside this file; texts in `values` are escaped."""
+def render_report(settings: Settings, comparison: Comparison, commit: str, run_name: str | None) -> str:
+    """Render the page, with the figures and results of all stages of the project in the working directory.
+
+    `commit` and `run_name` say which code and which run made them. Raises UserError where a result is missing.
+    """
     environment = Environment(
         loader=PackageLoader("vit_vs_cnn", "report"),
         autoescape=True,
@@ -49,38 +52,26 @@ def render_template(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template).render(**values)
-
-
-def render_report(settings: Settings, comparison: Comparison, commit: str, run_name: str | None) -> str:
-    """Render the page, with the figures and results of all stages of the project in the working directory.
-
-    `commit` and `run_name` say which code and which run made them. Raises UserError where a result is missing.
-    """
+    environment.filters["flat"] = _flat
     info = read_info(PREPARED)
-    searches = {contestant: read_tuning_summary(contestant) for contestant in settings.models}
-    return render_template(
-        "report.html.j2",
+    return environment.get_template("report.html.j2").render(
+        settings=settings,
         title=f"{' or '.join(settings.models)} on {info.name}?",
         answer=_unbroken(answer(comparison)),
         sentences=[
             _unbroken(sentence) for sentence in (*comparison.sentences, validation_sentence(comparison)) if sentence
         ],
         rows=comparison_table(comparison).to_dict("records"),
-        confidence=settings.evaluate.confidence,
         contestants={contestant.name: contestant for contestant in comparison.contestants},
         charts=embedded_figures(COMPARE),
         info=info,
         findings=read_checks(PREPARED).findings,
         eda=embedded_figures(EDA, _EDA_SHOWN),
         explanations={contestant: embedded_figures(explained(contestant)) for contestant in settings.models},
-        searches={contestant: search for contestant, search in searches.items() if search.trials},
-        published=[row for row in settings.published if row.dataset == settings.data.name],
+        searches={
+            contestant: search for contestant in settings.models if (search := read_tuning_summary(contestant)).trials
+        },
         recipes={contestant: _differences(settings, contestant) for contestant in settings.models},
-        shared_recipe=_flat(settings.recipe.model_dump()),
-        budget=_flat(settings.train.model_dump()),
-        data=_flat(settings.data.model_dump()),
-        seed=settings.seed,
         devices=sorted({contestant.summary.device for contestant in comparison.contestants}),
         machine=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         commit=commit[:10],

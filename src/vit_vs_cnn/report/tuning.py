@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib as mpl
 import optuna.visualization
 import pandas as pd
+from jinja2 import Environment, PackageLoader
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,7 +17,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from vit_vs_cnn.core.console import points
 from vit_vs_cnn.report.figures import FigureWriter
-from vit_vs_cnn.report.html import render_template
 from vit_vs_cnn.report.style import NEUTRAL, new_figure
 from vit_vs_cnn.tuning.result import StudyResult
 from vit_vs_cnn.tuning.study import seconds_of
@@ -25,8 +25,9 @@ _LABEL = "validation accuracy"
 # With fewer complete trials, or values that are all equal, no difference can be attributed to a setting.
 _MIN_TRIALS_FOR_IMPORTANCES = 4
 
+_PLOTLY = {"responsive": True}
 # Optuna's plots by the names of the figures.
-_PLOTS = {
+PLOTS = {
     "history": "optimization_history",
     "importances": "param_importances",
     "parallel_coordinates": "parallel_coordinate",
@@ -42,20 +43,20 @@ def write_tuning_report(result: StudyResult, contestant: str, colour: str, folde
     gain = {"outcome": _outcome(result, writer), **result.summary.model_dump()}
     writer.add("gain", _draw_gain(result, contestant, colour), **gain)
     interactive: list[str] = []
-    for name, plot in _PLOTS.items():
+    for name, plot in PLOTS.items():
         if name == "importances" and not _have_importances(result.trials):
-            writer.skip(name)
+            writer.skip("importances")
             continue
         with warnings.catch_warnings(action="ignore"):
             writer.add(name, _draw(plot, result))
             page_plot = getattr(optuna.visualization, f"plot_{plot}")(result.study)
         # The first one brings plotly's script, so that the page needs no network.
-        options = {"full_html": False, "include_plotlyjs": not interactive, "config": {"responsive": True}}
-        interactive.append(page_plot.to_html(**options))
+        interactive.append(page_plot.to_html(full_html=False, include_plotlyjs=not interactive, config=_PLOTLY))
     writer.close()
     trials_table(result.trials).to_csv(folder / "trials.csv", index=False)
     sentence = writer.text("gain", "caption", **gain)
-    page = render_template("study.html.j2", title=f"Tuning {contestant}", sentence=sentence, plots=interactive)
+    template = Environment(loader=PackageLoader("vit_vs_cnn", "report"), autoescape=True).get_template("study.html.j2")
+    page = template.render(title=f"Tuning {contestant}", sentence=sentence, plots=interactive)
     (folder / "study.html").write_text(page, encoding="utf-8")
 
 
