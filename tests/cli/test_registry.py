@@ -72,5 +72,5 @@ def test_exit_code_4_where_the_test_images_cannot_tell_until_a_person_accepts(
     )
     with open_audit_log(registry) as log:
         decisions = log.decisions()
-    assert [decision.outcome for decision in decisions] == ["promoted", "undecided", "refused", "promoted, accepted"]
+    assert [decision.summary for decision in decisions] == ["promoted", "undecided", "refused", "promoted, accepted"]
     assert [line.split()[-1] for line in history_table(decisions).splitlines()[2:3]] == ["1"]

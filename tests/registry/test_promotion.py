@@ -205,7 +205,7 @@ def test_a_person_accepts_what_is_undecided_and_that_is_recorded(registry: Regis
     promote(registry, undecided, accept=True, reason="looked at all 12")
     assert registry.aliases()[CHAMPION] == 2
     last = history(registry)[-1]
-    assert (last.outcome, last.accepted, last.forced, last.reason) == (
+    assert (last.summary, last.accepted, last.forced, last.reason) == (
         "promoted, accepted",
         True,
         False,

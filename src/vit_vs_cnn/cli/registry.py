@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vit_vs_cnn.cli.project import project_settings
 from vit_vs_cnn.core.console import table
 from vit_vs_cnn.core.errors import GateRejectedError, GateUndecidedError, UserError
 from vit_vs_cnn.core.paths import PREPARED
@@ -206,7 +205,7 @@ def history_table(decisions: Sequence["Decision"]) -> str:
             _time(decision.time_ms),
             decision.user,
             decision.alias,
-            decision.outcome,
+            decision.summary,
             str(decision.previous_version or "-"),
             str(decision.version or "-"),
             str(decision.look or "-"),
@@ -235,6 +234,7 @@ def _decisions(registry: "Registry") -> "list[Decision]":
 
 
 def _open(given: str | None) -> "tuple[Registry, Settings]":
+    from vit_vs_cnn.config.load import project_settings
     from vit_vs_cnn.registry.versions import Registry, resolve_model_name
 
     settings = project_settings()

@@ -111,7 +111,7 @@ class Decision(Record):
         return "" if self.failed else " ".join(outcome.note for outcome in self.rules if outcome.state == "undecided")
 
     @property
-    def outcome(self) -> str:
+    def summary(self) -> str:
         """The action, with what was special about it."""
         special = {"forced": self.forced, "accepted": self.accepted, "cut off": self.cut_off}
         return ", ".join([self.action, *(name for name, holds in special.items() if holds)])
@@ -217,7 +217,7 @@ def rules_table(outcomes: Sequence[RuleOutcome], *, markdown: bool = False) -> s
 def _tags_of(decision: Decision) -> dict[str, str]:
     previous, version = (str(number or "") for number in (decision.previous_version, decision.version))
     note = [
-        f"{decision.alias}: version {previous or 'none'} → {version or 'none'}, {decision.outcome}.",
+        f"{decision.alias}: version {previous or 'none'} → {version or 'none'}, {decision.summary}.",
         decision.judged,
         f"Reason: {decision.reason}" if decision.reason else "",
         decision.undecided,

@@ -90,7 +90,7 @@ def promote(
         overridden = {"forced": bool(proposal.failed), "accepted": bool(proposal.undecided)}
         decision = proposal.model_copy(update={"reason": reason, **overridden})
         log.move(decision)
-    _tag_version(registry, decision, decision.outcome)
+    _tag_version(registry, decision, decision.summary)
     return decision
 
 
