@@ -81,7 +81,7 @@ def test_one_that_the_images_cannot_tell_from_a_worse_one_is_undecided() -> None
     assert outcome.measured.startswith("+0.00 points (95 % interval −1.29 to +1.29, Tango")
     assert outcome.note == (
         "These 600 test images cannot exclude a loss of 1.29 points of accuracy beside the champion; the margin is "
-        "1.00 points. About 1,794 such images would let an equal model pass 80 times in 100."
+        "1.00 points. About 1,795 such images would let an equal model pass 80 times in 100."
     )
 
 
