@@ -70,7 +70,7 @@ class Decision(Record):
 
     Either is None where the alias points nowhere. Of what was refused, `version` is the one that was asked for.
     `judged` says which versions were judged on which images, whose digest is `test_digest`; `look` counts the decisions
-    on these images, this one included. `forced` and `accepted` tell that a refusal was overridden, or that a version was
+    on these images, this one included. `forced` says that a refusal was overridden, `accepted` that a version was
     promoted that the images could not decide on. `cut_off` is only in histories of release 0.1: the command was killed
     before the alias moved.
     """
