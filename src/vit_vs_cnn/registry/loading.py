@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ class RegisteredModel:
     """Version `version` of the registered model `name`, in memory.
 
     `program` takes uint8 (N, S, S, 3) with S = `image_size` and returns float32 (N, K) for the K `classes`. `settings`
-    are those that build its network, None where the version has none.
+    are those that build its network, None where the version has none; `resizing` are the arguments of its preprocessing
+    beside mean, std and size.
     """
 
     name: str
@@ -35,6 +37,7 @@ class RegisteredModel:
     classes: tuple[str, ...]
     image_size: int
     settings: ModelSettings | None
+    resizing: Mapping[str, Any]
     program: nn.Module
     device: torch.device
 
@@ -88,6 +91,8 @@ def load_exported(folder: Path, name: str, version: int, device: torch.device | 
         classes=tuple(map(str, metadata["classes"])),
         image_size=int(image_size),
         settings=_network_settings(metadata),
+        # The first versions were all resized bilinearly and never cropped.
+        resizing=metadata.get("preprocess", {}),
         program=program.to(device),
         device=device,
     )

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from vit_vs_cnn.core.errors import NotApplicableError
 from vit_vs_cnn.explain.attention import Attention
 from vit_vs_cnn.explain.features import feature_maps, first_filters, position_similarity
@@ -132,7 +130,7 @@ def _add_filters(writer: FigureWriter, model: TrainedModel, _: SampleExplanation
 
 
 def _add_feature_maps(writer: FigureWriter, model: TrainedModel, shared: SampleExplanations) -> None:
-    stages = feature_maps(model.network, model.preprocess(torch.from_numpy(shared.images[:1])))
+    stages = feature_maps(model.network, shared.pixels[:1])
     writer.add(
         "feature_maps",
         figures.stages_figure(shared.images[0], stages),

@@ -40,12 +40,13 @@ class SaliencyRenderer:
             self._version, self._trained = model.version, rebuild_network(model)
         network = self._trained.network
         pixels: torch.Tensor = self._trained.preprocess(torch.from_numpy(images))
+        seen = self._trained.preprocess.visible(images)
         try:
             kind, saliency = "attention rollout", explain_attention(network, pixels).rollout[0]
         except NotApplicableError:
             kind, saliency = "Grad-CAM", grad_cam(network, pixels, [label], cam_layer(network, pixels))[0]
         file = io.BytesIO()
-        Image.fromarray(overlay(resized(images[0], _SIDE), saliency)).save(file, "PNG")
+        Image.fromarray(overlay(resized(seen[0], _SIDE), saliency)).save(file, "PNG")
         return [(kind, file.getvalue())]
 
 
@@ -69,4 +70,5 @@ def rebuild_network(model: RegisteredModel) -> TrainedModel:
     network.load_state_dict(state)
     buffers = dict(model.program.named_buffers())
     mean, std = ((buffers[f"preprocess.{name}"].flatten() / 255).tolist() for name in ("mean", "std"))
-    return TrainedModel(network.eval(), Preprocess(mean, std, input_size(model.settings, model.image_size)))
+    size = input_size(model.settings, model.image_size)
+    return TrainedModel(network.eval(), Preprocess(mean, std, size, **model.resizing))

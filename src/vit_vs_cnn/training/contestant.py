@@ -51,7 +51,7 @@ def prepare_contestant(
     network = create_model(model, len(info.classes), info.image_size, key_path)
     preprocess = preprocess_for(model, info)
     if is_pretrained(model):
-        load_pretrained_weights(network, model, len(info.classes), key_path)
+        load_pretrained_weights(network, model, key_path)
     else:
         fit_whitening(network, splits[0].images, preprocess)
     return TrainingJob(settings, contestant, info, *splits, network, preprocess, make_plan(settings.train), quiet)
