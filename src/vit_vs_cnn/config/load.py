@@ -72,6 +72,7 @@ def _sentences(error: ValidationError) -> list[str]:
 def merged_params(root: Path, preset: str | None, overrides: Sequence[str]) -> "CommentedMap":
     """Read the project's params.yaml, and lay the keys of a preset and then `key.path=value` overrides over it.
 
+    A contestant that is null in the end takes no part.
     Raises UserError for a preset that does not exist or an override of another form.
     """
     params: CommentedMap = _round_trip().load((root / PARAMS).read_text(encoding="utf-8"))
@@ -79,6 +80,9 @@ def merged_params(root: Path, preset: str | None, overrides: Sequence[str]) -> "
         _lay_over(params, _read_preset(root, preset))
     for override in overrides:
         _lay_over(params, _parse_override(override))
+    if isinstance(params.get("models"), dict):
+        for contestant in [name for name, model in params["models"].items() if model is None]:
+            del params["models"][contestant]
     return params
 
 
