@@ -178,6 +178,12 @@ def test_without_a_hub_the_sentence_names_both_ways_out(monkeypatch: pytest.Monk
     assert "models.x.pretrained to false" in str(error.value)
 
 
+def test_an_architecture_without_published_weights_is_said_to_have_none() -> None:
+    model = ModelSettings(timm="airbench94", pretrained=True)
+    with pytest.raises(UserError, match=r"models\.x\.pretrained: timm knows no pretrained weights for airbench94"):
+        load_pretrained_weights(create_model(model, 10, 32), model, "models.x")
+
+
 def test_a_damaged_file_of_the_hub_is_one_sentence(hub: Path) -> None:
     hub.parent.mkdir(parents=True)
     hub.write_bytes(b"\x10\0\0\0\0\0\0\0nonsense")

@@ -99,8 +99,8 @@ def test_one_alone_is_compared_with_nobody(settings: Settings) -> None:
         (
             {"pretraining_images": 14_197_122, "parameters": 85_806_346},
             {"pretraining_images": 1_281_167, "parameters": 11_181_642},
-            "They differ in pretraining data (vit 14M, resnet 1.3M images) and size (vit 86M, resnet 11M parameters), so "
-            "this is not architecture alone.",
+            "They differ in pretraining data (vit 14M, resnet 1.3M images) and size (vit 86M, resnet 11M parameters), "
+            "so this is not architecture alone.",
         ),
         (
             {"pretraining_images": 0},
@@ -110,8 +110,8 @@ def test_one_alone_is_compared_with_nobody(settings: Settings) -> None:
         (
             {"pretraining_images": None},
             {"pretraining_images": 0, "parameters": 2001},
-            "They differ in pretraining data (vit unknown, resnet no images) and size (resnet 2.0k, vit 1.0k parameters), "
-            "so this is not architecture alone.",
+            "They differ in pretraining data (vit unknown, resnet no images) and size (resnet 2.0k, vit 1.0k "
+            "parameters), so this is not architecture alone.",
         ),
         ({"pretraining_images": 0}, {"pretraining_images": 0, "parameters": 2000}, None),
         ({"pretraining_images": None}, {"pretraining_images": None}, None),

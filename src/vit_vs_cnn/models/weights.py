@@ -95,16 +95,12 @@ def load_pretrained_weights(network: nn.Module, model: ModelSettings, key_path: 
 
 def _download(model: ModelSettings, key_path: str) -> dict[str, Tensor]:
     cfg = checkpoint_configuration(model)
-    if not cfg.hf_hub_id and not cfg.url:
-        raise UserError(
-            f"{key_path}.pretrained: timm knows no pretrained weights for {model.timm}; set it to false, "
-            f"or name a safetensors file in {key_path}.weights."
-        )
     try:
-        if not cfg.hf_hub_id:  # timm has a few from elsewhere
+        if cfg.hf_hub_id:
+            _require_hub(cfg.hf_hub_id)
+            return dict(load_state_dict_from_hf(cfg.hf_hub_id, cfg.hf_hub_filename or constants.PYTORCH_WEIGHTS_NAME))
+        if isinstance(cfg.url, str):  # timm has a few from elsewhere
             return torch.hub.load_state_dict_from_url(cfg.url, map_location="cpu", progress=False, weights_only=True)
-        _require_hub(cfg.hf_hub_id)
-        return dict(load_state_dict_from_hf(cfg.hf_hub_id, cfg.hf_hub_filename or constants.PYTORCH_WEIGHTS_NAME))
     except OSError:
         raise TransientError(
             f"{key_path}.pretrained: the hub ({constants.ENDPOINT}) cannot be reached for the weights of {model.timm}. "
@@ -115,6 +111,10 @@ def _download(model: ModelSettings, key_path: str) -> dict[str, Tensor]:
         raise UserError(
             f"{key_path}.pretrained: the weights of {model.timm} cannot be read: {_short(error)}."
         ) from None
+    raise UserError(
+        f"{key_path}.pretrained: timm knows no pretrained weights for {model.timm}; set it to false, "
+        f"or name a safetensors file in {key_path}.weights."
+    )
 
 
 def _read_file(path: Path, source: str) -> dict[str, Tensor]:
@@ -158,9 +158,9 @@ def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:200].rstrip(".")
 
 
-def _require_hub(repository: str | None) -> None:
+def _require_hub(repository: str) -> None:
     """Raise OSError where the hub is unreachable and needed: its client would retry for most of a minute."""
-    if not repository or any(
+    if any(
         isinstance(try_to_load_from_cache(repository, name), str) for name in ("model.safetensors", "pytorch_model.bin")
     ):
         return

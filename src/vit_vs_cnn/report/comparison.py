@@ -90,7 +90,7 @@ def read_comparison(settings: Settings) -> Comparison:
 
 
 def answer(comparison: Comparison) -> str:
-    """The answer in a few sentences: who is better by more than chance, at what cost, and what else may be the reason."""
+    """The answer in words: who is better by more than chance, at what cost, and what beside architecture differs."""
     best, *others = sorted(comparison.contestants, key=lambda contestant: -contestant.accuracy)
     scores = ", ".join(
         [f"is right on {points(best.accuracy)} % of the test images"]
@@ -110,9 +110,8 @@ def answer(comparison: Comparison) -> str:
             f"{best.name} {scores}. It is better than {_listed(beaten)} by more than chance and cannot be told apart "
             f"from {_listed(tied)}."
         )
-    return " ".join(
-        filter(None, [winner, _cost_sentence([best, *others]), _conditions_sentence(comparison.contestants)])
-    )
+    sentences = [winner, _cost_sentence([best, *others]), _conditions_sentence(comparison.contestants)]
+    return " ".join(sentence for sentence in sentences if sentence)
 
 
 def validation_sentence(comparison: Comparison) -> str | None:
