@@ -11,7 +11,6 @@ from vit_vs_cnn.models.build import create_model
 from vit_vs_cnn.models.export import export_model
 from vit_vs_cnn.models.trained import TrainedModel, preprocess_for
 from vit_vs_cnn.registry.loading import load_exported
-from vit_vs_cnn.serving.saliency import rebuild_network
 
 
 def test_the_rebuilt_network_sees_what_the_exported_program_sees(prepared: DatasetInfo, tmp_path: Path) -> None:
@@ -25,7 +24,7 @@ def test_the_rebuilt_network_sees_what_the_exported_program_sees(prepared: Datas
     export_model(trained, "resnet", model, info, images, tmp_path / "model")
     registered = load_exported(tmp_path / "model", "tiny-classifier", 1, torch.device("cpu"))
     expected = trained.probabilities(torch.from_numpy(images))
-    rebuilt = rebuild_network(registered)
+    rebuilt = registered.rebuilt
     torch.testing.assert_close(torch.from_numpy(registered.probabilities(images)), expected, atol=1e-5, rtol=0.0)
     torch.testing.assert_close(rebuilt.probabilities(torch.from_numpy(images)), expected, atol=1e-5, rtol=0.0)
     assert rebuilt.preprocess.visible(images).shape == (3, 36, 36, 3)
