@@ -102,7 +102,7 @@ def _difference(first: list[Epoch], second: list[Epoch]) -> float:
         for one, other in zip(first, second, strict=True)
         for loss in ("train_loss", "val_loss")
     ]
-    return max(abs(one - other) / abs(one) for one, other in losses)
+    return float(max(abs(one - other) / abs(one) for one, other in losses))
 
 
 def _check_steps(device: Device, prepared: Path) -> list[tuple[str, float, float]]:
