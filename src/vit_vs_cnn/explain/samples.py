@@ -20,7 +20,7 @@ class SampleExplanations:
     """N test images with the predictions and saliency maps of one contestant.
 
     `images` uint8 (N, H, W, 3); `labels` and `predicted` int64 (N,); `confidence` float32 (N,) of the prediction.
-    `cam_predicted` and, if asked for, `cam_true` are Grad-CAM of `layer` for that class, float32 (N, S, S).
+    `cam_predicted` and, if asked for, `cam_true` are Grad-CAM of `layer` for that class, float32 (N, G, G).
     What the network cannot give is None, and `skipped` has a sentence about it.
     """
 
