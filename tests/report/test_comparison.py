@@ -169,7 +169,7 @@ def test_recall_of_each_class_for_each_contestant(settings: Settings) -> None:
     of_two(settings, 90, 30)
     evaluations = {contestant.name: contestant.evaluation for contestant in read_comparison(settings).contestants}
     axes = recall_by_class(evaluations, {"vit": VIT_COLOUR, "resnet": RESNET_COLOUR}).axes[0]
-    dots = [np.asarray(each.get_offsets())[:, 0].tolist() for each in axes.collections[1:]]
+    dots = [np.asarray(collection.get_offsets())[:, 0].tolist() for collection in axes.collections[1:]]
     assert dots == [pytest.approx([0.7] * 3), pytest.approx([0.9] * 3)]
 
 

@@ -14,9 +14,9 @@ def run(settings: Settings, contestant: str) -> None:
         return
     write_recipe(settings, contestant, tuned(contestant))
     TuningSummary().write(tuning_summary(contestant))
-    figures = FigureWriter(tuning_report(contestant))
-    figures.skip("Nothing was searched: tune.trials is 0.")
-    figures.close()
+    writer = FigureWriter(tuning_report(contestant), "tuning")
+    writer.skip("search")
+    writer.close()
 
 
 def _search(settings: Settings, contestant: str) -> None:
