@@ -14,7 +14,7 @@ from vit_vs_cnn.explain.samples import SampleExplanations
 from vit_vs_cnn.models.trained import TrainedModel
 
 _CONFIDENCE = 0.95
-_BATCH = 64
+_BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,17 @@ class Faithfulness:
     insertion: NDArray[np.float64]
     random: NDArray[np.float64]
 
+    def mean_areas(self) -> dict[str, float]:
+        """The mean of each area over the images, by its name in tables and in MLflow."""
+        areas = {"deletion_auc": self.deletion, "insertion_auc": self.insertion, "random_auc": self.random}
+        return {name: float(values.mean()) for name, values in areas.items()}
+
     def difference_from_random(self, areas: NDArray[np.float64]) -> tuple[float, float, float]:
         """The mean of `areas` minus `random`, paired by image, and its 95 % interval (Student's t)."""
         differences = areas - self.random
         mean = float(differences.mean())
-        low, high = t.interval(_CONFIDENCE, len(differences) - 1, mean, sem(differences))
-        return mean, float(low), float(high)
+        margin = float(sem(differences) * t.ppf((1 + _CONFIDENCE) / 2, len(differences) - 1))
+        return mean, mean - margin, mean + margin
 
     @property
     def is_better_than_random(self) -> bool:

@@ -1,6 +1,7 @@
 """Saliency maps of served models, as PNG over the image."""
 
 import io
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from PIL import Image
 
 from vit_vs_cnn.core.errors import NotApplicableError
 from vit_vs_cnn.explain.attention import explain_attention
+from vit_vs_cnn.explain.faithfulness import Areas, PerturbedImage, blank_colour
 from vit_vs_cnn.explain.gradcam import cam_layer, grad_cam
 from vit_vs_cnn.explain.overlay import overlay
 from vit_vs_cnn.models.build import create_model, input_size
@@ -18,6 +20,17 @@ from vit_vs_cnn.registry.loading import RegisteredModel
 from vit_vs_cnn.report.grid import resized
 
 _SIDE = 384
+# Half the steps of the report, so that a person need not wait: 54 images for the model to call.
+_STEPS = 8
+
+
+@dataclass(frozen=True)
+class SaliencyMap:
+    """The kind of map, a PNG of it over the image, and the image perturbed in its order."""
+
+    kind: str
+    png: bytes
+    perturbed: PerturbedImage
 
 
 class SaliencyRenderer:
@@ -30,8 +43,8 @@ class SaliencyRenderer:
         self._version: int | None = None
         self._trained: TrainedModel | None = None
 
-    def render(self, model: RegisteredModel, label: int, images: NDArray[np.uint8]) -> list[tuple[str, bytes]]:
-        """The kind of map and a PNG of it over the image, for one image, uint8 (1, S, S, 3).
+    def render(self, model: RegisteredModel, label: int, images: NDArray[np.uint8]) -> list[SaliencyMap]:
+        """The saliency map of one image, uint8 (1, S, S, 3).
 
         It is attention rollout, or Grad-CAM for `label` where the network has no attention. Raises NotApplicableError
         where it has neither.
@@ -46,7 +59,19 @@ class SaliencyRenderer:
             kind, saliency = "Grad-CAM", grad_cam(network, pixels, [label], cam_layer(network, pixels))[0]
         file = io.BytesIO()
         Image.fromarray(overlay(resized(images[0], _SIDE), saliency)).save(file, "PNG")
-        return [(kind, file.getvalue())]
+        generator = np.random.default_rng(0)
+        perturbed = PerturbedImage(images[0], saliency, blank_colour(self._trained), generator, _STEPS)
+        return [SaliencyMap(kind, file.getvalue(), perturbed)]
+
+
+def caution(areas: Areas) -> str | None:
+    """A sentence where the map of an image is no better than random orders, which says nothing about other images."""
+    if areas.deletion < areas.random:
+        return None
+    return (
+        f"No better than a random order of pixels (deletion AUC {areas.deletion:.2f} against {areas.random:.2f}): "
+        "do not read it as evidence."
+    )
 
 
 def rebuild_network(model: RegisteredModel) -> TrainedModel:
