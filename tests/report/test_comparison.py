@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from factories import contestant
-from vit_vs_cnn.cli.summary import terminal_table
+from vit_vs_cnn.cli.pipeline import results_table
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import COMPARE
@@ -120,7 +120,7 @@ def test_tables_and_the_terminal_say_the_same(settings: Settings) -> None:
     of_two(settings, 90, 30)
     comparison = read_comparison(settings)
     write_tables(comparison, COMPARE)
-    table = terminal_table(Path())
+    table = results_table(Path())
     assert "95 % interval" in table
     assert re.search(r"vit +70\.00% +64\.\d+% – 74\.\d+% +4\.0 +1,000 +1\.0 ms", table)
     verdicts = json.loads((COMPARE / "significance.json").read_text())
@@ -139,7 +139,7 @@ def test_the_terminal_names_the_confidence_even_of_one_alone(make_settings: Make
     alone = settings.model_copy(update={"models": {"vit": settings.models["vit"]}})
     contestant(alone, "vit", 30)
     write_tables(read_comparison(alone), COMPARE)
-    assert "90 % interval" in terminal_table(Path())
+    assert "90 % interval" in results_table(Path())
 
 
 def test_learning_curves_show_train_validation_and_the_chosen_epoch(settings: Settings) -> None:

@@ -121,12 +121,12 @@ def augmentation(
     # Importing torch takes seconds: only this figure needs it.
     import torch
 
-    from vit_vs_cnn.data.augment.batch import Augment
+    from vit_vs_cnn.data.augment.batch import augment
     from vit_vs_cnn.data.augment.mix import mix
 
     generator = torch.Generator().manual_seed(seed)
     batch = torch.from_numpy(images).repeat_interleave(draws, dim=0)
-    augmented = Augment(settings)(batch, generator).reshape(len(images), draws, *images.shape[1:])
+    augmented = augment(batch, settings, generator).reshape(len(images), draws, *images.shape[1:])
     for draw in range(draws - mixed, draws):
         pixels = augmented[:, draw].permute(0, 3, 1, 2).float()
         blend, _ = mix(pixels, torch.ones(len(images), 1), settings, generator)

@@ -31,7 +31,7 @@ from vit_vs_cnn.core.errors import NotApplicableError, UserError
 from vit_vs_cnn.registry.loading import RegisteredModel
 from vit_vs_cnn.serving.batching import Batcher
 from vit_vs_cnn.serving.predict import top_classes
-from vit_vs_cnn.serving.saliency import SaliencyRenderer, caution
+from vit_vs_cnn.serving.saliency import caution, render_saliency
 from vit_vs_cnn.serving.uploads import BodyReader, ServerLimits, decode_uploads, parse_invocation, read_uploads
 from vit_vs_cnn.serving.watcher import AliasWatcher
 
@@ -128,7 +128,6 @@ class Endpoints:
         self._reader = BodyReader(limits)
         self._decoders = ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_DECODERS), thread_name_prefix="decode")
         self._batcher = Batcher(limits.queue)
-        self._renderer = SaliencyRenderer()
         # Saliency maps share no call: more of them in the queue would keep predictions waiting.
         self._rendering = asyncio.Semaphore(_MOST_RENDERINGS)
         self._html = (files("vit_vs_cnn.serving") / "page.html").read_text(encoding="utf-8")
@@ -179,7 +178,7 @@ class Endpoints:
         fields = ("picture", "kind", "deletion_auc", "insertion_auc", "random_auc", "caution", "skipped")
         absent: dict[str, Any] = dict.fromkeys(fields)
         try:
-            rendered = (await self._batcher.call(partial(self._renderer.render, model, label), image))[0]
+            rendered = (await self._batcher.call(partial(render_saliency, model, label), image))[0]
         except NotApplicableError as reason:
             return absent | {"skipped": str(reason)}
         picture = f"data:image/png;base64,{base64.b64encode(rendered.png).decode()}"

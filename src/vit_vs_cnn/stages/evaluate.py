@@ -1,7 +1,7 @@
 """evaluate@<contestant>: evaluated/<contestant>/ with metrics, cost, predictions and figures of the test split."""
 
+from vit_vs_cnn.config.load import with_tuned
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.config.tuned import with_tuned
 from vit_vs_cnn.core.paths import PREPARED, evaluated, trained
 from vit_vs_cnn.core.records import numbers_of
 from vit_vs_cnn.data.dataset import read_info, read_split

@@ -1,7 +1,7 @@
 """tune@<contestant>: tuned/<contestant>.yaml with the recipe that training uses, and how it was found."""
 
+from vit_vs_cnn.config.load import write_recipe
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.config.tuned import write_recipe
 from vit_vs_cnn.core.paths import PREPARED, tuned, tuning_report, tuning_summary
 from vit_vs_cnn.report.figures import FigureWriter
 from vit_vs_cnn.tuning.summary import TuningSummary
