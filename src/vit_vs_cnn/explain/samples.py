@@ -21,7 +21,7 @@ class SampleExplanations:
 
     `images` uint8 (N, H, W, 3) are what the network sees of them, `pixels` float32 (N, 3, H', W') its input; `labels`,
     `predicted` int64 (N,); `confidence` float32 (N,) of the prediction. `cam_predicted` and, if asked for, `cam_true`
-    are Grad-CAM of `layer` for that class, float32 (N, S, S).
+    are Grad-CAM of `layer` for that class, float32 (N, G, G).
     What the network cannot give is None, and `skipped` has a sentence about it.
     """
 

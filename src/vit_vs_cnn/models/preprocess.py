@@ -58,7 +58,11 @@ class Preprocess(nn.Module):
 
     def visible(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the part of stored images (N, S, S, 3) that the network sees, at their own resolution."""
-        side = images.shape[1]
+        part = self.visible_part(images.shape[1])
+        return images[:, part, part]
+
+    def visible_part(self, side: int) -> slice:
+        """Return the rows, and the columns, of stored images of `side` pixels that the network sees."""
         seen = round(side * self.input_size / self.resized_size)
         start = (side - seen) // 2
-        return images[:, start : start + seen, start : start + seen]
+        return slice(start, start + seen)
