@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test bench lint setup ui help
+.PHONY: demo test bench bench-gpu lint setup ui help
 
 help: ## what there is to make
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 setup: $(INSTALLED) ## create .venv with everything that the project needs
 
@@ -54,6 +54,9 @@ bench: $(INSTALLED) ## every benchmark that needs no GPU and no download, figure
 			--json build/bench/serving-latency-$$version.json || exit 1; \
 	done
 	$(BIN)/python benchmarks/serving_load.py --registry digits --json build/bench/serving-load.json
+
+bench-gpu: ## all that needs a GPU, on a host with PyTorch, timm, Fabric and this package; DATA=copy of CIFAR-10, 40 minutes
+	PYTHON="$(PYTHON)" benchmarks/gpu.sh $(if $(DATA),--data $(DATA))
 
 ui: $(INSTALLED) ## Prefect's and MLflow's pages, and a worker, on loopback
 	$(BIN)/vit-vs-cnn up

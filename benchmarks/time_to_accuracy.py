@@ -2,7 +2,7 @@
 
     python benchmarks/time_to_accuracy.py --preset demo --accuracy 0.9 --accuracy 0.95 --seeds 3
     python benchmarks/time_to_accuracy.py --preset cpu --set data.source=folder --set data.path=… --contestant resnet
-    python benchmarks/time_to_accuracy.py --preset airbench94 --contestant resnet --seeds 1
+    python benchmarks/time_to_accuracy.py --preset airbench94 --contestant airbench --seeds 1
 
 The last one is the yardstick: airbench94, whose authors reached 94 % in eight epochs.
 

@@ -13,7 +13,15 @@ from vit_vs_cnn.tuning.summary import read_tuning_summary
 
 @pytest.mark.parametrize("preset", preset_names(REPOSITORY))
 def test_every_preset_gives_valid_settings(preset: str) -> None:
-    assert settings_of(merged_params(REPOSITORY, preset, [])).models.keys() == {"vit", "resnet"}
+    assert {"vit"} < settings_of(merged_params(REPOSITORY, preset, [])).models.keys()
+
+
+def test_a_contestant_that_is_null_takes_no_part() -> None:
+    params = merged_params(REPOSITORY, "cpu", ["models.resnet=null"])
+    assert list(settings_of(params).models) == ["vit", "hybrid"]
+    # One that a preset drops can be added again.
+    params = merged_params(REPOSITORY, "airbench94", ["models.resnet.timm=resnet10t"])
+    assert settings_of(params).models["resnet"].timm == "resnet10t"
 
 
 def test_comments_survive_a_preset_and_overrides() -> None:

@@ -19,8 +19,8 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 def test_the_projects_own_params_are_valid_and_say_the_reference_experiment() -> None:
     settings = read_settings(REPOSITORY / "params.yaml")
-    assert settings.models["vit"].timm == "vit_base_patch16_224"
-    assert settings.models["resnet"].timm == "resnet18"
+    assert settings.models["vit"].timm == "vit_base_patch16_224.augreg2_in21k_ft_in1k"
+    assert settings.models["resnet"].timm == "resnet18.a1_in1k"
     assert settings.data.source == "cifar10"
 
 

@@ -94,6 +94,47 @@ def test_one_alone_is_compared_with_nobody(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize(
+    ("vit", "resnet", "expected"),
+    [
+        (
+            {"pretraining_images": 14_197_122, "parameters": 85_806_346},
+            {"pretraining_images": 1_281_167, "parameters": 11_181_642},
+            "They differ in pretraining data (vit 14M, resnet 1.3M images) and size (vit 86M, resnet 11M parameters), "
+            "so this is not architecture alone.",
+        ),
+        (
+            {"pretraining_images": 0},
+            {"pretraining_images": 2_000_000_000},
+            "They differ in pretraining data (resnet 2.0B, vit no images), so this is not architecture alone.",
+        ),
+        (
+            {"pretraining_images": None},
+            {"pretraining_images": 0, "parameters": 2001},
+            "They differ in pretraining data (vit unknown, resnet no images) and size (resnet 2.0k, vit 1.0k "
+            "parameters), so this is not architecture alone.",
+        ),
+        ({"pretraining_images": 0}, {"pretraining_images": 0, "parameters": 2000}, None),
+        ({"pretraining_images": None}, {"pretraining_images": None}, None),
+        ({"pretraining_images": 1_281_167}, {"pretraining_images": 2_562_334}, None),
+    ],
+)
+def test_the_answer_warns_where_more_than_architecture_differs(
+    settings: Settings, vit: dict[str, int | None], resnet: dict[str, int | None], expected: str | None
+) -> None:
+    contestant(settings, "vit", 90, **vit)
+    contestant(settings, "resnet", 30, **resnet)
+    comparison = read_comparison(settings)
+    last = "Their epochs take about the same time."
+    assert answer(comparison).endswith(f"{last} {expected}" if expected else last)
+
+
+def test_of_three_the_furthest_apart_are_named(three: Settings) -> None:
+    for name, parameters in (("vit", 1_500_000), ("resnet", 1_000_000), ("third", 2_300_000)):
+        contestant(three, name, 30, parameters=parameters)
+    assert "size (third 2.3M, resnet 1.0M parameters)" in answer(read_comparison(three))
+
+
+@pytest.mark.parametrize(
     ("resnet_errors", "expected"),
     [
         (30, "On validation resnet was ahead with 80.0 %, and test bears it out."),

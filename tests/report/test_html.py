@@ -106,6 +106,25 @@ def test_one_contestant_alone_has_a_report(inputs: Settings) -> None:
     assert "McNemar" not in html
 
 
+def test_what_the_contestants_are_is_in_the_report(settings: Settings, prepared: DatasetInfo) -> None:
+    shares = {"attention": 0.3, "MLPs": 0.6, "convolutions": 0.099, "other": 0.001}
+    facts = {"pretraining_data": "ImageNet-21k", "pretraining_images": 14_197_122, "parameters": 85_806_346}
+    pictures(EDA)
+    contestant(settings, "vit", 90, operation_shares=shares, **facts)
+    contestant(settings, "resnet", 30)
+    for name in settings.models:
+        pictures(explained(name))
+    html = page(settings)
+    section = html[html.index("What they are") : html.index("Side by side")]
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in section.split("<tr>")[2:]]
+    assert rows[0][1:] == [
+        "vit_tiny_patch16_224", "85,806,346", "30.0 %", "60.0 %", "9.9 %", "0.1 %", "ImageNet-21k", "14,197,122",
+    ]  # fmt: skip
+    # As in results of 0.1.0.
+    assert rows[1][1:] == ["resnet10t", "1,000", *["unknown"] * 6]
+    assert "this is not architecture alone" in html[: html.index("<h2>")]
+
+
 def test_settings_are_said_in_words(inputs: Settings) -> None:
     html = page(inputs)
     rows = dict(re.findall(r'<code>([\w.]+)</code></td><td class="wrap">([^<]*)</td>', html))

@@ -113,13 +113,17 @@ def _sentences(error: ValidationError) -> list[str]:
 def merged_params(root: Path, preset: str | None, overrides: Sequence[str]) -> dict[str, Any]:
     """Read the project's params.yaml, and lay the keys of a preset and then `key.path=value` overrides over it.
 
-    Raises UserError for a preset that does not exist or an override of another form.
+    A contestant that is null in the end takes no part. Raises UserError for a preset that does not exist or an override
+    of another form.
     """
     params: dict[str, Any] = _round_trip().load((root / PARAMS).read_text(encoding="utf-8"))
     if preset is not None:
         params = merge(params, _read_preset(root, preset))
     for override in overrides:
         params = merge(params, _parse_override(override))
+    if isinstance(params.get("models"), dict):
+        for contestant in [name for name, model in params["models"].items() if model is None]:
+            del params["models"][contestant]
     return params
 
 

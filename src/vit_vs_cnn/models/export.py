@@ -53,6 +53,7 @@ def export_model(
                 "timm": model.timm,
                 "image_size": info.image_size,
                 "settings": model.model_dump(mode="json"),
+                "preprocess": {"interpolation": trained.preprocess.interpolation, "crop": trained.preprocess.crop},
             },
         )
         _unbind_program(folder / "data" / "model.pt2")

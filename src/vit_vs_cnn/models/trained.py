@@ -13,7 +13,7 @@ from vit_vs_cnn.core.paths import trained
 from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.models.build import create_model, input_size
 from vit_vs_cnn.models.preprocess import Preprocess
-from vit_vs_cnn.models.weights import normalisation
+from vit_vs_cnn.models.weights import checkpoint_configuration, is_pretrained
 
 
 class TrainedModel(nn.Module):
@@ -38,9 +38,19 @@ class TrainedModel(nn.Module):
 
 
 def preprocess_for(model: ModelSettings, info: DatasetInfo) -> Preprocess:
-    """The preprocessing that belongs to a contestant on this data."""
-    mean, std = normalisation(model, info.mean, info.std)
-    return Preprocess(mean, std, input_size(model, info.image_size))
+    """The preprocessing that belongs to a contestant on this data: pretrained weights bring theirs along.
+
+    Their crop is for photographs, which it saves from a margin. It is used where it costs no resolution, so where the
+    stored images are at least as large as what is cut. Small images, as CIFAR-10's 32 px at an input of 224 px, are cut
+    around their object already; of them the network sees everything, in training as on test, as in the fine-tuning of
+    Dosovitskiy et al. 2021 (arXiv 2010.11929) and Kolesnikov et al. 2020 (arXiv 1912.11370).
+    """
+    size = input_size(model, info.image_size)
+    if not is_pretrained(model):
+        return Preprocess(info.mean, info.std, size)
+    cfg = checkpoint_configuration(model)
+    crop = cfg.crop_pct if info.image_size >= int(size / cfg.crop_pct) else 1.0
+    return Preprocess(cfg.mean, cfg.std, size, "bicubic" if cfg.interpolation == "bicubic" else "bilinear", crop)
 
 
 def save_weights(network: nn.Module, path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +31,8 @@ class RegisteredModel:
     """Version `version` of the registered model `name`, in memory.
 
     `program` takes uint8 (N, S, S, 3) with S = `image_size` and returns float32 (N, K) for the K `classes`. `settings`
-    are those that build its network, None where the version has none.
+    are those that build its network, None where the version has none; `resizing` are the arguments of its preprocessing
+    beside mean, std and size.
     """
 
     name: str
@@ -39,6 +41,7 @@ class RegisteredModel:
     classes: tuple[str, ...]
     image_size: int
     settings: ModelSettings | None
+    resizing: Mapping[str, Any]
     program: nn.Module
     device: torch.device
 
@@ -67,7 +70,8 @@ class RegisteredModel:
         network.load_state_dict(state)
         buffers = dict(self.program.named_buffers())
         mean, std = ((buffers[f"preprocess.{name}"].flatten() / 255).tolist() for name in ("mean", "std"))
-        return TrainedModel(network.eval(), Preprocess(mean, std, input_size(self.settings, self.image_size)))
+        size = input_size(self.settings, self.image_size)
+        return TrainedModel(network.eval(), Preprocess(mean, std, size, **self.resizing))
 
 
 def load_registered(name: str, given: str | int, device: torch.device | None = None) -> RegisteredModel:
@@ -115,6 +119,8 @@ def load_exported(folder: Path, name: str, version: int, device: torch.device | 
         classes=tuple(map(str, metadata["classes"])),
         image_size=int(image_size),
         settings=_network_settings(metadata),
+        # The first versions were all resized bilinearly and never cropped.
+        resizing=metadata.get("preprocess", {}),
         program=program.to(device),
         device=device,
     )

@@ -1,7 +1,7 @@
 """The comparison of the contestants: one table, the paired tests, and the answer in words."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from vit_vs_cnn.training.results import TrainingSummary, read_summary
 
 # Times of the same training differ by some percent from run to run.
 _SAME_TIME = 1.1
+# Contestants that differ by more in pretraining or size are not compared by their architecture alone.
+_SAME_CONDITIONS = 2.0
 # Fractions, seconds, milliseconds, megabytes; a name is a field of the training summary, the metrics or the cost.
 _COLUMNS = (
     "contestant", "timm", "accuracy", "accuracy_low", "accuracy_high", "confidence", "images", "macro_f1",
@@ -88,7 +90,7 @@ def read_comparison(settings: Settings) -> Comparison:
 
 
 def answer(comparison: Comparison) -> str:
-    """The answer in one or two sentences: who is better by more than chance, and at what cost."""
+    """The answer in words: who is better by more than chance, at what cost, and what beside architecture differs."""
     best, *others = sorted(comparison.contestants, key=lambda contestant: -contestant.accuracy)
     scores = ", ".join(
         [f"is right on {points(best.accuracy)} % of the test images"]
@@ -108,7 +110,8 @@ def answer(comparison: Comparison) -> str:
             f"{best.name} {scores}. It is better than {_listed(beaten)} by more than chance and cannot be told apart "
             f"from {_listed(tied)}."
         )
-    return f"{winner} {_cost_sentence([best, *others])}"
+    sentences = [winner, _cost_sentence([best, *others]), _conditions_sentence(comparison.contestants)]
+    return " ".join(sentence for sentence in sentences if sentence)
 
 
 def validation_sentence(comparison: Comparison) -> str | None:
@@ -169,3 +172,43 @@ def _cost_sentence(contestants: Sequence[Contestant]) -> str:
     if ratio < _SAME_TIME:
         return "Their epochs take about the same time."
     return f"An epoch of {slowest.name} takes {ratio:.1f} times as long as one of {fastest.name}."
+
+
+def _conditions_sentence(contestants: Sequence[Contestant]) -> str | None:
+    """What contestants differ in by more than a factor of two beside architecture; None where they do not."""
+    seen_before = {contestant.name: contestant.summary.pretraining_images for contestant in contestants}
+    sizes = {contestant.name: contestant.summary.parameters for contestant in contestants}
+    differences = [
+        f"{subject} ({', '.join(f'{name} {_rounded(count)}' for name, count in extremes.items())}{unit})"
+        for subject, unit, extremes in (
+            ("pretraining data", " images", _extremes(seen_before)),
+            ("size", " parameters", _extremes(sizes)),
+        )
+        if extremes
+    ]
+    return f"They differ in {' and '.join(differences)}, so this is not architecture alone." if differences else None
+
+
+def _extremes(counts: Mapping[str, int | None]) -> dict[str, int | None]:
+    """The contestants of the largest and the smallest count where these differ too much, else none.
+
+    None is an unknown count, which differs from every known one.
+    """
+    known = {name: count for name, count in counts.items() if count is not None}
+    if not known:
+        return {}
+    unknown = next((name for name, count in counts.items() if count is None), None)
+    largest, smallest = max(known, key=known.__getitem__), min(known, key=known.__getitem__)
+    if known[largest] > _SAME_CONDITIONS * known[smallest]:
+        return {largest: known[largest], smallest: known[smallest]}
+    return {} if unknown is None else {unknown: None, largest: known[largest]}
+
+
+def _rounded(count: int | None) -> str:
+    """A count with two digits: 14M, 1.3M, 410k; "unknown" of None, "no" of 0."""
+    if not count:
+        return "unknown" if count is None else "no"
+    for unit, letter in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if count >= 0.95 * unit:
+            return f"{count / unit:.{0 if count >= 9.95 * unit else 1}f}{letter}"
+    return str(count)

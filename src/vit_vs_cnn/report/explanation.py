@@ -1,20 +1,21 @@
 """The figures that explain one contestant, each with a caption that says what it shows and what it does not."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
-import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from vit_vs_cnn.core.errors import NotApplicableError
 from vit_vs_cnn.explain.attention import Attention
+from vit_vs_cnn.explain.faithfulness import Faithfulness
 from vit_vs_cnn.explain.features import StageMaps, feature_maps, first_filters, position_similarity
+from vit_vs_cnn.explain.layers import reads_class_token
 from vit_vs_cnn.explain.overlay import overlay
 from vit_vs_cnn.explain.samples import SampleExplanations
 from vit_vs_cnn.models.trained import TrainedModel
@@ -37,23 +38,28 @@ def write_explanation(
     model: TrainedModel,
     shared: SampleExplanations,
     mistakes: SampleExplanations | None,
+    faithfulness: Mapping[str, Faithfulness],
     classes: Sequence[str],
     colour: str,
     folder: Path,
 ) -> None:
     """Draw the explanation of `model` into `folder`, with figures.json.
 
-    `shared` are images on which all contestants are shown; `mistakes` are its own, None where it made none. `colour`
-    is that of the contestant.
+    `shared` are images on which all contestants are shown; `mistakes` are its own, None where it made none.
+    `faithfulness` is that of each kind of map in them. `colour` is that of the contestant.
     """
     writer = FigureWriter(folder, "explanation")
     correct = int((shared.labels == shared.predicted).sum())
-    _add_samples(writer, "same_images", shared, classes, correct=correct, images=len(shared.labels))
+    how_to_read = _how_to_read(writer, model, shared, faithfulness, writer.text("same_images", "target"))
+    figure = _samples_figure(shared, classes)
+    writer.add("same_images", figure, correct=correct, images=len(shared.labels), how_to_read=how_to_read)
+    writer.table("faithfulness", _faithfulness_table(faithfulness))
     writer.skipped.extend(shared.skipped)
     if mistakes is None:
         writer.skip("mistakes")
     else:
-        _add_samples(writer, "mistakes", mistakes, classes)
+        how_to_read = _how_to_read(writer, model, mistakes, faithfulness, writer.text("mistakes", "target"))
+        writer.add("mistakes", _samples_figure(mistakes, classes), how_to_read=how_to_read)
     if shared.attention is not None:
         _add_attention(writer, shared.images, shared.attention, colour, model.preprocess.input_size)
     for add in (_add_position_similarity, _add_filters, _add_feature_maps):
@@ -64,27 +70,60 @@ def write_explanation(
     writer.close()
 
 
-def _add_samples(
-    writer: FigureWriter, name: str, samples: SampleExplanations, classes: Sequence[str], **values: object
-) -> None:
-    """Add a figure of explained images, its caption ending in how to read the maps that the network has."""
-    sentences = []
-    if samples.layer is not None:
-        target, layer = writer.text(name, "target"), samples.layer
-        sentences.append(writer.text("how_to_read", "gradcam", target=target, layer=layer.name, grid=layer.grid))
+def _how_to_read(
+    writer: FigureWriter,
+    model: TrainedModel,
+    samples: SampleExplanations,
+    faithfulness: Mapping[str, Faithfulness],
+    target: str,
+) -> str:
+    """What the maps that the network has show, from where, and whether they are evidence."""
+    verdicts = {
+        kind: writer.text(
+            "how_to_read",
+            "better_than_random" if measured.is_better_than_random else "like_random",
+            deletion=measured.deletion.mean(),
+            insertion=measured.insertion.mean(),
+            random=measured.random.mean(),
+            images=len(measured.random),
+        )
+        for kind, measured in faithfulness.items()
+    }
+    sentences, layer = [], samples.layer
+    if layer is not None:
+        from_token = layer.tokens and reads_class_token(model.network)
+        values = {"target": target, "layer": layer.name, "grid": layer.grid, "faithfulness": verdicts["gradcam"]}
+        which = writer.text("how_to_read", "class_token_layer" if from_token else "last_layer")
+        sentences.append(writer.text("how_to_read", "gradcam", which=which, **values))
     if samples.attention is not None:
-        sentences.append(writer.text("how_to_read", "attention"))
+        source = _source(writer, samples.attention)
+        sentences.append(writer.text("how_to_read", "attention", source=source, faithfulness=verdicts["rollout"]))
     if sentences:
         sentences.append(writer.text("how_to_read", "caution"))
-    writer.add(name, _samples_figure(samples, classes), how_to_read=" ".join(sentences), **values)
+    return " ".join(sentences)
+
+
+def _source(writer: FigureWriter, attention: Attention) -> str:
+    return writer.text("attention_heads", "class_token" if attention.from_class_token else "all_patches")
+
+
+def _faithfulness_table(faithfulness: Mapping[str, Faithfulness]) -> pd.DataFrame:
+    """A row per kind of map: mean areas, differences from random orders with 95 % intervals, and the verdict."""
+    rows = []
+    for kind, measured in faithfulness.items():
+        row: dict[str, object] = {"map": kind, "images": len(measured.random), **measured.mean_areas()}
+        for name, areas in (("deletion", measured.deletion), ("insertion", measured.insertion)):
+            difference, low, high = measured.difference_from_random(areas)
+            row |= {f"{name}_difference": difference, f"{name}_low": low, f"{name}_high": high}
+        rows.append(row | {"better_than_random": measured.is_better_than_random})
+    return pd.DataFrame(rows)
 
 
 def _add_attention(
     writer: FigureWriter, images: NDArray[np.uint8], attention: Attention, colour: str, input_size: int
 ) -> None:
     shown = _heads_figure(images[:_IMAGES_OF_HEADS], attention.heads[:_IMAGES_OF_HEADS])
-    source = writer.text("attention_heads", "class_token" if attention.from_class_token else "all_patches")
-    writer.add("attention_heads", shown, source=source)
+    writer.add("attention_heads", shown, source=_source(writer, attention))
     heads = pd.DataFrame(
         [
             (block, head, float(pixels))
@@ -113,7 +152,7 @@ def _add_filters(writer: FigureWriter, model: TrainedModel, _: SampleExplanation
 
 
 def _add_feature_maps(writer: FigureWriter, model: TrainedModel, shared: SampleExplanations) -> None:
-    stages = feature_maps(model.network, model.preprocess(torch.from_numpy(shared.images[:1])))
+    stages = feature_maps(model.network, shared.pixels[:1])
     writer.add("feature_maps", _stages_figure(shared.images[0], stages))
 
 

@@ -14,8 +14,9 @@ from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.data.dataset import DatasetInfo, Split
 from vit_vs_cnn.models.airbench import fit_whitening
 from vit_vs_cnn.models.build import create_model
+from vit_vs_cnn.models.operations import operation_shares
 from vit_vs_cnn.models.trained import TrainedModel, preprocess_for
-from vit_vs_cnn.models.weights import is_pretrained, load_pretrained_weights
+from vit_vs_cnn.models.weights import is_pretrained, load_pretrained_weights, pretraining
 from vit_vs_cnn.training.checkpoint import Checkpoints
 from vit_vs_cnn.training.loop import Trainer
 from vit_vs_cnn.training.parallel import train_in_processes
@@ -51,7 +52,7 @@ def prepare_contestant(
     network = create_model(model, len(info.classes), info.image_size, key_path)
     preprocess = preprocess_for(model, info)
     if is_pretrained(model):
-        load_pretrained_weights(network, model, len(info.classes), key_path)
+        load_pretrained_weights(network, model, key_path)
     else:
         fit_whitening(network, splits[0].images, preprocess)
     return TrainingJob(settings, contestant, info, *splits, network, preprocess, make_plan(settings.train), quiet)
@@ -92,6 +93,7 @@ def train_contestant(job: TrainingJob, checkpoints: Checkpoints, on_epoch: Calla
 
 def _summarize(job: TrainingJob, history: list[Epoch]) -> TrainingSummary:
     plan, best, parameters = job.plan, best_epoch(history), list(job.network.parameters())
+    seen_before = pretraining(job.model)
     return TrainingSummary(
         model=job.contestant,
         timm=job.model.timm,
@@ -108,6 +110,9 @@ def _summarize(job: TrainingJob, history: list[Epoch]) -> TrainingSummary:
         precision=plan.precision,
         train_images=len(job.train),
         batch_size=job.model.recipe.batch_size,
+        pretraining_data=seen_before.data,
+        pretraining_images=seen_before.images,
+        operation_shares=operation_shares(job.network, job.preprocess.input_size),
     )
 
 

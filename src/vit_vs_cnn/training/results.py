@@ -4,6 +4,8 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import Field
+
 from vit_vs_cnn.core.records import Record
 
 
@@ -36,7 +38,10 @@ def epoch_metrics(epoch: Epoch) -> dict[str, float]:
 
 
 class TrainingSummary(Record):
-    """training.json: the result and the cost of one training; seconds include validation."""
+    """training.json: the result and the cost of one training; seconds include validation.
+
+    `operation_shares` is what `models.operations` measured. It and the pretraining are unknown in results of 0.1.0.
+    """
 
     model: str
     timm: str
@@ -55,6 +60,9 @@ class TrainingSummary(Record):
     precision: str
     train_images: int
     batch_size: int
+    pretraining_data: str = "unknown"
+    pretraining_images: int | None = None
+    operation_shares: dict[str, float] = Field(default_factory=dict)
 
 
 def best_epoch(history: Sequence[Epoch]) -> Epoch:
