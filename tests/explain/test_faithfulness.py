@@ -119,7 +119,8 @@ def test_kinds_are_those_that_a_network_has() -> None:
     model = TrainedModel(network, Preprocess((0.5, 0.5, 0.5), (0.25, 0.25, 0.25), 8))
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
     samples = SampleExplanations(
-        images=images, labels=np.arange(3), predicted=np.arange(3), confidence=np.ones(3, np.float32), layer=None,
+        images=images, pixels=model.preprocess(torch.from_numpy(images)), labels=np.arange(3), predicted=np.arange(3),
+        confidence=np.ones(3, np.float32), layer=None,
         cam_predicted=maps_of_corner(3, 5), cam_true=None, attention=None, skipped=(),
     )  # fmt: skip
     faithfulness = measure_maps(model, samples, torch.device("cpu"))
