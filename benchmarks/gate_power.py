@@ -58,7 +58,7 @@ def main(file: Path | None, to_mlflow: bool) -> None:
     for images in IMAGES:
         for share in DISCORDANT:
             cells = [_accuracy_rates(rng, images, share, gain) for gain in GAINS]
-            results["accuracy"][f"{images} images, {share:.0%}"] = dict(zip(map(str, GAINS), cells, strict=True))
+            results["accuracy"][f"{images} images {share:g}"] = dict(zip(map(str, GAINS), cells, strict=True))
             _print_row(
                 f"{images:,}",
                 f"{100 * share:g} %",
@@ -70,7 +70,7 @@ def main(file: Path | None, to_mlflow: bool) -> None:
     _print_row(*["---"] * 4)
     for images, share in AT_MARGIN:
         passes, _, _, old = _rates(*_draw(rng, ROUNDS, images, share / 2, share / 2 + GATE.margin), images, rng)
-        results["margin"][f"{images} images, {share:.0%}"] = [passes, old]
+        results["margin"][f"{images} images {share:g}"] = [passes, old]
         _print_row(f"{images:,}", f"{50 * share:g} %", _percent(passes), _percent(old))
 
     margin = f"{100 * GATE.class_margin:g}"
@@ -87,7 +87,7 @@ def main(file: Path | None, to_mlflow: bool) -> None:
     for key, settings, loss in (("classes", EQUAL_CLASSES, 0.0), ("lost class", LOST_CLASS, CLASS_LOSS)):
         for classes, images, share in settings:
             rates = _class_rates(rng, classes, images, share, loss)
-            results[key][f"{classes} x {images}, {share:.0%}"] = rates
+            results[key][f"{classes} x {images} {share:g}"] = rates
             kind = f"one class loses {100 * loss:g} points" if loss else "equal"
             _print_row(f"{classes} × {images:,}", f"{100 * share:g} %", kind, *map(_percent, rates))
 
@@ -97,7 +97,7 @@ def main(file: Path | None, to_mlflow: bool) -> None:
     for share in (0.0, 0.005, *DISCORDANT):
         images = images_needed(share, GATE.margin, CONFIDENCE, of_shares=True)
         passes, *_ = _rates(*_draw(rng, ROUNDS, images, share / 2, share / 2), images, rng)
-        results["needed"][f"{share:.1%}"] = [images, passes]
+        results["needed"][f"{share:g}"] = [images, passes]
         _print_row(f"{100 * share:g} %", f"{images:,}", _percent(passes))
     publish("gate-power", results, file, to_mlflow=to_mlflow)
 
@@ -151,11 +151,8 @@ def _class_rates(rng: np.random.Generator, classes: int, images: int, share: flo
         losses, p_values = class_losses(only_own, only_others, of_class)
         beyond = losses > GATE.class_margin + 1e-9
         by_margin = holm(norm.cdf(tango_score(only_own, only_others, of_class, -GATE.class_margin)))
-        refused += (
-            (beyond & (p_values < 1 - CONFIDENCE)).any(),
-            beyond.any(),
-            min(by_margin) < 1 - CONFIDENCE,
-        )
+        by_rule = [(beyond & (p_values < 1 - CONFIDENCE)).any(), beyond.any(), min(by_margin) < 1 - CONFIDENCE]
+        refused += np.array(by_rule, float)
     return [float(share) for share in refused / CLASS_ROUNDS]
 
 
