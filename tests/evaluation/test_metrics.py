@@ -131,6 +131,25 @@ def test_of_equal_probabilities_the_first_classes_win_as_in_the_prediction() -> 
     assert evaluated(probabilities, labels).metrics.accuracy == 0.25
 
 
+def test_what_the_network_said_before_its_temperature_is_kept_beside() -> None:
+    probabilities, labels = draw(300, 4, seed=3)
+    softer = np.sqrt(probabilities) / np.sqrt(probabilities).sum(axis=1, keepdims=True)
+    split = Split(np.zeros((300, 1, 1, 3), np.uint8), labels, tuple(map(str, range(300))))
+    result = evaluate(probabilities, split, tuple("abcd"), 0.95, COST, softer)
+    before = evaluate(softer, split, tuple("abcd"), 0.95, COST)
+    metrics = result.metrics
+    assert metrics.uncalibrated_negative_log_likelihood == before.metrics.negative_log_likelihood
+    assert metrics.uncalibrated_expected_calibration_error == before.metrics.expected_calibration_error
+    assert metrics.negative_log_likelihood == evaluated(probabilities, labels).metrics.negative_log_likelihood
+    error_low, error_high = metrics.expected_calibration_error_low, metrics.expected_calibration_error_high
+    assert error_low is not None
+    assert error_high is not None
+    assert error_low <= metrics.expected_calibration_error <= error_high
+    columns = ["images", "confidence", "accuracy"]
+    own = result.reliability[[f"uncalibrated_{column}" for column in columns]]
+    np.testing.assert_array_equal(own, before.reliability[columns])
+
+
 def test_a_class_without_test_images_counts_in_no_mean() -> None:
     probabilities, labels = draw(60, 4, seed=2)
     padded = np.column_stack([probabilities, np.zeros(60, np.float32)])

@@ -77,7 +77,9 @@ def test_reliability_shows_accuracy_by_confidence_and_the_error_without_empty_bi
     assert (low <= filled["accuracy"] + 1e-9).all()
     assert (high >= filled["accuracy"] - 1e-9).all()
     error = 100 * evaluation.metrics.expected_calibration_error
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["perfect", f"swin, ECE {error:.1f} points"]
+    own = 100 * (evaluation.metrics.uncalibrated_expected_calibration_error or 0.0)
+    legend = ["perfect", f"swin, ECE {error:.1f} points (light: {own:.1f})"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == legend
     shares = histogram.patches[0].get_data().values
     assert shares.sum() == pytest.approx(100)
 

@@ -122,7 +122,8 @@ class ModelSettings(StrictModel):
 class TrainSettings(StrictModel):
     """The budget, the same for every contestant, and the machine.
 
-    Each batch is shared by `devices` GPUs, or on a CPU by as many processes.
+    Each batch is shared by `devices` GPUs, or on a CPU by as many processes. `calibrate` fits a temperature on
+    validation after the training, which changes how certain the model is and never what it predicts.
     """
 
     epochs: Annotated[int, Field(ge=1)]
@@ -131,6 +132,7 @@ class TrainSettings(StrictModel):
     devices: Annotated[int, Field(ge=1, le=64)] = 1
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     compile: bool = False
+    calibrate: bool = True
 
 
 class EvaluateSettings(StrictModel):

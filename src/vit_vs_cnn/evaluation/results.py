@@ -15,7 +15,11 @@ from vit_vs_cnn.core.records import Record
 
 
 class Metrics(Record):
-    """metrics.json: quality on the test split; fractions, not per cent. None where the data do not allow a metric."""
+    """metrics.json: quality on the test split; fractions, not per cent. None where the data do not allow a metric.
+
+    What is `uncalibrated` is of the network's own probabilities, before its temperature; results of release 0.1 have
+    neither that nor the interval of the calibration error.
+    """
 
     accuracy: float
     accuracy_low: float
@@ -25,6 +29,10 @@ class Metrics(Record):
     negative_log_likelihood: float
     brier_score: float
     expected_calibration_error: float
+    expected_calibration_error_low: float | None = None
+    expected_calibration_error_high: float | None = None
+    uncalibrated_negative_log_likelihood: float | None = None
+    uncalibrated_expected_calibration_error: float | None = None
     roc_auc_ovr: float | None = None
     images: int
     confidence: float
@@ -64,7 +72,8 @@ class Evaluation:
     """All measurements of one contestant on the test split.
 
     `per_class` has columns class, precision, recall, f1, images; `confusion` is int64 (K, K), rows true, columns
-    predicted; `reliability` has columns bin_low, bin_high, images, confidence, accuracy.
+    predicted; `reliability` has columns bin_low, bin_high, images, confidence, accuracy, and the last three once more,
+    named uncalibrated_…, of the network's own probabilities (not in results of release 0.1).
     """
 
     classes: tuple[str, ...]

@@ -69,4 +69,7 @@ def rebuild_network(model: RegisteredModel) -> TrainedModel:
     network.load_state_dict(state)
     buffers = dict(model.program.named_buffers())
     mean, std = ((buffers[f"preprocess.{name}"].flatten() / 255).tolist() for name in ("mean", "std"))
-    return TrainedModel(network.eval(), Preprocess(mean, std, input_size(model.settings, model.image_size)))
+    # The programs of release 0.1 have no temperature.
+    temperature = float(buffers.get("temperature", 1.0))
+    preprocess = Preprocess(mean, std, input_size(model.settings, model.image_size))
+    return TrainedModel(network.eval(), preprocess, temperature)

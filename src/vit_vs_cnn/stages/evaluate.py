@@ -9,6 +9,7 @@ from vit_vs_cnn.evaluation.cost import measure_cost
 from vit_vs_cnn.evaluation.metrics import evaluate
 from vit_vs_cnn.evaluation.predict import batch_predict
 from vit_vs_cnn.evaluation.results import write_evaluation
+from vit_vs_cnn.models.temperature import softmax
 from vit_vs_cnn.models.trained import load_trained
 from vit_vs_cnn.report.evaluation import save_evaluation_figures
 from vit_vs_cnn.report.style import contestant_colour
@@ -24,10 +25,11 @@ def run(settings: Settings, contestant: str) -> None:
     info, test = read_info(PREPARED), read_split(PREPARED, "test")
     device, batch_size = choose_device(settings.train), settings.evaluate.batch_size
     model = load_trained(settings, contestant, info).to(device)
-    probabilities = batch_predict(model.probabilities, test.images, batch_size, device, "predict")
+    logits = batch_predict(model.logits, test.images, batch_size, device, "predict")
+    probabilities = softmax(logits, model.temperature.item())
     seconds_per_epoch = read_summary(trained(contestant)).seconds_per_epoch
     cost = measure_cost(model, test.images, batch_size, device, device_name(device), seconds_per_epoch)
-    evaluation = evaluate(probabilities, test, info.classes, settings.evaluate.confidence, cost)
+    evaluation = evaluate(probabilities, test, info.classes, settings.evaluate.confidence, cost, softmax(logits))
     folder, metrics = evaluated(contestant), evaluation.metrics
     write_evaluation(folder, evaluation)
     save_evaluation_figures(folder, contestant, evaluation, contestant_colour(settings.models, contestant))

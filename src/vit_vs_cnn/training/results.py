@@ -36,7 +36,10 @@ def epoch_metrics(epoch: Epoch) -> dict[str, float]:
 
 
 class TrainingSummary(Record):
-    """training.json: the result and the cost of one training; seconds include validation."""
+    """training.json: the result and the cost of one training; seconds include validation.
+
+    `temperature` divides the logits of the model; 1 in results of release 0.1.
+    """
 
     model: str
     timm: str
@@ -53,6 +56,7 @@ class TrainingSummary(Record):
     precision: str
     train_images: int
     batch_size: int
+    temperature: float = 1.0
 
 
 def best_epoch(history: Sequence[Epoch]) -> Epoch:
@@ -79,6 +83,7 @@ def summary_metrics(summary: TrainingSummary) -> dict[str, float]:
         "best/val_accuracy": summary.val_accuracy,
         "best/val_loss": summary.val_loss,
         "best/epoch": summary.best_epoch,
+        "best/temperature": summary.temperature,
         "cost/parameters": summary.parameters,
         "cost/seconds_per_epoch": summary.seconds_per_epoch,
     }
