@@ -29,19 +29,7 @@ from vit_vs_cnn.evaluation.metrics import (
     roc_auc_ovr,
     top_k_accuracy,
 )
-from vit_vs_cnn.evaluation.results import Cost, Evaluation
-
-COST = Cost(
-    parameters=1,
-    flops=1,
-    seconds_per_epoch=1.0,
-    latency_p50_ms=1.0,
-    latency_p95_ms=1.0,
-    throughput_images_per_second=1.0,
-    peak_memory_mb=1.0,
-    device="CPU",
-    input_size=8,
-)
+from vit_vs_cnn.evaluation.results import Evaluation
 
 Drawn = tuple[NDArray[np.float32], NDArray[np.int64]]
 
@@ -59,7 +47,7 @@ def draw(images: int, classes: int, seed: int) -> Drawn:
 def evaluated(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> Evaluation:
     split = Split(np.zeros((len(labels), 1, 1, 3), np.uint8), labels, tuple(map(str, range(len(labels)))))
     classes = tuple(f"class {index}" for index in range(probabilities.shape[1]))
-    return evaluate(probabilities, split, classes, 0.95, COST)
+    return evaluate(probabilities, split, classes, 0.95)
 
 
 def by_hand() -> Drawn:
@@ -135,8 +123,8 @@ def test_what_the_network_said_before_its_temperature_is_kept_beside() -> None:
     probabilities, labels = draw(300, 4, seed=3)
     softer = np.sqrt(probabilities) / np.sqrt(probabilities).sum(axis=1, keepdims=True)
     split = Split(np.zeros((300, 1, 1, 3), np.uint8), labels, tuple(map(str, range(300))))
-    result = evaluate(probabilities, split, tuple("abcd"), 0.95, COST, softer)
-    before = evaluate(softer, split, tuple("abcd"), 0.95, COST)
+    result = evaluate(probabilities, split, tuple("abcd"), 0.95, softer)
+    before = evaluate(softer, split, tuple("abcd"), 0.95)
     metrics = result.metrics
     assert metrics.uncalibrated_negative_log_likelihood == before.metrics.negative_log_likelihood
     assert metrics.uncalibrated_expected_calibration_error == before.metrics.expected_calibration_error

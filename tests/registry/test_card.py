@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pandas as pd
 
-from factories import CLASSES, evaluation
+from factories import CLASSES, cost, evaluation
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.registry.card import write_card
@@ -35,13 +35,14 @@ SUMMARY = TrainingSummary(
 def test_a_card_says_what_was_measured(settings: Settings, prepared: DatasetInfo) -> None:
     made_up = evaluation([2, 5, 8])
     info = prepared.model_copy(update={"classes": CLASSES})
-    card = write_card(settings, "vit", info, SUMMARY, made_up, LINEAGE)
+    card = write_card(settings, "vit", info, SUMMARY, made_up, cost(), LINEAGE)
     low, high = 100 * made_up.metrics.accuracy_low, 100 * made_up.metrics.accuracy_high
     assert f"**99.50 %** (95 % interval {low:.2f} to {high:.2f} %)" in card
     assert "12,345 parameters" in card
     assert "| NA | 1.000 | 0.985 | 200 |" in card
     assert "NA taken for cat (3)." in card
     assert "git `c0ffeec0ffee` with uncommitted changes" in card
+    assert "one image takes 1.0 ms (0.9 to 1.2 ms by round, p95 2.0 ms)" in card
     assert not re.search(r"\{[{%]|\n\n\n", card)
 
 
@@ -50,7 +51,7 @@ def test_of_many_classes_the_card_has_the_worst_and_stays_short(settings: Settin
     table = pd.DataFrame({"class": names, "precision": 0.5, "recall": range(1000), "f1": 0.5, "images": 10})
     confusion = np.zeros((1000, 1000), np.int64)
     many = dataclasses.replace(evaluation([]), classes=names, per_class=table, confusion=confusion)
-    card = write_card(settings, "vit", prepared.model_copy(update={"classes": names}), SUMMARY, many, LINEAGE)
+    card = write_card(settings, "vit", prepared.model_copy(update={"classes": names}), SUMMARY, many, cost(), LINEAGE)
     assert "class (the 20 with the lowest recall)" in card
     assert "class 19 " in card
     assert "class 20 " not in card

@@ -14,7 +14,7 @@ from vit_vs_cnn.evaluation.calibration import (
     expected_calibration_error,
     reliability_table,
 )
-from vit_vs_cnn.evaluation.results import Cost, Evaluation, Metrics, Predictions
+from vit_vs_cnn.evaluation.results import Evaluation, Metrics, Predictions
 
 Probabilities = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -25,8 +25,8 @@ def evaluate(
     test: Split,
     classes: tuple[str, ...],
     confidence: float,
-    cost: Cost,
     uncalibrated: Probabilities | None = None,
+    peak_memory_mb: float | None = None,
 ) -> Evaluation:
     """Compute every metric of the probabilities (N, K) of the test images, with intervals at `confidence`.
 
@@ -57,10 +57,11 @@ def evaluate(
         roc_auc_ovr=roc_auc_ovr(probabilities, labels),
         images=len(labels),
         confidence=confidence,
+        peak_memory_mb=peak_memory_mb,
     )
     confusion = confusion_matrix(labels, predictions.predicted, labels=range(len(classes)))
     both = reliability.join(before[["images", "confidence", "accuracy"]].add_prefix("uncalibrated_"))
-    return Evaluation(classes, metrics, cost, per_class, confusion, both, predictions)
+    return Evaluation(classes, metrics, per_class, confusion, both, predictions)
 
 
 def accuracy_interval(correct: int, images: int, confidence: float) -> tuple[float, float]:

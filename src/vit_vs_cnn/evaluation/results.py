@@ -1,4 +1,4 @@
-"""The results of an evaluation in evaluated/<contestant>: metrics, cost, tables, predictions per image."""
+"""The results of an evaluation in evaluated/<contestant>: metrics, tables, predictions per image; and of cost."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +11,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vit_vs_cnn.core.errors import UserError, first_line
+from vit_vs_cnn.core.paths import cost_file
 from vit_vs_cnn.core.records import Record
 
 
 class Metrics(Record):
     """metrics.json: quality on the test split; fractions, not per cent. None where the data do not allow a metric.
 
-    What is `uncalibrated` is of the network's own probabilities, before its temperature; results of release 0.1 have
-    neither that nor the interval of the calibration error.
+    What is `uncalibrated` is of the network's own probabilities, before its temperature. `peak_memory_mb` is what the
+    predictions took (see `evaluation.cost`). What may be None for another reason is not in results of release 0.1.
     """
 
     accuracy: float
@@ -36,18 +37,30 @@ class Metrics(Record):
     roc_auc_ovr: float | None = None
     images: int
     confidence: float
+    peak_memory_mb: float | None = None
 
 
-class Cost(Record):
-    """cost.json: what training and using the model costs; units are in the names, `flops` is for one image."""
+class Speed(Record):
+    """Latency and throughput, measured in several rounds: medians, with the lowest and highest median of a round.
+
+    `latency_p95_ms` is of the calls of all rounds. Units are in the names.
+    """
+
+    latency_p50_ms: float
+    latency_p50_ms_low: float
+    latency_p50_ms_high: float
+    latency_p95_ms: float
+    throughput_images_per_second: float
+    throughput_images_per_second_low: float
+    throughput_images_per_second_high: float
+
+
+class Cost(Speed):
+    """cost/<contestant>.json: what training and using the model costs; `flops` is for one image."""
 
     parameters: int
     flops: int
     seconds_per_epoch: float
-    latency_p50_ms: float
-    latency_p95_ms: float
-    throughput_images_per_second: float
-    peak_memory_mb: float
     device: str
     input_size: int
 
@@ -78,7 +91,6 @@ class Evaluation:
 
     classes: tuple[str, ...]
     metrics: Metrics
-    cost: Cost
     per_class: pd.DataFrame
     confusion: NDArray[np.int64]
     reliability: pd.DataFrame
@@ -90,7 +102,6 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     # Without what is None: `dvc metrics show` would print it as a value.
     evaluation.metrics.write(folder / "metrics.json", exclude_none=True)
-    evaluation.cost.write(folder / "cost.json")
     evaluation.per_class.to_csv(folder / "per_class.csv", index=False)
     evaluation.reliability.to_csv(folder / "reliability.csv", index=False)
     confusion = pd.DataFrame(evaluation.confusion, columns=list(evaluation.classes))
@@ -106,7 +117,6 @@ def read_evaluation(folder: Path) -> Evaluation:
         return Evaluation(
             classes=tuple(confusion["true"]),
             metrics=Metrics.model_validate_json((folder / "metrics.json").read_text(encoding="utf-8")),
-            cost=Cost.model_validate_json((folder / "cost.json").read_text(encoding="utf-8")),
             per_class=_read_per_class(folder / "per_class.csv"),
             confusion=confusion.iloc[:, 1:].to_numpy(np.int64),
             reliability=pd.read_csv(folder / "reliability.csv"),
@@ -117,6 +127,11 @@ def read_evaluation(folder: Path) -> Evaluation:
         raise UserError(
             f"{folder}: no complete evaluation here ({first_line(error)}); run `dvc repro evaluate@{folder.name}`."
         ) from None
+
+
+def read_cost(contestant: str) -> Cost:
+    """Read what the stage `cost` measured of a contestant. Raises UserError where it is missing or not valid."""
+    return Cost.read(cost_file(contestant), "run `dvc repro cost`")
 
 
 def _read_per_class(path: Path) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from jinja2 import Environment, StrictUndefined
 
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.data.dataset import DatasetInfo
-from vit_vs_cnn.evaluation.results import Evaluation
+from vit_vs_cnn.evaluation.results import Cost, Evaluation
 from vit_vs_cnn.registry.versions import TEST_DIGEST, registered_name
 from vit_vs_cnn.training.results import TrainingSummary
 
@@ -18,7 +18,12 @@ _MOST_CLASSES = 20
 
 
 def version_tags(
-    model: Path, info: DatasetInfo, summary: TrainingSummary, evaluation: Evaluation, lineage: Mapping[str, str]
+    model: Path,
+    info: DatasetInfo,
+    summary: TrainingSummary,
+    evaluation: Evaluation,
+    cost: Cost,
+    lineage: Mapping[str, str],
 ) -> dict[str, str]:
     """The tags of a version, whose exported model is in the folder `model`; numbers are JSON."""
     metrics = evaluation.metrics
@@ -28,9 +33,9 @@ def version_tags(
         "accuracy_high": metrics.accuracy_high,
         "val_accuracy": summary.val_accuracy,
         "calibration_error": metrics.expected_calibration_error,
-        "latency_p95_ms": evaluation.cost.latency_p95_ms,
+        "latency_p95_ms": cost.latency_p95_ms,
         "size_mb": sum(path.stat().st_size for path in model.rglob("*") if path.is_file()) / 1e6,
-        "parameters": evaluation.cost.parameters,
+        "parameters": cost.parameters,
     }
     return {
         **{tag: json.dumps(number) for tag, number in numbers.items()},
@@ -49,6 +54,7 @@ def write_card(
     info: DatasetInfo,
     summary: TrainingSummary,
     evaluation: Evaluation,
+    cost: Cost,
     lineage: Mapping[str, str],
 ) -> str:
     """The model card of `contestant` in Markdown, from what its stages recorded."""
@@ -62,6 +68,7 @@ def write_card(
         info=info,
         summary=summary,
         evaluation=evaluation,
+        cost=cost,
         classes=classes.head(_MOST_CLASSES).to_dict("records"),
         confusions=_confusions(evaluation),
         lineage=lineage,

@@ -16,6 +16,7 @@ from torch import nn
 from vit_vs_cnn.config.schema import ModelSettings
 from vit_vs_cnn.core.errors import UserError, first_line
 from vit_vs_cnn.evaluation.predict import batch_predict
+from vit_vs_cnn.models.export import load_program
 from vit_vs_cnn.registry.versions import Registry, registry_errors
 
 BATCH = 64
@@ -71,16 +72,15 @@ def load_registered(name: str, given: str | int, device: torch.device | None = N
 
 def load_exported(folder: Path, name: str, version: int, device: torch.device | None = None) -> RegisteredModel:
     """Load the MLflow model that `models.export` wrote into `folder`."""
-    import mlflow.pytorch
     from mlflow.models import Model
 
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     # First, so that a pickle is refused as what it is.
-    program = mlflow.pytorch.load_model(str(folder))
+    program = load_program(folder, device)
     description = Model.load(str(folder))
     metadata: dict[str, Any] = description.metadata or {}
     # The first versions had no image size in their metadata, only in their signature.
     image_size: Any = metadata.get("image_size") or description.signature.inputs.inputs[0].shape[1]
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return RegisteredModel(
         name=name,
         version=version,
@@ -88,7 +88,7 @@ def load_exported(folder: Path, name: str, version: int, device: torch.device | 
         classes=tuple(map(str, metadata["classes"])),
         image_size=int(image_size),
         settings=_network_settings(metadata),
-        program=program.to(device),
+        program=program,
         device=device,
     )
 

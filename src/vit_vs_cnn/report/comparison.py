@@ -11,7 +11,7 @@ from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.console import points
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import evaluated, trained
-from vit_vs_cnn.evaluation.results import Evaluation, read_evaluation
+from vit_vs_cnn.evaluation.results import Cost, Evaluation, read_cost, read_evaluation
 from vit_vs_cnn.evaluation.significance import PairedComparison, compare_all_pairs, verdict
 from vit_vs_cnn.report.style import contestant_colour
 from vit_vs_cnn.training.results import TrainingSummary, read_summary
@@ -22,7 +22,9 @@ _SAME_TIME = 1.1
 _COLUMNS = (
     "contestant", "timm", "accuracy", "accuracy_low", "accuracy_high", "confidence", "images", "macro_f1",
     "negative_log_likelihood", "expected_calibration_error", "val_accuracy", "best_epoch", "seconds_per_epoch",
-    "parameters", "flops", "latency_p50_ms", "latency_p95_ms", "throughput_images_per_second", "peak_memory_mb",
+    "parameters", "flops", "latency_p50_ms", "latency_p50_ms_low", "latency_p50_ms_high", "latency_p95_ms",
+    "throughput_images_per_second", "throughput_images_per_second_low", "throughput_images_per_second_high",
+    "peak_memory_mb",
 )  # fmt: skip
 
 
@@ -35,6 +37,7 @@ class Contestant:
     summary: TrainingSummary
     history: pd.DataFrame
     evaluation: Evaluation
+    cost: Cost
 
     @property
     def accuracy(self) -> float:
@@ -61,7 +64,7 @@ class Comparison:
 
 
 def read_comparison(settings: Settings) -> Comparison:
-    """Read the contestants of `settings` from trained/ and evaluated/ and test each pair.
+    """Read the contestants of `settings` from trained/, evaluated/ and cost/ and test each pair.
 
     Raises UserError where something is missing or where they were not evaluated on the same images.
     """
@@ -72,6 +75,7 @@ def read_comparison(settings: Settings) -> Comparison:
             summary=read_summary(trained(name)),
             history=pd.read_csv(trained(name) / "history.csv"),
             evaluation=read_evaluation(evaluated(name)),
+            cost=read_cost(name),
         )
         for name in settings.models
     )
@@ -130,7 +134,7 @@ def comparison_table(comparison: Comparison) -> pd.DataFrame:
         {"contestant": contestant.name}
         | contestant.summary.model_dump()
         | contestant.evaluation.metrics.model_dump()
-        | contestant.evaluation.cost.model_dump()
+        | contestant.cost.model_dump()
         for contestant in comparison.contestants
     ]
     return pd.DataFrame(rows)[list(_COLUMNS)]

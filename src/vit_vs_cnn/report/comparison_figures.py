@@ -103,7 +103,7 @@ def accuracy_and_cost(comparison: Comparison) -> Figure:
         for contestant in comparison.contestants:
             metrics = contestant.evaluation.metrics
             axes.errorbar(
-                getattr(contestant.evaluation.cost, cost),
+                getattr(contestant.cost, cost),
                 metrics.accuracy,
                 [[metrics.accuracy - metrics.accuracy_low], [metrics.accuracy_high - metrics.accuracy]],
                 fmt="o",
