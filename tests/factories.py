@@ -66,6 +66,7 @@ def evaluation(
     confidence: float = 0.96,
     first_image: str = "0",
     interval: float = 0.95,
+    duplicates: Collection[int] = (),
 ) -> Evaluation:
     """An evaluation that is wrong on the test images at these positions; image i shows class i modulo 3."""
     labels: NDArray[np.int64] = np.arange(images) % len(CLASSES)
@@ -74,7 +75,7 @@ def evaluation(
     probabilities[np.arange(images), predicted] = confidence
     names = (first_image, *map(str, range(1, images)))
     split = Split(np.zeros((images, 8, 8, 3), np.uint8), labels, names)
-    return evaluate(probabilities, split, CLASSES, interval, peak_memory_mb=100.0)
+    return evaluate(probabilities, split, CLASSES, interval, peak_memory_mb=100.0, duplicates=duplicates)
 
 
 def add_version(
@@ -125,6 +126,7 @@ def contestant(
     seconds: float = 1.0,
     val_accuracy: float = 0.7,
     first_image: str = "0",
+    duplicates: Collection[int] = (),
 ) -> None:
     """Write the results of a contestant that is wrong on the first `errors` of 300 test images."""
     measured = evaluation(
@@ -133,6 +135,7 @@ def contestant(
         confidence=0.8,
         first_image=first_image,
         interval=settings.evaluate.confidence,
+        duplicates=duplicates,
     )
     write_evaluation(evaluated(name), measured)
     COST.mkdir(exist_ok=True)

@@ -119,6 +119,19 @@ def test_of_equal_probabilities_the_first_classes_win_as_in_the_prediction() -> 
     assert evaluated(probabilities, labels).metrics.accuracy == 0.25
 
 
+def test_accuracy_without_the_images_that_train_has_too() -> None:
+    probabilities, labels = by_hand()
+    split = Split(np.zeros((4, 1, 1, 3), np.uint8), labels, ("a", "b", "c", "d"))
+    metrics = [
+        evaluate(probabilities, split, ("x", "y", "z"), 0.95, duplicates=rows).metrics for rows in ((), (0, 1, 2))
+    ]
+    assert [found.accuracy for found in metrics] == [0.5, 0.5]
+    assert [found.accuracy_without_duplicates for found in metrics] == [0.5, 0.0]
+    assert [found.duplicates_in_train for found in metrics] == [0, 3]
+    everything = evaluate(probabilities, split, ("x", "y", "z"), 0.95, duplicates=range(4)).metrics
+    assert everything.accuracy_without_duplicates is None
+
+
 def test_what_the_network_said_before_its_temperature_is_kept_beside() -> None:
     probabilities, labels = draw(300, 4, seed=3)
     softer = np.sqrt(probabilities) / np.sqrt(probabilities).sum(axis=1, keepdims=True)

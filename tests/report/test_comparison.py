@@ -16,7 +16,14 @@ from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import COMPARE
 from vit_vs_cnn.data.dataset import DatasetInfo
-from vit_vs_cnn.report.comparison import answer, comparison_table, read_comparison, validation_sentence, write_tables
+from vit_vs_cnn.report.comparison import (
+    answer,
+    comparison_table,
+    duplicates_sentence,
+    read_comparison,
+    validation_sentence,
+    write_tables,
+)
 from vit_vs_cnn.report.comparison_figures import (
     accuracy_and_cost,
     confusion_difference,
@@ -60,6 +67,7 @@ def test_a_clear_difference_names_the_better_one_whichever_it_is(settings: Setti
 
 def test_a_small_difference_has_no_winner(settings: Settings) -> None:
     of_two(settings, 31, 30)
+    assert duplicates_sentence(read_comparison(settings)) is None
     assert answer(read_comparison(settings)).startswith(
         "No winner: resnet is right on 90.0 % of the test images, vit on 89.7 %, a difference that may be chance."
     )
@@ -107,6 +115,15 @@ def test_the_best_on_validation_is_no_winner_unless_test_says_so(
     contestant(settings, "vit", 90, val_accuracy=0.7)
     contestant(settings, "resnet", resnet_errors, val_accuracy=0.8)
     assert validation_sentence(read_comparison(settings)) == expected
+
+
+def test_accuracy_without_images_that_train_has_too_is_one_sentence(settings: Settings) -> None:
+    contestant(settings, "vit", 30, duplicates=range(100, 200))
+    contestant(settings, "resnet", 60, duplicates=range(100, 200))
+    assert duplicates_sentence(read_comparison(settings)) == (
+        "Train has an identical or nearly identical image of 100 of the 300 test images; right on the others: "
+        "vit 85.0 %, resnet 70.0 %."
+    )
 
 
 def test_contestants_measured_on_other_images_are_not_compared(settings: Settings) -> None:

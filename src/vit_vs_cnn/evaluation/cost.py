@@ -16,7 +16,7 @@ from vit_vs_cnn.evaluation.results import Speed
 
 _ROUNDS = 5
 # Of one measurement in one round; the second limit is for models whose fewest calls take too long.
-_SECONDS = 0.2
+_SECONDS = 0.1
 _MOST_SECONDS = 5.0
 _FEWEST_CALLS = 10
 _WARM_UP_CALLS = 3

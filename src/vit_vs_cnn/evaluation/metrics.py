@@ -1,6 +1,6 @@
 """Quality on the test split, from class probabilities and labels."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
@@ -27,10 +27,12 @@ def evaluate(
     confidence: float,
     uncalibrated: Probabilities | None = None,
     peak_memory_mb: float | None = None,
+    duplicates: Collection[int] = (),
 ) -> Evaluation:
     """Compute every metric of the probabilities (N, K) of the test images, with intervals at `confidence`.
 
-    `uncalibrated` are the network's own probabilities, where `probabilities` have a temperature.
+    `uncalibrated` are the network's own probabilities, where `probabilities` have a temperature. `duplicates` are the
+    rows of images that train has too.
     """
     if uncalibrated is None:
         uncalibrated = probabilities
@@ -39,12 +41,15 @@ def evaluate(
     per_class = per_class_scores(labels, predictions.predicted, classes)
     reliability, before = reliability_table(probabilities, labels), reliability_table(uncalibrated, labels)
     correct = int(predictions.correct.sum())
+    without = np.delete(predictions.correct, list(duplicates))
     low, high = accuracy_interval(correct, len(labels), confidence)
     error_low, error_high = calibration_error_interval(probabilities, labels, confidence)
     metrics = Metrics(
         accuracy=correct / len(labels),
         accuracy_low=low,
         accuracy_high=high,
+        accuracy_without_duplicates=float(without.mean()) if len(without) else None,
+        duplicates_in_train=len(duplicates),
         top5_accuracy=top_k_accuracy(probabilities, labels, 5) if len(classes) > 5 else None,
         macro_f1=float(per_class["f1"].mean()),
         negative_log_likelihood=negative_log_likelihood(probabilities, labels),

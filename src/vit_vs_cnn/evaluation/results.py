@@ -19,12 +19,15 @@ class Metrics(Record):
     """metrics.json: quality on the test split; fractions, not per cent. None where the data do not allow a metric.
 
     What is `uncalibrated` is of the network's own probabilities, before its temperature. `peak_memory_mb` is what the
-    predictions took (see `evaluation.cost`). What may be None for another reason is not in results of release 0.1.
+    predictions took (see `evaluation.cost`), `duplicates_in_train` counts the test images of which train has an
+    identical or nearly identical one. What may be None for another reason is not in results of release 0.1.
     """
 
     accuracy: float
     accuracy_low: float
     accuracy_high: float
+    accuracy_without_duplicates: float | None = None
+    duplicates_in_train: int | None = None
     top5_accuracy: float | None = None
     macro_f1: float
     negative_log_likelihood: float

@@ -20,7 +20,8 @@ from vit_vs_cnn.training.results import TrainingSummary, read_summary
 _SAME_TIME = 1.1
 # Fractions, seconds, milliseconds, megabytes; a name is a field of the training summary, the metrics or the cost.
 _COLUMNS = (
-    "contestant", "timm", "accuracy", "accuracy_low", "accuracy_high", "confidence", "images", "macro_f1",
+    "contestant", "timm", "accuracy", "accuracy_low", "accuracy_high", "confidence", "images",
+    "accuracy_without_duplicates", "duplicates_in_train", "macro_f1",
     "negative_log_likelihood", "expected_calibration_error", "val_accuracy", "best_epoch", "seconds_per_epoch",
     "parameters", "flops", "latency_p50_ms", "latency_p50_ms_low", "latency_p50_ms_high", "latency_p95_ms",
     "throughput_images_per_second", "throughput_images_per_second_low", "throughput_images_per_second_high",
@@ -126,6 +127,20 @@ def validation_sentence(comparison: Comparison) -> str | None:
     if not unbeaten:
         return f"{lead}, and test bears it out."
     return f"{lead}; the test images do not show that it is better than {_listed(unbeaten, 'or')}."
+
+
+def duplicates_sentence(comparison: Comparison) -> str | None:
+    """How accurate they are without the test images that train has too; None where there are none."""
+    metrics = {contestant.name: contestant.evaluation.metrics for contestant in comparison.contestants}
+    first = next(iter(metrics.values()))
+    if not first.duplicates_in_train:
+        return None
+    count = f"{first.duplicates_in_train:,} of the {first.images:,} test images"
+    accuracies = {name: found.accuracy_without_duplicates for name, found in metrics.items()}
+    without = [f"{name} {points(accuracy)} %" for name, accuracy in accuracies.items() if accuracy is not None]
+    if not without:
+        return f"Train has an identical or nearly identical image of all {count}: this test measures memory only."
+    return f"Train has an identical or nearly identical image of {count}; right on the others: {', '.join(without)}."
 
 
 def comparison_table(comparison: Comparison) -> pd.DataFrame:

@@ -15,7 +15,13 @@ from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.paths import COMPARE, EDA, PREPARED, explained
 from vit_vs_cnn.data.checks import read_checks
 from vit_vs_cnn.data.dataset import read_info
-from vit_vs_cnn.report.comparison import Comparison, answer, comparison_table, validation_sentence
+from vit_vs_cnn.report.comparison import (
+    Comparison,
+    answer,
+    comparison_table,
+    duplicates_sentence,
+    validation_sentence,
+)
 from vit_vs_cnn.report.figures import FigureIndex
 from vit_vs_cnn.tuning.summary import read_tuning_summary
 
@@ -58,7 +64,13 @@ def render_report(settings: Settings, comparison: Comparison, commit: str, run_n
         title=f"{' or '.join(settings.models)} on {info.name}?",
         answer=_unbroken(answer(comparison)),
         sentences=[
-            _unbroken(sentence) for sentence in (*comparison.sentences, validation_sentence(comparison)) if sentence
+            _unbroken(sentence)
+            for sentence in (
+                *comparison.sentences,
+                validation_sentence(comparison),
+                duplicates_sentence(comparison),
+            )
+            if sentence
         ],
         rows=comparison_table(comparison).to_dict("records"),
         confidence=settings.evaluate.confidence,

@@ -4,6 +4,7 @@ from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.config.tuned import with_tuned
 from vit_vs_cnn.core.paths import PREPARED, evaluated, trained
 from vit_vs_cnn.core.records import numbers_of
+from vit_vs_cnn.data.checks import read_checks
 from vit_vs_cnn.data.dataset import read_info, read_split
 from vit_vs_cnn.evaluation.cost import peak_memory_mb
 from vit_vs_cnn.evaluation.metrics import evaluate
@@ -27,7 +28,8 @@ def run(settings: Settings, contestant: str) -> None:
     logits = batch_predict(model.logits, test.images, batch_size, device, "predict")
     probabilities = softmax(logits, model.temperature.item())
     confidence, memory = settings.evaluate.confidence, peak_memory_mb(device)
-    evaluation = evaluate(probabilities, test, info.classes, confidence, softmax(logits), memory)
+    duplicates = read_checks(PREPARED).test_rows_in_train
+    evaluation = evaluate(probabilities, test, info.classes, confidence, softmax(logits), memory, duplicates)
     folder, metrics = evaluated(contestant), evaluation.metrics
     write_evaluation(folder, evaluation)
     save_evaluation_figures(folder, contestant, evaluation, contestant_colour(settings.models, contestant))
