@@ -14,14 +14,16 @@ from factories import contestant
 from vit_vs_cnn.cli.summary import terminal_table
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import UserError
-from vit_vs_cnn.core.paths import COMPARE
+from vit_vs_cnn.core.paths import COMPARE, evaluated
 from vit_vs_cnn.data.dataset import DatasetInfo
+from vit_vs_cnn.evaluation.results import Views, read_evaluation
 from vit_vs_cnn.report.comparison import (
     answer,
     comparison_table,
     duplicates_sentence,
     read_comparison,
     validation_sentence,
+    views_sentences,
     write_tables,
 )
 from vit_vs_cnn.report.comparison_figures import (
@@ -124,6 +126,18 @@ def test_accuracy_without_images_that_train_has_too_is_one_sentence(settings: Se
         "Train has an identical or nearly identical image of 100 of the 300 test images; right on the others: "
         "vit 85.0 %, resnet 70.0 %."
     )
+
+
+def test_views_are_a_sentence_for_each_contestant_that_has_them(settings: Settings) -> None:
+    of_two(settings, 60, 30)
+    assert views_sentences(read_comparison(settings)) == []
+    metrics = read_evaluation(evaluated("vit")).metrics
+    views = Views(forwards=6, accuracy=0.82, accuracy_low=0.8, accuracy_high=0.84, gained=10, lost=4)
+    metrics.model_copy(update={"views": views}).write(evaluated("vit") / "metrics.json")
+    assert views_sentences(read_comparison(settings)) == [
+        "Averaged over 6 views of each image, at 6 times the time, vit is right on 82.0 % instead of 80.0 %: on 10 "
+        "images more and 4 fewer."
+    ]
 
 
 def test_contestants_measured_on_other_images_are_not_compared(settings: Settings) -> None:

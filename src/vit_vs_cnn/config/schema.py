@@ -136,11 +136,16 @@ class TrainSettings(StrictModel):
 
 
 class EvaluateSettings(StrictModel):
-    """The statistics of the evaluation on test."""
+    """The evaluation on test.
+
+    `views` is how many views of each image an additional row averages: 1 (no such row), the image with its mirror
+    image, or six. What is registered and what the tests compare is the plain model.
+    """
 
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     bootstrap: Annotated[int, Field(ge=100, le=1_000_000)] = 10_000
     batch_size: Annotated[int, Field(ge=1)] = 256
+    views: Literal[1, "flip", 6] = 1
 
 
 class GateSettings(StrictModel):

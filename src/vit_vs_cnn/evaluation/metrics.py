@@ -14,7 +14,7 @@ from vit_vs_cnn.evaluation.calibration import (
     expected_calibration_error,
     reliability_table,
 )
-from vit_vs_cnn.evaluation.results import Evaluation, Metrics, Predictions
+from vit_vs_cnn.evaluation.results import Evaluation, Metrics, Predictions, Views
 
 Probabilities = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -28,11 +28,12 @@ def evaluate(
     uncalibrated: Probabilities | None = None,
     peak_memory_mb: float | None = None,
     duplicates: Collection[int] = (),
+    views: Views | None = None,
 ) -> Evaluation:
     """Compute every metric of the probabilities (N, K) of the test images, with intervals at `confidence`.
 
     `uncalibrated` are the network's own probabilities, where `probabilities` have a temperature. `duplicates` are the
-    rows of images that train has too.
+    rows of images that train has too. `peak_memory_mb` and `views` are passed on.
     """
     if uncalibrated is None:
         uncalibrated = probabilities
@@ -63,6 +64,7 @@ def evaluate(
         images=len(labels),
         confidence=confidence,
         peak_memory_mb=peak_memory_mb,
+        views=views,
     )
     confusion = confusion_matrix(labels, predictions.predicted, labels=range(len(classes)))
     both = reliability.join(before[["images", "confidence", "accuracy"]].add_prefix("uncalibrated_"))

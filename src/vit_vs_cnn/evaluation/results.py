@@ -15,6 +15,21 @@ from vit_vs_cnn.core.paths import cost_file
 from vit_vs_cnn.core.records import Record
 
 
+class Views(Record):
+    """Test accuracy with answers averaged over several views of each image, beside that of the plain model.
+
+    `forwards` is how often the network is called for an image; `gained` and `lost` count the images that are classified
+    correctly only with the views, or only without.
+    """
+
+    forwards: int
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    gained: int
+    lost: int
+
+
 class Metrics(Record):
     """metrics.json: quality on the test split; fractions, not per cent. None where the data do not allow a metric.
 
@@ -41,6 +56,7 @@ class Metrics(Record):
     images: int
     confidence: float
     peak_memory_mb: float | None = None
+    views: Views | None = None
 
 
 class Speed(Record):

@@ -143,6 +143,18 @@ def duplicates_sentence(comparison: Comparison) -> str | None:
     return f"Train has an identical or nearly identical image of {count}; right on the others: {', '.join(without)}."
 
 
+def views_sentences(comparison: Comparison) -> list[str]:
+    """What several views of each image change, a sentence for each contestant that was evaluated with them."""
+    measured = [(contestant, contestant.evaluation.metrics.views) for contestant in comparison.contestants]
+    return [
+        f"Averaged over {views.forwards} views of each image, at {views.forwards} times the time, {contestant.name} is "
+        f"right on {points(views.accuracy)} % instead of {points(contestant.accuracy)} %: on {views.gained:,} images "
+        f"more and {views.lost:,} fewer."
+        for contestant, views in measured
+        if views is not None
+    ]
+
+
 def comparison_table(comparison: Comparison) -> pd.DataFrame:
     """One row per contestant: quality on test and cost."""
     rows = [

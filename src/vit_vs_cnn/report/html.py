@@ -21,6 +21,7 @@ from vit_vs_cnn.report.comparison import (
     comparison_table,
     duplicates_sentence,
     validation_sentence,
+    views_sentences,
 )
 from vit_vs_cnn.report.figures import FigureIndex
 from vit_vs_cnn.tuning.summary import read_tuning_summary
@@ -69,6 +70,7 @@ def render_report(settings: Settings, comparison: Comparison, commit: str, run_n
                 *comparison.sentences,
                 validation_sentence(comparison),
                 duplicates_sentence(comparison),
+                *views_sentences(comparison),
             )
             if sentence
         ],

@@ -10,6 +10,7 @@ from vit_vs_cnn.evaluation.cost import peak_memory_mb
 from vit_vs_cnn.evaluation.metrics import evaluate
 from vit_vs_cnn.evaluation.predict import batch_predict
 from vit_vs_cnn.evaluation.results import write_evaluation
+from vit_vs_cnn.evaluation.views import measure_views
 from vit_vs_cnn.models.temperature import softmax
 from vit_vs_cnn.models.trained import load_trained
 from vit_vs_cnn.report.evaluation import save_evaluation_figures
@@ -29,7 +30,8 @@ def run(settings: Settings, contestant: str) -> None:
     probabilities = softmax(logits, model.temperature.item())
     confidence, memory = settings.evaluate.confidence, peak_memory_mb(device)
     duplicates = read_checks(PREPARED).test_rows_in_train
-    evaluation = evaluate(probabilities, test, info.classes, confidence, softmax(logits), memory, duplicates)
+    views = measure_views(model.logits, logits, test, settings.evaluate, device)
+    evaluation = evaluate(probabilities, test, info.classes, confidence, softmax(logits), memory, duplicates, views)
     folder, metrics = evaluated(contestant), evaluation.metrics
     write_evaluation(folder, evaluation)
     save_evaluation_figures(folder, contestant, evaluation, contestant_colour(settings.models, contestant))
@@ -38,6 +40,8 @@ def run(settings: Settings, contestant: str) -> None:
         quality = numbers_of(metrics, {"confidence", "peak_memory_mb"})
         tracked.log_metrics(prefixed_metrics("test", quality), dataset=dataset)
         tracked.log_metrics({"cost/peak_memory_mb": memory})
+        if views is not None:
+            tracked.log_metrics(prefixed_metrics("views", numbers_of(views)), dataset=dataset)
         tracked.log_artifact(folder, "evaluation")
     print(
         f"evaluate {contestant}: {metrics.accuracy:.2%} of {metrics.images:,} test images right "
