@@ -14,7 +14,8 @@ from mlflow import MlflowClient
 
 from factories import REPOSITORY, TINY
 from vit_vs_cnn.config.load import parse_settings
-from vit_vs_cnn.config.schema import Settings, merge
+from vit_vs_cnn.config.nested import merge
+from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core import paths
 from vit_vs_cnn.data.checks import Checks, write_checks
 from vit_vs_cnn.data.dataset import PREPARED_SPLITS, DatasetInfo, SplitInfo, write_info, write_split

@@ -14,7 +14,7 @@ from vit_vs_cnn.data.dataset import Split
 from vit_vs_cnn.evaluation.metrics import evaluate
 from vit_vs_cnn.evaluation.results import Cost, Evaluation, write_evaluation
 from vit_vs_cnn.registry.versions import TEST_DIGEST, Registry
-from vit_vs_cnn.report.figures import FigureWriter
+from vit_vs_cnn.report.figures import FigureEntry, FigureIndex
 from vit_vs_cnn.report.style import new_figure
 from vit_vs_cnn.tracking.run import read_ref, start_run
 from vit_vs_cnn.training.results import Epoch, TrainingSummary, write_history
@@ -178,8 +178,9 @@ def contestant(
 
 
 def pictures(folder: Path) -> None:
-    """A folder with one figure, and one that had to be left out."""
-    gallery = FigureWriter(folder)
-    gallery.add("samples", new_figure(2, 1), "A title", "A <caption>")
-    gallery.skip("No attention: this one has none.")
-    gallery.close()
+    """A folder with one figure, and the reason why another was skipped."""
+    folder.mkdir(parents=True, exist_ok=True)
+    new_figure(2, 1).savefig(folder / "samples.png")
+    entry = FigureEntry(file="samples.png", title="A title", caption="A <caption>")
+    index = FigureIndex(figures=(entry,), skipped=("No attention: this one has none.",))
+    index.write(folder / "figures.json")

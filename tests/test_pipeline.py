@@ -24,7 +24,7 @@ TINY_OVERRIDES = [
     "models.resnet.args={channels: [8, 8, 16, 16], stem_width: 8}",
 ]
 
-# A newcomer's machine: git has been told no name.
+# A newcomer's machine: git has no name of a user.
 NOBODY = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
 
 
@@ -138,12 +138,12 @@ def test_mlflow_has_the_runs_the_models_and_the_links(clone: Path, client: Mlflo
         assert run.data.metrics["test/ece"] == pytest.approx(measured["expected_calibration_error"])
         assert run.data.metrics.keys() >= {"best/val_accuracy", "cost/seconds_per_epoch", "cost/latency_p95_ms"}
         assert run.data.params["train.epochs"] == "2"
-        assert {each.dataset.name for each in run.inputs.dataset_inputs} == {
+        assert {used.dataset.name for used in run.inputs.dataset_inputs} == {
             "digits-train",
             "digits-val",
             "digits-test",
         }
-        folders = {each.path for each in client.list_artifacts(run.info.run_id)}
+        folders = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
         assert {"lineage", "evaluation", "explanation"} <= folders
         logged = client.get_logged_model(run.outputs.model_outputs[0].model_id)
         assert "test/accuracy" in {metric.key for metric in logged.metrics}
@@ -153,7 +153,7 @@ def test_mlflow_has_the_runs_the_models_and_the_links(clone: Path, client: Mlflo
     compared = runs["compare"].data.tags
     assert compared["run.vit"] == runs["train-vit"].info.run_id
     assert compared["run.resnet"] == runs["train-resnet"].info.run_id
-    artifacts = {each.path for each in client.list_artifacts(runs["compare"].info.run_id, "comparison")}
+    artifacts = {artifact.path for artifact in client.list_artifacts(runs["compare"].info.run_id, "comparison")}
     assert "comparison/report.html" in artifacts
 
 

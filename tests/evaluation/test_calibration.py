@@ -15,7 +15,7 @@ from vit_vs_cnn.evaluation.calibration import (
 
 def two_classes(confidence: list[float]) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     """Probabilities whose highest, of class 0, is `confidence`."""
-    return np.array([[each, 1 - each] for each in confidence], np.float32)
+    return np.array([[highest, 1 - highest] for highest in confidence], np.float32)
 
 
 def test_an_image_lies_in_the_bin_of_its_confidence() -> None:

@@ -113,7 +113,7 @@ def test_a_record_of_a_killed_command_of_release_0_1_is_no_move(registry: Regist
     old_record("promoted", 1, 3, "KILLED")
     assert actions(registry)[1:] == [("promoted", 1, 3)]
     last = history(registry)[-1]
-    assert (last.outcome, last.failed, last.user, last.moves) == (
+    assert (last.summary, last.failed, last.user, last.moves) == (
         "promoted, forced, cut off",
         "accuracy",
         "alice",

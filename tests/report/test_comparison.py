@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from factories import contestant
-from vit_vs_cnn.cli.summary import terminal_table
+from vit_vs_cnn.cli.pipeline import results_table
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import COMPARE, evaluated
@@ -151,7 +151,7 @@ def test_tables_and_the_terminal_say_the_same(settings: Settings) -> None:
     of_two(settings, 90, 30)
     comparison = read_comparison(settings)
     write_tables(comparison, COMPARE)
-    table = terminal_table(Path())
+    table = results_table(Path())
     assert "95 % interval" in table
     assert re.search(r"vit +70\.00% +64\.\d+% – 74\.\d+% +4\.0 +1,000 +1\.0 ms", table)
     verdicts = json.loads((COMPARE / "significance.json").read_text())
@@ -170,7 +170,7 @@ def test_the_terminal_names_the_confidence_even_of_one_alone(make_settings: Make
     alone = settings.model_copy(update={"models": {"vit": settings.models["vit"]}})
     contestant(alone, "vit", 30)
     write_tables(read_comparison(alone), COMPARE)
-    assert "90 % interval" in terminal_table(Path())
+    assert "90 % interval" in results_table(Path())
 
 
 def test_learning_curves_show_train_validation_and_the_chosen_epoch(settings: Settings) -> None:
@@ -200,7 +200,7 @@ def test_recall_of_each_class_for_each_contestant(settings: Settings) -> None:
     of_two(settings, 90, 30)
     evaluations = {contestant.name: contestant.evaluation for contestant in read_comparison(settings).contestants}
     axes = recall_by_class(evaluations, {"vit": VIT_COLOUR, "resnet": RESNET_COLOUR}).axes[0]
-    dots = [np.asarray(each.get_offsets())[:, 0].tolist() for each in axes.collections[1:]]
+    dots = [np.asarray(collection.get_offsets())[:, 0].tolist() for collection in axes.collections[1:]]
     assert dots == [pytest.approx([0.7] * 3), pytest.approx([0.9] * 3)]
 
 

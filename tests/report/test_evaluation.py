@@ -82,7 +82,7 @@ def test_reliability_has_dots_of_each_contestant() -> None:
 def test_classes_stand_in_the_order_of_their_f1_with_the_best_on_top() -> None:
     evaluation = evaluation_of(10)
     axes = per_class_figure(evaluation.per_class, "title").axes[0]
-    names = dict(zip(axes.get_yticks().tolist(), [each.get_text() for each in axes.get_yticklabels()], strict=True))
+    names = dict(zip(axes.get_yticks().tolist(), [label.get_text() for label in axes.get_yticklabels()], strict=True))
     assert axes.yaxis_inverted(), "the first row is at the top"
     by_row = [names[row] for row in sorted(names)]
     ordered = evaluation.per_class.sort_values("f1", ascending=False, kind="stable")

@@ -128,29 +128,30 @@ def test_what_the_checks_found_is_in_the_report(inputs: Settings) -> None:
 
 
 def test_a_contestant_that_nothing_explains_is_said_to_have_no_pictures(inputs: Settings) -> None:
-    writer = FigureWriter(explained("vit"))
-    writer.skip("Nothing can be shown of this one.")
+    writer = FigureWriter(explained("vit"), "explanation")
+    writer.skip("mistakes")
     writer.close()
-    assert "Nothing can be shown of this one." in page(inputs)
+    assert "Mistakes are skipped: the contestant made none on the test images." in page(inputs)
 
 
 def test_a_large_picture_is_embedded_smaller(tmp_path: Path) -> None:
-    writer = FigureWriter(tmp_path)
+    writer = FigureWriter(tmp_path, "comparison")
     figure = new_figure(8, 8)
     figure.subplots().imshow(np.random.default_rng(0).random((600, 600, 3)))
-    writer.add("noise", figure, "Noise", "As photographs are.")
+    writer.add("per_class", figure)
     writer.close()
     (figure,) = embedded_figures(tmp_path).figures
     assert figure.file.startswith("data:image/webp;base64,")
-    assert len(figure.file) < (tmp_path / "noise.png").stat().st_size
+    assert len(figure.file) < (tmp_path / "per_class.png").stat().st_size
 
 
 def test_only_the_figures_asked_for_are_read(tmp_path: Path) -> None:
-    writer = FigureWriter(tmp_path)
-    for name in ("first", "second"):
-        writer.add(name, new_figure(1, 1), name, "")
+    writer = FigureWriter(tmp_path, "comparison")
+    for name in ("per_class", "reliability"):
+        writer.add(name, new_figure(1, 1))
     writer.close()
-    assert [each.title for each in embedded_figures(tmp_path, ("second",)).figures] == ["second"]
+    shown = embedded_figures(tmp_path, ("reliability",)).figures
+    assert [figure.title for figure in shown] == ["Can their confidence be believed?"]
 
 
 def test_missing_figures_are_a_users_error(tmp_path: Path) -> None:

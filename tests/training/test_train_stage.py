@@ -24,11 +24,12 @@ from timm.models.vision_transformer import VisionTransformer
 
 from factories import TINY
 from vit_vs_cnn.config.load import read_settings
-from vit_vs_cnn.config.schema import Settings, merge
+from vit_vs_cnn.config.nested import merge
+from vit_vs_cnn.config.schema import AugmentSettings, Settings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import PREPARED, state_dir, trained
 from vit_vs_cnn.data import dataset as prepared_module
-from vit_vs_cnn.data.augment.batch import Augment
+from vit_vs_cnn.data.augment.batch import augment
 from vit_vs_cnn.data.dataset import DatasetInfo, read_split
 from vit_vs_cnn.evaluation.metrics import negative_log_likelihood
 from vit_vs_cnn.models.temperature import fit_temperature, softmax
@@ -132,16 +133,16 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
 def test_an_alternating_flip_alternates_from_epoch_to_epoch(
     make_settings: Make, prepared: DatasetInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    augment, flips = Augment.__call__, defaultdict(list)
+    flips = defaultdict(list)
 
     def watched(
-        self: Augment, images: torch.Tensor, generator: torch.Generator, mirrored: torch.Tensor
+        images: torch.Tensor, settings: AugmentSettings, generator: torch.Generator, mirrored: torch.Tensor
     ) -> torch.Tensor:
         for image, flip in zip(images, mirrored.tolist(), strict=True):
             flips[image.numpy().tobytes()].append(flip)
-        return augment(self, images, generator, mirrored)
+        return augment(images, settings, generator, mirrored)
 
-    monkeypatch.setattr(Augment, "__call__", watched)
+    monkeypatch.setattr("vit_vs_cnn.training.loop.augment", watched)
     train.run(make_settings({"train": {"epochs": 3}, "recipe": {"augment": {"alternating_flip": True}}}), "resnet")
     assert set(map(tuple, flips.values())) == {(True, False, True), (False, True, False)}
 

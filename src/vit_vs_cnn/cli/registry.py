@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vit_vs_cnn.cli.project import project_settings
 from vit_vs_cnn.core.console import table
 from vit_vs_cnn.core.errors import GateRejectedError, UserError
 from vit_vs_cnn.core.paths import PREPARED
@@ -197,7 +196,7 @@ def history_table(decisions: Sequence["Decision"]) -> str:
             _time(decision.time_ms),
             decision.user,
             decision.alias,
-            decision.outcome,
+            decision.summary,
             str(decision.previous_version or "-"),
             str(decision.version or "-"),
             "; ".join(filter(None, [f"fails {decision.failed}" if decision.failed else "", decision.reason])),
@@ -225,6 +224,7 @@ def _decisions(registry: "Registry") -> "list[Decision]":
 
 
 def _open(given: str | None) -> "tuple[Registry, Settings]":
+    from vit_vs_cnn.config.load import project_settings
     from vit_vs_cnn.registry.versions import Registry, resolve_model_name
 
     settings = project_settings()

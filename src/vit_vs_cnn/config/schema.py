@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from vit_vs_cnn.config.search_space import Scalar, Space, StrictModel, TuneSettings, at_path, setting_at
+from vit_vs_cnn.config.nested import merge, nest, value_at
+from vit_vs_cnn.config.search_space import Scalar, StrictModel, TuneSettings, settings_path
 from vit_vs_cnn.core.errors import UserError
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -175,7 +176,7 @@ class ExplainSettings(StrictModel):
 class FlowSettings(StrictModel):
     """How Prefect runs the stages; nothing here changes a result.
 
-    `timeout_minutes` is per stage, by its name in dvc.yaml without `@<model>`; `default` stands for the others.
+    `timeout_minutes` is per stage, by its name in dvc.yaml without `@<contestant>`; `default` stands for the others.
     """
 
     timeout_minutes: dict[str, Annotated[float, Field(gt=0.0)]] = Field(default={"default": 1440.0})
@@ -260,7 +261,7 @@ class Settings(StrictModel):
         return self
 
     def _check_space(self, contestant: str) -> None:
-        space, model = self.space(contestant), self.models[contestant].model_dump()
+        space, model = self.tune.space_of(contestant), self.models[contestant].model_dump()
         if not space:
             raise ValueError(
                 f"tune.space: nothing is searched for {contestant}; name a setting, or set tune.trials to 0"
@@ -268,13 +269,13 @@ class Settings(StrictModel):
         for path, dimension in space.items():
             key_path = self.tune.key_path(contestant, path)
             try:
-                own = setting_at(model, path)
+                own = value_at(model, settings_path(path))
             except KeyError:
                 hint = f"; set it in models.{contestant}.args first" if path.startswith("model.args.") else ""
                 raise ValueError(f"{key_path}: {contestant} has no such setting{hint}") from None
             for end in dimension.ends():
                 try:
-                    ModelSettings.model_validate(merge(model, at_path(path, end)))
+                    ModelSettings.model_validate(merge(model, nest({settings_path(path): end})))
                 except ValidationError as error:
                     raise ValueError(f"{key_path}: {end!r} is not possible: {error.errors()[0]['msg']}") from None
             if not dimension.holds(own):
@@ -283,10 +284,6 @@ class Settings(StrictModel):
                     "recipe as it is takes part as trial 0: widen the range"
                 )
 
-    def space(self, contestant: str) -> Space:
-        """What tuning may change of a contestant. Raises what `TuneSettings.space_of` raises."""
-        return self.tune.space_of(contestant)
-
     def model(self, contestant: str) -> ModelSettings:
         """The network and the recipe of a contestant. Raises UserError where there is no contestant of that name."""
         if contestant not in self.models:
@@ -294,12 +291,3 @@ class Settings(StrictModel):
                 f"models.{contestant}: no such contestant in params.yaml; there are {', '.join(self.models)}."
             )
         return self.models[contestant]
-
-
-def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` with the keys of `overlay` laid over it, nested mappings key by key."""
-    merged = dict(base)
-    for key, value in overlay.items():
-        below = merged.get(key)
-        merged[key] = merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
-    return merged

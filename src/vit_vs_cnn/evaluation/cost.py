@@ -4,6 +4,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import torch
@@ -48,8 +49,8 @@ def measure_speed(
     batches: dict[str, list[list[float]]] = {name: [] for name in programs}
     for _ in range(int(np.clip(_SECONDS_OF_BATCHES / seconds_of_round, 1, _ROUNDS))):
         for name, program in programs.items():
-            latencies[name].append(_repeat(lambda model=program: seconds(model, 1), _FEWEST_CALLS))
-            batches[name].append(_repeat(lambda model=program: seconds(model, batch_size), 1))
+            latencies[name].append(_repeat(partial(seconds, program, 1), _FEWEST_CALLS))
+            batches[name].append(_repeat(partial(seconds, program, batch_size), 1))
     return {name: _speed(latencies[name], batches[name], batch_size) for name in programs}
 
 
@@ -66,8 +67,8 @@ def count_flops(program: nn.Module, image: NDArray[np.uint8], device: torch.devi
 def peak_memory_mb(device: torch.device) -> float:
     """The most memory used, in megabytes (10⁶ bytes).
 
-    On a GPU what PyTorch had allocated there since its counter was reset; on a CPU the largest resident size of the
-    whole process since it started, Python and its libraries included, so it compares models on one machine only.
+    On a GPU what PyTorch had allocated there; on a CPU the largest resident size of the whole process since it started,
+    Python and its libraries included, so it compares models on one machine only.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6

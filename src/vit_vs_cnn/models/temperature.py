@@ -19,8 +19,7 @@ def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> f
     makes the images themselves more likely than 1 does.
     """
     scores = logits.astype(np.float64)
-    of_truth = scores[np.arange(len(labels)), labels].mean()
-    of_any = scores.mean()
+    of_truth, of_any = float(scores[np.arange(len(labels)), labels].mean()), float(scores.mean())
 
     def loss(inverse: float) -> float:
         return float(logsumexp(inverse * scores, axis=1).mean() - inverse * of_truth)

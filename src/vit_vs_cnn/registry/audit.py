@@ -80,7 +80,7 @@ class Decision(Record):
         return ", ".join(outcome.rule for outcome in self.rules if not outcome.passed)
 
     @property
-    def outcome(self) -> str:
+    def summary(self) -> str:
         """The action, with what was special about it."""
         return f"{self.action}{', forced' if self.forced else ''}{', cut off' if self.cut_off else ''}"
 
@@ -168,7 +168,7 @@ def rules_table(outcomes: Sequence[RuleOutcome], *, markdown: bool = False) -> s
 def _tags_of(decision: Decision) -> dict[str, str]:
     previous, version = (str(number or "") for number in (decision.previous_version, decision.version))
     note = [
-        f"{decision.alias}: version {previous or 'none'} → {version or 'none'}, {decision.outcome}.",
+        f"{decision.alias}: version {previous or 'none'} → {version or 'none'}, {decision.summary}.",
         decision.judged,
         f"Reason: {decision.reason}" if decision.reason else "",
         rules_table(decision.rules, markdown=True) if decision.rules else "",

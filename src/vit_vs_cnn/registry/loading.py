@@ -4,6 +4,7 @@ import json
 import os
 import tempfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ from pydantic import ValidationError
 from torch import nn
 
 from vit_vs_cnn.config.schema import ModelSettings
-from vit_vs_cnn.core.errors import UserError, first_line
+from vit_vs_cnn.core.errors import NotApplicableError, UserError, first_line
 from vit_vs_cnn.evaluation.predict import batch_predict
+from vit_vs_cnn.models.build import create_model, input_size
 from vit_vs_cnn.models.export import load_program
+from vit_vs_cnn.models.preprocess import Preprocess
+from vit_vs_cnn.models.trained import TrainedModel
 from vit_vs_cnn.registry.versions import Registry, registry_errors
 
 BATCH = 64
@@ -42,6 +46,32 @@ class RegisteredModel:
     def probabilities(self, images: NDArray[np.uint8], desc: str | None = None) -> NDArray[np.float32]:
         """Class probabilities float32 (N, K) of uint8 images (N, S, S, 3); `desc` names a progress bar."""
         return batch_predict(self.program, images, BATCH, self.device, desc)
+
+    @cached_property
+    def rebuilt(self) -> TrainedModel:
+        """The timm network with the version's weights, on the CPU: an exported program has no layers to look into.
+
+        Raises NotApplicableError where the version has no settings of its network.
+        """
+        if self.settings is None:
+            raise NotApplicableError(
+                f"The saliency map is skipped: {self.name} version {self.version} was registered without the settings "
+                "of its network. Predictions work."
+            )
+        prefix = "network."
+        state = {
+            key.removeprefix(prefix): value.cpu()
+            for key, value in self.program.state_dict().items()
+            if key.startswith(prefix)
+        }
+        network = create_model(self.settings, len(self.classes), self.image_size)
+        network.load_state_dict(state)
+        buffers = dict(self.program.named_buffers())
+        mean, std = ((buffers[f"preprocess.{name}"].flatten() / 255).tolist() for name in ("mean", "std"))
+        # The programs of release 0.1 have no temperature.
+        temperature = float(buffers.get("temperature", 1.0))
+        preprocess = Preprocess(mean, std, input_size(self.settings, self.image_size))
+        return TrainedModel(network.eval(), preprocess, temperature)
 
 
 def load_registered(name: str, given: str | int, device: torch.device | None = None) -> RegisteredModel:

@@ -63,7 +63,7 @@ def promote(registry: Registry, proposal: Decision, *, force: bool = False, reas
             )
         decision = proposal.model_copy(update={"reason": reason, "forced": bool(proposal.failed)})
         log.move(decision)
-    _tag_version(registry, decision, decision.outcome)
+    _tag_version(registry, decision, decision.summary)
     return decision
 
 

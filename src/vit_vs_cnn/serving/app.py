@@ -31,7 +31,7 @@ from vit_vs_cnn.core.errors import NotApplicableError, UserError
 from vit_vs_cnn.registry.loading import RegisteredModel
 from vit_vs_cnn.serving.batching import Batcher
 from vit_vs_cnn.serving.predict import top_classes
-from vit_vs_cnn.serving.saliency import SaliencyRenderer
+from vit_vs_cnn.serving.saliency import render_saliency
 from vit_vs_cnn.serving.uploads import BodyReader, ServerLimits, decode_uploads, parse_invocation, read_uploads
 from vit_vs_cnn.serving.watcher import AliasWatcher
 
@@ -124,7 +124,6 @@ class Endpoints:
         self._reader = BodyReader(limits)
         self._decoders = ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_DECODERS), thread_name_prefix="decode")
         self._batcher = Batcher(limits.queue)
-        self._renderer = SaliencyRenderer()
         # Saliency maps share no call: more of them in the queue would keep predictions waiting.
         self._rendering = asyncio.Semaphore(_MOST_RENDERINGS)
         self._html = (files("vit_vs_cnn.serving") / "page.html").read_text(encoding="utf-8")
@@ -168,7 +167,7 @@ class Endpoints:
             row = (await self._batcher.call(model.probabilities, image))[0]
             picture = kind = skipped = None
             try:
-                render = partial(self._renderer.render, model, int(row.argmax()))
+                render = partial(render_saliency, model, int(row.argmax()))
                 kind, png = (await self._batcher.call(render, image))[0]
                 picture = f"data:image/png;base64,{base64.b64encode(png).decode()}"
             except NotApplicableError as reason:

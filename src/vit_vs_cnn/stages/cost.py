@@ -1,7 +1,7 @@
 """cost: cost/<contestant>.json with what the exported models cost to use, measured in turns in one process."""
 
+from vit_vs_cnn.config.load import with_tuned
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.config.tuned import with_tuned
 from vit_vs_cnn.core.paths import COST, PREPARED, cost_file, trained
 from vit_vs_cnn.core.records import numbers_of
 from vit_vs_cnn.data.dataset import read_info, read_split

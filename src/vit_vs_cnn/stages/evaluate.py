@@ -1,7 +1,7 @@
 """evaluate@<contestant>: evaluated/<contestant>/ with metrics, predictions and figures of the test split."""
 
+from vit_vs_cnn.config.load import with_tuned
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.config.tuned import with_tuned
 from vit_vs_cnn.core.paths import PREPARED, evaluated, trained
 from vit_vs_cnn.core.records import numbers_of
 from vit_vs_cnn.data.checks import read_checks

@@ -1,7 +1,7 @@
 """explain@<contestant>: reports/explain/<contestant>/ with figures of what a contestant attends to and has learned."""
 
+from vit_vs_cnn.config.load import with_tuned
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.config.tuned import with_tuned
 from vit_vs_cnn.core.paths import PREPARED, evaluated, explained, trained
 from vit_vs_cnn.data.dataset import read_info, read_split
 from vit_vs_cnn.evaluation.results import read_evaluation

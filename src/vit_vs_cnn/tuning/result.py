@@ -67,7 +67,7 @@ def study_result(tuning: TuningStudy) -> StudyResult:
 def record_question(tracked: TrackedRun, tuning: TuningStudy, info: DatasetInfo) -> None:
     """Record what is searched, on what data, in the run of the study."""
     settings = tuning.settings
-    space = settings.space(tuning.contestant)
+    space = settings.tune.space_of(tuning.contestant)
     tracked.log_params(
         contestant_params(settings, tuning.contestant)
         | {
@@ -78,9 +78,8 @@ def record_question(tracked: TrackedRun, tuning: TuningStudy, info: DatasetInfo)
             "tune.space": {path: dimension.model_dump(exclude_defaults=True) for path, dimension in space.items()},
         }
     )
-    tracked.set_tags({"study": tuning.name, "data.digest": info.digest})
-    tracked.log_dataset(info, "train", "training")
-    tracked.log_dataset(info, "val", "validation")
+    tracked.set_tags({"study": tuning.name})
+    tracked.log_training_data(info)
 
 
 def record_result(tracked: TrackedRun, result: StudyResult) -> None:
