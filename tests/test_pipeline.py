@@ -93,7 +93,7 @@ def client(clone: Path) -> MlflowClient:
 def test_every_stage_ran_and_left_the_tree_clean(clone: Path) -> None:
     ran = stages_that_ran((clone / "first-run.log").read_text())
     assert ran == {
-        "prepare", "eda", "compare", "register",
+        "prepare", "eda", "cost", "compare", "register",
         *(f"{stage}@{name}" for stage in ("tune", "train", "evaluate", "explain") for name in ("vit", "resnet")),
     }  # fmt: skip
     (clone / "first-run.log").rename(clone.parent / "first-run.log")
@@ -118,6 +118,7 @@ def test_the_report_is_one_file_that_says_what_was_measured(clone: Path) -> None
 def test_dvc_shows_metrics_and_plots(clone: Path) -> None:
     metrics = json.loads(dvc(clone, "metrics", "show", "--json"))[""]["data"]
     assert "accuracy" in json.dumps(metrics["evaluated/vit/metrics.json"])
+    assert metrics["cost/vit.json"]["data"]["latency_p50_ms"] > 0
     plots = dvc(clone, "plots", "show", "--json")
     for path in ("trained/vit/history.csv", "evaluated/resnet/confusion.png", "reports/eda/samples.png"):
         assert path in plots
@@ -200,7 +201,7 @@ def test_an_isolated_run_changes_one_model_only_and_leaves_the_working_tree_alon
     output = call(clone, command(*arguments))
     # What did not change comes from the shared cache.
     assert stages_that_ran(output) == {
-        "tune@resnet", "train@resnet", "evaluate@resnet", "explain@resnet", "compare", "register",
+        "tune@resnet", "train@resnet", "evaluate@resnet", "explain@resnet", "cost", "compare", "register",
     }  # fmt: skip
     assert "report    runs/faster/reports/compare/report.html" in output
     assert (clone / "runs/faster/reports/compare/report.html").is_file()

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from factories import CLASSES, contestant, evaluation
+from factories import CLASSES, contestant, cost, evaluation
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import TransientError, UserError
 from vit_vs_cnn.core.paths import REGISTERED, trained
@@ -120,7 +120,7 @@ def test_an_unreachable_registry_is_retried_and_says_what_to_do(
 def test_a_card_says_what_was_measured(settings: Settings, prepared: DatasetInfo) -> None:
     made_up = evaluation([2, 5, 8])
     info = prepared.model_copy(update={"classes": CLASSES})
-    card = write_card(settings, "vit", info, SUMMARY, made_up, LINEAGE, Looks(versions=1, decisions=4))
+    card = write_card(settings, "vit", info, SUMMARY, made_up, cost(), LINEAGE, Looks(versions=1, decisions=4))
     low, high = 100 * made_up.metrics.accuracy_low, 100 * made_up.metrics.accuracy_high
     assert f"**99.50 %** (95 % interval {low:.2f} to {high:.2f} %)" in card
     assert "12,345 parameters" in card
@@ -128,6 +128,7 @@ def test_a_card_says_what_was_measured(settings: Settings, prepared: DatasetInfo
     assert "| NA | 1.000 | 0.985 | 200 |" in card
     assert "NA taken for cat (3)." in card
     assert "git `c0ffeec0ffee` with uncommitted changes" in card
+    assert "one image takes 1.0 ms (0.9 to 1.2 ms by round, p95 2.0 ms)" in card
     assert not re.search(r"\{[{%]|\n\n\n", card)
 
 
@@ -137,7 +138,7 @@ def test_of_many_classes_the_card_has_the_worst_and_stays_short(settings: Settin
     confusion = np.zeros((1000, 1000), np.int64)
     many = dataclasses.replace(evaluation([]), classes=names, per_class=table, confusion=confusion)
     info = prepared.model_copy(update={"classes": names})
-    card = write_card(settings, "vit", info, SUMMARY, many, LINEAGE, Looks(0, 0))
+    card = write_card(settings, "vit", info, SUMMARY, many, cost(), LINEAGE, Looks(0, 0))
     assert "class (the 20 with the lowest recall)" in card
     assert "class 19 " in card
     assert "class 20 " not in card

@@ -14,9 +14,18 @@ from factories import contestant
 from vit_vs_cnn.cli.pipeline import results_table
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import UserError
-from vit_vs_cnn.core.paths import COMPARE
+from vit_vs_cnn.core.paths import COMPARE, evaluated
 from vit_vs_cnn.data.dataset import DatasetInfo
-from vit_vs_cnn.report.comparison import answer, comparison_table, read_comparison, validation_sentence, write_tables
+from vit_vs_cnn.evaluation.results import Views, read_evaluation
+from vit_vs_cnn.report.comparison import (
+    answer,
+    comparison_table,
+    duplicates_sentence,
+    read_comparison,
+    validation_sentence,
+    views_sentences,
+    write_tables,
+)
 from vit_vs_cnn.report.comparison_figures import (
     accuracy_and_cost,
     confusion_difference,
@@ -60,6 +69,7 @@ def test_a_clear_difference_names_the_better_one_whichever_it_is(settings: Setti
 
 def test_a_small_difference_has_no_winner(settings: Settings) -> None:
     of_two(settings, 31, 30)
+    assert duplicates_sentence(read_comparison(settings)) is None
     assert answer(read_comparison(settings)).startswith(
         "No winner: resnet is right on 90.0 % of the test images, vit on 89.7 %, a difference that may be chance."
     )
@@ -148,6 +158,27 @@ def test_the_best_on_validation_is_no_winner_unless_test_says_so(
     contestant(settings, "vit", 90, val_accuracy=0.7)
     contestant(settings, "resnet", resnet_errors, val_accuracy=0.8)
     assert validation_sentence(read_comparison(settings)) == expected
+
+
+def test_accuracy_without_images_that_train_has_too_is_one_sentence(settings: Settings) -> None:
+    contestant(settings, "vit", 30, duplicates=range(100, 200))
+    contestant(settings, "resnet", 60, duplicates=range(100, 200))
+    assert duplicates_sentence(read_comparison(settings)) == (
+        "Train has an identical or nearly identical image of 100 of the 300 test images; right on the others: "
+        "vit 85.0 %, resnet 70.0 %."
+    )
+
+
+def test_views_are_a_sentence_for_each_contestant_that_has_them(settings: Settings) -> None:
+    of_two(settings, 60, 30)
+    assert views_sentences(read_comparison(settings)) == []
+    metrics = read_evaluation(evaluated("vit")).metrics
+    views = Views(forwards=6, accuracy=0.82, accuracy_low=0.8, accuracy_high=0.84, gained=10, lost=4)
+    metrics.model_copy(update={"views": views}).write(evaluated("vit") / "metrics.json")
+    assert views_sentences(read_comparison(settings)) == [
+        "Averaged over 6 views of each image, at 6 times the time, vit is right on 82.0 % instead of 80.0 %: on 10 "
+        "images more and 4 fewer."
+    ]
 
 
 def test_contestants_measured_on_other_images_are_not_compared(settings: Settings) -> None:

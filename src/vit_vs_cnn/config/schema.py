@@ -122,7 +122,8 @@ class ModelSettings(StrictModel):
 class TrainSettings(StrictModel):
     """The budget, the same for every contestant, and the machine.
 
-    Each batch is shared by `devices` GPUs, or on a CPU by as many processes.
+    Each batch is shared by `devices` GPUs, or on a CPU by as many processes. `calibrate` fits a temperature on
+    validation after the training, which changes how certain the model is and never what it predicts.
     """
 
     epochs: Annotated[int, Field(ge=1)]
@@ -131,13 +132,19 @@ class TrainSettings(StrictModel):
     devices: Annotated[int, Field(ge=1, le=64)] = 1
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     compile: bool = False
+    calibrate: bool = True
 
 
 class EvaluateSettings(StrictModel):
-    """The statistics of the evaluation on test."""
+    """The evaluation on test.
+
+    `views` is how many views of each image an additional row averages: 1 (no such row), the image with its mirror
+    image, or six. What is registered and what the tests compare is the plain model.
+    """
 
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     batch_size: Annotated[int, Field(ge=1)] = 256
+    views: Literal[1, "flip", 6] = 1
 
 
 class ExplainSettings(StrictModel):

@@ -19,6 +19,7 @@ from vit_vs_cnn.config.schema import ModelSettings
 from vit_vs_cnn.core.errors import NotApplicableError, UserError, first_line
 from vit_vs_cnn.evaluation.predict import batch_predict
 from vit_vs_cnn.models.build import create_model, input_size
+from vit_vs_cnn.models.export import load_program
 from vit_vs_cnn.models.preprocess import Preprocess
 from vit_vs_cnn.models.trained import TrainedModel
 from vit_vs_cnn.registry.versions import Registry, registry_errors
@@ -70,8 +71,10 @@ class RegisteredModel:
         network.load_state_dict(state)
         buffers = dict(self.program.named_buffers())
         mean, std = ((buffers[f"preprocess.{name}"].flatten() / 255).tolist() for name in ("mean", "std"))
-        size = input_size(self.settings, self.image_size)
-        return TrainedModel(network.eval(), Preprocess(mean, std, size, **self.resizing))
+        # The programs of release 0.1 have no temperature.
+        temperature = float(buffers.get("temperature", 1.0))
+        preprocess = Preprocess(mean, std, input_size(self.settings, self.image_size), **self.resizing)
+        return TrainedModel(network.eval(), preprocess, temperature)
 
 
 def load_registered(name: str, given: str | int, device: torch.device | None = None) -> RegisteredModel:
@@ -102,16 +105,15 @@ def load_registered(name: str, given: str | int, device: torch.device | None = N
 
 def load_exported(folder: Path, name: str, version: int, device: torch.device | None = None) -> RegisteredModel:
     """Load the MLflow model that `models.export` wrote into `folder`."""
-    import mlflow.pytorch
     from mlflow.models import Model
 
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     # First, so that a pickle is refused as what it is.
-    program = mlflow.pytorch.load_model(str(folder))
+    program = load_program(folder, device)
     description = Model.load(str(folder))
     metadata: dict[str, Any] = description.metadata or {}
     # The first versions had no image size in their metadata, only in their signature.
     image_size: Any = metadata.get("image_size") or description.signature.inputs.inputs[0].shape[1]
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return RegisteredModel(
         name=name,
         version=version,
@@ -121,7 +123,7 @@ def load_exported(folder: Path, name: str, version: int, device: torch.device | 
         settings=_network_settings(metadata),
         # The first versions were all resized bilinearly and never cropped.
         resizing=metadata.get("preprocess", {}),
-        program=program.to(device),
+        program=program,
         device=device,
     )
 

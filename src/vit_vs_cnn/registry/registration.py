@@ -17,7 +17,7 @@ from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import evaluated, trained
 from vit_vs_cnn.data.dataset import DatasetInfo
-from vit_vs_cnn.evaluation.results import Evaluation, read_evaluation
+from vit_vs_cnn.evaluation.results import Cost, Evaluation, read_cost, read_evaluation
 from vit_vs_cnn.registry.audit import Decision, looks_at, open_audit_log
 from vit_vs_cnn.registry.versions import CHALLENGER, TEST_DIGEST, Registry, registered_name, registry_errors
 from vit_vs_cnn.tracking.lineage import lineage_tags
@@ -44,7 +44,11 @@ def register(settings: Settings, info: DatasetInfo) -> tuple[dict[str, int], str
     """
     lineage = lineage_tags()
     results = {
-        contestant: (read_summary(trained(contestant)), read_evaluation(evaluated(contestant)))
+        contestant: (
+            read_summary(trained(contestant)),
+            read_evaluation(evaluated(contestant)),
+            read_cost(contestant),
+        )
         for contestant in settings.models
     }
     best = max(results, key=lambda contestant: validation_score(settings.select_by, results[contestant][0]))
@@ -53,10 +57,11 @@ def register(settings: Settings, info: DatasetInfo) -> tuple[dict[str, int], str
         registry = Registry(registered_name(settings.data.name))
         registry.create()
         looks = _looks_before(registry, info)
-        for contestant, (summary, evaluation) in results.items():
+        for contestant, (summary, evaluation, cost) in results.items():
             folder = trained(contestant)
-            tags = _version_tags(folder / "model", info, summary, evaluation, lineage)
-            card = write_card(with_tuned(settings, contestant), contestant, info, summary, evaluation, lineage, looks)
+            tags = _version_tags(folder / "model", info, summary, evaluation, cost, lineage)
+            tuned_settings = with_tuned(settings, contestant)
+            card = write_card(tuned_settings, contestant, info, summary, evaluation, cost, lineage, looks)
             versions[contestant] = registry.add(contestant, read_ref(folder), tags, card)
         with open_audit_log(registry) as log:
             previous, version = registry.aliases().get(CHALLENGER), versions[best]
@@ -94,7 +99,12 @@ def _looks_before(registry: Registry, info: DatasetInfo) -> Looks:
 
 
 def _version_tags(
-    model: Path, info: DatasetInfo, summary: TrainingSummary, evaluation: Evaluation, lineage: Mapping[str, str]
+    model: Path,
+    info: DatasetInfo,
+    summary: TrainingSummary,
+    evaluation: Evaluation,
+    cost: Cost,
+    lineage: Mapping[str, str],
 ) -> dict[str, str]:
     """The tags of a version, whose exported model is in the folder `model`; numbers are JSON."""
     metrics = evaluation.metrics
@@ -107,9 +117,9 @@ def _version_tags(
         "nll": metrics.negative_log_likelihood,
         "val_accuracy": summary.val_accuracy,
         "calibration_error": metrics.expected_calibration_error,
-        "latency_p95_ms": evaluation.cost.latency_p95_ms,
+        "latency_p95_ms": cost.latency_p95_ms,
         "size_mb": sum(path.stat().st_size for path in model.rglob("*") if path.is_file()) / 1e6,
-        "parameters": evaluation.cost.parameters,
+        "parameters": cost.parameters,
     }
     return {
         **{tag: json.dumps(number) for tag, number in numbers.items() if number is not None},
@@ -128,6 +138,7 @@ def write_card(
     info: DatasetInfo,
     summary: TrainingSummary,
     evaluation: Evaluation,
+    cost: Cost,
     lineage: Mapping[str, str],
     looks: Looks,
 ) -> str:
@@ -142,6 +153,7 @@ def write_card(
         info=info,
         summary=summary,
         evaluation=evaluation,
+        cost=cost,
         classes=classes.head(_MOST_CLASSES).to_dict("records"),
         confusions=_confusions(evaluation),
         lineage=lineage,

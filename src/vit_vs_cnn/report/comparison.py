@@ -11,7 +11,7 @@ from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.console import points
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import evaluated, trained
-from vit_vs_cnn.evaluation.results import Evaluation, read_evaluation
+from vit_vs_cnn.evaluation.results import Cost, Evaluation, read_cost, read_evaluation
 from vit_vs_cnn.evaluation.significance import PairedComparison, compare_all_pairs, verdict
 from vit_vs_cnn.report.style import contestant_colour
 from vit_vs_cnn.training.results import TrainingSummary, read_summary
@@ -22,9 +22,12 @@ _SAME_TIME = 1.1
 _SAME_CONDITIONS = 2.0
 # Fractions, seconds, milliseconds, megabytes; a name is a field of the training summary, the metrics or the cost.
 _COLUMNS = (
-    "contestant", "timm", "accuracy", "accuracy_low", "accuracy_high", "confidence", "images", "macro_f1",
+    "contestant", "timm", "accuracy", "accuracy_low", "accuracy_high", "confidence", "images",
+    "accuracy_without_duplicates", "duplicates_in_train", "macro_f1",
     "negative_log_likelihood", "expected_calibration_error", "val_accuracy", "best_epoch", "seconds_per_epoch",
-    "parameters", "flops", "latency_p50_ms", "latency_p95_ms", "throughput_images_per_second", "peak_memory_mb",
+    "parameters", "flops", "latency_p50_ms", "latency_p50_ms_low", "latency_p50_ms_high", "latency_p95_ms",
+    "throughput_images_per_second", "throughput_images_per_second_low", "throughput_images_per_second_high",
+    "peak_memory_mb",
 )  # fmt: skip
 
 
@@ -37,6 +40,7 @@ class Contestant:
     summary: TrainingSummary
     history: pd.DataFrame
     evaluation: Evaluation
+    cost: Cost
 
     @property
     def accuracy(self) -> float:
@@ -63,7 +67,7 @@ class Comparison:
 
 
 def read_comparison(settings: Settings) -> Comparison:
-    """Read the contestants of `settings` from trained/ and evaluated/ and test each pair.
+    """Read the contestants of `settings` from trained/, evaluated/ and cost/ and test each pair.
 
     Raises UserError where something is missing or where they were not evaluated on the same images.
     """
@@ -74,6 +78,7 @@ def read_comparison(settings: Settings) -> Comparison:
             summary=read_summary(trained(name)),
             history=pd.read_csv(trained(name) / "history.csv"),
             evaluation=read_evaluation(evaluated(name)),
+            cost=read_cost(name),
         )
         for name in settings.models
     )
@@ -127,13 +132,39 @@ def validation_sentence(comparison: Comparison) -> str | None:
     return f"{lead}; the test images do not show that it is better than {_listed(unbeaten, 'or')}."
 
 
+def duplicates_sentence(comparison: Comparison) -> str | None:
+    """How accurate they are without the test images that train has too; None where there are none."""
+    metrics = {contestant.name: contestant.evaluation.metrics for contestant in comparison.contestants}
+    first = next(iter(metrics.values()))
+    if not first.duplicates_in_train:
+        return None
+    count = f"{first.duplicates_in_train:,} of the {first.images:,} test images"
+    accuracies = {name: found.accuracy_without_duplicates for name, found in metrics.items()}
+    without = [f"{name} {points(accuracy)} %" for name, accuracy in accuracies.items() if accuracy is not None]
+    if not without:
+        return f"Train has an identical or nearly identical image of all {count}: this test measures memory only."
+    return f"Train has an identical or nearly identical image of {count}; right on the others: {', '.join(without)}."
+
+
+def views_sentences(comparison: Comparison) -> list[str]:
+    """What several views of each image change, a sentence for each contestant that was evaluated with them."""
+    measured = [(contestant, contestant.evaluation.metrics.views) for contestant in comparison.contestants]
+    return [
+        f"Averaged over {views.forwards} views of each image, at {views.forwards} times the time, {contestant.name} is "
+        f"right on {points(views.accuracy)} % instead of {points(contestant.accuracy)} %: on {views.gained:,} images "
+        f"more and {views.lost:,} fewer."
+        for contestant, views in measured
+        if views is not None
+    ]
+
+
 def comparison_table(comparison: Comparison) -> pd.DataFrame:
     """One row per contestant: quality on test and cost."""
     rows = [
         {"contestant": contestant.name}
         | contestant.summary.model_dump()
         | contestant.evaluation.metrics.model_dump()
-        | contestant.evaluation.cost.model_dump()
+        | contestant.cost.model_dump()
         for contestant in comparison.contestants
     ]
     return pd.DataFrame(rows)[list(_COLUMNS)]

@@ -70,7 +70,7 @@ def accuracy_and_cost(comparison: Comparison) -> Figure:
         for contestant in comparison.contestants:
             metrics, name, colour = contestant.evaluation.metrics, contestant.name, contestant.colour
             interval = [[metrics.accuracy - metrics.accuracy_low], [metrics.accuracy_high - metrics.accuracy]]
-            value = getattr(contestant.evaluation.cost, cost)
+            value = getattr(contestant.cost, cost)
             axes.errorbar(value, metrics.accuracy, interval, fmt="o", color=colour, capsize=4, label=name)
         axes.set(xlabel=label, ylabel="test accuracy")
         axes.set_xlim(0, 1.08 * axes.dataLim.x1)

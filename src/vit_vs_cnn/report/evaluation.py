@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vit_vs_cnn.core.console import points
 from vit_vs_cnn.evaluation.metrics import accuracy_interval
-from vit_vs_cnn.evaluation.results import Evaluation
+from vit_vs_cnn.evaluation.results import Evaluation, Metrics
 from vit_vs_cnn.report.class_axes import class_dots, class_matrix
 from vit_vs_cnn.report.style import NEUTRAL, SCORE_COLOURS, SEQUENTIAL, new_figure
 
@@ -49,7 +49,10 @@ def confusion_shares(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def reliability_figure(evaluations: Mapping[str, Evaluation], colours: Mapping[str, str]) -> Figure:
-    """Accuracy against confidence of each contestant, each bin with its interval; below the share of images by bin."""
+    """Accuracy against confidence of each contestant, each bin with its interval; below the share of images by bin.
+
+    The light dots are of the network's own probabilities, before its temperature.
+    """
     figure = new_figure(6.5, 7)
     diagram, histogram = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     diagram.plot([0, 1], [0, 1], linestyle="--", color=NEUTRAL, label="perfect", zorder=3)
@@ -59,8 +62,13 @@ def reliability_figure(evaluations: Mapping[str, Evaluation], colours: Mapping[s
         accuracy, images = filled["accuracy"], filled["images"]
         counts = zip((accuracy * images).round().astype(int), images, strict=True)
         low, high = np.transpose([accuracy_interval(correct, total, metrics.confidence) for correct, total in counts])
-        label = f"{contestant}, ECE {points(metrics.expected_calibration_error)} points"
+        label = f"{contestant}, {_calibration_error(metrics)}"
         colour, error = colours[contestant], [accuracy - low, high - accuracy]
+        if metrics.uncalibrated_expected_calibration_error is not None:
+            before = bins[bins["uncalibrated_images"] > 0]
+            diagram.plot(
+                before["uncalibrated_confidence"], before["uncalibrated_accuracy"], "o", color=colour, alpha=0.3
+            )
         diagram.errorbar(filled["confidence"], accuracy, error, fmt="o", color=colour, elinewidth=1, label=label)
         histogram.stairs(100 * bins["images"] / metrics.images, [0, *bins["bin_high"]], color=colour, lw=2)
     diagram.set(ylabel="accuracy", ylim=(-0.02, 1.02))
@@ -69,6 +77,11 @@ def reliability_figure(evaluations: Mapping[str, Evaluation], colours: Mapping[s
         axis.set_major_formatter("{x:.0%}")
     figure.legend(*diagram.get_legend_handles_labels(), loc="outside upper left", ncols=2)
     return figure
+
+
+def _calibration_error(metrics: Metrics) -> str:
+    after, before = metrics.expected_calibration_error, metrics.uncalibrated_expected_calibration_error
+    return f"ECE {points(after)} points" + (f" (light: {points(before)})" if before is not None else "")
 
 
 def per_class_figure(per_class: pd.DataFrame, title: str) -> Figure:

@@ -15,7 +15,14 @@ from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.paths import COMPARE, EDA, PREPARED, explained
 from vit_vs_cnn.data.checks import read_checks
 from vit_vs_cnn.data.dataset import read_info
-from vit_vs_cnn.report.comparison import Comparison, answer, comparison_table, validation_sentence
+from vit_vs_cnn.report.comparison import (
+    Comparison,
+    answer,
+    comparison_table,
+    duplicates_sentence,
+    validation_sentence,
+    views_sentences,
+)
 from vit_vs_cnn.report.figures import FigureIndex
 from vit_vs_cnn.tuning.summary import read_tuning_summary
 
@@ -59,7 +66,14 @@ def render_report(settings: Settings, comparison: Comparison, commit: str, run_n
         title=f"{' or '.join(settings.models)} on {info.name}?",
         answer=_unbroken(answer(comparison)),
         sentences=[
-            _unbroken(sentence) for sentence in (*comparison.sentences, validation_sentence(comparison)) if sentence
+            _unbroken(sentence)
+            for sentence in (
+                *comparison.sentences,
+                validation_sentence(comparison),
+                duplicates_sentence(comparison),
+                *views_sentences(comparison),
+            )
+            if sentence
         ],
         rows=comparison_table(comparison).to_dict("records"),
         contestants={contestant.name: contestant for contestant in comparison.contestants},

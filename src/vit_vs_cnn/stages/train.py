@@ -34,7 +34,7 @@ def run(settings: Settings, contestant: str) -> None:
         training = train_contestant(job, checkpoints, log_epoch)
         folder, summary = trained(contestant), training.summary
         folder.mkdir(parents=True, exist_ok=True)
-        save_weights(training.model.network, folder / "weights.safetensors")
+        save_weights(training.model, folder / "weights.safetensors")
         export_model(training.model, contestant, job.model, info, val.images[:2], folder / "model")
         write_history(training.history, folder / "history.csv")
         summary.write(folder / "training.json")

@@ -7,14 +7,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.data.dataset import DatasetInfo, Split
+from vit_vs_cnn.data.loader import ResidentImages
 from vit_vs_cnn.models.airbench import fit_whitening
 from vit_vs_cnn.models.build import create_model
 from vit_vs_cnn.models.operations import operation_shares
+from vit_vs_cnn.models.temperature import fit_temperature
 from vit_vs_cnn.models.trained import TrainedModel, preprocess_for
 from vit_vs_cnn.models.weights import is_pretrained, load_pretrained_weights, pretraining
 from vit_vs_cnn.training.checkpoint import Checkpoints
@@ -28,6 +32,8 @@ _TIMED_STEPS = 3
 # As many pixels as 16 images of 224 px have, but no more images than these.
 _TIMED_PIXELS = 16 * 224**2
 _MOST_TIMED_IMAGES = 128
+# Small enough for the memory that a step of training has just used.
+_VALIDATION_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -87,11 +93,24 @@ def train_contestant(job: TrainingJob, checkpoints: Checkpoints, on_epoch: Calla
         Trainer(make_fabric(job.plan), job).run(checkpoints.file, on_epoch)
     state, history = checkpoints.file.load()
     job.network.load_state_dict(state["best"])
-    model = TrainedModel(job.network, job.preprocess)
-    return FinishedTraining(model.cpu().eval(), history, _summarize(job, history))
+    temperature = fit_temperature(_validation_logits(job), job.val.labels) if job.settings.train.calibrate else 1.0
+    model = TrainedModel(job.network, job.preprocess, temperature)
+    return FinishedTraining(model.cpu().eval(), history, _summarize(job, history, temperature))
 
 
-def _summarize(job: TrainingJob, history: list[Epoch]) -> TrainingSummary:
+@torch.inference_mode()
+def _validation_logits(job: TrainingJob) -> NDArray[np.float32]:
+    """Logits float32 (N, K) of the images of val, in fp32, as the exported model computes them."""
+    device = job.plan.device
+    network, preprocess = job.network.to(device).eval(), job.preprocess.to(device)
+    batches = ResidentImages(job.val, device).in_order(_VALIDATION_BATCH)
+    logits: NDArray[np.float32] = (
+        torch.cat([network(preprocess(images)).float() for images, _ in batches]).cpu().numpy()
+    )
+    return logits
+
+
+def _summarize(job: TrainingJob, history: list[Epoch], temperature: float) -> TrainingSummary:
     plan, best, parameters = job.plan, best_epoch(history), list(job.network.parameters())
     seen_before = pretraining(job.model)
     return TrainingSummary(
@@ -113,6 +132,7 @@ def _summarize(job: TrainingJob, history: list[Epoch]) -> TrainingSummary:
         pretraining_data=seen_before.data,
         pretraining_images=seen_before.images,
         operation_shares=operation_shares(job.network, job.preprocess.input_size),
+        temperature=temperature,
     )
 
 

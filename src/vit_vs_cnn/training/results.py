@@ -40,7 +40,8 @@ def epoch_metrics(epoch: Epoch) -> dict[str, float]:
 class TrainingSummary(Record):
     """training.json: the result and the cost of one training; seconds include validation.
 
-    `operation_shares` is what `models.operations` measured. It and the pretraining are unknown in results of 0.1.0.
+    `operation_shares` is what `models.operations` measured; it and the pretraining are unknown in results of 0.1.0.
+    `temperature` divides the logits of the model; it is 1 in results of 0.1.0.
     """
 
     model: str
@@ -63,6 +64,7 @@ class TrainingSummary(Record):
     pretraining_data: str = "unknown"
     pretraining_images: int | None = None
     operation_shares: dict[str, float] = Field(default_factory=dict)
+    temperature: float = 1.0
 
 
 def best_epoch(history: Sequence[Epoch]) -> Epoch:
@@ -89,6 +91,7 @@ def summary_metrics(summary: TrainingSummary) -> dict[str, float]:
         "best/val_accuracy": summary.val_accuracy,
         "best/val_loss": summary.val_loss,
         "best/epoch": summary.best_epoch,
+        "best/temperature": summary.temperature,
         "cost/parameters": summary.parameters,
         "cost/seconds_per_epoch": summary.seconds_per_epoch,
     }
