@@ -24,7 +24,7 @@ import torch
 
 from record import json_option, publish
 from vit_vs_cnn.config.load import merged_params, parse_settings, settings_of
-from vit_vs_cnn.config.schema import merge
+from vit_vs_cnn.config.nested import merge
 from vit_vs_cnn.core.console import table
 from vit_vs_cnn.core.paths import project_root
 from vit_vs_cnn.data.dataset import Split, read_info, read_split

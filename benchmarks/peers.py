@@ -223,7 +223,7 @@ def _notebook(job: Any, images: Path, epochs: int, on_epoch: OnEpoch) -> None:
         for inputs, labels in train_loader:
             optimizer.zero_grad()
             loss = functional.cross_entropy(network(inputs), labels)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             loss.item()
         network.eval()

@@ -126,8 +126,8 @@ def contestant(
     seconds: float = 1.0,
     val_accuracy: float = 0.7,
     first_image: str = "0",
-    **summary_fields: Any,
     duplicates: Collection[int] = (),
+    **summary_fields: Any,
 ) -> None:
     """Write the results of a contestant that is wrong on the first `errors` of 300 test images."""
     measured = evaluation(

@@ -91,7 +91,7 @@ class PerturbedImage:
     def areas(self, probabilities: NDArray[np.float32]) -> Areas:
         """The areas, from the probability of the class, float32 (V,), in each of the variants."""
         curves = probabilities.reshape(self._orders, -1)
-        deletion, insertion, *random = np.trapezoid(curves, self._shares, axis=1).tolist()
+        deletion, insertion, *random = np.asarray(np.trapezoid(curves, self._shares, axis=1)).tolist()
         return Areas(deletion, insertion, float(np.mean(random)))
 
 
