@@ -79,7 +79,7 @@ def _train_alone() -> None:
     from vit_vs_cnn.core.paths import PARAMS, PREPARED
     from vit_vs_cnn.data.dataset import read_split
     from vit_vs_cnn.data.prepare import prepare
-    from vit_vs_cnn.training.checkpoint import Checkpoints
+    from vit_vs_cnn.training.checkpoint import open_checkpoint
     from vit_vs_cnn.training.contestant import prepare_contestant, train_contestant
 
     settings = read_settings(PARAMS)
@@ -87,8 +87,8 @@ def _train_alone() -> None:
     splits = read_split(PREPARED, "train"), read_split(PREPARED, "val")
     for name in settings.models:
         job = prepare_contestant(settings, name, info, splits, quiet=True)
-        with Checkpoints(f"benchmark-overhead-{name}") as checkpoints:
-            train_contestant(job, checkpoints, lambda _: None)
+        with open_checkpoint(f"benchmark-overhead-{name}") as checkpoint:
+            train_contestant(job, checkpoint, lambda _: None)
 
 
 def _time_nothing(commands: dict[str, list[str]], name: str, clone: Path, seconds: dict[str, list[float]]) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.data.dataset import DatasetInfo, Split, SplitInfo
-from vit_vs_cnn.training.checkpoint import Checkpoints
+from vit_vs_cnn.training.checkpoint import open_checkpoint
 from vit_vs_cnn.training.contestant import prepare_contestant
 from vit_vs_cnn.training.loop import Trainer
 from vit_vs_cnn.training.results import Epoch
@@ -66,5 +66,5 @@ def synthetic_job(settings: Settings, contestant: str, train: Split, epochs: int
 def train_copy(job: TrainingJob, on_epoch: Callable[[Epoch], None] = lambda _: None) -> list[Epoch]:
     """Train a copy of the job's network by the project's trainer, and return the history."""
     trainer = Trainer(make_fabric(job.plan), replace(job, network=copy.deepcopy(job.network)))
-    with Checkpoints(f"benchmark-{uuid.uuid4().hex}") as checkpoints:
-        return trainer.run(checkpoints.file, on_epoch)
+    with open_checkpoint(f"benchmark-{uuid.uuid4().hex}") as checkpoint:
+        return trainer.run(checkpoint, on_epoch)

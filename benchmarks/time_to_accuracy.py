@@ -31,7 +31,7 @@ from vit_vs_cnn.data.dataset import DatasetInfo, read_split
 from vit_vs_cnn.data.prepare import prepare
 from vit_vs_cnn.evaluation.metrics import accuracy_interval
 from vit_vs_cnn.evaluation.predict import batch_predict
-from vit_vs_cnn.training.checkpoint import Checkpoints
+from vit_vs_cnn.training.checkpoint import open_checkpoint
 from vit_vs_cnn.training.contestant import prepare_contestant, train_contestant
 from vit_vs_cnn.training.results import Epoch
 
@@ -105,8 +105,8 @@ def main(
 def _train(settings: Settings, name: str, info: DatasetInfo, prepared: Path) -> Training:
     splits = (read_split(prepared, "train"), read_split(prepared, "val"))
     job = prepare_contestant(settings, name, info, splits)
-    with Checkpoints(f"benchmark-{uuid.uuid4().hex}") as checkpoints:
-        training = train_contestant(job, checkpoints, lambda _: None)
+    with open_checkpoint(f"benchmark-{uuid.uuid4().hex}") as checkpoint:
+        training = train_contestant(job, checkpoint, lambda _: None)
     test, device, options = read_split(prepared, "test"), job.plan.device, settings.evaluate
     network = training.model.to(device)
     probabilities = batch_predict(network.probabilities, test.images, options.batch_size, device)

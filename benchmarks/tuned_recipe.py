@@ -24,7 +24,7 @@ from vit_vs_cnn.core.paths import PARAMS, PREPARED
 from vit_vs_cnn.data.dataset import DatasetInfo, read_info, read_split
 from vit_vs_cnn.evaluation.metrics import accuracy_interval
 from vit_vs_cnn.evaluation.predict import batch_predict
-from vit_vs_cnn.training.checkpoint import Checkpoints, fingerprint
+from vit_vs_cnn.training.checkpoint import fingerprint, open_checkpoint
 from vit_vs_cnn.training.contestant import prepare_contestant, train_contestant
 from vit_vs_cnn.tuning.summary import read_tuning_summary
 
@@ -82,8 +82,8 @@ def _describe_gain(rows: list[Measurement], measure: str) -> str:
 def _train(settings: Settings, contestant: str, info: DatasetInfo) -> Measurement:
     splits = (read_split(PREPARED, "train"), read_split(PREPARED, "val"))
     job = prepare_contestant(settings, contestant, info, splits, quiet=True)
-    with Checkpoints(fingerprint(job)) as checkpoints:
-        training = train_contestant(job, checkpoints, lambda _: None)
+    with open_checkpoint(fingerprint(job)) as checkpoint:
+        training = train_contestant(job, checkpoint, lambda _: None)
     test, summary, device = read_split(PREPARED, "test"), training.summary, job.plan.device
     network = training.model.to(device)
     probabilities = batch_predict(network.probabilities, test.images, settings.evaluate.batch_size, device)

@@ -153,6 +153,9 @@ def contestant(
             train_accuracy=0.5,
             val_loss=1.0 / epoch,
             val_accuracy=0.5 + epoch / 10,
+            val_balanced_accuracy=0.5 + epoch / 10,
+            val_macro_f1=0.5 + epoch / 10,
+            val_top_share=0.4,
             images_per_second=100.0,
         )
         for epoch in (1, 2)

@@ -98,6 +98,15 @@ REMOVED = [
         {"block": "slack-webhook/team"},
         "flow: notify is no longer a setting: make an automation in Prefect's pages",
     ),
+    *(
+        (
+            f"{recipe}.schedule.name",
+            name,
+            f"{recipe}.schedule.name: {name} is no longer a schedule, because it did not end at min_lr: use cosine or",
+        )
+        for recipe in ("recipe", "models.vit.recipe")
+        for name in ("step", "multistep", "poly", "tanh")
+    ),
     ("train.compile", "always", "train.compile: input should be a valid boolean, got 'always'"),
 ]
 

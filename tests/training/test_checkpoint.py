@@ -10,9 +10,10 @@ import torch
 
 import vit_vs_cnn
 from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.errors import TransientError
 from vit_vs_cnn.core.paths import PREPARED
 from vit_vs_cnn.data.dataset import DatasetInfo, read_split
-from vit_vs_cnn.training.checkpoint import code_digest, fingerprint
+from vit_vs_cnn.training.checkpoint import code_digest, fingerprint, open_checkpoint
 from vit_vs_cnn.training.contestant import prepare_contestant
 
 Make = Callable[..., Settings]
@@ -61,5 +62,36 @@ def test_the_fingerprint_has_what_a_training_runs_on_and_not_how_it_was_chosen(
         return fingerprint(prepare_contestant(make_settings({"train": train}), "vit", prepared, splits))
 
     assert of(precision="auto") == of(precision="bf16-mixed") == of(precision="bf16-mixed", device="auto")
-    different = [of(), of(precision="bf16-mixed"), of(compile=True), of(epochs=3), of(patience=2), of(devices=2)]
+    changes: list[dict[str, Any]] = [
+        {"precision": "bf16-mixed"},
+        {"compile": True},
+        {"epochs": 3},
+        {"patience": 2},
+        {"devices": 2},
+        {"refit": True},
+    ]
+    different = [of(), *(of(**change) for change in changes)]
     assert len(set(different)) == len(different)
+
+
+def test_a_checkpoint_is_held_by_one_process_and_removed_when_the_training_is_complete(project: Path) -> None:
+    with open_checkpoint("one") as checkpoint:
+        key = checkpoint.run_key()
+        with pytest.raises(TransientError, match="another process is training exactly this"), open_checkpoint("one"):
+            pass
+    assert not checkpoint.folder.exists()
+    with pytest.raises(AssertionError), open_checkpoint("one") as checkpoint:
+        assert checkpoint.run_key() == key  # another one: this training is new
+    with open_checkpoint("one", keep=True) as again:
+        assert again.run_key() == checkpoint.run_key() != key
+    assert checkpoint.folder.is_dir()
+    assert not list(checkpoint.folder.parent.glob("*.lock"))
+
+
+def test_what_chooses_the_epoch_makes_another_training(make_settings: Make, prepared: DatasetInfo) -> None:
+    splits = (read_split(PREPARED, "train"), read_split(PREPARED, "val"))
+    by_accuracy, by_f1 = (
+        fingerprint(prepare_contestant(make_settings({"select_by": score}), "vit", prepared, splits))
+        for score in ("accuracy", "macro_f1")
+    )
+    assert by_accuracy != by_f1

@@ -8,7 +8,7 @@ import pytest
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.paths import PREPARED
 from vit_vs_cnn.data.dataset import DatasetInfo, read_split
-from vit_vs_cnn.training.checkpoint import Checkpoints
+from vit_vs_cnn.training.checkpoint import open_checkpoint
 from vit_vs_cnn.training.contestant import prepare_contestant, train_contestant
 
 # All that acts on a batch, a loss or a weight in one recipe.
@@ -32,8 +32,8 @@ def test_the_losses_of_a_rich_recipe_are_what_they_always_were(
     settings = make_settings({"train": {"epochs": 4}, "recipe": RICH})
     splits = (read_split(PREPARED, "train"), read_split(PREPARED, "val"))
     job = prepare_contestant(settings, name, prepared, splits, quiet=True)
-    with Checkpoints("losses") as checkpoints:
-        history = train_contestant(job, checkpoints, lambda _: None).history
+    with open_checkpoint("losses") as checkpoint:
+        history = train_contestant(job, checkpoint, lambda _: None).history
     losses = [loss for epoch in history for loss in (epoch.train_loss, epoch.val_loss)]
     # One and two threads, and the instructions of older CPUs (AVX2, none), differ by 2e-7 at most, because sums are
     # rounded in another order. Another random number, or a setting that is ignored, changes the first digits.

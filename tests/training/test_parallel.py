@@ -11,7 +11,7 @@ from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import PREPARED
 from vit_vs_cnn.data.dataset import DatasetInfo, Split, read_split
-from vit_vs_cnn.training.checkpoint import Checkpoints
+from vit_vs_cnn.training.checkpoint import open_checkpoint
 from vit_vs_cnn.training.contestant import FinishedTraining, prepare_contestant, train_contestant
 from vit_vs_cnn.training.results import Epoch
 
@@ -24,8 +24,8 @@ PLAIN = {"augment": {"flip": 0.0, "translate": 0.0}, "optimizer": {"name": "sgd"
 def train(settings: Settings, name: str, info: DatasetInfo, on_epoch: Callable[[Epoch], None]) -> FinishedTraining:
     splits = (read_split(PREPARED, "train"), read_split(PREPARED, "val"))
     job = prepare_contestant(settings, name, info, splits, quiet=True)
-    with Checkpoints(f"test-{name}-{settings.train.devices}") as checkpoints:
-        return train_contestant(job, checkpoints, on_epoch)
+    with open_checkpoint(f"test-{name}-{settings.train.devices}") as checkpoint:
+        return train_contestant(job, checkpoint, on_epoch)
 
 
 @pytest.mark.parametrize("ema_decay", [None, 0.9])

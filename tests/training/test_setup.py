@@ -1,6 +1,7 @@
 """What a training runs on, and how a network is run there."""
 
 import ctypes
+import os
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ from torch import nn
 from vit_vs_cnn.config.schema import ModelSettings, TrainSettings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.models.build import create_model
-from vit_vs_cnn.training.setup import Plan, Precision, fastest_attention, make_plan
+from vit_vs_cnn.training.setup import Plan, Precision, fastest_attention, make_plan, use_deterministic_algorithms
 
 SMALL = {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
 
@@ -125,3 +126,24 @@ def pages(*, kept: bool) -> int:
 def test_on_a_cpu_the_memory_of_freed_tensors_is_there_for_the_next_step() -> None:
     assert pages(kept=True) < 100
     assert pages(kept=False) > 10_000
+
+
+@pytest.mark.parametrize(
+    ("device", "wanted", "used"), [("cpu", False, True), ("cuda", False, False), ("cuda", True, True)]
+)
+def test_algorithms_are_deterministic_on_a_cpu_and_where_it_is_wanted(
+    monkeypatch: pytest.MonkeyPatch, device: str, wanted: bool, used: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: device == "cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    before = torch.are_deterministic_algorithms_enabled()
+    try:
+        use_deterministic_algorithms(make_plan(TrainSettings(epochs=1, deterministic=wanted)))
+        assert torch.are_deterministic_algorithms_enabled() is used
+        assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == (":4096:8" if used else None)
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=True)

@@ -38,6 +38,7 @@ from vit_vs_cnn.stages import train
 from vit_vs_cnn.tracking.run import read_ref, sync
 from vit_vs_cnn.tracking.store import tracking_uri
 from vit_vs_cnn.training.results import read_summary
+from vit_vs_cnn.training.validation import Scores
 
 Make = Callable[..., Settings]
 
@@ -59,9 +60,51 @@ def test_training_learns_and_leaves_everything_that_later_stages_need(
     history = list(csv.DictReader((folder / "history.csv").open()))
     assert [row["epoch"] for row in history] == ["1", "2"]
     assert summary["best_epoch"] == max((1, 2), key=lambda epoch: float(history[epoch - 1]["val_accuracy"]))
+    assert float(history[-1]["learning_rate"]) == settings.recipe.schedule.min_lr
     assert float(history[-1]["train_loss"]) < float(history[0]["train_loss"])
     assert (folder / "model" / "MLmodel").is_file()
     assert not list((state_dir() / "checkpoints").glob("*/checkpoint.pt"))
+
+
+def test_weights_of_the_best_and_of_the_last_epoch_are_kept(
+    make_settings: Make, prepared: DatasetInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scores(accuracy: float) -> Scores:
+        return Scores(loss=1.0, accuracy=accuracy, balanced_accuracy=0.5, macro_f1=0.5, top_share=0.4)
+
+    folder = trained("vit")
+    for ema_decay in (None, 0.5):
+        kept = []
+        for accuracies in ((0.5, 0.9, 0.6), (0.5, 0.6, 0.9)):
+            script = iter(map(scores, accuracies))
+            monkeypatch.setattr("vit_vs_cnn.training.loop.validate", lambda *_, script=script: next(script))
+            train.run(make_settings({"train": {"epochs": 3}, "recipe": {"ema_decay": ema_decay}}), "vit")
+            kept.append([load_file(folder / f"{name}.safetensors") for name in ("weights", "last")])
+        assert same(kept[0][1], kept[1][1])
+        assert same(kept[1][0], kept[1][1])
+        assert not same(kept[0][0], kept[0][1])
+
+
+def test_a_refit_is_recorded_beside_the_training_that_chose_its_epoch(
+    make_settings: Make, prepared: DatasetInfo
+) -> None:
+    settings = make_settings({"train": {"epochs": 4, "refit": True}})
+    plain = settings.model_copy(update={"train": settings.train.model_copy(update={"refit": False})})
+    train.run(plain, "resnet")
+    folder = trained("resnet")
+    chosen = json.loads((folder / "training.json").read_text())
+    train.run(settings, "resnet")
+    summary = json.loads((folder / "training.json").read_text())
+    assert (summary["refit"], summary["train_images"], chosen["train_images"]) == (True, 88, 64)
+    same_as_before = ("best_epoch", "epochs", "val_accuracy", "val_loss", "val_macro_f1")
+    assert [summary[key] for key in same_as_before] == [chosen[key] for key in same_as_before]
+    client = MlflowClient(tracking_uri())
+    run_id = read_ref(folder).run_id
+    assert run_id is not None
+    steps = [metric.step for metric in client.get_metric_history(run_id, "refit/loss")]
+    assert steps == list(range(1, summary["best_epoch"] + 1))
+    assert [metric.step for metric in client.get_metric_history(run_id, "val/loss")] == [1, 2, 3, 4]
+    assert not list((state_dir() / "checkpoints").glob("*"))
 
 
 def test_the_run_in_mlflow_has_parameters_curves_data_model_and_lineage(

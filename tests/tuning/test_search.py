@@ -18,16 +18,18 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from optuna.trial import TrialState
 
+from harness.sleeping_study import sleeping, sleeping_study
 from vit_vs_cnn.config.load import with_tuned
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import PREPARED, state_dir, tuned, tuning_report
 from vit_vs_cnn.data.dataset import DatasetInfo, read_split
 from vit_vs_cnn.data.split import sample
+from vit_vs_cnn.report.tuning import write_tuning_report
 from vit_vs_cnn.stages import tune
 from vit_vs_cnn.tracking.run import start_run, sync
 from vit_vs_cnn.tracking.store import tracking_uri
-from vit_vs_cnn.training.checkpoint import CheckpointFile
+from vit_vs_cnn.training.checkpoint import Checkpoint
 from vit_vs_cnn.tuning.objective import TrainingObjective
 from vit_vs_cnn.tuning.result import study_result
 from vit_vs_cnn.tuning.search import join_search
@@ -187,18 +189,18 @@ def test_a_killed_trial_loses_no_finished_epoch(
 ) -> None:
     settings = searching(make_settings, 2, {"optimizer": {"lr": LR}}, pruner={"name": "NopPruner"})
     saved: list[int] = []
-    save = CheckpointFile.save
+    save = Checkpoint.save
 
     class Killed(BaseException):
         pass
 
-    def dies_once(file: CheckpointFile, state: Any, history: Any) -> None:
+    def dies_once(file: Checkpoint, state: Any, history: Any) -> None:
         save(file, state, history)
         saved.append(history[-1].epoch)
         if len(saved) == 5:
             raise Killed  # its last epoch is in the checkpoint, and not reported
 
-    monkeypatch.setattr(CheckpointFile, "save", dies_once)
+    monkeypatch.setattr(Checkpoint, "save", dies_once)
     with pytest.raises(Killed):
         worked(settings, prepared)
     open_study(open_storage(storage_url()), settings, "vit", prepared).release_trial(os.getpid())
@@ -249,3 +251,39 @@ def test_a_part_of_the_data_keeps_every_class(prepared: DatasetInfo) -> None:
     assert set(part.labels) == set(split.labels)
     assert (part.images[0] == split.images[split.names.index(part.names[0])]).all()
     assert sample(split, 1.0, seed=3) is split
+
+
+def test_another_score_than_accuracy_is_what_is_maximized_and_shown(make_settings: Make, prepared: DatasetInfo) -> None:
+    settings = searching(make_settings, 2, {"optimizer": {"lr": LR}}, pruner={"name": "NopPruner"})
+    settings = settings.model_copy(update={"select_by": "nll"})
+    tuning = worked(settings, prepared)
+    result = study_result(tuning)
+    assert result.best.value == max(trial.value or 0.0 for trial in tuning.trials())
+    assert result.best.value == -min(-value for value in result.best.intermediate_values.values())
+    assert result.best.value == -result.best.user_attrs["val_loss"] < 0
+    assert (result.summary.select_by, result.summary.best_val_accuracy) == (
+        "nll",
+        result.best.user_attrs["val_accuracy"],
+    )
+    write_tuning_report(result, "vit", "C0", tuning_report("vit"))
+    trials = pd.read_csv(tuning_report("vit") / "trials.csv")
+    assert list(trials["score"]) == [trial.value for trial in tuning.trials()]
+    assert trials["val_accuracy"].between(0, 1).all()
+    captions = (tuning_report("vit") / "figures.json").read_text()
+    assert "Negated validation loss of each complete trial" in captions
+    assert "alidation accuracy of each" not in captions
+
+
+def test_a_best_value_at_the_edge_of_its_range_is_named_where_the_range_could_be_wider(tmp_path: Path) -> None:
+    space = {
+        "optimizer": {
+            "lr": {"type": "float", "low": 1e-4, "high": 0.002, "log": True},
+            "weight_decay": {"type": "float", "low": 0.05, "high": 0.2},
+        },
+        "batch_size": {"type": "int", "low": 8, "high": 32},
+        "label_smoothing": {"type": "float", "low": 0.0, "high": 0.2, "step": 0.05},
+        "schedule": {"name": {"type": "categorical", "choices": ["cosine", "linear"]}},
+    }
+    tuning = sleeping_study(f"sqlite:///{tmp_path / 'studies.db'}", 1, space=space)
+    work(tuning, sleeping(tuning))
+    assert study_result(tuning).summary.at_edge == ("optimizer.lr", "optimizer.weight_decay")

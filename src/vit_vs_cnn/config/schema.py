@@ -51,12 +51,20 @@ class OptimizerSettings(StrictModel):
     lr: Annotated[float, Field(gt=0.0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.05
     momentum: Fraction = 0.9
+    args: dict[str, Scalar | list[Scalar] | None] = Field(default_factory=dict)
+
+
+def _without_former_schedules(name: Any) -> Any:
+    """Refuse what earlier versions offered: over the epochs of a training these hardly decayed, or not at all."""
+    if name in ("step", "multistep", "poly", "tanh"):
+        raise ValueError(f"{name} is no longer a schedule, because it did not end at min_lr: use cosine or linear")
+    return name
 
 
 class ScheduleSettings(StrictModel):
-    """timm's scheduler factory, updated at every step."""
+    """The learning rate from step to step: a linear warm-up, then a decay that ends at `min_lr`."""
 
-    name: Literal["cosine", "step", "multistep", "poly", "tanh"] = "cosine"
+    name: Annotated[Literal["cosine", "linear"], BeforeValidator(_without_former_schedules)] = "cosine"
     warmup_epochs: Annotated[int, Field(ge=0)] = 1
     min_lr: Annotated[float, Field(ge=0.0)] = 1e-6
 
@@ -91,6 +99,10 @@ class Recipe(StrictModel):
     """How a contestant is trained, apart from the budget, which all contestants share."""
 
     batch_size: Annotated[int, Field(ge=1)] = 128
+    micro_batch: Annotated[int, Field(ge=1)] | None = None
+    balance: Literal["none", "weights", "sampler"] = "none"
+    head_epochs: Annotated[int, Field(ge=0)] = 0
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     optimizer: OptimizerSettings = OptimizerSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     augment: Annotated[
@@ -128,11 +140,14 @@ class TrainSettings(StrictModel):
 
     epochs: Annotated[int, Field(ge=1)]
     patience: Annotated[int, Field(ge=1)] | None = None
+    refit: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: Annotated[int, Field(ge=1, le=64)] = 1
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     compile: bool = False
     calibrate: bool = True
+    checkpoint_gradients: bool = False
+    deterministic: bool = False
 
 
 class EvaluateSettings(StrictModel):
@@ -184,13 +199,13 @@ class Settings(StrictModel):
     """The whole experiment."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)]
+    select_by: SelectBy = "accuracy"
     data: DataSettings
     recipe: Recipe
     train: Annotated[TrainSettings, _former("compile", lambda value: value == "auto")]
     tune: TuneSettings
     evaluate: Annotated[EvaluateSettings, _former("bootstrap", lambda _: True)]
     explain: ExplainSettings
-    select_by: SelectBy = "accuracy"
     models: Annotated[dict[str, ModelSettings], Field(min_length=1)]
     gate: GateSettings = GateSettings()
     flow: Annotated[

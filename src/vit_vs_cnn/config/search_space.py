@@ -54,6 +54,15 @@ class _Range(_Dimension):
         """The values between which all others lie."""
         return (self.low, self.high)
 
+    def beyond(self, value: float) -> float | None:
+        """A value outside the range, on the side where `value` lies in the outermost twentieth of it; else None."""
+        scale, unscale = (math.log, math.exp) if self.log else (float, float)
+        low, high, position = scale(self.low), scale(self.high), scale(value)
+        edge = (high - low) / 20
+        if position <= low + edge:
+            return unscale(low - (self.step or edge))
+        return unscale(high + (self.step or edge)) if position >= high - edge else None
+
     def _is_on_a_step(self, value: float) -> bool:
         steps = (value - self.low) / (self.step or 1.0)
         return self.step is None or (math.isfinite(steps) and abs(steps - round(steps)) < 1e-6)
@@ -76,6 +85,13 @@ class IntDimension(_Range):
     def holds(self, value: Any) -> bool:
         """Whether `value` can be drawn from this dimension."""
         return isinstance(value, int) and super().holds(value)
+
+    def beyond(self, value: float) -> int | None:
+        """As of other ranges, a whole number."""
+        outside = super().beyond(value)
+        if outside is None:
+            return None
+        return math.floor(outside) if outside < self.low else math.ceil(outside)
 
 
 class CategoricalDimension(_Dimension):

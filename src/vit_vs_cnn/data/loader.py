@@ -43,13 +43,22 @@ class ResidentImages:
         return len(self._labels)
 
     def shuffled(
-        self, batch_size: int, generator: torch.Generator, share: Share = Share()
+        self,
+        batch_size: int,
+        generator: torch.Generator,
+        share: Share = Share(),
+        class_weights: Tensor | None = None,
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """One epoch in random order, as images, labels and indices on the device; of each batch only the `share`.
 
-        A last incomplete batch is skipped, with other images each epoch.
+        A last incomplete batch is skipped, with other images each epoch. With `class_weights`, float (K,), images are
+        drawn with replacement, each as likely as its class has weight.
         """
-        order = torch.randperm(len(self), generator=generator)
+        if class_weights is None:
+            order = torch.randperm(len(self), generator=generator)
+        else:
+            weights = class_weights[self._labels].cpu()
+            order = torch.multinomial(weights, len(self), replacement=True, generator=generator)
         # The whole order at once: an index that is copied at every step makes the host wait for the device every time.
         order, places = order.to(self._device), order.to(self._images.device)
         for step in range(self.steps(batch_size)):

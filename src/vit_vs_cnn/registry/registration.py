@@ -11,10 +11,8 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
-from vit_vs_cnn.config.gate import SelectBy
 from vit_vs_cnn.config.load import with_tuned
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import evaluated, trained
 from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.evaluation.results import Cost, Evaluation, read_cost, read_evaluation
@@ -22,7 +20,7 @@ from vit_vs_cnn.registry.audit import Decision, looks_at, open_audit_log
 from vit_vs_cnn.registry.versions import CHALLENGER, TEST_DIGEST, Registry, registered_name, registry_errors
 from vit_vs_cnn.tracking.lineage import lineage_tags
 from vit_vs_cnn.tracking.run import read_ref
-from vit_vs_cnn.training.results import TrainingSummary, read_summary
+from vit_vs_cnn.training.results import TrainingSummary, read_summary, selection_score
 
 # MLflow keeps 5,000 characters of a description: of many classes the card has those with the lowest recall.
 _MOST_CLASSES = 20
@@ -51,7 +49,7 @@ def register(settings: Settings, info: DatasetInfo) -> tuple[dict[str, int], str
         )
         for contestant in settings.models
     }
-    best = max(results, key=lambda contestant: validation_score(settings.select_by, results[contestant][0]))
+    best = max(results, key=lambda contestant: selection_score(results[contestant][0], settings.select_by))
     versions: dict[str, int] = {}
     with registry_errors("when it answers, run `vit-vs-cnn sync` and then `dvc repro register`"):
         registry = Registry(registered_name(settings.data.name))
@@ -69,26 +67,6 @@ def register(settings: Settings, info: DatasetInfo) -> tuple[dict[str, int], str
                 decision = Decision(action="registered", alias=CHALLENGER, previous_version=previous, version=version)
                 log.move(decision.model_copy(update={"reason": f"{best} is the best by validation"}))
     return versions, best
-
-
-def validation_score(select_by: SelectBy, summary: TrainingSummary) -> float:
-    """The metric on val of the epoch that training chose, the higher the better.
-
-    Raises UserError where training did not record this metric.
-    """
-    scores = {
-        "accuracy": summary.val_accuracy,
-        "balanced_accuracy": summary.val_balanced_accuracy,
-        "macro_f1": summary.val_macro_f1,
-        "nll": -summary.val_loss,
-    }
-    score = scores[select_by]
-    if score is None:
-        raise UserError(
-            f"select_by: the training of {summary.model} did not record {select_by} on val; train it again: "
-            f"`dvc repro --force train@{summary.model}`."
-        )
-    return score
 
 
 def _looks_before(registry: Registry, info: DatasetInfo) -> Looks:

@@ -21,7 +21,13 @@ from vit_vs_cnn.report.style import NEUTRAL, new_figure
 from vit_vs_cnn.tuning.result import StudyResult
 from vit_vs_cnn.tuning.study import seconds_of
 
-_LABEL = "validation accuracy"
+# What a trial's value is, by `select_by`; Optuna maximizes it.
+_LABELS = {
+    "accuracy": "validation accuracy",
+    "balanced_accuracy": "balanced validation accuracy",
+    "macro_f1": "macro F1 on validation",
+    "nll": "negated validation loss",
+}
 # With fewer complete trials, or values that are all equal, no difference can be attributed to a setting.
 _MIN_TRIALS_FOR_IMPORTANCES = 4
 
@@ -48,25 +54,26 @@ def write_tuning_report(result: StudyResult, contestant: str, colour: str, folde
             writer.skip("importances")
             continue
         with warnings.catch_warnings(action="ignore"):
-            writer.add(name, _draw(plot, result))
+            writer.add(name, _draw(plot, result), label=_label(result))
             page_plot = getattr(optuna.visualization, f"plot_{plot}")(result.study)
         # The first one brings plotly's script, so that the page needs no network.
         interactive.append(page_plot.to_html(full_html=False, include_plotlyjs=not interactive, config=_PLOTLY))
     writer.close()
-    trials_table(result.trials).to_csv(folder / "trials.csv", index=False)
+    trials_table(result.trials, result.summary.select_by).to_csv(folder / "trials.csv", index=False)
     sentence = writer.text("gain", "caption", **gain)
     template = Environment(loader=PackageLoader("vit_vs_cnn", "report"), autoescape=True).get_template("study.html.j2")
     page = template.render(title=f"Tuning {contestant}", sentence=sentence, plots=interactive)
     (folder / "study.html").write_text(page, encoding="utf-8")
 
 
-def trials_table(trials: Sequence[FrozenTrial]) -> pd.DataFrame:
-    """One row per trial: number, state, validation accuracy, epochs, seconds, drawn values, reason of a failure."""
+def trials_table(trials: Sequence[FrozenTrial], select_by: str) -> pd.DataFrame:
+    """One row per trial: state, accuracy, score if that is another, epochs, seconds, values, reason of a failure."""
     return pd.DataFrame(
         {
             "trial": trial.number,
             "state": trial.state.name.lower(),
-            "val_accuracy": trial.value,
+            "val_accuracy": trial.user_attrs.get("val_accuracy", trial.value if select_by == "accuracy" else None),
+            **({} if select_by == "accuracy" else {"score": trial.value}),
             "epochs": len(trial.intermediate_values),
             "seconds": round(seconds_of(trial), 3),
             **trial.params,
@@ -74,6 +81,10 @@ def trials_table(trials: Sequence[FrozenTrial]) -> pd.DataFrame:
         }
         for trial in trials
     )
+
+
+def _label(result: StudyResult) -> str:
+    return _LABELS[result.summary.select_by]
 
 
 def _outcome(result: StudyResult, writer: FigureWriter) -> str:
@@ -91,7 +102,7 @@ def _have_importances(trials: Sequence[FrozenTrial]) -> bool:
 
 
 def _draw_gain(result: StudyResult, contestant: str, colour: str) -> Figure:
-    """Draw validation accuracy by epoch of the recipe as it was and of the best trial."""
+    """Draw the score on validation by epoch of the recipe as it was and of the best trial."""
     figure = new_figure(6.5, 4.2)
     axes = figure.subplots()
     if result.best.number != result.recipe.number:
@@ -108,7 +119,7 @@ def _draw(plot: str, result: StudyResult) -> Figure:
     plt.switch_backend("agg")
     # Optuna's plots set this style sheet; an empty one leaves the project's style.
     plt.style.library["ggplot"] = mpl.RcParams()
-    options = {} if plot in ("intermediate_values", "timeline") else {"target_name": _LABEL}
+    options = {} if plot in ("intermediate_values", "timeline") else {"target_name": _label(result)}
     with mpl.rc_context({"figure.figsize": (6.5, 4.2)}):
         getattr(optuna.visualization.matplotlib, f"plot_{plot}")(result.study, **options)
     figure = plt.gcf()
@@ -120,8 +131,8 @@ def _draw(plot: str, result: StudyResult) -> Figure:
     match plot:
         case "optimization_history":
             if result.summary.recipe_val_accuracy is not None:
-                figure.axes[0].axhline(result.summary.recipe_val_accuracy, linestyle="--", color=NEUTRAL)
-            figure.axes[0].yaxis.set_major_formatter(PercentFormatter(1.0))
+                figure.axes[0].axhline(result.recipe.value or 0.0, linestyle="--", color=NEUTRAL)
+            _format_scores(figure.axes[0], result)
         case "parallel_coordinate":
             for axes in figure.axes:
                 axes.grid(visible=False)
@@ -146,17 +157,22 @@ def _arrange_slices(figure: Figure, result: StudyResult) -> None:
         if path in result.recipe.params and result.summary.recipe_val_accuracy is not None:
             value = result.recipe.params[path]
             is_category = isinstance(result.recipe.distributions[path], CategoricalDistribution)
-            axes.plot(repr(value) if is_category else value, result.summary.recipe_val_accuracy, "D", color="black")
+            axes.plot(repr(value) if is_category else value, result.recipe.value, "D", color="black")
 
 
 def _mark_recipe(axes: Axes, result: StudyResult) -> None:
     """Draw the recipe as it was by epoch, and label the axes."""
     axes.plot(_curve(result.recipe), "--", color="black", linewidth=2, label="recipe as it was")
-    axes.set(xlabel="epoch", ylabel=_LABEL)
+    axes.set(xlabel="epoch", ylabel=_label(result))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    _format_scores(axes, result)
+
+
+def _format_scores(axes: Axes, result: StudyResult) -> None:
+    if result.summary.select_by != "nll":
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
 
 
 def _curve(trial: FrozenTrial) -> "pd.Series[float]":
-    """Validation accuracy by epoch."""
+    """The score on validation by epoch."""
     return pd.Series(trial.intermediate_values, dtype=float).sort_index()

@@ -8,9 +8,9 @@ from vit_vs_cnn.models.export import export_model
 from vit_vs_cnn.models.trained import save_weights
 from vit_vs_cnn.tracking.names import contestant_params
 from vit_vs_cnn.tracking.run import start_run, system_metrics
-from vit_vs_cnn.training.checkpoint import Checkpoints, fingerprint
+from vit_vs_cnn.training.checkpoint import fingerprint, open_checkpoint
 from vit_vs_cnn.training.contestant import announce, prepare_contestant, train_contestant
-from vit_vs_cnn.training.results import Epoch, epoch_metrics, summary_metrics, write_history
+from vit_vs_cnn.training.results import Epoch, epoch_metrics, refit_metrics, summary_metrics, write_history
 
 
 def run(settings: Settings, contestant: str) -> None:
@@ -20,8 +20,8 @@ def run(settings: Settings, contestant: str) -> None:
     job = prepare_contestant(settings, contestant, info, (train, val))
     announce(job)
     with (
-        Checkpoints(fingerprint(job)) as checkpoints,
-        start_run(settings, "train", contestant, checkpoints.run_key()) as tracked,
+        open_checkpoint(fingerprint(job)) as checkpoint,
+        start_run(settings, "train", contestant, checkpoint.run_key()) as tracked,
     ):
         plan = job.plan
         tracked.log_params(contestant_params(settings, contestant))
@@ -31,10 +31,14 @@ def run(settings: Settings, contestant: str) -> None:
         def log_epoch(epoch: Epoch) -> None:
             tracked.log_metrics(epoch_metrics(epoch) | system_metrics(), step=epoch.epoch)
 
-        training = train_contestant(job, checkpoints, log_epoch)
+        def log_refit_epoch(epoch: Epoch) -> None:
+            tracked.log_metrics(refit_metrics(epoch), step=epoch.epoch)
+
+        training = train_contestant(job, checkpoint, log_epoch, log_refit_epoch)
         folder, summary = trained(contestant), training.summary
         folder.mkdir(parents=True, exist_ok=True)
         save_weights(training.model, folder / "weights.safetensors")
+        save_weights(training.last, folder / "last.safetensors")
         export_model(training.model, contestant, job.model, info, val.images[:2], folder / "model")
         write_history(training.history, folder / "history.csv")
         summary.write(folder / "training.json")

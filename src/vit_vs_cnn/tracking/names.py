@@ -21,6 +21,7 @@ def contestant_params(settings: Settings, contestant: str) -> dict[str, object]:
     model = settings.model(contestant)
     return {
         "seed": settings.seed,
+        "select_by": settings.select_by,
         "train": settings.train.model_dump(),
         "model": model.model_dump(exclude={"recipe"}),
         "recipe": model.recipe.model_dump(),

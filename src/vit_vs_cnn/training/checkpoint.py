@@ -4,17 +4,17 @@ import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 
 import vit_vs_cnn
-from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.errors import TransientError
 from vit_vs_cnn.core.paths import state_dir
 from vit_vs_cnn.training.results import Epoch
 from vit_vs_cnn.training.setup import TrainingJob
@@ -44,10 +44,12 @@ def fingerprint(job: TrainingJob) -> str:
     budget, plan, splits = job.settings.train, job.plan, job.info.splits
     facts = {
         "seed": job.settings.seed,
-        "budget": [budget.epochs, budget.patience],
+        "select_by": job.settings.select_by,
+        "budget": [budget.epochs, budget.patience, budget.refit],
         "model": job.model.model_dump(),
         "data": [splits["train"].digest, splits["val"].digest],
-        "plan": [plan.device.type, plan.devices, plan.precision, plan.compiled],
+        "plan": [plan.device.type, plan.devices, plan.precision, plan.compiled, plan.deterministic],
+        "checkpoint_gradients": budget.checkpoint_gradients,
         "torch": torch.__version__,
         "code": code_digest(),
     }
@@ -55,7 +57,7 @@ def fingerprint(job: TrainingJob) -> str:
 
 
 @dataclass(frozen=True)
-class CheckpointFile:
+class Checkpoint:
     """The state of a training after its last finished epoch, in a folder that this training alone writes to."""
 
     folder: Path
@@ -74,50 +76,40 @@ class CheckpointFile:
         state = torch.load(path, map_location="cpu", weights_only=True)
         return state, [Epoch(**row) for row in state.pop("history")]
 
-
-class Checkpoints:
-    """The folder of one training's checkpoint, `file`; only one process at a time may hold it.
-
-    As a context manager it removes the folder at the end, and keeps it for another attempt after an exception.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._folder = state_dir() / "checkpoints" / name
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self.file = CheckpointFile(self._folder)
-        self._lock = FileLock(f"{self._folder}.lock")
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise UserError(
-                "another process is training exactly this (same data, settings and code): wait for it, or change "
-                "`seed` if you want a second one."
-            ) from None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if error is None:
-            self.remove()
-        else:
-            self.close()
+    def part(self, name: str) -> "Checkpoint":
+        """The checkpoint of a part of the training, in a folder of its own in this one."""
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        return Checkpoint(folder)
 
     def run_key(self) -> str:
         """The key of the tracked run, the same before and after a kill."""
-        path = self._folder / "run_key"
+        path = self.folder / "run_key"
         if not path.is_file():
             path.write_text(uuid.uuid4().hex, encoding="ascii")
         return path.read_text(encoding="ascii")
 
-    def remove(self) -> None:
-        """Remove the folder: the training is complete."""
-        shutil.rmtree(self._folder)
-        self.close()
 
-    def close(self) -> None:
-        """Release the folder for another process."""
-        self._lock.release()
-        Path(self._lock.lock_file).unlink(missing_ok=True)
+@contextmanager
+def open_checkpoint(name: str, *, keep: bool = False) -> Iterator[Checkpoint]:
+    """Hold the checkpoint of that name; at the end it is removed, unless `keep` is set or an exception was raised.
+
+    Raises TransientError where another process holds it.
+    """
+    folder = state_dir() / "checkpoints" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{folder}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise TransientError(
+            "another process is training exactly this (same data, settings and code): wait for it, or change "
+            "`seed` if you want a second one."
+        ) from None
+    try:
+        yield Checkpoint(folder)
+        if not keep:
+            shutil.rmtree(folder)
+    finally:
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +22,10 @@ from vit_vs_cnn.models.operations import operation_shares
 from vit_vs_cnn.models.temperature import fit_temperature
 from vit_vs_cnn.models.trained import TrainedModel, preprocess_for
 from vit_vs_cnn.models.weights import is_pretrained, load_pretrained_weights, pretraining
-from vit_vs_cnn.training.checkpoint import Checkpoints
+from vit_vs_cnn.training.checkpoint import Checkpoint
 from vit_vs_cnn.training.loop import Trainer
+from vit_vs_cnn.training.optimization import warmup_epochs
+from vit_vs_cnn.training.outcome import chance_loss, has_collapsed, is_still_rising
 from vit_vs_cnn.training.parallel import train_in_processes
 from vit_vs_cnn.training.results import Epoch, TrainingSummary, best_epoch
 from vit_vs_cnn.training.setup import TrainingJob, fastest_attention, is_out_of_memory, make_fabric, make_plan
@@ -38,9 +41,14 @@ _VALIDATION_BATCH = 64
 
 @dataclass(frozen=True)
 class FinishedTraining:
-    """The model with the weights of its best epoch by validation, all epochs, and the summary."""
+    """The model with the weights of its best epoch by validation, and the network with those of its last one.
+
+    `history` has all epochs. After a refit both have the weights of its end; history and validation figures are those
+    of the training that chose the epoch.
+    """
 
     model: TrainedModel
+    last: TrainedModel
     history: list[Epoch]
     summary: TrainingSummary
 
@@ -80,22 +88,46 @@ def announce(job: TrainingJob) -> None:
         )
 
 
-def train_contestant(job: TrainingJob, checkpoints: Checkpoints, on_epoch: Callable[[Epoch], None]) -> FinishedTraining:
+def train_contestant(
+    job: TrainingJob,
+    checkpoint: Checkpoint,
+    on_epoch: Callable[[Epoch], None],
+    on_refit_epoch: Callable[[Epoch], None] = lambda _: None,
+) -> FinishedTraining:
     """Train to the end of the budget, from the checkpoint where there is one; `on_epoch` is called after each epoch.
 
-    Raises what `Trainer.run` raises.
+    With `train.refit` the weights are those of a second training from the start, on train and val, that ends after the
+    best epoch; `on_refit_epoch` is called after each of its epochs. Raises what `Trainer.run` raises.
     """
-    if job.plan.device.type == "cpu":
-        torch.use_deterministic_algorithms(True, warn_only=True)
-    if job.plan.devices > 1:
-        train_in_processes(job, checkpoints.file, on_epoch)
-    else:
-        Trainer(make_fabric(job.plan), job).run(checkpoints.file, on_epoch)
-    state, history = checkpoints.file.load()
+    starting = copy.deepcopy(job.network) if job.settings.train.refit else None
+    state, history = _train(job, checkpoint, on_epoch)
     job.network.load_state_dict(state["best"])
+    # Of the first training: after a second one val is no longer new to the network.
     temperature = fit_temperature(_validation_logits(job), job.val.labels) if job.settings.train.calibrate else 1.0
+    summary = _summarize(job, history, temperature)
+    if summary.collapsed and not job.quiet:
+        _warn_of_collapse(job, history[-1])
+    if starting is not None:
+        everything = _joined(job.train, job.val)
+        job = replace(job, network=starting, train=everything, refit_epochs=summary.best_epoch)
+        state, refit_history = _train(job, checkpoint.part("refit"), on_refit_epoch)
+        seconds = summary.seconds + refit_history[-1].elapsed_seconds
+        summary = summary.model_copy(update={"refit": True, "train_images": len(everything), "seconds": seconds})
+    last = TrainedModel(copy.deepcopy(job.network), job.preprocess)
+    last.network.load_state_dict(state["ema"] or state["network"])
+    job.network.load_state_dict(state["best"])
     model = TrainedModel(job.network, job.preprocess, temperature)
-    return FinishedTraining(model.cpu().eval(), history, _summarize(job, history, temperature))
+    return FinishedTraining(model.cpu().eval(), last.cpu().eval(), history, summary)
+
+
+def _train(
+    job: TrainingJob, checkpoint: Checkpoint, on_epoch: Callable[[Epoch], None]
+) -> tuple[dict[str, Any], list[Epoch]]:
+    if job.plan.devices > 1:
+        train_in_processes(job, checkpoint, on_epoch)
+    else:
+        Trainer(make_fabric(job.plan), job).run(checkpoint, on_epoch)
+    return checkpoint.load()
 
 
 @torch.inference_mode()
@@ -110,9 +142,24 @@ def _validation_logits(job: TrainingJob) -> NDArray[np.float32]:
     return logits
 
 
+def _warn_of_collapse(job: TrainingJob, last: Epoch) -> None:
+    print(
+        f"warning: {job.key_path}: the training has collapsed: it predicts one class for {last.val_top_share:.0%} of "
+        f"the validation images, at a loss of {last.val_loss:.3g} (chance: {chance_loss(job.val.labels):.3g}); try a "
+        f"tenth of the learning rate: --set {job.key_path}.recipe.optimizer.lr={job.model.recipe.optimizer.lr / 10:g}",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _joined(train: Split, val: Split) -> Split:
+    images, labels = (np.concatenate(pair) for pair in ((train.images, val.images), (train.labels, val.labels)))
+    return Split(images, labels, train.names + val.names)
+
+
 def _summarize(job: TrainingJob, history: list[Epoch], temperature: float) -> TrainingSummary:
-    plan, best, parameters = job.plan, best_epoch(history), list(job.network.parameters())
-    seen_before = pretraining(job.model)
+    plan, parameters, select_by = job.plan, list(job.network.parameters()), job.settings.select_by
+    best, seen_before = best_epoch(history, select_by), pretraining(job.model)
     return TrainingSummary(
         model=job.contestant,
         timm=job.model.timm,
@@ -122,6 +169,11 @@ def _summarize(job: TrainingJob, history: list[Epoch], temperature: float) -> Tr
         best_epoch=best.epoch,
         val_accuracy=best.val_accuracy,
         val_loss=best.val_loss,
+        val_balanced_accuracy=best.val_balanced_accuracy,
+        val_macro_f1=best.val_macro_f1,
+        select_by=select_by,
+        collapsed=has_collapsed(history, warmup_epochs(job.model.recipe, job.settings.train.epochs), job.val.labels),
+        still_rising=is_still_rising(history, select_by),
         seconds=history[-1].elapsed_seconds,
         seconds_per_epoch=statistics.median(row.epoch_seconds for row in history),
         images_per_second=statistics.median(row.images_per_second for row in history),

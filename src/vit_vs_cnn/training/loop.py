@@ -1,9 +1,9 @@
 """The training loop."""
 
 import math
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import torch
@@ -19,10 +19,24 @@ from vit_vs_cnn.data.augment.batch import augment
 from vit_vs_cnn.data.augment.geometry import alternating_flips
 from vit_vs_cnn.data.augment.mix import mix
 from vit_vs_cnn.data.loader import ResidentImages, Share
-from vit_vs_cnn.training.checkpoint import CheckpointFile
-from vit_vs_cnn.training.optimization import create_ema, create_optimizer, create_scheduler
+from vit_vs_cnn.training.checkpoint import Checkpoint
+from vit_vs_cnn.training.gradients import Gradients, balanced_weights
+from vit_vs_cnn.training.optimization import (
+    classifier_parameters,
+    create_ema,
+    create_optimizer,
+    learning_rate,
+    set_learning_rate,
+)
 from vit_vs_cnn.training.results import Epoch, best_epoch
-from vit_vs_cnn.training.setup import TrainingJob, fastest_attention, is_out_of_memory
+from vit_vs_cnn.training.setup import (
+    TrainingJob,
+    fastest_attention,
+    gradient_checkpointing,
+    is_compile_error,
+    is_out_of_memory,
+)
+from vit_vs_cnn.training.validation import Scores, recompute_statistics, validate
 
 
 class Trainer:
@@ -38,18 +52,24 @@ class Trainer:
         self.share = Share(fabric.global_rank, fabric.world_size)
         self.quiet = job.quiet or not fabric.is_global_zero
         self.train, self.val = (ResidentImages(split, self.device) for split in (job.train, job.val))
+        self.epochs = job.refit_epochs or self.budget.epochs
+        self.name = f"{'refit' if job.refit_epochs else 'train'} {job.contestant}"
         self.steps = self.train.steps(self.recipe.batch_size)
         self.network = job.network.to(self.device).to(memory_format=torch.channels_last)
-        self.preprocess = job.preprocess.to(self.device)
+        self.preprocess, self.classes = job.preprocess.to(self.device), len(job.info.classes)
         self.ema = create_ema(self.network, self.recipe)
         self.optimizer: Optimizer = create_optimizer(self.network, self.recipe, f"{job.key_path}.recipe")
         # Only the steps are compiled: validation and what comes after use the network itself.
         stepped: Any = torch.compile(self.network) if job.plan.compiled else self.network
         self.stepper, self.fabric_optimizer = fabric.setup(stepped, self.optimizer)
-        self.scheduler = create_scheduler(self.optimizer, self.recipe, self.budget.epochs, self.steps)
-        self.micro_batch = math.ceil(self.recipe.batch_size / fabric.world_size)
+        weights = balanced_weights(job.train.labels, self.classes).to(self.device)
+        self.drawn_by = weights if self.recipe.balance == "sampler" else None
+        weighted_by = weights if self.recipe.balance == "weights" else None
+        self.gradients = Gradients(fabric, self.stepper, self.fabric_optimizer, self.recipe, weighted_by, job.key_path)
+        classifier = classifier_parameters(self.network)
+        self.body = [parameter for name, parameter in self.network.named_parameters() if name not in classifier]
 
-    def run(self, checkpoint: CheckpointFile, on_epoch: Callable[[Epoch], None]) -> list[Epoch]:
+    def run(self, checkpoint: Checkpoint, on_epoch: Callable[[Epoch], None]) -> list[Epoch]:
         """Train to the end of the budget, from the checkpoint where there is one, and return the history.
 
         `on_epoch` is called after each epoch of this process. At the end the checkpoint has the weights of the best
@@ -57,19 +77,20 @@ class Trainer:
         """
         history, best = self._restore(checkpoint)
         bar = tqdm(
-            total=self.budget.epochs * self.steps,
+            total=self.epochs * self.steps,
             initial=len(history) * self.steps,
-            desc=f"train {self.job.contestant}",
+            desc=self.name,
             unit="step",
             **({"disable": True} if self.quiet else bar_options()),
         )
-        with bar, fastest_attention(self.network, self.job.plan):
-            for epoch in range(len(history) + 1, self.budget.epochs + 1):
+        checkpointing = gradient_checkpointing(self.network, self.budget.checkpoint_gradients, self.job.key_path)
+        with bar, fastest_attention(self.network, self.job.plan), checkpointing:
+            for epoch in range(len(history) + 1, self.epochs + 1):
                 if self._patience_is_exhausted(history):
                     break
                 row = self._run_epoch(epoch, history[-1].elapsed_seconds if history else 0.0, bar)
                 history.append(row)
-                if best_epoch(history) is row:
+                if self._best(history) is row:
                     best = _copy_weights(self._validated_network())
                 if self.fabric.is_global_zero:
                     self._save(checkpoint, history, best)
@@ -83,20 +104,23 @@ class Trainer:
         try:
             train_loss, train_accuracy = self._train_epoch(epoch, bar)
             train_seconds = time.perf_counter() - start
-            val_loss, val_accuracy = self._validate()
+            scores = self._validate(epoch)
         except RuntimeError as error:
             raise self._readable(error) from error
-        self._require_finite(train_loss, val_loss, epoch)
+        self._require_finite(train_loss, scores.loss, epoch)
         seconds = time.perf_counter() - start
         return Epoch(
             epoch=epoch,
             elapsed_seconds=elapsed_seconds + seconds,
             epoch_seconds=seconds,
-            learning_rate=self.optimizer.param_groups[0]["lr"],
+            learning_rate=self._learning_rate(epoch * self.steps),
             train_loss=train_loss,
             train_accuracy=train_accuracy,
-            val_loss=val_loss,
-            val_accuracy=val_accuracy,
+            val_loss=scores.loss,
+            val_accuracy=scores.accuracy,
+            val_balanced_accuracy=scores.balanced_accuracy,
+            val_macro_f1=scores.macro_f1,
+            val_top_share=scores.top_share,
             images_per_second=self.steps * min(self.recipe.batch_size, len(self.train)) / train_seconds,
         )
 
@@ -110,24 +134,28 @@ class Trainer:
         torch.manual_seed(epoch_seed)
         order = torch.Generator().manual_seed(epoch_seed)
         draws = torch.Generator(self.device).manual_seed(epoch_seed + 1 + self.share.rank)
-        self.stepper.train()
+        frozen = self._body_is_frozen(epoch)
+        self._set_training_mode(frozen)
         totals, shown = _Totals(self.device), time.perf_counter()
-        batches = self.train.shuffled(recipe.batch_size, order, self.share)
+        batches = self.train.shuffled(recipe.batch_size, order, self.share, self.drawn_by)
         for updates, (images, labels, indices) in enumerate(batches, start=(epoch - 1) * self.steps + 1):
             mirrored = None if flips is None else flips[indices]
             inputs = self.preprocess(augment(images, recipe.augment, draws, mirrored))
             targets = labels
             if recipe.augment.mixup or recipe.augment.cutmix:
-                one_hot = functional.one_hot(labels, len(self.job.info.classes)).float()
+                one_hot = functional.one_hot(labels, self.classes).float()
                 inputs, targets = mix(inputs, one_hot, recipe.augment, draws)
-            logits, loss = self._backward(inputs, targets)
+            logits, loss = self.gradients.compute(inputs, targets)
+            if frozen:
+                for parameter in self.body:
+                    parameter.grad = None  # the optimizer passes over it
             if recipe.clip_grad:
                 # An error for a norm that is not finite would read it from the device at every step.
                 self.fabric.clip_gradients(
                     self.stepper, self.fabric_optimizer, max_norm=recipe.clip_grad, error_if_nonfinite=False
                 )
+            set_learning_rate(self.optimizer, self._learning_rate(updates - 1))
             self.fabric_optimizer.step()
-            self.scheduler.step_update(updates)
             if self.ema is not None:
                 self.ema.update(self.network, step=updates)
             totals.add(loss * len(labels), logits, labels)
@@ -138,6 +166,19 @@ class Trainer:
         self._average_statistics()
         return totals.means(self.fabric)
 
+    def _body_is_frozen(self, epoch: int) -> bool:
+        return self.job.model.freeze_backbone or epoch <= self.recipe.head_epochs
+
+    def _set_training_mode(self, frozen: bool) -> None:
+        self.stepper.train()
+        if frozen:
+            # Batch norm's statistics would change, and dropout would act, in layers that are not trained.
+            self.network.eval()
+            self.network.get_classifier().train()  # type: ignore[operator]
+
+    def _learning_rate(self, updates: int) -> float:
+        return learning_rate(self.recipe, self.budget.epochs, self.steps, updates)
+
     def _average_statistics(self) -> None:
         """Average batch norm's means and variances over the processes: each has seen its own images only."""
         if self.share.processes > 1:
@@ -146,53 +187,26 @@ class Trainer:
                     if buffer.is_floating_point():
                         buffer.copy_(self.fabric.all_reduce(buffer))  # type: ignore[arg-type]
 
-    def _backward(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and mean loss of a batch, its gradients left in the network; in parts where memory is short."""
-        while True:
-            try:
-                return self._backward_in_parts(inputs, targets)
-            except RuntimeError as error:
-                # Several processes must stay in step, and only this one knows of its memory.
-                if not is_out_of_memory(error) or self.micro_batch == 1 or self.share.processes > 1:
-                    raise
-            # Not in the handler: there the error still holds what the failed attempt has allocated.
-            torch.cuda.empty_cache()
-            self.micro_batch = math.ceil(self.micro_batch / 2)
-            tqdm.write(
-                f"{self.job.key_path}: memory does not suffice on {self.device} for {len(inputs)} images at once; "
-                f"gradients are summed over parts of {self.micro_batch}.",
-                file=sys.stderr,
-            )
-
-    def _backward_in_parts(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        self.fabric_optimizer.zero_grad(set_to_none=True)
-        logits, losses = [], []
-        parts = zip(torch.split(inputs, self.micro_batch), torch.split(targets, self.micro_batch), strict=True)
-        for part, target in parts:
-            output = self.stepper(part)
-            loss = functional.cross_entropy(output.float(), target, label_smoothing=self.recipe.label_smoothing)
-            loss = loss * (len(part) / len(inputs))
-            self.fabric.backward(loss)
-            logits.append(output.detach())
-            losses.append(loss.detach())
-        return torch.cat(logits), torch.stack(losses).sum()
-
-    @torch.no_grad()
-    def _validate(self) -> tuple[float, float]:
-        network, totals = self._validated_network(), _Totals(self.device)
-        network.eval()
-        for images, labels in self.val.in_order(max(self.recipe.batch_size, 256), self.share):
+    def _validate(self, epoch: int) -> Scores:
+        network = self._validated_network().eval()
+        if not self._body_is_frozen(epoch):
             with self.fabric.autocast():
-                logits = network(self.preprocess(images)).float()
-            totals.add(functional.cross_entropy(logits, labels, reduction="sum"), logits, labels)
-        return totals.means(self.fabric)
+                recompute_statistics(network, self._plain_images())
+        batches = self.val.in_order(max(self.recipe.batch_size, 256), self.share)
+        return validate(lambda images: network(self.preprocess(images)), batches, self.classes, self.fabric)
+
+    def _plain_images(self) -> Iterator[Tensor]:
+        """Some 2,000 training images as the network validates them, the same in every epoch and every process."""
+        order = torch.Generator().manual_seed(self.job.settings.seed)
+        for images, _, _ in islice(self.train.shuffled(256, order), 8):
+            yield self.preprocess(images)
 
     def _validated_network(self) -> nn.Module:
         """The averaged weights where the recipe averages, the current ones otherwise."""
         averaged: nn.Module | None = self.ema.module if self.ema is not None else None
         return averaged or self.network
 
-    def _restore(self, checkpoint: CheckpointFile) -> tuple[list[Epoch], dict[str, Tensor]]:
+    def _restore(self, checkpoint: Checkpoint) -> tuple[list[Epoch], dict[str, Tensor]]:
         state, history = checkpoint.load()
         if not history:
             return [], {}
@@ -200,22 +214,27 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
-        self.micro_batch = state["micro_batch"]
+        self.fabric.strategy.precision.load_state_dict(state["precision"])
+        self.gradients.micro_batch = state["micro_batch"]
         return history, state["best"]
 
-    def _save(self, checkpoint: CheckpointFile, history: list[Epoch], best: dict[str, Tensor]) -> None:
+    def _save(self, checkpoint: Checkpoint, history: list[Epoch], best: dict[str, Tensor]) -> None:
         state = {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.module.state_dict() if self.ema is not None else None,
+            "precision": self.fabric.strategy.precision.state_dict(),  # the scale of fp16's gradients
             "best": best,
-            "micro_batch": self.micro_batch,
+            "micro_batch": self.gradients.micro_batch,
         }
         checkpoint.save(state, history)
 
+    def _best(self, history: list[Epoch]) -> Epoch:
+        return history[-1] if self.job.refit_epochs else best_epoch(history, self.job.settings.select_by)
+
     def _patience_is_exhausted(self, history: list[Epoch]) -> bool:
         patience = self.budget.patience
-        return patience is not None and bool(history) and len(history) - best_epoch(history).epoch >= patience
+        return patience is not None and bool(history) and len(history) - self._best(history).epoch >= patience
 
     def _require_finite(self, train_loss: float, val_loss: float, epoch: int) -> None:
         if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
@@ -226,21 +245,21 @@ class Trainer:
             )
 
     def _readable(self, error: RuntimeError) -> Exception:
-        if self.job.plan.compiled and _is_of_compiling(error):
+        if self.job.plan.compiled and is_compile_error(error):
             return UserError(f"train.compile: torch.compile does not work here ({first_line(error)}); set it to false.")
         if not is_out_of_memory(error):
             return error
+        parts = f"parts of {self.gradients.micro_batch} of {self.recipe.batch_size} images"
         return UserError(
-            f"{self.job.key_path}: memory does not suffice on {self.device}, though gradients were summed over parts "
-            f"of {self.micro_batch} of {self.recipe.batch_size} images; lower {self.job.key_path}.recipe.batch_size "
-            f"or {self.job.key_path}.input_size."
+            f"{self.job.key_path}: memory does not suffice on {self.device}, though gradients were summed over {parts}"
+            f"; lower {self.job.key_path}.recipe.batch_size or {self.job.key_path}.input_size."
         )
 
     def _line(self, row: Epoch) -> str:
-        epochs = self.budget.epochs
+        epochs, validation = self.epochs, "" if self.job.refit_epochs else f"val {row.val_accuracy:6.2%}  "
         return (
-            f"train {self.job.contestant}  epoch {row.epoch:>{len(str(epochs))}}/{epochs}  loss {row.train_loss:.3f}  "
-            f"val {row.val_accuracy:6.2%}  {row.images_per_second:,.0f} images/s  "
+            f"{self.name}  epoch {row.epoch:>{len(str(epochs))}}/{epochs}  loss {row.train_loss:.3f}  {validation}"
+            f"{row.images_per_second:,.0f} images/s  "
             f"left {row.elapsed_seconds / row.epoch * (epochs - row.epoch):,.0f} s"
         )
 
@@ -270,13 +289,6 @@ class _Totals:
         sums = torch.stack([self.loss.double(), self.correct.double(), images])
         loss, correct, count = torch.as_tensor(fabric.all_reduce(sums, reduce_op="sum")).tolist()
         return loss / count, correct / count
-
-
-def _is_of_compiling(error: RuntimeError) -> bool:
-    # Nothing public says so, and the module is loaded already where something was compiled.
-    from torch._dynamo.exc import TorchDynamoException
-
-    return isinstance(error, TorchDynamoException)
 
 
 def _copy_weights(network: nn.Module) -> dict[str, Tensor]:

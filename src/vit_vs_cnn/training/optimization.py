@@ -1,15 +1,14 @@
-"""Optimizer, schedule and moving average, from timm's factories."""
+"""Optimizer, learning rate and moving average of a training."""
 
-from typing import Any
+import math
 
 from timm.optim import create_optimizer_v2, list_optimizers
-from timm.scheduler import create_scheduler_v2
 from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 from torch.optim import Optimizer
 
 from vit_vs_cnn.config.schema import Recipe
-from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.errors import UserError, first_line
 
 
 def check_optimizer(name: str, key_path: str) -> None:
@@ -21,35 +20,68 @@ def check_optimizer(name: str, key_path: str) -> None:
 def create_optimizer(network: nn.Module, recipe: Recipe, key_path: str) -> Optimizer:
     """Timm's optimizer over the trainable parameters, without weight decay on biases and norms.
 
-    Raises UserError for a name that timm does not have.
+    Muon is for the matrices and convolutions between input and output (Jordan 2024, kellerjordan.github.io/posts/muon):
+    its AdamW changes the classifier, whatever the number of classes, position embeddings and tokens, biases and norms.
+    Raises UserError for a name that timm does not have, or for arguments that the optimizer does not take.
     """
     settings = recipe.optimizer
     check_optimizer(settings.name, key_path)
+    arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.args.items()}
     try:
         optimizer: Optimizer = create_optimizer_v2(
-            network, opt=settings.name, lr=settings.lr, weight_decay=settings.weight_decay, momentum=settings.momentum
+            network,
+            opt=settings.name,
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            momentum=settings.momentum,
+            fallback_list=classifier_parameters(network),
+            fallback_no_weight_decay=True,
+            layer_decay=recipe.layer_decay,
+            **arguments,
         )
     except (TypeError, ValueError, AssertionError, ImportError) as error:
-        raise UserError(f"{key_path}.optimizer: {settings.name} cannot be set up: {error}.") from None
+        key = "optimizer.args" if arguments else "optimizer"
+        raise UserError(f"{key_path}.{key}: {settings.name} cannot be set up: {first_line(error)}.") from None
+    # timm drops some arguments that an optimizer does not have.
+    if unknown := sorted(arguments.keys() - optimizer.defaults.keys()):
+        raise UserError(f"{key_path}.optimizer.args: {settings.name} has no argument {', '.join(unknown)}.")
     return optimizer
 
 
-def create_scheduler(optimizer: Optimizer, recipe: Recipe, epochs: int, steps_per_epoch: int) -> Any:
-    """Timm's scheduler, updated at every step: call `step_update(updates so far)`."""
-    settings = recipe.schedule
-    scheduler, _ = create_scheduler_v2(
-        optimizer,
-        sched=settings.name,
-        num_epochs=epochs,
-        warmup_epochs=min(settings.warmup_epochs, epochs // 2),
-        warmup_lr=recipe.optimizer.lr / 100,
-        warmup_prefix=False,
-        min_lr=min(settings.min_lr, recipe.optimizer.lr),
-        step_on_epochs=False,
-        updates_per_epoch=steps_per_epoch,
-    )
-    scheduler.step_update(0)
-    return scheduler
+def classifier_parameters(network: nn.Module) -> list[str]:
+    """The names of the classifier's parameters."""
+    classifier = network.get_classifier()  # type: ignore[operator]
+    # A distilled ViT has two.
+    layers = classifier if isinstance(classifier, tuple) else (classifier,)
+    own = {id(parameter) for layer in layers for parameter in layer.parameters()}
+    return [name for name, parameter in network.named_parameters() if id(parameter) in own]
+
+
+def warmup_epochs(recipe: Recipe, epochs: int) -> int:
+    """The epochs of the warm-up, at most half of all."""
+    return min(recipe.schedule.warmup_epochs, epochs // 2)
+
+
+def learning_rate(recipe: Recipe, epochs: int, steps: int, done: int) -> float:
+    """The rate after `done` updates of a training of `epochs` epochs of `steps` updates; after the last it is `min_lr`.
+
+    A straight line from a hundredth of the peak during the warm-up. Then half a cosine, as it would be without one
+    (Loshchilov & Hutter 2017, arXiv 1608.03983), or a straight line.
+    """
+    peak, updates = recipe.optimizer.lr, epochs * steps
+    lowest = min(recipe.schedule.min_lr, peak)
+    warmup = warmup_epochs(recipe, epochs) * steps
+    if done < warmup:
+        return peak / 100 + done * ((peak - peak / 100) / warmup)
+    if recipe.schedule.name == "linear":
+        return lowest + (peak - lowest) * (updates - done) / (updates - warmup)
+    return lowest + 0.5 * (peak - lowest) * (1 + math.cos(math.pi * done / updates))
+
+
+def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
+    """Set the rate of the next update; where layers have rates of their own, it is that of the classifier."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("lr_scale", 1.0)
 
 
 def create_ema(network: nn.Module, recipe: Recipe) -> ModelEmaV3 | None:

@@ -11,13 +11,13 @@ import torch
 from lightning_fabric import Fabric
 
 from vit_vs_cnn.core.errors import UserError
-from vit_vs_cnn.training.checkpoint import CheckpointFile
+from vit_vs_cnn.training.checkpoint import Checkpoint
 from vit_vs_cnn.training.loop import Trainer
 from vit_vs_cnn.training.results import Epoch
-from vit_vs_cnn.training.setup import TrainingJob, make_fabric
+from vit_vs_cnn.training.setup import TrainingJob, make_fabric, use_deterministic_algorithms
 
 
-def train_in_processes(job: TrainingJob, checkpoint: CheckpointFile, on_epoch: Callable[[Epoch], None]) -> None:
+def train_in_processes(job: TrainingJob, checkpoint: Checkpoint, on_epoch: Callable[[Epoch], None]) -> None:
     """Train in a process for each device of the plan; `on_epoch` is called in this one.
 
     With the same batches the losses are those of one process, but for rounding. Raises what `Trainer.run` raises.
@@ -51,8 +51,9 @@ def _messages_until(done: "Future[None]", messages: "SimpleQueue[Epoch | UserErr
 
 
 def _train_and_report(
-    fabric: Fabric, job: TrainingJob, checkpoint: CheckpointFile, messages: "SimpleQueue[Epoch | UserError]"
+    fabric: Fabric, job: TrainingJob, checkpoint: Checkpoint, messages: "SimpleQueue[Epoch | UserError]"
 ) -> None:
+    use_deterministic_algorithms(job.plan)
     # PyTorch sends tensors as shared memory, and each process needs weights of its own.
     own = replace(job, network=copy.deepcopy(job.network))
     try:

@@ -10,7 +10,10 @@ from vit_vs_cnn.core.records import Record
 
 
 class Epoch(Record):
-    """A row of history.csv; accuracies are fractions, elapsed_seconds counts training and validation so far."""
+    """A row of history.csv; accuracies are fractions, elapsed_seconds counts training and validation so far.
+
+    `val_top_share` is the share of validation images with the most frequent prediction.
+    """
 
     epoch: int
     elapsed_seconds: float
@@ -20,6 +23,9 @@ class Epoch(Record):
     train_accuracy: float
     val_loss: float
     val_accuracy: float
+    val_balanced_accuracy: float
+    val_macro_f1: float
+    val_top_share: float
     images_per_second: float
 
 
@@ -31,17 +37,32 @@ def epoch_metrics(epoch: Epoch) -> dict[str, float]:
         "train/learning_rate": epoch.learning_rate,
         "val/loss": epoch.val_loss,
         "val/accuracy": epoch.val_accuracy,
+        "val/balanced_accuracy": epoch.val_balanced_accuracy,
+        "val/macro_f1": epoch.val_macro_f1,
         "time/elapsed_seconds": epoch.elapsed_seconds,
         "time/epoch_seconds": epoch.epoch_seconds,
         "time/images_per_second": epoch.images_per_second,
     }
 
 
+def refit_metrics(epoch: Epoch) -> dict[str, float]:
+    """The metrics of an epoch of a refit by their names in MLflow; it has no images to validate on."""
+    return {
+        "refit/loss": epoch.train_loss,
+        "refit/accuracy": epoch.train_accuracy,
+        "refit/learning_rate": epoch.learning_rate,
+        "refit/elapsed_seconds": epoch.elapsed_seconds,
+    }
+
+
 class TrainingSummary(Record):
     """training.json: the result and the cost of one training; seconds include validation.
 
-    `operation_shares` is what `models.operations` measured; it and the pretraining are unknown in results of 0.1.0.
-    `temperature` divides the logits of the model; it is 1 in results of 0.1.0.
+    The validation figures are those of the best epoch, which was chosen by `select_by`. With `refit` the weights are
+    those of a second training on `train_images` images of train and val; it counts in `seconds`, and no validation
+    figure is its own. `collapsed` and `still_rising` say how the training ended (training/outcome.py).
+    `operation_shares` is what models/operations.py measured, `temperature` divides the logits of the model. Results of
+    earlier versions lack what has a default.
     """
 
     model: str
@@ -54,6 +75,7 @@ class TrainingSummary(Record):
     val_loss: float
     val_balanced_accuracy: float | None = None
     val_macro_f1: float | None = None
+    select_by: str = "accuracy"
     seconds: float
     seconds_per_epoch: float
     images_per_second: float
@@ -65,11 +87,24 @@ class TrainingSummary(Record):
     pretraining_images: int | None = None
     operation_shares: dict[str, float] = Field(default_factory=dict)
     temperature: float = 1.0
+    refit: bool = False
+    collapsed: bool = False
+    still_rising: bool = False
 
 
-def best_epoch(history: Sequence[Epoch]) -> Epoch:
-    """The epoch of the highest validation accuracy; among equals the lower loss, then the earlier one."""
-    return min(history, key=lambda row: (-row.val_accuracy, row.val_loss, row.epoch))
+def selection_score(result: Epoch | TrainingSummary, select_by: str) -> float:
+    """What is compared on validation, higher is better: a score by its name, or for nll its negative."""
+    return -result.val_loss if select_by == "nll" else float(getattr(result, f"val_{select_by}"))
+
+
+def score_text(score: float, select_by: str) -> str:
+    """A selection score as it is shown."""
+    return f"nll {-score:.4f}" if select_by == "nll" else f"{score:6.2%}"
+
+
+def best_epoch(history: Sequence[Epoch], select_by: str) -> Epoch:
+    """The epoch of the highest selection score; among equals the lower loss, then the earlier one."""
+    return min(history, key=lambda row: (-selection_score(row, select_by), row.val_loss, row.epoch))
 
 
 def write_history(history: Sequence[Epoch], path: Path) -> None:

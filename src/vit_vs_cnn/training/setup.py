@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,8 +29,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 class Plan:
     """What a training runs on.
 
-    The (first) device and its name, how many devices share each batch, Fabric's precision, and whether the network is
-    compiled by torch.compile.
+    The (first) device and its name, how many devices share each batch, Fabric's precision, whether the network is
+    compiled by torch.compile, and whether only deterministic algorithms are used.
     """
 
     device: torch.device
@@ -37,14 +38,16 @@ class Plan:
     devices: int
     precision: Precision
     compiled: bool
+    deterministic: bool = True
 
 
 @dataclass(frozen=True)
 class TrainingJob:
     """All that a training needs; it is pickled on its way to the processes that share a training.
 
-    `network` has the starting weights and is trained in place. The epoch is chosen on `val`. `quiet` omits the progress
-    bar and the lines, where the training is a part of something that shows its own.
+    `network` has the starting weights and is trained in place. The epoch is chosen on `val`; with `refit_epochs` none
+    is: `train` has all images, and the training ends after so many epochs of the budget. `quiet` omits the progress bar
+    and the lines, where the training is a part of something that shows its own.
     """
 
     settings: Settings
@@ -56,6 +59,7 @@ class TrainingJob:
     preprocess: Preprocess
     plan: Plan
     quiet: bool = False
+    refit_epochs: int | None = None
 
     @property
     def model(self) -> ModelSettings:
@@ -72,7 +76,8 @@ def make_plan(settings: TrainSettings) -> Plan:
     """Choose device and precision by the settings. Raises what `choose_device` raises."""
     device = choose_device(settings)
     precision = _fastest_precision(device) if settings.precision == "auto" else settings.precision
-    return Plan(device, device_name(device), settings.devices, precision, settings.compile)
+    deterministic = settings.deterministic or device.type == "cpu"  # where it costs next to nothing
+    return Plan(device, device_name(device), settings.devices, precision, settings.compile, deterministic)
 
 
 def choose_device(settings: TrainSettings) -> torch.device:
@@ -105,6 +110,7 @@ def _fastest_precision(device: torch.device) -> Precision:
 def make_fabric(plan: Plan) -> Fabric:
     """Fabric on one device, launched; on several it waits for `launch` with the function that each process runs."""
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    use_deterministic_algorithms(plan)
     if plan.device.type == "cpu":
         keep_freed_memory()
     # Buffers are batch norm's statistics: the trainer averages them, where PyTorch would take the first process's.
@@ -113,6 +119,14 @@ def make_fabric(plan: Plan) -> Fabric:
     if plan.devices == 1:
         fabric.launch()
     return fabric
+
+
+def use_deterministic_algorithms(plan: Plan) -> None:
+    """Have this process compute the same from the same seed, where the plan says so and PyTorch can; else it warns."""
+    if plan.deterministic:
+        # cuBLAS is deterministic with this workspace only, and reads it with the first multiplication.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(plan.deterministic, warn_only=True)
 
 
 @contextmanager
@@ -134,6 +148,27 @@ def fastest_attention(network: nn.Module, plan: Plan) -> Iterator[None]:
             module.fused_attn = True  # type: ignore[assignment]
 
 
+@contextmanager
+def gradient_checkpointing(network: nn.Module, enabled: bool, key_path: str) -> Iterator[None]:
+    """Let a timm network compute activations again for the gradients (Chen et al. 2016, arXiv 1604.06174), if enabled.
+
+    The results are the same. Raises UserError where the architecture cannot.
+    """
+    if not enabled:
+        yield
+        return
+    try:
+        network.set_grad_checkpointing(True)  # type: ignore[operator]
+    except (AttributeError, AssertionError, NotImplementedError):
+        raise UserError(
+            f"train.checkpoint_gradients: the architecture of {key_path}.timm does not support it; set it to false."
+        ) from None
+    try:
+        yield
+    finally:
+        network.set_grad_checkpointing(False)  # type: ignore[operator]
+
+
 def keep_freed_memory() -> None:
     """Let this process keep the memory of freed tensors for the next step.
 
@@ -151,3 +186,11 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether the device's memory did not suffice."""
     # PyTorch's allocator on the CPU has no error of its own.
     return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+
+
+def is_compile_error(error: RuntimeError) -> bool:
+    """Whether torch.compile could not compile."""
+    # Nothing public says so, and the module is loaded already where something was compiled.
+    from torch._dynamo.exc import TorchDynamoException
+
+    return isinstance(error, TorchDynamoException)

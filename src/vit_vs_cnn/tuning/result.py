@@ -1,10 +1,16 @@
 """The result of a study (the best recipe, its gain, the cost of the search), and the tracked run of the study."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import ValidationError
 
+from vit_vs_cnn.config.schema import ModelSettings, Settings, merge
+from vit_vs_cnn.config.search_space import CategoricalDimension, at_path
 from vit_vs_cnn.core.errors import RunError, UserError
 from vit_vs_cnn.core.records import numbers_of
 from vit_vs_cnn.data.dataset import DatasetInfo
@@ -41,7 +47,8 @@ def study_result(tuning: TuningStudy) -> StudyResult:
     # Many trials can be equal on few validation images: then the lower loss decides, then the lower number.
     best = min(complete, key=lambda trial: (-_value(trial), trial.user_attrs["val_loss"], trial.number))
     recipe = next(trial for trial in trials if trial.number == RECIPE_TRIAL)
-    recipe_value = recipe.value if recipe.state == TrialState.COMPLETE else None
+    best_accuracy = best.user_attrs["val_accuracy"]
+    recipe_accuracy = recipe.user_attrs["val_accuracy"] if recipe.state == TrialState.COMPLETE else None
     epochs_saved = {trial.number: tuning.epochs - len(trial.intermediate_values) for trial in pruned}
     summary = TuningSummary(
         trials=len(trials),
@@ -50,10 +57,12 @@ def study_result(tuning: TuningStudy) -> StudyResult:
         failed=len(trials) - len(complete) - len(pruned),
         epochs_per_trial=tuning.epochs,
         data_fraction=tuning.settings.tune.data_fraction,
-        recipe_val_accuracy=recipe_value,
-        best_val_accuracy=_value(best),
-        gain=None if recipe_value is None else _value(best) - recipe_value,
+        recipe_val_accuracy=recipe_accuracy,
+        best_val_accuracy=best_accuracy,
+        gain=None if recipe_accuracy is None else best_accuracy - recipe_accuracy,
         best_trial=best.number,
+        select_by=tuning.settings.select_by,
+        at_edge=tuple(_at_edge(tuning.settings, tuning.contestant, best.params)),
         seconds=sum(seconds_of(trial) for trial in trials),
         epochs_saved=sum(epochs_saved.values()),
         seconds_saved=sum(
@@ -88,9 +97,23 @@ def record_result(tracked: TrackedRun, result: StudyResult) -> None:
     numbers.pop("recipe_val_accuracy", None)  # the name of a curve
     tracked.log_metrics(prefixed_metrics("tune", numbers))
     tracked.set_tags({f"best.{path}": str(value) for path, value in result.best.params.items()})
-    for name, trial in (("recipe_val_accuracy", result.recipe), ("best_val_accuracy_by_epoch", result.best)):
+    select_by = result.summary.select_by
+    sign = -1 if select_by == "nll" else 1  # trials are maximized
+    for name, trial in ((f"recipe_val_{select_by}", result.recipe), (f"best_val_{select_by}_by_epoch", result.best)):
         for epoch, value in sorted(trial.intermediate_values.items()):
-            tracked.log_metrics({f"tune/{name}": value}, step=epoch)
+            tracked.log_metrics({f"tune/{name}": sign * value}, step=epoch)
+
+
+def _at_edge(settings: Settings, contestant: str, values: Mapping[str, Any]) -> Iterator[str]:
+    """The paths of values at the edge of their range, where the settings allow values beyond it."""
+    space, model = settings.space(contestant), settings.model(contestant).model_dump()
+    for path, value in values.items():
+        dimension = space[path]
+        if isinstance(dimension, CategoricalDimension) or (outside := dimension.beyond(value)) is None:
+            continue
+        with suppress(ValidationError):
+            ModelSettings.model_validate(merge(model, at_path(path, outside)))
+            yield path
 
 
 def _value(trial: FrozenTrial) -> float:

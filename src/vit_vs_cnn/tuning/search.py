@@ -19,6 +19,7 @@ from vit_vs_cnn.core.errors import ERROR_REPORT_VARIABLE, RunError, UserError, r
 from vit_vs_cnn.core.paths import PREPARED, project_root, runs_dir, state_dir
 from vit_vs_cnn.core.process import exit_with_parent, stop_tree
 from vit_vs_cnn.data.dataset import read_info
+from vit_vs_cnn.training.results import score_text
 from vit_vs_cnn.tuning import worker
 from vit_vs_cnn.tuning.storage import open_storage, storage_url
 from vit_vs_cnn.tuning.study import TuningStudy, find_study, is_finished, seconds_of
@@ -102,7 +103,7 @@ class _Progress:
     """A bar over the trials of a study on the terminal, and a line for each trial that finishes."""
 
     def __init__(self, tuning: TuningStudy) -> None:
-        self._tuning, self._total = tuning, tuning.max_trials
+        self._tuning, self._total, self._select_by = tuning, tuning.max_trials, tuning.settings.select_by
         self._finished = {trial.number for trial in tuning.trials() if is_finished(trial)}
         self.bar = tqdm(total=self._total, initial=len(self._finished), unit="trial", **bar_options())
         self.bar.set_description_str(f"tune {tuning.contestant}")
@@ -114,15 +115,17 @@ class _Progress:
         for trial in new:
             self._finished.add(trial.number)
             count = f"{len(self._finished)}/{self._total}"
-            self.bar.write(f"tune {self._tuning.contestant}  {count}  trial {trial.number}  {_describe(trial)}")
+            line = _describe(trial, self._select_by)
+            self.bar.write(f"tune {self._tuning.contestant}  {count}  trial {trial.number}  {line}")
         values = [trial.value for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None]
         if new and values:
-            self.bar.set_description_str(f"tune {self._tuning.contestant}, best {max(values):.2%}")
+            best = score_text(max(values), self._select_by).strip()
+            self.bar.set_description_str(f"tune {self._tuning.contestant}, best {best}")
         self.bar.update(len(new))
         return bool(new)
 
 
-def _describe(trial: FrozenTrial) -> str:
+def _describe(trial: FrozenTrial, select_by: str) -> str:
     values = ", ".join(
         f"{path} {value:.3g}" if isinstance(value, float) else f"{path} {value}" for path, value in trial.params.items()
     )
@@ -131,7 +134,8 @@ def _describe(trial: FrozenTrial) -> str:
     epochs = len(trial.intermediate_values)
     end = "pruned after" if trial.state == TrialState.PRUNED else "val after"
     unit = "epoch" if epochs == 1 else "epochs"
-    return f"{trial.value:6.2%}  {end} {epochs} {unit}, {seconds_of(trial):,.0f} s  ({values})"
+    assert trial.value is not None
+    return f"{score_text(trial.value, select_by)}  {end} {epochs} {unit}, {seconds_of(trial):,.0f} s  ({values})"
 
 
 def _share_of_machine(index: int, count: int) -> dict[str, str]:

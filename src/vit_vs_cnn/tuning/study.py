@@ -212,6 +212,7 @@ def _question_digest(settings: Settings, contestant: str, info: DatasetInfo) -> 
     facts: dict[str, Any] = {
         "data": [info.splits["train"].digest, info.splits["val"].digest],
         "seed": settings.seed,
+        "select_by": settings.select_by,
         "model": settings.model(contestant).model_dump(),
         "space": [[path, dimension.model_dump()] for path, dimension in settings.tune.space_of(contestant).items()],
         "trial": [tune.epochs or settings.train.epochs, tune.data_fraction, settings.train.patience],

@@ -7,6 +7,9 @@ from vit_vs_cnn.core.records import Record
 class TuningSummary(Record):
     """tuned/<contestant>.json: accuracies are fractions of the validation images, times are seconds.
 
+    The best trial is the best by `select_by`; the accuracies are those of the recipe's trial and of this one, and
+    `gain` is their difference. `at_edge` has the settings, by path, whose best value lies at an edge of its range that
+    could be wider: a better one may lie beyond.
     Without a search all counts are 0 and the accuracies None; `recipe_val_accuracy` is None too where the recipe as
     it is failed. `epochs_saved` are those that pruned trials did not train, `seconds_saved` what they would have
     taken at the pace of each trial.
@@ -22,6 +25,8 @@ class TuningSummary(Record):
     best_val_accuracy: float | None = None
     gain: float | None = None
     best_trial: int | None = None
+    select_by: str = "accuracy"
+    at_edge: tuple[str, ...] = ()
     seconds: float = 0.0
     epochs_saved: int = 0
     seconds_saved: float = 0.0
