@@ -87,6 +87,10 @@ def _label(result: StudyResult) -> str:
     return _LABELS[result.summary.select_by]
 
 
+def _recipe_value(result: StudyResult) -> float | None:
+    return result.recipe.value if result.recipe.state == TrialState.COMPLETE else None
+
+
 def _outcome(result: StudyResult, writer: FigureWriter) -> str:
     summary = result.summary
     if summary.gain is None:
@@ -130,8 +134,8 @@ def _draw(plot: str, result: StudyResult) -> Figure:
         axes.set_title("", loc="center")
     match plot:
         case "optimization_history":
-            if result.summary.recipe_val_accuracy is not None:
-                figure.axes[0].axhline(result.recipe.value or 0.0, linestyle="--", color=NEUTRAL)
+            if (recipe := _recipe_value(result)) is not None:
+                figure.axes[0].axhline(recipe, linestyle="--", color=NEUTRAL)
             _format_scores(figure.axes[0], result)
         case "parallel_coordinate":
             for axes in figure.axes:
@@ -149,15 +153,16 @@ def _arrange_slices(figure: Figure, result: StudyResult) -> None:
     *panels, colour_bar = figure.axes
     colour_bar.remove()
     grid = figure.add_gridspec((len(panels) + 1) // 2, 2)
+    recipe = _recipe_value(result)
     figure.set_size_inches(6.5, 0.4 + 2.6 * grid.nrows)
     for position, axes in enumerate(panels):
         axes.set_subplotspec(grid[position])
         axes.tick_params(labelleft=True)
         path = axes.get_xlabel()
-        if path in result.recipe.params and result.summary.recipe_val_accuracy is not None:
+        if path in result.recipe.params and recipe is not None:
             value = result.recipe.params[path]
             is_category = isinstance(result.recipe.distributions[path], CategoricalDistribution)
-            axes.plot(repr(value) if is_category else value, result.recipe.value, "D", color="black")
+            axes.plot(repr(value) if is_category else value, recipe, "D", color="black")
 
 
 def _mark_recipe(axes: Axes, result: StudyResult) -> None:

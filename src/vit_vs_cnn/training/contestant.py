@@ -153,8 +153,9 @@ def _warn_of_collapse(job: TrainingJob, last: Epoch) -> None:
 
 
 def _joined(train: Split, val: Split) -> Split:
-    images, labels = (np.concatenate(pair) for pair in ((train.images, val.images), (train.labels, val.labels)))
-    return Split(images, labels, train.names + val.names)
+    return Split(
+        np.concatenate((train.images, val.images)), np.concatenate((train.labels, val.labels)), train.names + val.names
+    )
 
 
 def _summarize(job: TrainingJob, history: list[Epoch], temperature: float) -> TrainingSummary:

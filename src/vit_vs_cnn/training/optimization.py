@@ -1,6 +1,7 @@
 """Optimizer, learning rate and moving average of a training."""
 
 import math
+from typing import Any
 
 from timm.optim import create_optimizer_v2, list_optimizers
 from timm.utils.model_ema import ModelEmaV3
@@ -26,7 +27,9 @@ def create_optimizer(network: nn.Module, recipe: Recipe, key_path: str) -> Optim
     """
     settings = recipe.optimizer
     check_optimizer(settings.name, key_path)
-    arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.args.items()}
+    arguments: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in settings.args.items()
+    }
     try:
         optimizer: Optimizer = create_optimizer_v2(
             network,
