@@ -29,7 +29,7 @@ from vit_vs_cnn.core.console import table
 from vit_vs_cnn.core.paths import project_root
 from vit_vs_cnn.data.dataset import Split, read_info, read_split
 from vit_vs_cnn.data.prepare import prepare
-from vit_vs_cnn.training.checkpoint import Checkpoints
+from vit_vs_cnn.training.checkpoint import open_checkpoint
 from vit_vs_cnn.training.contestant import prepare_contestant, train_contestant
 from vit_vs_cnn.training.results import Epoch
 from vit_vs_cnn.training.setup import TrainingJob
@@ -91,8 +91,8 @@ def _train(
     job: TrainingJob, on_epoch: Callable[[Epoch], None] = lambda _: None, name: str | None = None
 ) -> list[Epoch]:
     own = replace(job, network=copy.deepcopy(job.network))
-    with Checkpoints(name or f"benchmark-{uuid.uuid4().hex}") as checkpoints:
-        return train_contestant(own, checkpoints, on_epoch).history
+    with open_checkpoint(name or f"benchmark-{uuid.uuid4().hex}") as checkpoint:
+        return train_contestant(own, checkpoint, on_epoch).history
 
 
 def _difference(first: list[Epoch], second: list[Epoch]) -> float:
@@ -140,8 +140,8 @@ def _train_and_die(device: Device, prepared: Path, name: str) -> None:
 
 def _check_export(device: Device, prepared: Path) -> tuple[str, float, float]:
     job = _job(prepared, device, epochs=1)
-    with Checkpoints(f"benchmark-{uuid.uuid4().hex}") as checkpoints:
-        model = train_contestant(job, checkpoints, lambda _: None).model
+    with open_checkpoint(f"benchmark-{uuid.uuid4().hex}") as checkpoint:
+        model = train_contestant(job, checkpoint, lambda _: None).model
     images = torch.from_numpy(job.val.images[:32].copy())
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         path = Path(folder) / "model.pt2"

@@ -187,11 +187,11 @@ OnEpoch = Callable[[float], None]
 def _project(job: Any, _: Path, __: int, on_epoch: OnEpoch) -> None:
     import uuid
 
-    from vit_vs_cnn.training.checkpoint import Checkpoints
+    from vit_vs_cnn.training.checkpoint import open_checkpoint
     from vit_vs_cnn.training.contestant import train_contestant
 
-    with Checkpoints(f"benchmark-{uuid.uuid4().hex}") as checkpoints:
-        train_contestant(job, checkpoints, lambda epoch: on_epoch(epoch.val_accuracy))
+    with open_checkpoint(f"benchmark-{uuid.uuid4().hex}") as checkpoint:
+        train_contestant(job, checkpoint, lambda epoch: on_epoch(epoch.val_accuracy))
 
 
 def _loaders(images: Path, batch_size: int) -> tuple[Any, Any]:
