@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test bench lint setup ui help
+.PHONY: demo test bench bench-gpu lint setup ui help
 
 help: ## what there is to make
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 setup: $(INSTALLED) ## create .venv with everything that the project needs
 
@@ -46,6 +46,7 @@ bench: $(INSTALLED) ## every benchmark that needs no GPU and no download, figure
 	$(BIN)/python benchmarks/time_to_accuracy.py --preset demo --json build/bench/time-to-accuracy-demo.json
 	$(BIN)/python benchmarks/scale.py --json build/bench/scale.json
 	$(BIN)/python benchmarks/tuning_workers.py --json build/bench/tuning-workers.json
+	$(BIN)/python benchmarks/gate_power.py --json build/bench/gate-power.json
 	$(BIN)/python benchmarks/overhead.py --json build/bench/overhead.json
 	$(MAKE) --no-print-directory demo
 	for version in 1 2; do \
@@ -53,6 +54,9 @@ bench: $(INSTALLED) ## every benchmark that needs no GPU and no download, figure
 			--json build/bench/serving-latency-$$version.json || exit 1; \
 	done
 	$(BIN)/python benchmarks/serving_load.py --registry digits --json build/bench/serving-load.json
+
+bench-gpu: ## all that needs a GPU, on a host with PyTorch, timm, Fabric and this package; DATA=copy of CIFAR-10, 40 minutes
+	PYTHON="$(PYTHON)" benchmarks/gpu.sh $(if $(DATA),--data $(DATA))
 
 ui: $(INSTALLED) ## Prefect's and MLflow's pages, and a worker, on loopback
 	$(BIN)/vit-vs-cnn up

@@ -19,7 +19,6 @@ import torch
 
 from vit_vs_cnn.registry.loading import load_registered
 from vit_vs_cnn.registry.versions import resolve_model_name
-from vit_vs_cnn.serving.saliency import rebuild_network
 
 
 @click.command()
@@ -32,7 +31,7 @@ def main(registry: str | None, alias: str, batches: tuple[int, ...], repeats: in
     """Measure latency and throughput of the registered model against the eager network."""
     name = resolve_model_name(registry, None)
     model = load_registered(name, alias)
-    program, eager = model.program.cpu(), rebuild_network(model)
+    program, eager = model.program.cpu(), model.rebuilt
     results = []
     click.echo(f"{name} version {model.version} ({model.contestant}), {torch.get_num_threads()} threads")
     click.echo("batch  exported ms  eager ms  exported images/s  eager images/s  exported/eager time")

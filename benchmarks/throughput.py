@@ -7,6 +7,7 @@ Images per second of forward, backward and step, for every contestant of a prese
 
     limit        the bare step of the recipe, again and again on one resident batch
     compiled     the same through torch.compile, once it has compiled
+    graphs       the same as CUDA graphs (mode "reduce-overhead"), on a GPU only
     project      an epoch of this project, augmented as the recipe says
     tracked      the same, tracked in MLflow
     notebook     PIL transforms, DataLoader of 2 processes, batches of 32, `.item()` after every step
@@ -45,7 +46,7 @@ from vit_vs_cnn.data.dataset import Split
 from vit_vs_cnn.tracking.run import TrackedRun, start_run
 from vit_vs_cnn.training.optimization import create_optimizer
 from vit_vs_cnn.training.results import Epoch, epoch_metrics
-from vit_vs_cnn.training.setup import TrainingJob, fastest_attention, make_fabric
+from vit_vs_cnn.training.setup import TrainingJob, choose_device, fastest_attention, make_fabric
 
 WORKERS = 2
 
@@ -61,6 +62,7 @@ Loop = Callable[[TrainingJob], float]
 )
 @click.option("--repeats", default=3, show_default=True, help="How often each loop is measured.")
 @click.option("--tracking/--no-tracking", default=True, help="Whether to measure the tracked loop: it needs MLflow.")
+@click.option("--loop", "names", multiple=True, help="Only this loop; repeatable. Default: all.")
 @json_option
 @mlflow_option
 def main(
@@ -69,13 +71,19 @@ def main(
     images: int,
     repeats: int,
     tracking: bool,
+    names: tuple[str, ...],
     file: Path | None,
     to_mlflow: bool,
 ) -> None:
     """Measure images per second of several training loops for each contestant of a preset."""
     settings = settings_of(merged_params(project_root(), preset, overrides))
     train = synthetic_images(images, settings.data.image_size)
-    loops = LOOPS if tracking else {name: loop for name, loop in LOOPS.items() if name != "tracked"}
+    device = choose_device(settings.train)
+    loops = {
+        name: loop
+        for name, loop in LOOPS.items()
+        if name in (names or LOOPS) and (tracking or name != "tracked") and (device.type == "cuda" or name != "graphs")
+    }
     figures = {}
     with tempfile.TemporaryDirectory() as folder, own_tracking_store(folder):
         for name in settings.models:
@@ -99,11 +107,11 @@ def _measure(job: TrainingJob, loops: dict[str, Loop], repeats: int) -> dict[str
         f"matrix product {peak / 1e9:,.0f} GFLOP/s"
     )
     click.echo("loop         images/s    lowest   highest  of limit  of peak")
-    for name, each in rates.items():
-        middle = median(each)
-        of_limit = median(rate / limit for rate, limit in zip(each, rates["limit"], strict=True))
+    for name, repeated in rates.items():
+        middle = median(repeated)
+        of_limit = median(rate / limit for rate, limit in zip(repeated, rates["limit"], strict=True))
         click.echo(
-            f"{name:<11}  {middle:>8,.0f}  {min(each):>8,.0f}  {max(each):>8,.0f}  {of_limit:>8.2f}  "
+            f"{name:<11}  {middle:>8,.0f}  {min(repeated):>8,.0f}  {max(repeated):>8,.0f}  {of_limit:>8.2f}  "
             f"{middle * flops / peak:>7.1%}"
         )
     return {
@@ -117,21 +125,25 @@ def _measure(job: TrainingJob, loops: dict[str, Loop], repeats: int) -> dict[str
 
 
 def _limit(job: TrainingJob) -> float:
-    return _bare(job, compiled=False)
+    return _bare(job)
 
 
 def _compiled(job: TrainingJob) -> float:
-    return _bare(job, compiled=True)
+    return _bare(job, compile_mode="default")
 
 
-def _bare(job: TrainingJob, *, compiled: bool) -> float:
+def _graphs(job: TrainingJob) -> float:
+    return _bare(job, compile_mode="reduce-overhead")
+
+
+def _bare(job: TrainingJob, compile_mode: str | None = None) -> float:
     batch = min(job.model.recipe.batch_size, len(job.train))
     device = job.plan.device
     inputs = torch.randn(batch, 3, job.preprocess.input_size, job.preprocess.input_size, device=device)
     inputs, labels = inputs.to(memory_format=torch.channels_last), torch.zeros(batch, dtype=torch.long, device=device)
     # The step's copy of the network keeps the attention that the project would choose.
     with fastest_attention(job.network, job.plan):
-        step = _step(job, compiled=compiled)
+        step = _step(job, compile_mode=compile_mode)
     steps = max(2, len(job.train) // batch)
     step(inputs, labels)
     start = _now(device)
@@ -206,6 +218,7 @@ def _timm(job: TrainingJob) -> float:
 LOOPS: dict[str, Loop] = {
     "limit": _limit,
     "compiled": _compiled,
+    "graphs": _graphs,
     "project": _project,
     "tracked": _tracked,
     "notebook": _notebook,
@@ -231,7 +244,9 @@ def _rate_of(job: TrainingJob, loader: Iterable[Any], *, reads_loss: bool) -> fl
     return seen / (_now(device) - start)
 
 
-def _step(job: TrainingJob, *, plain: bool = False, compiled: bool = False) -> Callable[[Tensor, Tensor], Tensor]:
+def _step(
+    job: TrainingJob, *, plain: bool = False, compile_mode: str | None = None
+) -> Callable[[Tensor, Tensor], Tensor]:
     """One training step; `plain` is AdamW, as the usual scripts have it, else the recipe's optimizer and clipping."""
     plan, recipe = job.plan, job.model.recipe
     fabric = make_fabric(plan)
@@ -239,7 +254,7 @@ def _step(job: TrainingJob, *, plain: bool = False, compiled: bool = False) -> C
     if not plain:
         network = network.to(memory_format=torch.channels_last)
     made = create_optimizer_v2(network, opt="adamw", lr=1e-4) if plain else create_optimizer(network, recipe, "recipe")
-    stepped: Any = torch.compile(network) if compiled else network
+    stepped: Any = torch.compile(network, mode=compile_mode) if compile_mode else network
     stepper, optimizer = fabric.setup(stepped, made)
 
     def step(images: Tensor, labels: Tensor) -> Tensor:

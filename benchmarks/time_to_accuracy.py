@@ -2,7 +2,7 @@
 
     python benchmarks/time_to_accuracy.py --preset demo --accuracy 0.9 --accuracy 0.95 --seeds 3
     python benchmarks/time_to_accuracy.py --preset cpu --set data.source=folder --set data.path=… --contestant resnet
-    python benchmarks/time_to_accuracy.py --preset airbench94 --contestant resnet --seeds 1
+    python benchmarks/time_to_accuracy.py --preset airbench94 --contestant airbench --seeds 1
 
 The last one is the yardstick: airbench94, whose authors reached 94 % in eight epochs.
 
@@ -23,8 +23,8 @@ from typing import Any
 import click
 
 from record import json_option, mlflow_option, publish
-from vit_vs_cnn.config.load import merged_params, parse_settings, settings_of
-from vit_vs_cnn.config.schema import Settings, merge
+from vit_vs_cnn.config.load import changed, merged_params, settings_of
+from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.console import table
 from vit_vs_cnn.core.paths import project_root
 from vit_vs_cnn.data.dataset import DatasetInfo, read_split
@@ -89,7 +89,7 @@ def main(
         prepared = Path(folder) / "prepared"
         info, _ = prepare(settings.data, prepared)
         for seed in range(settings.seed, settings.seed + seeds):
-            seeded = parse_settings(merge(settings.model_dump(), {"seed": seed}))
+            seeded = changed(settings, {"seed": seed})
             for name, runs in trainings.items():
                 runs.append(_train(seeded, name, info, prepared))
                 click.echo(_line(name, seed, runs[-1]), err=True)

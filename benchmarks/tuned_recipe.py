@@ -18,9 +18,8 @@ import click
 import numpy as np
 from scipy.stats import t
 
-from vit_vs_cnn.config.load import parse_settings, read_settings
-from vit_vs_cnn.config.schema import Settings, merge
-from vit_vs_cnn.config.tuned import with_tuned
+from vit_vs_cnn.config.load import changed, read_settings, with_tuned
+from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.paths import PARAMS, PREPARED
 from vit_vs_cnn.data.dataset import DatasetInfo, read_info, read_split
 from vit_vs_cnn.evaluation.metrics import accuracy_interval
@@ -60,7 +59,7 @@ def main(project: Path, seeds: int, file: Path | None) -> None:
 
 def _measure(settings: Settings, contestant: str, info: DatasetInfo, seed: int, recipe: str) -> Measurement:
     base = with_tuned(settings, contestant) if recipe == "tuned" else settings
-    result = _train(parse_settings(merge(base.model_dump(), {"seed": seed})), contestant, info)
+    result = _train(changed(base, {"seed": seed}), contestant, info)
     low, high = accuracy_interval(result["hits"], result["images"], settings.evaluate.confidence)
     click.echo(
         f"  seed {seed}  {recipe:<7}  validation {result['val_accuracy']:.2%}  test {result['test_accuracy']:.2%} "

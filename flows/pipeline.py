@@ -24,8 +24,8 @@ from vit_vs_cnn.orchestration.artifacts import publish_results
 from vit_vs_cnn.orchestration.dag import Stage, check_timeouts, choose_stages, read_dag, resolve_names, timeout_seconds
 from vit_vs_cnn.orchestration.progress import StageOutput
 from vit_vs_cnn.orchestration.request import Request
-from vit_vs_cnn.orchestration.stage_process import Outcome, StageCommand, is_stopping, run_stage, stop_all
-from vit_vs_cnn.orchestration.workspace import Run, is_saved, open_run, run_environment, save_run
+from vit_vs_cnn.orchestration.stage_process import StageCommand, StageResult, is_stopping, run_stage, stop_all
+from vit_vs_cnn.orchestration.workspace import PipelineRun, is_saved, open_run, run_environment, save_run
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -75,7 +75,7 @@ def pipeline(
         return Failed(message=str(error), data=error)
 
 
-def _run_stages(run: Run, request: Request) -> State[Any]:
+def _run_stages(run: PipelineRun, request: Request) -> State[Any]:
     dag = read_dag(run.workspace)
     forced, chosen = resolve_names(dag, request.force), choose_stages(dag, request.stages)
     check_timeouts(dag, run.settings.flow)
@@ -88,7 +88,7 @@ def _run_stages(run: Run, request: Request) -> State[Any]:
         for stage in chosen:
             if stage.unchanged and stage.name not in forced and skipped.issuperset(stage.needs):
                 skipped.add(stage.name)
-            stage_task = bring_up_to_date.with_options(
+            stage_task = run_stage_task.with_options(
                 name=stage.name, task_run_name=stage.name, retries=settings.retries, retry_delay_seconds=delays
             )
             futures[stage.name] = stage_task.submit(
@@ -114,7 +114,7 @@ def _run_stages(run: Run, request: Request) -> State[Any]:
         if run.isolated and not (skipped == futures.keys() and is_saved(run)):
             save_run(run)
         publish_results(run.workspace)
-    cached = sum(future.result() is Outcome.CACHED for future in futures.values())
+    cached = sum(future.result() is StageResult.CACHED for future in futures.values())
     return Completed(message=f"{len(futures) - cached} stages ran, {cached} were cached.", data=run)
 
 
@@ -123,25 +123,25 @@ def _is_retryable(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=_is_retryable)
-def bring_up_to_date(stage: Stage, run: Run, *, skip: bool, force: bool) -> State[Any]:
+def run_stage_task(stage: Stage, run: PipelineRun, *, skip: bool, force: bool) -> State[Any]:
     """Have DVC bring a stage up to date; where it fails the state has the stage's own sentence."""
     start = time.monotonic()
     with StageOutput(stage.name) as output:
         if task_run.run_count > 1:
             output.line(f"attempt {task_run.run_count} of {run.settings.flow.retries + 1}")
         try:
-            outcome = Outcome.CACHED if skip else _run(stage, run, output, force=force)
+            result = StageResult.CACHED if skip else _run_process(stage, run, output, force=force)
         except (UserError, RunError) as error:
             output.line(f"failed: {error}")
             message = "\n\n".join([str(error), *getattr(error, "__notes__", [])])
             return (Cancelled if is_stopping() else Failed)(message=message, data=error)
-        if outcome is Outcome.CACHED:
+        if result is StageResult.CACHED:
             output.line("cached: nothing that it depends on has changed")
-            return Completed(name="Cached", message="Nothing that it depends on has changed.", data=outcome)
-        return Completed(message=f"Ran in {time.monotonic() - start:.1f} s.", data=outcome)
+            return Completed(name="Cached", message="Nothing that it depends on has changed.", data=result)
+        return Completed(message=f"Ran in {time.monotonic() - start:.1f} s.", data=result)
 
 
-def _run(stage: Stage, run: Run, output: StageOutput, *, force: bool) -> Outcome:
+def _run_process(stage: Stage, run: PipelineRun, output: StageOutput, *, force: bool) -> StageResult:
     settings = run.settings
     with use_accelerators(settings.train.devices if stage.uses_accelerator else 0, output.line) as devices:
         environment = run_environment(run) | devices | {"PREFECT__FLOW_RUN_ID": str(flow_run.id)}

@@ -1,7 +1,7 @@
 """Promotion as a Prefect flow, `vit-vs-cnn/promote`: the gate's table, a person's yes or no, the decision."""
 
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
@@ -12,8 +12,12 @@ from prefect.states import Cancelled, Completed, Failed
 from pydantic import Field
 
 from vit_vs_cnn.config.load import read_settings
-from vit_vs_cnn.core.errors import GateRejectedError, UserError
+from vit_vs_cnn.core.errors import GateRejectedError, GateUndecidedError, UserError
 from vit_vs_cnn.core.paths import PARAMS, PREPARED, main_root
+
+if TYPE_CHECKING:
+    from vit_vs_cnn.registry.audit import Decision
+    from vit_vs_cnn.registry.versions import Registry
 
 DAYS_TO_ANSWER = 7
 
@@ -22,7 +26,9 @@ class Approval(RunInput):
     """The fields in the form of the paused run."""
 
     approve: bool = Field(default=False, title="Make it champion")
-    reason: str = Field(default="", title="Why (needed where the gate refuses)", max_length=500)
+    reason: str = Field(default="", title="Why", max_length=500)
+    accept: bool = Field(default=False, title="Promote where the test images cannot tell; needs a reason")
+    force: bool = Field(default=False, title="Promote although the gate refuses; needs a reason")
 
 
 @flow(name="vit-vs-cnn", flow_run_name="promote-{version}", description="Makes a version champion behind the gate.")
@@ -32,32 +38,46 @@ def promote(version: str = "challenger", registry: str = "", unattended: bool = 
     Args:
         version: Number or alias of the version.
         registry: The registered model or its data set. Empty: that of params.yaml, or the only one.
-        unattended: Do not ask: the gate alone decides.
+        unattended: Do not ask: the gate alone decides, and `gate.undecided` where the test images cannot tell.
     """
-    from vit_vs_cnn.registry import promotion
+    from vit_vs_cnn.registry.promotion import gate_report, propose
     from vit_vs_cnn.registry.versions import Registry, resolve_model_name
 
     settings = read_settings(main_root() / PARAMS)
     try:
         opened = Registry(resolve_model_name(registry or None, settings.data.name))
-        proposal = promotion.propose(opened, version, settings, main_root() / PREPARED)
+        proposal = propose(opened, version, settings, main_root() / PREPARED)
         if proposal is None:
             return Completed(message=f"{opened.name}: {version} is the champion already.")
-        report = promotion.gate_report(opened, proposal, markdown=True)
+        report = gate_report(opened, proposal, markdown=True)
         create_markdown_artifact(report, key="gate", description="The gate's rules")
         if unattended:
-            answer = Approval(approve=True)
+            accept = settings.gate.undecided == "accept" and bool(proposal.undecided)
+            answer = Approval(approve=True, accept=accept, reason="gate.undecided: accept" if accept else "")
         else:
             seconds = int(timedelta(days=DAYS_TO_ANSWER).total_seconds())
             answer = pause_flow_run(wait_for_input=Approval.with_initial_data(description=report), timeout=seconds)
             get_run_logger().info("answered: %s %s", "yes" if answer.approve else "no", answer.reason)
-        if not answer.approve:
-            promotion.decline(opened, proposal, answer.reason)
-            return Cancelled(name="Declined", message=f"version {proposal.version} was declined.")
-        decision = promotion.promote(opened, proposal, force=bool(answer.reason), reason=answer.reason)
-    except GateRejectedError as error:
-        return Failed(name="Refused", message=str(error))
+        return carry_out(answer, opened, proposal)
     except UserError as error:
         return Failed(message=str(error))
-    forced = " by force" if decision.forced else ""
-    return Completed(message=f"{opened.name}: version {decision.version} is the champion now{forced}.")
+
+
+def carry_out(answer: Approval, registry: "Registry", proposal: "Decision") -> State[Any]:
+    """Promote or decline what was proposed; only `force` and `accept` override the gate, and only with a reason."""
+    from vit_vs_cnn.registry import promotion
+
+    if not answer.approve:
+        promotion.decline(registry, proposal, answer.reason)
+        return Cancelled(name="Declined", message=f"version {proposal.version} was declined.")
+    if (answer.force or answer.accept) and not answer.reason:
+        how = "forced" if answer.force else "accepted"
+        return Failed(message=f"{how} without a reason: nothing changed; promote it again and give one.")
+    try:
+        decision = promotion.promote(registry, proposal, force=answer.force, accept=answer.accept, reason=answer.reason)
+    except GateUndecidedError as error:
+        return Failed(name="Undecided", message=str(error))
+    except GateRejectedError as error:
+        return Failed(name="Refused", message=str(error))
+    how = " by force" if decision.forced else ", accepted undecided" if decision.accepted else ""
+    return Completed(message=f"{registry.name}: version {decision.version} is the champion now{how}.")

@@ -14,8 +14,10 @@ from mlflow import MlflowClient
 
 from factories import REPOSITORY, TINY
 from vit_vs_cnn.config.load import parse_settings
-from vit_vs_cnn.config.schema import Settings, merge
+from vit_vs_cnn.config.nested import merge
+from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core import paths
+from vit_vs_cnn.data.checks import Checks, write_checks
 from vit_vs_cnn.data.dataset import PREPARED_SPLITS, DatasetInfo, SplitInfo, write_info, write_split
 
 # A busy machine may take any time for an example.
@@ -90,4 +92,5 @@ def prepared(project: Path) -> DatasetInfo:
         digest="0123456789abcdef",
     )
     write_info(paths.PREPARED, info)
+    write_checks(paths.PREPARED, Checks(images=112, counts={}, findings=()))
     return info

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.core.paths import evaluated, trained
+from vit_vs_cnn.core.paths import COST, cost_file, evaluated, trained
 from vit_vs_cnn.data.dataset import Split
 from vit_vs_cnn.evaluation.metrics import evaluate
 from vit_vs_cnn.evaluation.results import Cost, Evaluation, write_evaluation
 from vit_vs_cnn.registry.versions import TEST_DIGEST, Registry
-from vit_vs_cnn.report.figures import FigureWriter
+from vit_vs_cnn.report.figures import FigureEntry, FigureIndex
 from vit_vs_cnn.report.style import new_figure
 from vit_vs_cnn.tracking.run import read_ref, start_run
 from vit_vs_cnn.training.results import Epoch, TrainingSummary, write_history
@@ -28,7 +28,7 @@ TINY: dict[str, Any] = {
     "recipe": {"batch_size": 16, "optimizer": {"lr": 0.002}, "augment": {"flip": 0.0}},
     "train": {"epochs": 2, "device": "cpu", "precision": "32-true"},
     "tune": {"trials": 0},
-    "evaluate": {"bootstrap": 200},
+    "evaluate": {},
     "explain": {"images": 2},
     "models": {
         "vit": {"timm": "vit_tiny_patch16_224", "args": {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}},
@@ -42,15 +42,18 @@ IMAGES = 600
 REGISTRY = "tiny-classifier"
 
 
-def cost(seconds_per_epoch: float = 1.0, latency_p95_ms: float = 2.0) -> Cost:
+def cost(seconds_per_epoch: float = 1.0) -> Cost:
     return Cost(
         parameters=1000,
         flops=10**6,
         seconds_per_epoch=seconds_per_epoch,
         latency_p50_ms=1.0,
-        latency_p95_ms=latency_p95_ms,
+        latency_p50_ms_low=0.9,
+        latency_p50_ms_high=1.2,
+        latency_p95_ms=2.0,
         throughput_images_per_second=500.0,
-        peak_memory_mb=100.0,
+        throughput_images_per_second_low=450.0,
+        throughput_images_per_second_high=510.0,
         device="CPU, 2 threads",
         input_size=8,
     )
@@ -58,12 +61,12 @@ def cost(seconds_per_epoch: float = 1.0, latency_p95_ms: float = 2.0) -> Cost:
 
 def evaluation(
     wrong: Collection[int],
-    measured_cost: Cost | None = None,
     *,
     images: int = IMAGES,
     confidence: float = 0.96,
     first_image: str = "0",
     interval: float = 0.95,
+    duplicates: Collection[int] = (),
 ) -> Evaluation:
     """An evaluation that is wrong on the test images at these positions; image i shows class i modulo 3."""
     labels: NDArray[np.int64] = np.arange(images) % len(CLASSES)
@@ -72,7 +75,7 @@ def evaluation(
     probabilities[np.arange(images), predicted] = confidence
     names = (first_image, *map(str, range(1, images)))
     split = Split(np.zeros((images, 8, 8, 3), np.uint8), labels, names)
-    return evaluate(probabilities, split, CLASSES, interval, measured_cost or cost())
+    return evaluate(probabilities, split, CLASSES, interval, peak_memory_mb=100.0, duplicates=duplicates)
 
 
 def add_version(
@@ -91,7 +94,7 @@ def add_version(
         model = folder / "model"
         model.mkdir()
         (model / "MLmodel").write_text("flavors: {}\n")
-    measured = evaluation(wrong, cost(latency_p95_ms=latency_p95_ms))
+    measured = evaluation(wrong)
     write_evaluation(folder / "evaluation", measured)
     with start_run(settings, "train", "vit") as run:
         run.log_model(model, "vit", "image-classifier", {}, {}, step=1)
@@ -123,17 +126,21 @@ def contestant(
     seconds: float = 1.0,
     val_accuracy: float = 0.7,
     first_image: str = "0",
+    duplicates: Collection[int] = (),
+    **summary_fields: Any,
 ) -> None:
     """Write the results of a contestant that is wrong on the first `errors` of 300 test images."""
     measured = evaluation(
         range(errors),
-        cost(seconds),
         images=300,
         confidence=0.8,
         first_image=first_image,
         interval=settings.evaluate.confidence,
+        duplicates=duplicates,
     )
     write_evaluation(evaluated(name), measured)
+    COST.mkdir(exist_ok=True)
+    cost(seconds).write(cost_file(name))
     folder = trained(name)
     folder.mkdir(parents=True)
     history = [
@@ -171,12 +178,13 @@ def contestant(
         train_images=64,
         batch_size=16,
     )
-    summary.write(folder / "training.json")
+    summary.model_copy(update=summary_fields).write(folder / "training.json")
 
 
 def pictures(folder: Path) -> None:
-    """A folder with one figure, and one that had to be left out."""
-    gallery = FigureWriter(folder)
-    gallery.add("samples", new_figure(2, 1), "A title", "A <caption>")
-    gallery.skip("No attention: this one has none.")
-    gallery.close()
+    """A folder with one figure, and the reason why another was skipped."""
+    folder.mkdir(parents=True, exist_ok=True)
+    new_figure(2, 1).savefig(folder / "samples.png")
+    entry = FigureEntry(file="samples.png", title="A title", caption="A <caption>")
+    index = FigureIndex(figures=(entry,), skipped=("No attention: this one has none.",))
+    index.write(folder / "figures.json")

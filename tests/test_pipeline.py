@@ -18,13 +18,12 @@ TINY_OVERRIDES = [
     "train.epochs=2",
     "train.precision=32-true",
     "recipe.batch_size=64",
-    "evaluate.bootstrap=200",
     "explain.images=2",
     "models.vit.args={patch_size: 8, embed_dim: 24, depth: 2, num_heads: 2}",
     "models.resnet.args={channels: [8, 8, 16, 16], stem_width: 8}",
 ]
 
-# A newcomer's machine: git has been told no name.
+# A newcomer's machine: git has no name of a user.
 NOBODY = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
 
 
@@ -94,7 +93,7 @@ def client(clone: Path) -> MlflowClient:
 def test_every_stage_ran_and_left_the_tree_clean(clone: Path) -> None:
     ran = stages_that_ran((clone / "first-run.log").read_text())
     assert ran == {
-        "prepare", "eda", "compare", "register",
+        "prepare", "eda", "cost", "compare", "register",
         *(f"{stage}@{name}" for stage in ("tune", "train", "evaluate", "explain") for name in ("vit", "resnet")),
     }  # fmt: skip
     (clone / "first-run.log").rename(clone.parent / "first-run.log")
@@ -119,6 +118,7 @@ def test_the_report_is_one_file_that_says_what_was_measured(clone: Path) -> None
 def test_dvc_shows_metrics_and_plots(clone: Path) -> None:
     metrics = json.loads(dvc(clone, "metrics", "show", "--json"))[""]["data"]
     assert "accuracy" in json.dumps(metrics["evaluated/vit/metrics.json"])
+    assert metrics["cost/vit.json"]["data"]["latency_p50_ms"] > 0
     plots = dvc(clone, "plots", "show", "--json")
     for path in ("trained/vit/history.csv", "evaluated/resnet/confusion.png", "reports/eda/samples.png"):
         assert path in plots
@@ -137,12 +137,12 @@ def test_mlflow_has_the_runs_the_models_and_the_links(clone: Path, client: Mlflo
         assert run.data.metrics["test/ece"] == pytest.approx(measured["expected_calibration_error"])
         assert run.data.metrics.keys() >= {"best/val_accuracy", "cost/seconds_per_epoch", "cost/latency_p95_ms"}
         assert run.data.params["train.epochs"] == "2"
-        assert {each.dataset.name for each in run.inputs.dataset_inputs} == {
+        assert {used.dataset.name for used in run.inputs.dataset_inputs} == {
             "digits-train",
             "digits-val",
             "digits-test",
         }
-        folders = {each.path for each in client.list_artifacts(run.info.run_id)}
+        folders = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
         assert {"lineage", "evaluation", "explanation"} <= folders
         logged = client.get_logged_model(run.outputs.model_outputs[0].model_id)
         assert "test/accuracy" in {metric.key for metric in logged.metrics}
@@ -152,7 +152,7 @@ def test_mlflow_has_the_runs_the_models_and_the_links(clone: Path, client: Mlflo
     compared = runs["compare"].data.tags
     assert compared["run.vit"] == runs["train-vit"].info.run_id
     assert compared["run.resnet"] == runs["train-resnet"].info.run_id
-    artifacts = {each.path for each in client.list_artifacts(runs["compare"].info.run_id, "comparison")}
+    artifacts = {artifact.path for artifact in client.list_artifacts(runs["compare"].info.run_id, "comparison")}
     assert "comparison/report.html" in artifacts
 
 
@@ -201,7 +201,7 @@ def test_an_isolated_run_changes_one_model_only_and_leaves_the_working_tree_alon
     output = call(clone, command(*arguments))
     # What did not change comes from the shared cache.
     assert stages_that_ran(output) == {
-        "tune@resnet", "train@resnet", "evaluate@resnet", "explain@resnet", "compare", "register",
+        "tune@resnet", "train@resnet", "evaluate@resnet", "explain@resnet", "cost", "compare", "register",
     }  # fmt: skip
     assert "report    runs/faster/reports/compare/report.html" in output
     assert (clone / "runs/faster/reports/compare/report.html").is_file()

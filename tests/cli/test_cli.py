@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vit_vs_cnn import cli
-from vit_vs_cnn.core.errors import read_error_report
+from vit_vs_cnn.core.errors import TransientError, read_error_report
 
 
 def run(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -51,8 +51,8 @@ def test_the_sentence_is_left_where_the_caller_asked_for_it(project: Path, monke
     assert run("train", "nobody", monkeypatch=monkeypatch) == 2
     failure = read_error_report(project / "failure.json")
     assert failure is not None
-    assert failure.message.startswith("models.nobody: no such contestant")
-    assert not failure.retryable
+    assert str(failure).startswith("models.nobody: no such contestant")
+    assert not isinstance(failure, TransientError)
 
 
 def test_outside_a_project_it_says_where_it_looked(

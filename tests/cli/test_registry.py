@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+import pytest
+
 from factories import add_version, new_registry
+from vit_vs_cnn.cli import main
 from vit_vs_cnn.cli.registry import history_table, version_page, version_table
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.paths import PREPARED
@@ -32,3 +35,42 @@ def test_the_tables_of_versions_and_decisions(settings: Settings, project: Path)
         decisions[0].user, "champion", "promoted", "-", "1",
     ]  # fmt: skip
     assert registry.version("1").card == "# A card"
+
+
+def test_exit_code_4_where_the_test_images_cannot_tell_until_a_person_accepts(
+    settings: Settings, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry = new_registry()
+    for wrong in (range(6), range(6, 12), range(80)):
+        add_version(settings, registry, wrong)
+
+    def called(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", ["vit-vs-cnn", "registry", "promote", *arguments])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        output = capsys.readouterr()
+        return code, output.out + output.err
+
+    assert called("1")[0] == 0
+    for arguments in (("2", "--dry-run"), ("2",)):
+        code, output = called(*arguments)
+        assert code == 4
+        assert "undecided: tiny-classifier: " in output
+        assert "These 600 test images cannot exclude a loss of 1.29 points" in output
+    assert called("3", "--accept", "--reason", "no")[0] == 3
+    assert called("2", "--accept") == (
+        2,
+        'error: --accept: give a reason, e.g. --reason "the old one is broken"; it is recorded.\n',
+    )
+    code, output = called("2", "--accept", "--reason", "looked at all of them")
+    assert (code, output.splitlines()[-1]) == (
+        0,
+        "version 2 is the champion now, accepted undecided; before: 1.",
+    )
+    with open_audit_log(registry) as log:
+        decisions = log.decisions()
+    assert [decision.summary for decision in decisions] == ["promoted", "undecided", "refused", "promoted, accepted"]
+    assert [line.split()[-1] for line in history_table(decisions).splitlines()[2:3]] == ["1"]

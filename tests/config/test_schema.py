@@ -8,21 +8,19 @@ from hypothesis import strategies as st
 
 from factories import REPOSITORY, TINY
 from vit_vs_cnn.config.load import parse_settings, read_settings, read_yaml
-from vit_vs_cnn.config.schema import ModelSettings, Settings, merge
+from vit_vs_cnn.config.nested import merge, nest
+from vit_vs_cnn.config.schema import ModelSettings, Settings
 from vit_vs_cnn.core.errors import UserError
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
-    overlay: Any = value
-    for key in reversed(path.split(".")):
-        overlay = {key: overlay}
-    return merge(TINY, overlay)
+    return merge(TINY, nest({path: value}))
 
 
 def test_the_projects_own_params_are_valid_and_say_the_reference_experiment() -> None:
     settings = read_settings(REPOSITORY / "params.yaml")
-    assert settings.models["vit"].timm == "vit_base_patch16_224"
-    assert settings.models["resnet"].timm == "resnet18"
+    assert settings.models["vit"].timm == "vit_base_patch16_224.augreg2_in21k_ft_in1k"
+    assert settings.models["resnet"].timm == "resnet18.a1_in1k"
     assert settings.data.source == "cifar10"
 
 
@@ -85,6 +83,7 @@ FORMER = [
     ("recipe.augment.trivial_augment", False),
     ("models.vit.recipe.augment.trivial_augment", False),
     ("train.compile", "auto"),
+    ("evaluate.bootstrap", 10_000),
     ("flow.notify", {"block": None, "ends": ["failed", "crashed"]}),
     ("flow.notify", {"block": None, "ends": ["completed"]}),
 ]
@@ -170,12 +169,3 @@ def test_any_value_anywhere_is_taken_or_refused_with_a_sentence(section: str, va
         assert str(error).startswith("params.yaml: ")  # noqa: PT017
     else:
         assert isinstance(settings, Settings)
-
-
-@given(st.dictionaries(st.sampled_from("abc"), json_values), st.dictionaries(st.sampled_from("abc"), json_values))
-def test_merge_keeps_every_key_and_lets_the_overlay_win(base: dict[str, Any], overlay: dict[str, Any]) -> None:
-    merged = merge(base, overlay)
-    assert merged.keys() == base.keys() | overlay.keys()
-    for key, value in overlay.items():
-        if not isinstance(value, dict):
-            assert merged[key] is value

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from factories import TINY
 from vit_vs_cnn.config.load import parse_settings
-from vit_vs_cnn.config.schema import Settings, merge
+from vit_vs_cnn.config.nested import merge
+from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.tuning.sampling import recipe_values, suggest, with_values
 
@@ -43,7 +44,7 @@ def refused(space: Any, **more: Any) -> str:
 def test_paths_may_be_nested_or_dotted() -> None:
     nested, dotted = searching({"optimizer": {"lr": LR}}), searching({"optimizer.lr": LR})
     assert nested == dotted
-    assert list(nested.space("vit")) == ["optimizer.lr"]
+    assert list(nested.tune.space_of("vit")) == ["optimizer.lr"]
 
 
 def test_settings_with_a_space_survive_being_written_and_read() -> None:
@@ -54,13 +55,13 @@ def test_settings_with_a_space_survive_being_written_and_read() -> None:
 def test_a_contestant_can_add_change_and_leave_out_dimensions() -> None:
     own = {"vit": {"optimizer": None, "label_smoothing": SMOOTHING}}
     settings = searching({"optimizer": {"lr": LR}, "batch_size": {"type": "int", "low": 8, "high": 32}}, models=own)
-    assert set(settings.space("vit")) == {"batch_size", "label_smoothing"}
-    assert set(settings.space("resnet")) == {"batch_size", "optimizer.lr"}
+    assert set(settings.tune.space_of("vit")) == {"batch_size", "label_smoothing"}
+    assert set(settings.tune.space_of("resnet")) == {"batch_size", "optimizer.lr"}
 
 
 def test_a_condition_is_drawn_after_what_it_names_and_only_where_it_holds() -> None:
     settings = searching({"optimizer": {"momentum": MOMENTUM, "name": NAME}})
-    space = settings.space("vit")
+    space = settings.tune.space_of("vit")
     assert list(space) == ["optimizer.name", "optimizer.momentum"]
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     drawn = [suggest(study.ask(), space) for _ in range(30)]
@@ -146,6 +147,6 @@ def test_whatever_a_space_holds_it_is_refused_in_a_sentence_or_can_be_drawn_from
         return
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for name in settings.models:
-        dimensions_of = settings.space(name)
+        dimensions_of = settings.tune.space_of(name)
         values = suggest(study.ask(), dimensions_of)
         assert all(dimensions_of[path].holds(value) for path, value in values.items())

@@ -40,6 +40,7 @@ def places(finding: Finding) -> list[list[tuple[str, int, str, str]]]:
 def test_clean_data_have_no_findings_and_every_count_is_zero():
     checks = checked(images_of())
     assert checks.findings == ()
+    assert checks.test_rows_in_train == ()
     assert checks.images == 30
     assert set(checks.counts.values()) == {0}
     assert "leakage" in checks.counts
@@ -79,6 +80,19 @@ def test_nearly_identical_images_are_notes():
     assert places(found(checks, "near_duplicate")) == [[("train", 0, "cat", "0.png"), ("train", 3, "cat", "3.png")]]
     assert places(found(checks, "near_leakage")) == [[("train", 8, "emu", "8.png"), ("test", 5, "emu", "29.png")]]
     assert {finding.severity for finding in checks.findings} == {"note"}
+
+
+def test_all_test_images_that_train_has_too_are_listed_identical_or_nearly_so():
+    decoded = images_of(train=100, val=20, test=90)
+    rows = decoded.rows("test")
+    test = decoded.images[rows]
+    test[:60] = decoded.images[:60]  # more than a finding shows
+    test[70] = np.clip(decoded.images[80], 10, 245) - 10
+    test[71] = test[70]  # identical to what is nearly identical
+    decoded.images[105] = test[75]  # of val, which nobody trains on
+    test[76] = test[77]
+    decoded.images[rows] = test
+    assert checked(decoded).test_rows_in_train == (*range(60), 70, 71)
 
 
 def test_an_image_of_one_colour_is_constant():

@@ -6,12 +6,16 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from vit_vs_cnn.evaluation.calibration import expected_calibration_error, reliability_table
+from vit_vs_cnn.evaluation.calibration import (
+    calibration_error_interval,
+    expected_calibration_error,
+    reliability_table,
+)
 
 
 def two_classes(confidence: list[float]) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     """Probabilities whose highest, of class 0, is `confidence`."""
-    return np.array([[each, 1 - each] for each in confidence], np.float32)
+    return np.array([[highest, 1 - highest] for highest in confidence], np.float32)
 
 
 def test_an_image_lies_in_the_bin_of_its_confidence() -> None:
@@ -61,3 +65,24 @@ def test_the_error_is_that_of_the_definition(images: list[tuple[float, bool]]) -
     table = reliability_table(probabilities, labels)
     assert table["images"].sum() == len(images)
     assert expected_calibration_error(table) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("too_sure", [0.0, 0.05, 0.15])
+def test_the_interval_holds_the_error_of_all_images_nine_times_in_ten(too_sure: float) -> None:
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(50):
+        confidence = rng.uniform(0.7, 1.0, 500)
+        labels = np.where(rng.random(500) < confidence - too_sure, 0, 1)
+        low, high = calibration_error_interval(two_classes(confidence.tolist()), labels, 0.95)
+        error = expected_calibration_error(reliability_table(two_classes(confidence.tolist()), labels))
+        assert low <= error <= high
+        # Chance alone keeps the error of a few images above zero.
+        hits += (low <= too_sure + 0.005) and (too_sure <= high)
+    assert hits >= 45
+
+
+def test_a_higher_confidence_widens_the_interval() -> None:
+    labels = np.array([0] * 80 + [1] * 20)
+    probabilities = two_classes([0.9] * 100)
+    (low_90, high_90), (low_99, high_99) = (calibration_error_interval(probabilities, labels, q) for q in (0.9, 0.99))
+    assert low_99 < low_90 < 0.1 < high_90 < high_99

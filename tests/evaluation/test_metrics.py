@@ -29,19 +29,7 @@ from vit_vs_cnn.evaluation.metrics import (
     roc_auc_ovr,
     top_k_accuracy,
 )
-from vit_vs_cnn.evaluation.results import Cost, Evaluation
-
-COST = Cost(
-    parameters=1,
-    flops=1,
-    seconds_per_epoch=1.0,
-    latency_p50_ms=1.0,
-    latency_p95_ms=1.0,
-    throughput_images_per_second=1.0,
-    peak_memory_mb=1.0,
-    device="CPU",
-    input_size=8,
-)
+from vit_vs_cnn.evaluation.results import Evaluation
 
 Drawn = tuple[NDArray[np.float32], NDArray[np.int64]]
 
@@ -59,7 +47,7 @@ def draw(images: int, classes: int, seed: int) -> Drawn:
 def evaluated(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> Evaluation:
     split = Split(np.zeros((len(labels), 1, 1, 3), np.uint8), labels, tuple(map(str, range(len(labels)))))
     classes = tuple(f"class {index}" for index in range(probabilities.shape[1]))
-    return evaluate(probabilities, split, classes, 0.95, COST)
+    return evaluate(probabilities, split, classes, 0.95)
 
 
 def by_hand() -> Drawn:
@@ -129,6 +117,38 @@ def test_of_equal_probabilities_the_first_classes_win_as_in_the_prediction() -> 
     probabilities, labels = np.full((4, 4), 0.25, np.float32), np.arange(4)
     assert [top_k_accuracy(probabilities, labels, k) for k in (1, 2, 3, 4)] == [0.25, 0.5, 0.75, 1.0]
     assert evaluated(probabilities, labels).metrics.accuracy == 0.25
+
+
+def test_accuracy_without_the_images_that_train_has_too() -> None:
+    probabilities, labels = by_hand()
+    split = Split(np.zeros((4, 1, 1, 3), np.uint8), labels, ("a", "b", "c", "d"))
+    metrics = [
+        evaluate(probabilities, split, ("x", "y", "z"), 0.95, duplicates=rows).metrics for rows in ((), (0, 1, 2))
+    ]
+    assert [found.accuracy for found in metrics] == [0.5, 0.5]
+    assert [found.accuracy_without_duplicates for found in metrics] == [0.5, 0.0]
+    assert [found.duplicates_in_train for found in metrics] == [0, 3]
+    everything = evaluate(probabilities, split, ("x", "y", "z"), 0.95, duplicates=range(4)).metrics
+    assert everything.accuracy_without_duplicates is None
+
+
+def test_what_the_network_said_before_its_temperature_is_kept_beside() -> None:
+    probabilities, labels = draw(300, 4, seed=3)
+    softer = np.sqrt(probabilities) / np.sqrt(probabilities).sum(axis=1, keepdims=True)
+    split = Split(np.zeros((300, 1, 1, 3), np.uint8), labels, tuple(map(str, range(300))))
+    result = evaluate(probabilities, split, tuple("abcd"), 0.95, softer)
+    before = evaluate(softer, split, tuple("abcd"), 0.95)
+    metrics = result.metrics
+    assert metrics.uncalibrated_negative_log_likelihood == before.metrics.negative_log_likelihood
+    assert metrics.uncalibrated_expected_calibration_error == before.metrics.expected_calibration_error
+    assert metrics.negative_log_likelihood == evaluated(probabilities, labels).metrics.negative_log_likelihood
+    error_low, error_high = metrics.expected_calibration_error_low, metrics.expected_calibration_error_high
+    assert error_low is not None
+    assert error_high is not None
+    assert error_low <= metrics.expected_calibration_error <= error_high
+    columns = ["images", "confidence", "accuracy"]
+    own = result.reliability[[f"uncalibrated_{column}" for column in columns]]
+    np.testing.assert_array_equal(own, before.reliability[columns])
 
 
 def test_a_class_without_test_images_counts_in_no_mean() -> None:

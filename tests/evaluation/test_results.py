@@ -8,11 +8,13 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from factories import cost
 from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.paths import COST, cost_file
 from vit_vs_cnn.core.records import numbers_of
 from vit_vs_cnn.data.dataset import Split
 from vit_vs_cnn.evaluation.metrics import evaluate
-from vit_vs_cnn.evaluation.results import Cost, Evaluation, read_evaluation, write_evaluation
+from vit_vs_cnn.evaluation.results import Evaluation, read_cost, read_evaluation, write_evaluation
 
 # Names that CSV readers like to turn into something else.
 CLASSES = ("NA", "true", "007", "a,b")
@@ -24,18 +26,7 @@ def evaluation() -> Evaluation:
     weights = rng.random((20, 4)).astype(np.float32)
     labels = np.arange(20) % 3
     split = Split(np.zeros((20, 1, 1, 3), np.uint8), labels, tuple(f"test/NA/{i}.png" for i in range(20)))
-    cost = Cost(
-        parameters=11_173_962,
-        flops=1_113_000_000,
-        seconds_per_epoch=12.5,
-        latency_p50_ms=3.1,
-        latency_p95_ms=4.2,
-        throughput_images_per_second=812.0,
-        peak_memory_mb=640.0,
-        device="CPU, 2 threads",
-        input_size=32,
-    )
-    return evaluate(weights / weights.sum(axis=1, keepdims=True), split, CLASSES, 0.95, cost)
+    return evaluate(weights / weights.sum(axis=1, keepdims=True), split, CLASSES, 0.95)
 
 
 def test_everything_is_read_as_it_was_written(tmp_path: Path, evaluation: Evaluation) -> None:
@@ -43,7 +34,6 @@ def test_everything_is_read_as_it_was_written(tmp_path: Path, evaluation: Evalua
     back = read_evaluation(tmp_path)
     assert back.classes == CLASSES
     assert back.metrics == evaluation.metrics
-    assert back.cost == evaluation.cost
     pd.testing.assert_frame_equal(back.per_class, evaluation.per_class, check_dtype=False)
     pd.testing.assert_frame_equal(back.reliability, evaluation.reliability, check_dtype=False)
     np.testing.assert_array_equal(back.confusion, evaluation.confusion)
@@ -70,7 +60,18 @@ def test_metrics_are_flat_numbers_without_what_there_is_not(tmp_path: Path, eval
     assert "top5_accuracy" not in written
     assert all(isinstance(value, int | float) for value in written.values())
     assert numbers_of(evaluation.metrics) == written
-    assert "device" not in numbers_of(evaluation.cost)
+    assert "device" not in numbers_of(cost())
+
+
+def test_the_cost_is_read_as_it_was_written_and_missing_names_its_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"cost/swin\.json: does not exist; run `dvc repro cost`"):
+        read_cost("swin")
+    COST.mkdir()
+    cost().write(cost_file("swin"))
+    assert read_cost("swin") == cost()
 
 
 def test_an_evaluation_that_is_not_there_names_the_command_that_makes_it(tmp_path: Path) -> None:
@@ -82,7 +83,6 @@ def test_an_evaluation_that_is_not_there_names_the_command_that_makes_it(tmp_pat
     ("name", "content"),
     [
         ("metrics.json", b"{"),
-        ("cost.json", b'{"parameters": 3}'),
         ("confusion.csv", b"true,a\na,x\n"),
         ("per_class.csv", b""),
         ("predictions.parquet", b"not parquet"),

@@ -24,7 +24,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, 
     folder, settings, networks = tmp_path_factory.mktemp("exported"), parse_settings(TINY), {}
     for version, (name, model) in enumerate(settings.models.items(), start=1):
         torch.manual_seed(version)
-        trained = TrainedModel(create_model(model, len(CLASSES), SIZE).eval(), preprocess_for(model, INFO))
+        network = create_model(model, len(CLASSES), SIZE).eval()
+        trained = TrainedModel(network, preprocess_for(model, INFO), temperature=0.5 + 0.3 * version)
         # Random weights say the same of every image; these do not.
         for weights in trained.network.get_classifier().parameters():  # type: ignore[operator]
             torch.nn.init.normal_(weights, std=2.0)

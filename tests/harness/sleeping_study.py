@@ -8,7 +8,8 @@ from optuna.exceptions import TrialPruned
 from optuna.trial import Trial
 
 from vit_vs_cnn.config.load import parse_settings
-from vit_vs_cnn.config.schema import Settings, merge
+from vit_vs_cnn.config.nested import merge
+from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.data.dataset import DatasetInfo, SplitInfo
 from vit_vs_cnn.tuning import storage
 from vit_vs_cnn.tuning.storage import open_storage

@@ -12,6 +12,7 @@ SMALL_VIT = {"patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}
     ("timm", "args"),
     [
         ("vit_tiny_patch16_224", SMALL_VIT),
+        ("vit_tiny_patch16_224.augreg_in21k_ft_in1k", SMALL_VIT),
         ("resnet10t", {}),
         ("convnext_atto", {"depths": [1, 1, 1, 1], "dims": [8, 16, 16, 16]}),
         (
@@ -34,6 +35,10 @@ def test_any_timm_architecture_gives_logits_of_the_stored_image_size(timm: str, 
             "timm has no model 'vit_tiny_patch16_225'; the nearest are vit_tiny",
         ),
         (ModelSettings(timm="zzzzzzzzzz"), "timm has no model 'zzzzzzzzzz'."),
+        (
+            ModelSettings(timm="resnet18.a1_in2k"),
+            "timm has no model 'resnet18.a1_in2k'; the nearest are resnet18.a1_in1k",
+        ),
         (ModelSettings(timm="vit_tiny_patch16_224", input_size=30), "30 px cannot be cut into patches of 16 px"),
         (ModelSettings(timm="resnet18", args={"no_such": 1}), "models.x.args: resnet18 cannot be built with"),
         (ModelSettings(timm="vit_tiny_patch16_224", stem="cifar"), "models.x.stem: 'cifar' is for timm's ResNets"),

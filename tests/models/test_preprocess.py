@@ -15,3 +15,19 @@ def test_it_does_what_torchvision_does_image_by_image(size: int) -> None:
         scaled = image.permute(2, 0, 1).float() / 255
         expected = reference.normalize(reference.resize(scaled, [size, size], antialias=size < 16), MEAN, STD)
         torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_what_is_visible_is_what_is_cut_out() -> None:
+    images = torch.randint(0, 256, (3, 40, 40, 3), dtype=torch.uint8)
+    cropped = Preprocess(MEAN, STD, 32, crop=0.8)
+    assert cropped.resized_size == 40
+    visible = cropped.visible(images.numpy())
+    assert visible.shape == (3, 32, 32, 3)
+    torch.testing.assert_close(cropped(images), Preprocess(MEAN, STD, 32)(torch.from_numpy(visible)))
+
+
+def test_bicubic_stays_between_black_and_white() -> None:
+    images = torch.zeros(1, 16, 16, 3, dtype=torch.uint8)
+    images[:, 4:12, 4:12] = 255
+    pixels = Preprocess((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 48, interpolation="bicubic")(images)
+    assert (pixels.min(), pixels.max()) == (0.0, 1.0)

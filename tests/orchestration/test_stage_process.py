@@ -12,7 +12,7 @@ from vit_vs_cnn.core.console import Progress
 from vit_vs_cnn.core.errors import RunError, TransientError, UserError
 from vit_vs_cnn.orchestration import stage_process
 from vit_vs_cnn.orchestration.dag import check_timeouts, choose_stages, read_dag, resolve_names, timeout_seconds
-from vit_vs_cnn.orchestration.stage_process import Outcome, StageCommand, run_stage, stop_all
+from vit_vs_cnn.orchestration.stage_process import StageCommand, StageResult, run_stage, stop_all
 
 
 class Heard:
@@ -39,11 +39,11 @@ def run(small: SmallProject, stage: str, timeout: float = 60.0, lock_wait: float
 
 def test_a_stage_runs_once_and_its_lines_and_progress_are_heard(small: SmallProject) -> None:
     heard = Heard()
-    assert run(small, "prepare", heard=heard) is Outcome.RAN
+    assert run(small, "prepare", heard=heard) is StageResult.RAN
     assert "prepare says hello" in heard.lines
     assert heard.steps == [Progress(50, "prepare works", "1/2, 1 it/s")]
     assert not any("git add" in line or "Updating lock file" in line for line in heard.lines)
-    assert run(small, "prepare") is Outcome.CACHED
+    assert run(small, "prepare") is StageResult.CACHED
     assert [stage.name for stage in read_dag(small.root) if stage.unchanged] == ["prepare"]
 
 
@@ -78,7 +78,7 @@ def test_another_dvc_process_is_waited_for(small: SmallProject) -> None:
     other.start()
     wait_for(lambda: small.started("in-place"))
     heard = Heard()
-    assert run(small, "prepare", heard=heard) is Outcome.CACHED
+    assert run(small, "prepare", heard=heard) is StageResult.CACHED
     other.join()
     assert "another DVC process holds the lock; waiting for it" in heard.lines
     assert small.started("in-place") == ["prepare"]

@@ -9,7 +9,7 @@ import pytest
 from factories import REGISTRY, add_version, new_registry
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.paths import PREPARED
-from vit_vs_cnn.registry.audit import Decision, open_audit_log
+from vit_vs_cnn.registry.audit import Decision, looks_at, open_audit_log
 from vit_vs_cnn.registry.promotion import promote, propose, rollback
 from vit_vs_cnn.registry.versions import CHAMPION, Registry
 from vit_vs_cnn.tracking.outbox import now_ms
@@ -78,7 +78,7 @@ def test_a_decision_by_an_unmeasured_value_can_be_read_again(registry: Registry,
     assert proposal is not None
     assert proposal.failed == "latency p95"
     promote(registry, proposal, force=True, reason="trusted")
-    assert [outcome.value for outcome in history(registry)[-1].rules if not outcome.passed] == [None]
+    assert [outcome.value for outcome in history(registry)[-1].rules if outcome.state == "fail"] == [None]
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_a_record_of_a_killed_command_of_release_0_1_is_no_move(registry: Regist
     old_record("promoted", 1, 3, "KILLED")
     assert actions(registry)[1:] == [("promoted", 1, 3)]
     last = history(registry)[-1]
-    assert (last.outcome, last.failed, last.user, last.moves) == (
+    assert (last.summary, last.failed, last.user, last.moves) == (
         "promoted, forced, cut off",
         "accuracy",
         "alice",
@@ -129,3 +129,19 @@ def test_a_record_that_release_0_1_left_unfinished_is_compared_with_the_alias(
     if moved:
         registry.move(CHAMPION, 3)
     assert actions(registry)[1:] == [("promoted", 1, 3), *([] if moved else [("moved back", 3, 1)])]
+
+
+def test_a_decision_of_release_0_1_counts_as_a_look_at_the_test_images_of_its_version(
+    registry: Registry, old_record: Any
+) -> None:
+    old_record("refused", 1, 3, "FINISHED")
+    decisions, versions = history(registry), registry.versions()
+    assert decisions[-1].rules[0].state == "fail"
+    assert looks_at("same", decisions, versions) == 2
+    assert looks_at("other", decisions, versions) == 0
+
+
+def test_a_rule_named_after_any_class_can_be_recorded(registry: Registry, make_settings: Any) -> None:
+    settings = make_settings({"gate": {"min_recall": {"dog <b>": 0.5}}})
+    make_champion(registry, settings, 2)
+    assert "recall of dog <b>" in [outcome.rule for outcome in history(registry)[-1].rules]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from harness.model_server import NAME, Store
 from vit_vs_cnn.core.errors import NotApplicableError, UserError
 from vit_vs_cnn.registry.loading import load_registered
-from vit_vs_cnn.serving.saliency import SaliencyRenderer, rebuild_network
+from vit_vs_cnn.serving.saliency import render_saliency
 
 pytest_plugins = ["harness.serving_fixtures"]
 
@@ -27,7 +27,7 @@ def test_a_version_answers_as_the_network_and_so_does_the_network_built_from_it(
 ) -> None:
     model = load_registered(NAME, version)
     np.testing.assert_allclose(model.probabilities(images), store.expected(version, images), atol=1e-5)
-    again = rebuild_network(model).probabilities(torch.from_numpy(images)).numpy()
+    again = model.rebuilt.probabilities(torch.from_numpy(images)).numpy()
     np.testing.assert_allclose(again, store.expected(version, images), atol=1e-5)
 
 
@@ -43,7 +43,7 @@ def test_a_version_without_settings_predicts_and_skips_the_saliency_map(
     model = load_registered(NAME, version)
     np.testing.assert_allclose(model.probabilities(images), store.expected(1, images), atol=1e-5)
     with pytest.raises(NotApplicableError, match=r"The saliency map is skipped.*Predictions work"):
-        SaliencyRenderer().render(model, images[0], 0)
+        render_saliency(model, 0, images[:1])
 
 
 def test_a_version_with_a_pickle_in_it_is_not_loaded(store: Store, tmp_path: Path) -> None:
@@ -66,5 +66,5 @@ def test_a_version_whose_recipe_has_settings_of_another_release_is_still_rebuilt
     described["metadata"]["settings"]["recipe"]["augment"]["a_setting_that_is_gone"] = False
     (older / "MLmodel").write_text(yaml.safe_dump(described))
     model = load_registered(NAME, int(store.client.create_model_version(NAME, source=str(older)).version))
-    again = rebuild_network(model).probabilities(torch.from_numpy(images)).numpy()
+    again = model.rebuilt.probabilities(torch.from_numpy(images)).numpy()
     np.testing.assert_allclose(again, store.expected(1, images), atol=1e-5)

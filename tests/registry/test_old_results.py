@@ -184,7 +184,6 @@ def images(old_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_the_result_files_are_read(results: Path, recorded: Predictions) -> None:
     evaluation, summary = read_evaluation(results / "evaluated/vit"), read_summary(results / "trained/vit")
     assert evaluation.metrics.accuracy == pytest.approx(recorded.correct.mean())
-    assert evaluation.cost.latency_p95_ms > 0
     assert summary.val_accuracy == pytest.approx(0.671, abs=1e-3)
 
 

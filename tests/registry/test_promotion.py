@@ -8,7 +8,7 @@ import pytest
 
 from factories import IMAGES, REGISTRY, add_version, new_registry
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.core.errors import GateRejectedError, UserError
+from vit_vs_cnn.core.errors import GateRejectedError, GateUndecidedError, UserError
 from vit_vs_cnn.core.paths import PREPARED
 from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.models.build import create_model
@@ -50,7 +50,9 @@ def test_from_the_first_champion_to_a_rollback(settings: Settings, registry: Reg
     assert registry.aliases()[CHAMPION] == good
 
     refused = proposed(registry, worse, settings)
-    assert refused.failed == "accuracy beside the champion, every class beside the champion"
+    assert refused.failed == (
+        "accuracy beside the champion, every class beside the champion, log-likelihood beside the champion"
+    )
     with pytest.raises(GateRejectedError, match="version 2 is refused: accuracy beside the champion, every class"):
         promote(registry, refused)
     assert registry.aliases()[CHAMPION] == good
@@ -81,9 +83,10 @@ def test_force_is_recorded_as_forced_with_the_rules_that_it_overrode(settings: S
     last = history(registry)[-1]
     assert last.forced
     assert last.reason == "a demonstration"
-    assert {outcome.rule for outcome in last.rules if not outcome.passed} == {
+    assert {outcome.rule for outcome in last.rules if outcome.state == "fail"} == {
         "accuracy beside the champion",
         "every class beside the champion",
+        "log-likelihood beside the champion",
     }
 
 
@@ -152,7 +155,7 @@ def test_versions_that_saw_other_test_images_are_measured_again_on_the_current_o
     add_version(settings, registry, [], test_digest="new", model=folders[1])
     promote(registry, proposed(registry, 1, settings))
     proposal = proposed(registry, 2, settings)
-    assert "both are measured again on data/prepared/test" in gate_report(registry, proposal)
+    assert "all are measured again on data/prepared/test" in gate_report(registry, proposal)
     # By their records both are right on all 600 images; the untrained networks are not, on the 24 that there are.
     (accuracy,) = (outcome for outcome in proposal.rules if outcome.rule == "accuracy")
     assert accuracy.measured.endswith("of 24 images")
@@ -174,3 +177,102 @@ def test_the_rules_are_those_of_params(
     strict = make_settings({"gate": {"min_accuracy": 0.95}})
     assert proposed(registry, version, settings).failed == ""
     assert proposed(registry, version, strict).failed == "accuracy"
+
+
+@pytest.fixture
+def undecided(settings: Settings, registry: Registry) -> Decision:
+    """The proposal of a version that is right on as many images as the champion, but on others."""
+    promote(registry, proposed(registry, add_version(settings, registry, range(6)), settings))
+    return proposed(registry, add_version(settings, registry, range(6, 12)), settings)
+
+
+def test_what_the_test_images_cannot_tell_is_undecided_and_changes_nothing(
+    registry: Registry, undecided: Decision
+) -> None:
+    assert undecided.failed == ""
+    report = gate_report(registry, undecided)
+    assert "beside the champion, version 1: undecided." in report
+    assert "cannot exclude a loss of 1.29 points of accuracy" in report
+    with pytest.raises(GateUndecidedError, match=r"version 2: These 600 test images cannot .* Nothing changed"):
+        promote(registry, undecided)
+    assert registry.aliases()[CHAMPION] == 1
+    last = history(registry)[-1]
+    assert (last.action, last.moves, last.undecided) == ("undecided", False, undecided.undecided)
+    assert registry.version("2").tags["gate.decision"] == "undecided"
+
+
+def test_a_person_accepts_what_is_undecided_and_that_is_recorded(registry: Registry, undecided: Decision) -> None:
+    promote(registry, undecided, accept=True, reason="looked at all 12")
+    assert registry.aliases()[CHAMPION] == 2
+    last = history(registry)[-1]
+    assert (last.summary, last.accepted, last.forced, last.reason) == (
+        "promoted, accepted",
+        True,
+        False,
+        "looked at all 12",
+    )
+    assert [outcome.state for outcome in last.rules if outcome.rule == "accuracy beside the champion"] == ["undecided"]
+
+
+def test_accepting_does_not_override_a_refusal(settings: Settings, registry: Registry) -> None:
+    promote(registry, proposed(registry, add_version(settings, registry, range(20)), settings))
+    with pytest.raises(GateRejectedError, match="version 2 is refused"):
+        promote(registry, proposed(registry, add_version(settings, registry, range(80)), settings), accept=True)
+    assert registry.aliases()[CHAMPION] == 1
+
+
+def test_many_small_losses_do_not_pass_beside_the_best_champion_so_far(
+    make_settings: Callable[..., Settings], registry: Registry
+) -> None:
+    settings = make_settings({"gate": {"margin": 0.02}})
+    for wrong in (20, 25):
+        promote(registry, proposed(registry, add_version(settings, registry, range(wrong)), settings))
+    drifting = proposed(registry, add_version(settings, registry, range(34)), settings)
+    states = {outcome.rule: outcome.state for outcome in drifting.rules}
+    assert states["accuracy beside the champion"] == "fail"
+    promote(registry, drifting, force=True, reason="a test")
+    drifting = proposed(registry, add_version(settings, registry, range(36)), settings)
+    states = {outcome.rule: outcome.state for outcome in drifting.rules}
+    assert states["accuracy beside the champion"] == "pass"
+    assert states["accuracy beside the best champion so far"] == "fail"
+    assert "and the best champion so far, version 1" in drifting.judged
+
+
+def test_a_champion_that_was_rolled_back_is_not_the_best_so_far(settings: Settings, registry: Registry) -> None:
+    for wrong in (40, 10):
+        promote(registry, proposed(registry, add_version(settings, registry, range(wrong)), settings))
+    rollback(registry, reason="wrong on night shots")
+    later = proposed(registry, add_version(settings, registry, range(30)), settings)
+    assert later.failed == ""
+    assert "best champion so far" not in later.judged
+
+
+def test_the_looks_at_the_test_images_are_counted(settings: Settings, registry: Registry) -> None:
+    looks = []
+    for wrong, digest in ((40, "same"), (80, "same"), (20, "same")):
+        proposal = proposed(registry, add_version(settings, registry, range(wrong), test_digest=digest), settings)
+        assert f"Decision {proposal.look} of the gate that looks at these test images." in gate_report(
+            registry, proposal
+        )
+        looks.append(proposal.look)
+        try:
+            promote(registry, proposal)
+        except GateRejectedError:
+            looks[-1] *= -1
+    assert looks == [1, -2, 3]
+    assert [decision.look for decision in history(registry)] == [1, 2, 3]
+    assert {decision.test_digest for decision in history(registry)} == {"same"}
+
+
+def test_the_metric_that_models_are_chosen_by_is_the_one_that_the_gate_compares(
+    make_settings: Callable[..., Settings], registry: Registry
+) -> None:
+    for select_by, rule in (
+        ("balanced_accuracy", "balanced accuracy beside the champion"),
+        ("macro_f1", "macro F1 beside the champion"),
+        ("nll", "log-likelihood beside the champion"),
+    ):
+        settings = make_settings({"select_by": select_by})
+        promote(registry, proposed(registry, add_version(settings, registry, range(20)), settings), force=True)
+        worse = proposed(registry, add_version(settings, registry, range(80)), settings)
+        assert rule in worse.failed

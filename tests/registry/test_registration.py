@@ -1,18 +1,44 @@
-"""The register stage, on results that tests make."""
+"""The register stage, on results that tests make, and the model card."""
 
+import dataclasses
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from factories import contestant
+from factories import CLASSES, contestant, cost, evaluation
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import TransientError, UserError
 from vit_vs_cnn.core.paths import REGISTERED, trained
 from vit_vs_cnn.data.dataset import DatasetInfo
+from vit_vs_cnn.registry.registration import Looks, write_card
 from vit_vs_cnn.registry.versions import Registry
 from vit_vs_cnn.stages.register import run
 from vit_vs_cnn.tracking.run import read_ref, start_run
+from vit_vs_cnn.training.results import TrainingSummary
+
+LINEAGE = {"mlflow.source.git.commit": "c0ffee" * 7, "git.dirty": "true", "params.digest": "d1" * 16}
+SUMMARY = TrainingSummary(
+    model="vit",
+    timm="vit_tiny_patch16_224",
+    parameters=12_345,
+    trainable_parameters=12_345,
+    epochs=3,
+    best_epoch=2,
+    val_accuracy=0.9,
+    val_loss=0.5,
+    seconds=10.0,
+    seconds_per_epoch=3.0,
+    images_per_second=100.0,
+    device="CPU, 2 threads",
+    precision="32-true",
+    train_images=64,
+    batch_size=16,
+)
 
 
 @pytest.fixture
@@ -45,7 +71,23 @@ def test_contestants_become_versions_and_the_better_by_validation_the_challenger
     assert challenger.metric("size_mb") == pytest.approx(12e-6)
     assert challenger.tags["data.test_digest"] == prepared.splits["test"].digest
     assert challenger.tags["timm"] == "resnet10t"
+    assert challenger.metric("macro_f1") == pytest.approx(14 / 15, abs=0.01)
     assert challenger.card.startswith("# resnet for tiny\n")
+    assert "0 other versions were measured on them and 0 decisions of the gate looked at them" in challenger.card
+
+
+def test_the_challenger_is_the_best_by_the_metric_that_models_are_chosen_by(
+    results: None, make_settings: Callable[..., Settings]
+) -> None:
+    for contestant_name, loss in (("vit", 0.4), ("resnet", 0.6)):
+        path = trained(contestant_name) / "training.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"val_loss": loss}))
+    run(make_settings({"select_by": "nll"}))
+    assert Registry("tiny-classifier").version("challenger").contestant == "vit"
+    with pytest.raises(
+        UserError, match="select_by: the training of vit did not record macro_f1 on val; train it again"
+    ):
+        run(make_settings({"select_by": "macro_f1"}))
 
 
 def test_registering_the_same_models_again_makes_no_new_versions(results: None, settings: Settings) -> None:
@@ -73,3 +115,32 @@ def test_an_unreachable_registry_is_retried_and_says_what_to_do(
         TransientError, match=r"cannot be used .* run `vit-vs-cnn sync` and then `dvc repro register`\."
     ):
         run(settings)
+
+
+def test_a_card_says_what_was_measured(settings: Settings, prepared: DatasetInfo) -> None:
+    made_up = evaluation([2, 5, 8])
+    info = prepared.model_copy(update={"classes": CLASSES})
+    card = write_card(settings, "vit", info, SUMMARY, made_up, cost(), LINEAGE, Looks(versions=1, decisions=4))
+    low, high = 100 * made_up.metrics.accuracy_low, 100 * made_up.metrics.accuracy_high
+    assert f"**99.50 %** (95 % interval {low:.2f} to {high:.2f} %)" in card
+    assert "12,345 parameters" in card
+    assert "1 other version was measured on them and 4 decisions of the gate looked at them." in card
+    assert "| NA | 1.000 | 0.985 | 200 |" in card
+    assert "NA taken for cat (3)." in card
+    assert "git `c0ffeec0ffee` with uncommitted changes" in card
+    assert "one image takes 1.0 ms (0.9 to 1.2 ms by round, p95 2.0 ms)" in card
+    assert not re.search(r"\{[{%]|\n\n\n", card)
+
+
+def test_of_many_classes_the_card_has_the_worst_and_stays_short(settings: Settings, prepared: DatasetInfo) -> None:
+    names = tuple(f"a long name of class {n}" for n in range(1000))
+    table = pd.DataFrame({"class": names, "precision": 0.5, "recall": range(1000), "f1": 0.5, "images": 10})
+    confusion = np.zeros((1000, 1000), np.int64)
+    many = dataclasses.replace(evaluation([]), classes=names, per_class=table, confusion=confusion)
+    info = prepared.model_copy(update={"classes": names})
+    card = write_card(settings, "vit", info, SUMMARY, many, cost(), LINEAGE, Looks(0, 0))
+    assert "class (the 20 with the lowest recall)" in card
+    assert "class 19 " in card
+    assert "class 20 " not in card
+    assert "It confuses no classes" in card
+    assert len(card) < 5000

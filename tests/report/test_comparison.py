@@ -11,12 +11,21 @@ import pytest
 from matplotlib.figure import Figure
 
 from factories import contestant
-from vit_vs_cnn.cli.summary import terminal_table
+from vit_vs_cnn.cli.pipeline import results_table
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import UserError
-from vit_vs_cnn.core.paths import COMPARE
+from vit_vs_cnn.core.paths import COMPARE, evaluated
 from vit_vs_cnn.data.dataset import DatasetInfo
-from vit_vs_cnn.report.comparison import answer, comparison_table, read_comparison, validation_sentence, write_tables
+from vit_vs_cnn.evaluation.results import Views, read_evaluation
+from vit_vs_cnn.report.comparison import (
+    answer,
+    comparison_table,
+    duplicates_sentence,
+    read_comparison,
+    validation_sentence,
+    views_sentences,
+    write_tables,
+)
 from vit_vs_cnn.report.comparison_figures import (
     accuracy_and_cost,
     confusion_difference,
@@ -60,6 +69,7 @@ def test_a_clear_difference_names_the_better_one_whichever_it_is(settings: Setti
 
 def test_a_small_difference_has_no_winner(settings: Settings) -> None:
     of_two(settings, 31, 30)
+    assert duplicates_sentence(read_comparison(settings)) is None
     assert answer(read_comparison(settings)).startswith(
         "No winner: resnet is right on 90.0 % of the test images, vit on 89.7 %, a difference that may be chance."
     )
@@ -94,6 +104,47 @@ def test_one_alone_is_compared_with_nobody(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize(
+    ("vit", "resnet", "expected"),
+    [
+        (
+            {"pretraining_images": 14_197_122, "parameters": 85_806_346},
+            {"pretraining_images": 1_281_167, "parameters": 11_181_642},
+            "They differ in pretraining data (vit 14M, resnet 1.3M images) and size (vit 86M, resnet 11M parameters), "
+            "so this is not architecture alone.",
+        ),
+        (
+            {"pretraining_images": 0},
+            {"pretraining_images": 2_000_000_000},
+            "They differ in pretraining data (resnet 2.0B, vit no images), so this is not architecture alone.",
+        ),
+        (
+            {"pretraining_images": None},
+            {"pretraining_images": 0, "parameters": 2001},
+            "They differ in pretraining data (vit unknown, resnet no images) and size (resnet 2.0k, vit 1.0k "
+            "parameters), so this is not architecture alone.",
+        ),
+        ({"pretraining_images": 0}, {"pretraining_images": 0, "parameters": 2000}, None),
+        ({"pretraining_images": None}, {"pretraining_images": None}, None),
+        ({"pretraining_images": 1_281_167}, {"pretraining_images": 2_562_334}, None),
+    ],
+)
+def test_the_answer_warns_where_more_than_architecture_differs(
+    settings: Settings, vit: dict[str, int | None], resnet: dict[str, int | None], expected: str | None
+) -> None:
+    contestant(settings, "vit", 90, **vit)
+    contestant(settings, "resnet", 30, **resnet)
+    comparison = read_comparison(settings)
+    last = "Their epochs take about the same time."
+    assert answer(comparison).endswith(f"{last} {expected}" if expected else last)
+
+
+def test_of_three_the_furthest_apart_are_named(three: Settings) -> None:
+    for name, parameters in (("vit", 1_500_000), ("resnet", 1_000_000), ("third", 2_300_000)):
+        contestant(three, name, 30, parameters=parameters)
+    assert "size (third 2.3M, resnet 1.0M parameters)" in answer(read_comparison(three))
+
+
+@pytest.mark.parametrize(
     ("resnet_errors", "expected"),
     [
         (30, "On validation resnet was ahead with 80.0 %, and test bears it out."),
@@ -109,6 +160,27 @@ def test_the_best_on_validation_is_no_winner_unless_test_says_so(
     assert validation_sentence(read_comparison(settings)) == expected
 
 
+def test_accuracy_without_images_that_train_has_too_is_one_sentence(settings: Settings) -> None:
+    contestant(settings, "vit", 30, duplicates=range(100, 200))
+    contestant(settings, "resnet", 60, duplicates=range(100, 200))
+    assert duplicates_sentence(read_comparison(settings)) == (
+        "Train has an identical or nearly identical image of 100 of the 300 test images; right on the others: "
+        "vit 85.0 %, resnet 70.0 %."
+    )
+
+
+def test_views_are_a_sentence_for_each_contestant_that_has_them(settings: Settings) -> None:
+    of_two(settings, 60, 30)
+    assert views_sentences(read_comparison(settings)) == []
+    metrics = read_evaluation(evaluated("vit")).metrics
+    views = Views(forwards=6, accuracy=0.82, accuracy_low=0.8, accuracy_high=0.84, gained=10, lost=4)
+    metrics.model_copy(update={"views": views}).write(evaluated("vit") / "metrics.json")
+    assert views_sentences(read_comparison(settings)) == [
+        "Averaged over 6 views of each image, at 6 times the time, vit is right on 82.0 % instead of 80.0 %: on 10 "
+        "images more and 4 fewer."
+    ]
+
+
 def test_contestants_measured_on_other_images_are_not_compared(settings: Settings) -> None:
     contestant(settings, "vit", 30)
     contestant(settings, "resnet", 30, first_image="another")
@@ -120,7 +192,7 @@ def test_tables_and_the_terminal_say_the_same(settings: Settings) -> None:
     of_two(settings, 90, 30)
     comparison = read_comparison(settings)
     write_tables(comparison, COMPARE)
-    table = terminal_table(Path())
+    table = results_table(Path())
     assert "95 % interval" in table
     assert re.search(r"vit +70\.00% +64\.\d+% – 74\.\d+% +4\.0 +1,000 +1\.0 ms", table)
     verdicts = json.loads((COMPARE / "significance.json").read_text())
@@ -139,7 +211,7 @@ def test_the_terminal_names_the_confidence_even_of_one_alone(make_settings: Make
     alone = settings.model_copy(update={"models": {"vit": settings.models["vit"]}})
     contestant(alone, "vit", 30)
     write_tables(read_comparison(alone), COMPARE)
-    assert "90 % interval" in terminal_table(Path())
+    assert "90 % interval" in results_table(Path())
 
 
 def test_learning_curves_show_train_validation_and_the_chosen_epoch(settings: Settings) -> None:
@@ -169,7 +241,7 @@ def test_recall_of_each_class_for_each_contestant(settings: Settings) -> None:
     of_two(settings, 90, 30)
     evaluations = {contestant.name: contestant.evaluation for contestant in read_comparison(settings).contestants}
     axes = recall_by_class(evaluations, {"vit": VIT_COLOUR, "resnet": RESNET_COLOUR}).axes[0]
-    dots = [np.asarray(each.get_offsets())[:, 0].tolist() for each in axes.collections[1:]]
+    dots = [np.asarray(collection.get_offsets())[:, 0].tolist() for collection in axes.collections[1:]]
     assert dots == [pytest.approx([0.7] * 3), pytest.approx([0.9] * 3)]
 
 

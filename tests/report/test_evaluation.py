@@ -9,7 +9,7 @@ from PIL import Image
 
 from vit_vs_cnn.data.dataset import Split
 from vit_vs_cnn.evaluation.metrics import evaluate
-from vit_vs_cnn.evaluation.results import Cost, Evaluation
+from vit_vs_cnn.evaluation.results import Evaluation
 from vit_vs_cnn.report.class_axes import OMITTED, class_rows
 from vit_vs_cnn.report.evaluation import confusion_figure, per_class_figure, reliability_figure, save_evaluation_figures
 
@@ -20,18 +20,7 @@ def evaluation_of(classes: int) -> Evaluation:
     weights = rng.random((len(labels), classes)) + 2 * np.eye(classes)[labels] * (rng.random((len(labels), 1)) > 0.2)
     probabilities = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
     split = Split(np.zeros((len(labels), 1, 1, 3), np.uint8), labels, tuple(map(str, range(len(labels)))))
-    cost = Cost(
-        parameters=1,
-        flops=1,
-        seconds_per_epoch=1.0,
-        latency_p50_ms=1.0,
-        latency_p95_ms=1.0,
-        throughput_images_per_second=1.0,
-        peak_memory_mb=1.0,
-        device="CPU",
-        input_size=8,
-    )
-    return evaluate(probabilities, split, tuple(f"class {index}" for index in range(classes)), 0.95, cost)
+    return evaluate(probabilities, split, tuple(f"class {index}" for index in range(classes)), 0.95)
 
 
 @pytest.mark.parametrize("classes", [2, 10, 120])
@@ -77,7 +66,9 @@ def test_reliability_shows_accuracy_by_confidence_and_the_error_without_empty_bi
     assert (low <= filled["accuracy"] + 1e-9).all()
     assert (high >= filled["accuracy"] - 1e-9).all()
     error = 100 * evaluation.metrics.expected_calibration_error
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["perfect", f"swin, ECE {error:.1f} points"]
+    own = 100 * (evaluation.metrics.uncalibrated_expected_calibration_error or 0.0)
+    legend = ["perfect", f"swin, ECE {error:.1f} points (light: {own:.1f})"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == legend
     shares = histogram.patches[0].get_data().values
     assert shares.sum() == pytest.approx(100)
 
@@ -91,7 +82,7 @@ def test_reliability_has_dots_of_each_contestant() -> None:
 def test_classes_stand_in_the_order_of_their_f1_with_the_best_on_top() -> None:
     evaluation = evaluation_of(10)
     axes = per_class_figure(evaluation.per_class, "title").axes[0]
-    names = dict(zip(axes.get_yticks().tolist(), [each.get_text() for each in axes.get_yticklabels()], strict=True))
+    names = dict(zip(axes.get_yticks().tolist(), [label.get_text() for label in axes.get_yticklabels()], strict=True))
     assert axes.yaxis_inverted(), "the first row is at the top"
     by_row = [names[row] for row in sorted(names)]
     ordered = evaluation.per_class.sort_values("f1", ascending=False, kind="stable")

@@ -5,6 +5,7 @@ from typing import Any
 
 import matplotlib.image as mpimg
 import numpy as np
+import pandas as pd
 import pytest
 import timm
 import torch
@@ -12,6 +13,7 @@ import torch
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.dataset import Split
 from vit_vs_cnn.evaluation.results import Predictions
+from vit_vs_cnn.explain.faithfulness import Faithfulness
 from vit_vs_cnn.explain.samples import SampleExplanations, explain_mistakes, explain_samples, shared_images
 from vit_vs_cnn.models.preprocess import Preprocess
 from vit_vs_cnn.models.trained import TrainedModel
@@ -52,10 +54,22 @@ def samples(
     return trained, shared, explain_mistakes(trained, test, predictions, 2)
 
 
+def measured(deletion: float, insertion: float) -> Faithfulness:
+    """Maps of eight images with these areas, where random orders have 0.5 on average and vary."""
+    random = 0.5 + 0.01 * np.array([1, -1] * 4)
+    return Faithfulness(np.full(8, deletion), np.full(8, insertion), random)
+
+
+FAITHFULNESS = {"gradcam": measured(0.25, 0.75), "rollout": measured(0.499, 0.6)}
+
+
 def write(
     explained: tuple[TrainedModel, SampleExplanations, SampleExplanations | None], folder: Path
 ) -> dict[str, Any]:
-    write_explanation(*explained, CLASSES, "#0072B2", folder)
+    trained, shared, mistakes = explained
+    kinds = {"gradcam": shared.layer, "rollout": shared.attention}
+    faithfulness = {kind: FAITHFULNESS[kind] for kind, maps in kinds.items() if maps is not None}
+    write_explanation(trained, shared, mistakes, faithfulness, CLASSES, "#0072B2", folder)
     listed: dict[str, Any] = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
     return listed
 
@@ -113,6 +127,53 @@ def test_mistakes_are_explained_for_both_classes() -> None:
     assert mistakes.cam_predicted is not None
     assert mistakes.cam_true is not None
     assert not np.allclose(mistakes.cam_predicted, mistakes.cam_true)
+
+
+def test_captions_say_whether_the_maps_are_evidence(tmp_path: Path) -> None:
+    same_images, mistakes = write(samples("vit_tiny_patch16_224", VIT), tmp_path)["figures"][:2]
+    for figure in (same_images, mistakes):
+        gradcam, rollout = figure["caption"].split("Attention rollout")
+        assert "deletion AUC of 0.25 against 0.50" in gradcam
+        assert "insertion AUC of 0.75" in gradcam
+        assert "on 8 test images" in gradcam
+        assert "do not read it as evidence" not in gradcam
+        # The interval of its difference reaches zero.
+        assert "No better than a random order of pixels (deletion AUC 0.50 against 0.50; insertion AUC 0.60" in rollout
+        assert "do not read it as evidence" in rollout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "layer", "source"),
+    [
+        (VIT, "layer blocks.1.norm1, behind which no patch reaches the class token", "from the class token"),
+        (
+            {**VIT, "class_token": False, "global_pool": "avg"},
+            "layer blocks.1, the last that resolves the image",
+            "from all patches on average",
+        ),
+    ],
+    ids=["class token", "mean of patches"],
+)
+def test_captions_say_where_the_maps_are_read(
+    arguments: dict[str, Any], layer: str, source: str, tmp_path: Path
+) -> None:
+    caption = write(samples("vit_tiny_patch16_224", arguments), tmp_path)["figures"][0]["caption"]
+    assert layer in caption
+    assert source in caption
+
+
+def test_the_table_has_the_areas_of_every_kind_of_map(tmp_path: Path) -> None:
+    write(samples("vit_tiny_patch16_224", VIT), tmp_path)
+    table = pd.read_csv(tmp_path / "faithfulness.csv").set_index("map")
+    assert list(table.index) == ["gradcam", "rollout"]
+    assert table.loc["gradcam", ["images", "deletion_auc", "insertion_auc", "random_auc"]].tolist() == [
+        8, 0.25, 0.75, 0.5,
+    ]  # fmt: skip
+    assert table["better_than_random"].tolist() == [True, False]
+    assert (table["deletion_low"] < table["deletion_difference"]).all()
+    assert (table["deletion_difference"] < table["deletion_high"]).all()
+    assert table.loc["gradcam", "deletion_high"] < 0 < table.loc["rollout", "deletion_high"]
+    assert table.loc["gradcam", "insertion_difference"] == pytest.approx(0.25)
 
 
 def test_the_table_has_every_head_of_every_block(tmp_path: Path) -> None:

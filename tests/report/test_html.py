@@ -106,6 +106,25 @@ def test_one_contestant_alone_has_a_report(inputs: Settings) -> None:
     assert "McNemar" not in html
 
 
+def test_what_the_contestants_are_is_in_the_report(settings: Settings, prepared: DatasetInfo) -> None:
+    shares = {"attention": 0.3, "MLPs": 0.6, "convolutions": 0.099, "other": 0.001}
+    facts = {"pretraining_data": "ImageNet-21k", "pretraining_images": 14_197_122, "parameters": 85_806_346}
+    pictures(EDA)
+    contestant(settings, "vit", 90, operation_shares=shares, **facts)
+    contestant(settings, "resnet", 30)
+    for name in settings.models:
+        pictures(explained(name))
+    html = page(settings)
+    section = html[html.index("What they are") : html.index("Side by side")]
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in section.split("<tr>")[2:]]
+    assert rows[0][1:] == [
+        "vit_tiny_patch16_224", "85,806,346", "30.0 %", "60.0 %", "9.9 %", "0.1 %", "ImageNet-21k", "14,197,122",
+    ]  # fmt: skip
+    # As in results of 0.1.0.
+    assert rows[1][1:] == ["resnet10t", "1,000", *["unknown"] * 6]
+    assert "this is not architecture alone" in html[: html.index("<h2>")]
+
+
 def test_settings_are_said_in_words(inputs: Settings) -> None:
     html = page(inputs)
     rows = dict(re.findall(r'<code>([\w.]+)</code></td><td class="wrap">([^<]*)</td>', html))
@@ -128,29 +147,30 @@ def test_what_the_checks_found_is_in_the_report(inputs: Settings) -> None:
 
 
 def test_a_contestant_that_nothing_explains_is_said_to_have_no_pictures(inputs: Settings) -> None:
-    writer = FigureWriter(explained("vit"))
-    writer.skip("Nothing can be shown of this one.")
+    writer = FigureWriter(explained("vit"), "explanation")
+    writer.skip("mistakes")
     writer.close()
-    assert "Nothing can be shown of this one." in page(inputs)
+    assert "Mistakes are skipped: the contestant made none on the test images." in page(inputs)
 
 
 def test_a_large_picture_is_embedded_smaller(tmp_path: Path) -> None:
-    writer = FigureWriter(tmp_path)
+    writer = FigureWriter(tmp_path, "comparison")
     figure = new_figure(8, 8)
     figure.subplots().imshow(np.random.default_rng(0).random((600, 600, 3)))
-    writer.add("noise", figure, "Noise", "As photographs are.")
+    writer.add("per_class", figure)
     writer.close()
     (figure,) = embedded_figures(tmp_path).figures
     assert figure.file.startswith("data:image/webp;base64,")
-    assert len(figure.file) < (tmp_path / "noise.png").stat().st_size
+    assert len(figure.file) < (tmp_path / "per_class.png").stat().st_size
 
 
 def test_only_the_figures_asked_for_are_read(tmp_path: Path) -> None:
-    writer = FigureWriter(tmp_path)
-    for name in ("first", "second"):
-        writer.add(name, new_figure(1, 1), name, "")
+    writer = FigureWriter(tmp_path, "comparison")
+    for name in ("per_class", "reliability"):
+        writer.add(name, new_figure(1, 1))
     writer.close()
-    assert [each.title for each in embedded_figures(tmp_path, ("second",)).figures] == ["second"]
+    shown = embedded_figures(tmp_path, ("reliability",)).figures
+    assert [figure.title for figure in shown] == ["Can their confidence be believed?"]
 
 
 def test_missing_figures_are_a_users_error(tmp_path: Path) -> None:

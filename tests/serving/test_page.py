@@ -30,7 +30,9 @@ def test_a_person_sees_the_classes_and_the_picture(
         page.wait_for(
             "[...document.images].length === 2 && [...document.images].every((image) => image.naturalWidth > 0)"
         )
-        assert "attention rollout" in page.evaluate("document.getElementById('pictures').textContent")
+        caption = page.evaluate("document.querySelectorAll('figcaption')[1].textContent")
+        assert "attention rollout" in caption
+        assert "random order" in caption
         assert page.evaluate("document.documentElement.scrollWidth") <= 375
         page.choose_file("#file", tmp_path / "broken.png")
         page.wait_for("document.getElementById('status').textContent.includes('broken.png cannot be read')")

@@ -3,15 +3,22 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
-from harness.model_server import CLASSES, NAME, Answer, Server, Store, serving
+from harness.model_server import CLASSES, INFO, NAME, SIZE, Answer, Server, Store, serving
 from vit_vs_cnn.cli import main
+from vit_vs_cnn.explain.attention import explain_attention
+from vit_vs_cnn.models.trained import TrainedModel
+from vit_vs_cnn.registry.loading import load_exported
+from vit_vs_cnn.serving import app as server_app
 from vit_vs_cnn.serving.app import create_app
 from vit_vs_cnn.serving.uploads import ServerLimits
 from vit_vs_cnn.serving.watcher import AliasWatcher
@@ -137,6 +144,22 @@ def narrow(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     assert (folder / "server.log").read_text() == ""
 
 
+def deletion_areas(model: TrainedModel, pixels: NDArray[np.uint8], label: int) -> list[float]:
+    """Areas under the probability while the four patches of an image are deleted by falling and by rising rollout."""
+    image = torch.from_numpy(pixels[None])
+    rollout = explain_attention(model.network, model.preprocess(image)).rollout[0]
+    assert rollout.shape == (2, 2)
+    areas, side = [], SIZE // 2
+    for order in (np.argsort(-rollout.ravel()), np.argsort(rollout.ravel())):
+        remaining = image.clone()
+        curve = [float(model.probabilities(remaining)[0, label])]
+        for row, column in (divmod(int(cell), 2) for cell in order):
+            remaining[:, side * row : side * (row + 1), side * column : side * (column + 1)] = round(255 * INFO.mean[0])
+            curve.append(float(model.probabilities(remaining)[0, label]))
+        areas.append((sum(curve) - (curve[0] + curve[-1]) / 2) / 4)
+    return areas
+
+
 def test_a_picture_says_what_it_shows(
     server: Server, narrow: Server, images: NDArray[np.uint8], picture: Callable[..., bytes]
 ) -> None:
@@ -145,6 +168,22 @@ def test_a_picture_says_what_it_shows(
     assert answer["picture"].startswith("data:image/png;base64,")
     assert narrow.send("/explain", picture(images[0])).json()["kind"] == "Grad-CAM"
     assert server.send("/explain", *[picture(images[0])] * 2).status == 400
+
+
+def test_a_picture_is_measured_against_random_orders(
+    server: Server, store: Store, images: NDArray[np.uint8], picture: Callable[..., bytes]
+) -> None:
+    cautions = set()
+    for pixels in images:
+        answer = server.send("/explain", picture(pixels)).json()
+        deletion, insertion, by_chance = (answer[f"{name}_auc"] for name in ("deletion", "insertion", "random"))
+        expected = deletion_areas(store.networks[1], pixels, CLASSES.index(answer["class"]))
+        assert [deletion, insertion] == pytest.approx(expected, abs=1e-4)
+        assert 0 < by_chance < 1
+        caution = f"No better than a random order of pixels (deletion AUC {deletion:.2f} against {by_chance:.2f})"
+        assert (answer["caution"] or "").startswith(caution) == (deletion >= by_chance)
+        cautions.add(answer["caution"] is None)
+    assert cautions == {True, False}
 
 
 def test_a_version_that_was_named_stays(narrow: Server) -> None:
@@ -187,6 +226,24 @@ def test_an_unexpected_error_is_a_json_response_that_is_counted() -> None:
     assert set(response.json()) == {"error"}
     assert response.headers["x-content-type-options"] == "nosniff"
     assert 'vit_vs_cnn_requests_total{route="/health",status="500"} 1.0' in client.get("/metrics").text
+
+
+def test_a_picture_that_takes_too_long_to_measure_is_shown_without_its_areas(
+    exported: tuple[Path, dict[int, TrainedModel]],
+    images: NDArray[np.uint8],
+    picture: Callable[..., bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server_app, "_SECONDS_TO_MEASURE", 0.0)
+    model = load_exported(exported[0] / "1", NAME, 1)
+    watcher = SimpleNamespace(current=model, start=lambda: None, stop=lambda: None)
+    with TestClient(create_app(cast(AliasWatcher, watcher), ServerLimits())) as client:
+        answer = client.post("/explain", files={"image": ("photo.png", picture(images[0]))}).json()
+        predicted = client.post("/predict", files={"image": ("photo.png", picture(images[0]))}).json()
+    assert answer["picture"].startswith("data:image/png;base64,")
+    assert answer["caution"].startswith("Not compared with random orders")
+    assert answer["deletion_auc"] is answer["insertion_auc"] is answer["random_auc"] is None
+    assert predicted["predictions"][0]["class"] == answer["class"]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.tracking.outbox import outbox_dir
-from vit_vs_cnn.tracking.run import TrackedRun, add_to_run, read_ref, start_child_run, start_run, sync
+from vit_vs_cnn.tracking.run import TrackedRun, add_to_run, read_ref, start_run, sync
 from vit_vs_cnn.tracking.store import tracking_uri
 
 KEY = "0" * 32
@@ -294,7 +294,7 @@ def test_a_run_that_sync_has_ended_as_killed_is_resumed_as_the_same_run(settings
 
 
 def test_a_child_run_is_delivered_below_its_parent_which_comes_first(settings: Settings, project: Path) -> None:
-    with start_child_run(settings, "tune", "vit", "trial-0", key="1" * 32, parent=KEY) as child:
+    with start_run(settings, "tune", "vit", key="1" * 32, part="trial-0", parent=KEY) as child:
         child.log_metrics({"x": 1.0})
         child.end("KILLED")
     assert runs() == []

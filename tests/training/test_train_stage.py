@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pytest
 import torch
@@ -23,15 +24,20 @@ from timm.models.vision_transformer import VisionTransformer
 
 from factories import TINY
 from vit_vs_cnn.config.load import read_settings
-from vit_vs_cnn.config.schema import Settings, merge
+from vit_vs_cnn.config.nested import merge
+from vit_vs_cnn.config.schema import AugmentSettings, Settings
 from vit_vs_cnn.core.errors import UserError
-from vit_vs_cnn.core.paths import state_dir, trained
+from vit_vs_cnn.core.paths import PREPARED, state_dir, trained
 from vit_vs_cnn.data import dataset as prepared_module
-from vit_vs_cnn.data.augment.batch import Augment
-from vit_vs_cnn.data.dataset import DatasetInfo
+from vit_vs_cnn.data.augment.batch import augment
+from vit_vs_cnn.data.dataset import DatasetInfo, read_split
+from vit_vs_cnn.evaluation.metrics import negative_log_likelihood
+from vit_vs_cnn.models.temperature import fit_temperature, softmax
+from vit_vs_cnn.models.trained import load_trained
 from vit_vs_cnn.stages import train
 from vit_vs_cnn.tracking.run import read_ref, sync
 from vit_vs_cnn.tracking.store import tracking_uri
+from vit_vs_cnn.training.results import read_summary
 from vit_vs_cnn.training.validation import Scores
 
 Make = Callable[..., Settings]
@@ -115,7 +121,8 @@ def test_the_run_in_mlflow_has_parameters_curves_data_model_and_lineage(
     assert run.data.metrics.keys() >= {
         "train/loss", "train/accuracy", "train/learning_rate", "val/loss", "val/accuracy",
         "time/elapsed_seconds", "time/epoch_seconds", "time/images_per_second",
-        "best/val_accuracy", "best/val_loss", "best/epoch", "cost/parameters", "cost/seconds_per_epoch",
+        "best/val_accuracy", "best/val_loss", "best/epoch", "best/temperature",
+        "cost/parameters", "cost/seconds_per_epoch",
         "system/cpu_utilization_percentage", "system/process_memory_megabytes",
     }  # fmt: skip
     assert {used.dataset.name for used in run.inputs.dataset_inputs} == {"tiny-train", "tiny-val"}
@@ -127,6 +134,26 @@ def test_the_run_in_mlflow_has_parameters_curves_data_model_and_lineage(
     model = client.get_logged_model(run.outputs.model_outputs[0].model_id)
     assert model.source_run_id == ref.run_id
     assert model.status == "READY"
+
+
+def test_a_model_that_smoothed_labels_make_unsure_says_what_it_knows(
+    make_settings: Make, prepared: DatasetInfo
+) -> None:
+    smoothed: dict[str, Any] = {"train": {"epochs": 8}, "recipe": {"label_smoothing": 0.2}}
+    settings, val = make_settings(smoothed), read_split(PREPARED, "val")
+    train.run(settings, "resnet")
+    calibrated = load_trained(settings, "resnet", prepared)
+    temperature = read_summary(trained("resnet")).temperature
+    assert temperature == pytest.approx(calibrated.temperature.item()) != 1.0
+    logits = calibrated.logits(torch.from_numpy(val.images.copy())).detach().numpy()
+    assert temperature == pytest.approx(fit_temperature(logits, val.labels), rel=1e-4)
+    exported = mlflow.pyfunc.load_model(str(trained("resnet") / "model")).predict(val.images)
+    np.testing.assert_allclose(exported, softmax(logits, temperature), atol=1e-6)
+    assert negative_log_likelihood(exported, val.labels) < negative_log_likelihood(softmax(logits), val.labels)
+    train.run(make_settings(smoothed | {"train": {"epochs": 8, "calibrate": False}}), "resnet")
+    plain = load_trained(settings, "resnet", prepared)
+    assert plain.temperature.item() == 1.0
+    assert same(plain.network.state_dict(), calibrated.network.state_dict())
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
@@ -149,16 +176,16 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
 def test_an_alternating_flip_alternates_from_epoch_to_epoch(
     make_settings: Make, prepared: DatasetInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    augment, flips = Augment.__call__, defaultdict(list)
+    flips = defaultdict(list)
 
     def watched(
-        self: Augment, images: torch.Tensor, generator: torch.Generator, mirrored: torch.Tensor
+        images: torch.Tensor, settings: AugmentSettings, generator: torch.Generator, mirrored: torch.Tensor
     ) -> torch.Tensor:
         for image, flip in zip(images, mirrored.tolist(), strict=True):
             flips[image.numpy().tobytes()].append(flip)
-        return augment(self, images, generator, mirrored)
+        return augment(images, settings, generator, mirrored)
 
-    monkeypatch.setattr(Augment, "__call__", watched)
+    monkeypatch.setattr("vit_vs_cnn.training.loop.augment", watched)
     train.run(make_settings({"train": {"epochs": 3}, "recipe": {"augment": {"alternating_flip": True}}}), "resnet")
     assert set(map(tuple, flips.values())) == {(True, False, True), (False, True, False)}
 

@@ -19,8 +19,8 @@ from mlflow.entities import Run
 from optuna.trial import TrialState
 
 from harness.sleeping_study import sleeping, sleeping_study
+from vit_vs_cnn.config.load import with_tuned
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.config.tuned import with_tuned
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import PREPARED, state_dir, tuned, tuning_report
 from vit_vs_cnn.data.dataset import DatasetInfo, read_split
@@ -119,11 +119,11 @@ def test_a_search_whose_worker_is_killed_leaves_recipe_report_and_every_run(
     assert sorted(run.info.run_name for run in children) == [f"tune-vit-trial-{number}" for number in numbers]
     assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
     for run in children:
-        steps = [each.step for each in client.get_metric_history(run.info.run_id, "val/accuracy")]
+        steps = [metric.step for metric in client.get_metric_history(run.info.run_id, "val/accuracy")]
         assert sorted(set(steps)) == [1, 2, 3]
     assert parent.data.metrics["tune/gain"] == summary.gain
     assert len(client.get_metric_history(parent.info.run_id, "tune/recipe_val_accuracy")) == 3
-    assert {Path(each.path).name for each in client.list_artifacts(parent.info.run_id, "tuning")} >= {
+    assert {Path(artifact.path).name for artifact in client.list_artifacts(parent.info.run_id, "tuning")} >= {
         "study.html",
         "trials.csv",
         "gain.png",

@@ -9,17 +9,11 @@ from vit_vs_cnn.cli.maintenance import clean, doctor, sync, up
 from vit_vs_cnn.cli.pipeline import STAGES, params, run, tune
 from vit_vs_cnn.cli.registry import registry
 from vit_vs_cnn.cli.serving import predict, serve
-from vit_vs_cnn.core.errors import (
-    ErrorReport,
-    GateRejectedError,
-    RunError,
-    TransientError,
-    UserError,
-    write_error_report,
-)
+from vit_vs_cnn.core.errors import GateRejectedError, GateUndecidedError, RunError, UserError, write_error_report
 
 USER_MISTAKE = 2
 REFUSED_BY_GATE = 3
+UNDECIDED_BY_GATE = 4
 _MACHINE_REFUSES = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
 
 _EPILOG = """\b
@@ -52,8 +46,10 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except UserError as error:
-        write_error_report(ErrorReport(str(error), retryable=isinstance(error, TransientError)))
+        write_error_report(error)
         _fail(f"error: {error}", USER_MISTAKE)
+    except GateUndecidedError as error:
+        _fail(f"undecided: {error}", UNDECIDED_BY_GATE)
     except GateRejectedError as error:
         _fail(f"refused: {error}", REFUSED_BY_GATE)
     except RunError as error:
@@ -61,9 +57,9 @@ def main() -> None:
     except OSError as error:
         if error.errno not in _MACHINE_REFUSES:
             raise
-        sentence = f"{error.filename or 'a file'} cannot be written: {error.strerror}."
-        write_error_report(ErrorReport(sentence, retryable=False))
-        _fail(f"error: {sentence}", USER_MISTAKE)
+        refused = UserError(f"{error.filename or 'a file'} cannot be written: {error.strerror}.")
+        write_error_report(refused)
+        _fail(f"error: {refused}", USER_MISTAKE)
 
 
 def _fail(sentence: str, code: int) -> None:

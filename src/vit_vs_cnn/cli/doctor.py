@@ -31,19 +31,32 @@ class Check:
 
 def checks() -> list[Check]:
     """All findings, in the order in which one would fix them."""
-    hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    python, git = ".".join(map(str, sys.version_info[:3])), shutil.which("git")
+    free_gb = shutil.disk_usage(Path.cwd()).free / 1e9
+    killed = ", ".join(run.name for run in active_runs(dead=True))
+    pending = len(list((state_dir() / "outbox").glob("*/header.json")))
     return [
-        _python(),
+        Check("Python", sys.version_info >= (3, 11), python, "3.11 or newer is needed; run `make setup` with one."),
         _packages(),
-        _git(),
+        Check("git", git is not None, git or "not found", "DVC and isolated runs need git: install it."),
         _project(),
         _device(),
-        _disk(),
+        Check("disk", free_gb > _LITTLE_DISK_GB, f"{free_gb:.0f} GB free", "data, caches and models need a few GB."),
         _dvc(),
-        _dead_runs(),
+        Check(
+            "runs",
+            not killed,
+            f"killed: {killed}" if killed else "none was killed",
+            "start one again and it continues, or `vit-vs-cnn doctor --fix` removes their workspaces.",
+            required=False,
+        ),
         _tracking_store(),
-        _pending_records(),
-        _host("hub", hub, "pretrained weights need it, or a local file."),
+        Check("outbox", not pending, f"{pending} runs pending", "`vit-vs-cnn sync` delivers them.", required=False),
+        _host(
+            "hub",
+            os.environ.get("HF_ENDPOINT", "https://huggingface.co"),
+            "pretrained weights need it, or a local file.",
+        ),
         _host("CIFAR-10 download", _CIFAR10_HOST, "the official archive needs it once, or a copy in data/raw."),
     ]
 
@@ -59,11 +72,6 @@ def render(results: list[Check]) -> str:
     return "\n".join(lines)
 
 
-def _python() -> Check:
-    found = ".".join(map(str, sys.version_info[:3]))
-    return Check("Python", sys.version_info >= (3, 11), found, "3.11 or newer is needed; run `make setup` with one.")
-
-
 def _packages() -> Check:
     if importlib.util.find_spec("pip") is None:
         meaning = "their versions are not checked without pip; `uv pip check` does it in an environment made by uv."
@@ -72,11 +80,6 @@ def _packages() -> Check:
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     found = "; ".join((answer.stdout + answer.stderr).splitlines())
     return Check("packages", answer.returncode == 0, found, "run `make setup`.")
-
-
-def _git() -> Check:
-    found = shutil.which("git")
-    return Check("git", found is not None, found or "not found", "DVC and isolated runs need git: install it.")
 
 
 def _project() -> Check:
@@ -100,11 +103,6 @@ def _device() -> Check:
     return Check("device", False, f"no CUDA device; {threads}", meaning, required=False)
 
 
-def _disk() -> Check:
-    free = shutil.disk_usage(Path.cwd()).free / 1e9
-    return Check("disk", free > _LITTLE_DISK_GB, f"{free:.0f} GB free", "data, caches and models need a few GB.")
-
-
 def _dvc() -> Check:
     command = [sys.executable, "-m", "dvc", "status", "--quiet"]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -112,13 +110,6 @@ def _dvc() -> Check:
     found = states.get(answer.returncode) or (answer.stderr.strip().splitlines() or ["failed"])[-1]
     meaning = "dvc.yaml or params.yaml cannot be read; `dvc status` says more."
     return Check("DVC", answer.returncode in states, found, meaning)
-
-
-def _dead_runs() -> Check:
-    names = [run.name for run in active_runs(dead=True)]
-    found = f"killed: {', '.join(names)}" if names else "none was killed"
-    meaning = "start one again and it continues, or `vit-vs-cnn doctor --fix` removes their workspaces."
-    return Check("runs", not names, found, meaning, required=False)
 
 
 def _tracking_store() -> Check:
@@ -131,11 +122,6 @@ def _tracking_store() -> Check:
         meaning = "training keeps its records; start the server or fix MLFLOW_TRACKING_URI, then run `vit-vs-cnn sync`."
         return Check("tracking store", False, f"{uri}: {first_line(error)}", meaning)
     return Check("tracking store", True, f"{uri}, {experiments} experiments")
-
-
-def _pending_records() -> Check:
-    pending = len(list((state_dir() / "outbox").glob("*/header.json")))
-    return Check("outbox", pending == 0, f"{pending} runs pending", "`vit-vs-cnn sync` delivers them.", required=False)
 
 
 def _host(subject: str, url: str, meaning: str) -> Check:

@@ -4,8 +4,6 @@ import sys
 
 import click
 
-from vit_vs_cnn.cli.project import project_settings
-
 
 @click.command(epilog="\b\nExample:\n  vit-vs-cnn up --prefect-port 4300")
 @click.option("--prefect-port", default=4200, show_default=True, help="Port of Prefect's server and pages.")
@@ -25,6 +23,7 @@ def up(prefect_port: int, mlflow_port: int, worker_port: int, optuna_port: int, 
 @click.option("--days", type=float, help="Keep what is younger; default: flow.keep_days in params.yaml.")
 def clean(days: float | None) -> None:
     """Remove old isolated workspaces and checkpoints, and cached data that nothing refers to."""
+    from vit_vs_cnn.config.load import project_settings
     from vit_vs_cnn.orchestration.retention import apply_retention
 
     keep = project_settings().flow.keep_days if days is None else days
@@ -49,6 +48,7 @@ def sync() -> None:
 def doctor(fix: bool) -> None:
     """Check Python, packages, device, disk, DVC, runs, tracking store and downloads; say what a failure means."""
     from vit_vs_cnn.cli.doctor import checks, render
+    from vit_vs_cnn.config.load import project_settings
     from vit_vs_cnn.orchestration.retention import remove_dead_runs
 
     if fix:

@@ -1,17 +1,20 @@
 """The commands of the pipeline: one per stage, and `run` for all of them."""
 
+import json
 import os
 from dataclasses import asdict
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from vit_vs_cnn.cli.project import project_settings
+from vit_vs_cnn.core.console import table
+from vit_vs_cnn.core.paths import COMPARE, REGISTERED
 
 if TYPE_CHECKING:
     from vit_vs_cnn.orchestration.request import Request
-    from vit_vs_cnn.orchestration.workspace import Run
+    from vit_vs_cnn.orchestration.workspace import PipelineRun
 
 _preset = click.option("--preset", metavar="NAME", help="Lay presets/NAME.yaml over params.yaml.")
 _overrides = click.option(
@@ -35,6 +38,8 @@ def _stage(name: str, summary: str, *, of_contestant: bool = False) -> click.Com
 
 
 def _run_stage(name: str, *contestant: str) -> None:
+    from vit_vs_cnn.config.load import project_settings
+
     settings = project_settings()
     for key in contestant:
         settings.model(key)
@@ -53,6 +58,7 @@ def tune(contestant: str, join: bool) -> None:
     OPTUNA_STORAGE (default: mlruns/optuna.db), whatever its settings are, until it has all its trials.
     """
     if join:
+        from vit_vs_cnn.config.load import project_settings
         from vit_vs_cnn.tuning.search import join_search
 
         project_settings()
@@ -86,11 +92,10 @@ def run(
 
     finished = _run_flow(Request(preset or "", overrides, name, stages, force, in_place))
 
-    from vit_vs_cnn.cli.summary import run_summary
     from vit_vs_cnn.orchestration.artifacts import has_comparison
 
     if not stages and has_comparison(finished.workspace):
-        click.echo(run_summary(finished))
+        click.echo(_run_summary(finished))
 
 
 @click.command(epilog="\b\nExample:\n  vit-vs-cnn params --preset cpu --set seed=1")
@@ -107,7 +112,7 @@ def params(preset: str | None, overrides: tuple[str, ...]) -> None:
     click.echo(dump(merged), nl=False)
 
 
-def _run_flow(request: "Request") -> "Run":
+def _run_flow(request: "Request") -> "PipelineRun":
     """Run the pipeline's flow in this process, shown on this terminal, with a Prefect server around it.
 
     Raises UserError with the stage's own sentence where it left one, RunError where a stage failed otherwise.
@@ -118,7 +123,7 @@ def _run_flow(request: "Request") -> "Run":
     from vit_vs_cnn.orchestration.progress import shown_on_terminal
     from vit_vs_cnn.orchestration.request import check_models, read_request
     from vit_vs_cnn.orchestration.retention import report_dead_runs
-    from vit_vs_cnn.orchestration.workspace import Run
+    from vit_vs_cnn.orchestration.workspace import PipelineRun
 
     _, settings = read_request(request)
     server = RunServer(settings.flow.keep_days)
@@ -137,9 +142,34 @@ def _run_flow(request: "Request") -> "Run":
     result = state.result(raise_on_failure=False)
     if isinstance(result, UserError | RunError):
         raise result
-    if not isinstance(result, Run):
+    if not isinstance(result, PipelineRun):
         raise RunError(f"the flow run ended as {state.name}: {state.message}")
     return result
+
+
+def _run_summary(finished: "PipelineRun") -> str:
+    """The table of the contestants, the report's place and the commands that show more."""
+    from vit_vs_cnn.tracking.store import tracking_uri
+
+    report = finished.workspace / COMPARE / "report.html"
+    registered = json.loads((finished.workspace / REGISTERED / "versions.json").read_text(encoding="utf-8"))
+    here = Path.cwd()
+    return f"""
+{results_table(finished.workspace)}
+
+report    {report.relative_to(here) if report.is_relative_to(here) else report}
+registry  {registered["name"]}, challenger: {registered["challenger"]}   (vit-vs-cnn registry promote)
+MLflow    make ui   (store: {tracking_uri()})
+DVC       dvc exp show   (experiment: {finished.name})"""
+
+
+def results_table(project: Path) -> str:
+    """The table that a run ends with, from reports/compare of the folder `project`, and the answer below it."""
+    from vit_vs_cnn.orchestration.artifacts import result_rows
+
+    rows = [{key: text for key, text in row.items() if key != "timm"} for row in result_rows(project)]
+    verdicts = json.loads((project / COMPARE / "significance.json").read_text(encoding="utf-8"))
+    return "\n".join([table([[*rows[0]], *([*row.values()] for row in rows)]), "", verdicts["answer"]])
 
 
 STAGES = (
@@ -147,6 +177,7 @@ STAGES = (
     _stage("eda", "Look at the training images: figures and the numbers behind them."),
     _stage("train", "Train CONTESTANT; killed and started again it continues where it was.", of_contestant=True),
     _stage("evaluate", "Measure CONTESTANT on the test split.", of_contestant=True),
+    _stage("cost", "Measure what the contestants' models cost to use, in turns."),
     _stage("explain", "Show what CONTESTANT looks at.", of_contestant=True),
     _stage("compare", "Compare the contestants: statistics, charts, report."),
     _stage("register", "Make the trained contestants versions of the registered model."),

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vit_vs_cnn.cli.project import project_settings
 from vit_vs_cnn.core.console import table
-from vit_vs_cnn.core.errors import GateRejectedError, UserError
+from vit_vs_cnn.core.errors import GateRejectedError, GateUndecidedError, UserError
 from vit_vs_cnn.core.paths import PREPARED
 
 if TYPE_CHECKING:
@@ -73,6 +72,7 @@ def show(version: str, card: bool, given: str | None) -> None:
 )
 @click.argument("version", default="challenger")
 @click.option("--dry-run", is_flag=True, help="Print the outcome of the gate and change nothing.")
+@click.option("--accept", is_flag=True, help="Promote it where the gate is undecided; needs --reason, and is recorded.")
 @click.option("--force", is_flag=True, help="Promote it though the gate refuses; needs --reason, and is recorded.")
 @_reason
 @click.option(
@@ -81,15 +81,18 @@ def show(version: str, card: bool, given: str | None) -> None:
     help="Prepared data to judge on where the versions were evaluated on different images; default: data/prepared.",
 )
 @_registry
-def promote(version: str, dry_run: bool, force: bool, reason: str, data: Path | None, given: str | None) -> None:
+def promote(
+    version: str, dry_run: bool, accept: bool, force: bool, reason: str, data: Path | None, given: str | None
+) -> None:
     """Make VERSION (default: the challenger) champion if it passes the gate: in params.yaml.
 
-    Exit code 3: it does not pass, and nothing changed.
+    Exit code 3: it does not pass, and nothing changed. Exit code 4: the test images cannot tell, and nothing changed.
     """
     from vit_vs_cnn.registry import promotion
 
-    if force and not reason:
-        raise UserError('--force: give a reason, e.g. --reason "the old one is broken"; it is recorded.')
+    if (accept or force) and not reason:
+        option = "--force" if force else "--accept"
+        raise UserError(f'{option}: give a reason, e.g. --reason "the old one is broken"; it is recorded.')
     prepared = data.absolute() if data else PREPARED
     opened, settings = _open(given)
     proposal = promotion.propose(opened, version, settings, prepared)
@@ -98,12 +101,14 @@ def promote(version: str, dry_run: bool, force: bool, reason: str, data: Path | 
         return
     click.echo(f"{promotion.gate_report(opened, proposal)}\n")
     if not dry_run:
-        decision = promotion.promote(opened, proposal, force=force, reason=reason)
-        how = " by force" if decision.forced else ""
+        decision = promotion.promote(opened, proposal, force=force, accept=accept, reason=reason)
+        how = " by force" if decision.forced else ", accepted undecided" if decision.accepted else ""
         previous = decision.previous_version or "none"
         click.echo(f"version {decision.version} is the champion now{how}; before: {previous}.")
     elif proposal.failed:
         raise GateRejectedError(f"{opened.name}: it would be refused: {proposal.failed}.")
+    elif proposal.undecided:
+        raise GateUndecidedError(f"{opened.name}: {proposal.undecided}")
     else:
         click.echo("It would become champion.")
 
@@ -190,16 +195,20 @@ def version_page(version: "Version", decisions: Sequence["Decision"]) -> str:
 
 
 def history_table(decisions: Sequence["Decision"]) -> str:
-    """The decisions as a table, one per line, with the rules of the gate that were not met."""
-    header = ("when (UTC)", "who", "alias", "what", "from", "to", "reason")
+    """The decisions as a table, one per line, with the rules of the gate that were not met.
+
+    `look` counts the decisions of the gate on the same test images.
+    """
+    header = ("when (UTC)", "who", "alias", "what", "from", "to", "look", "reason")
     rows = [
         (
             _time(decision.time_ms),
             decision.user,
             decision.alias,
-            decision.outcome,
+            decision.summary,
             str(decision.previous_version or "-"),
             str(decision.version or "-"),
+            str(decision.look or "-"),
             "; ".join(filter(None, [f"fails {decision.failed}" if decision.failed else "", decision.reason])),
         )
         for decision in decisions
@@ -225,6 +234,7 @@ def _decisions(registry: "Registry") -> "list[Decision]":
 
 
 def _open(given: str | None) -> "tuple[Registry, Settings]":
+    from vit_vs_cnn.config.load import project_settings
     from vit_vs_cnn.registry.versions import Registry, resolve_model_name
 
     settings = project_settings()

@@ -1,19 +1,21 @@
-"""Settings from params.yaml, presets and `--set`; a merge keeps the comments of params.yaml."""
+"""Settings from params.yaml, presets, `--set`, and from the recipe that tuning found, tuned/<contestant>.yaml."""
 
 import io
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from vit_vs_cnn.config.nested import merge, nest
 from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.config.search_space import settings_path
 from vit_vs_cnn.core.errors import UserError
-from vit_vs_cnn.core.paths import PARAMS, PRESETS
+from vit_vs_cnn.core.paths import PARAMS, PRESETS, project_root, tuned
 
 if TYPE_CHECKING:
     from ruamel.yaml import YAML
-    from ruamel.yaml.comments import CommentedMap
 
 # Pydantic names them in the location of an error; params.yaml has no such keys.
 _DIMENSION_TYPES = ("float", "int", "categorical")
@@ -36,6 +38,45 @@ def parse_settings(values: Any, key_path: str = "params.yaml") -> Settings:
 def read_settings(path: Path) -> Settings:
     """Read the settings in a params.yaml. Raises UserError where it cannot be read or is not valid."""
     return parse_settings(read_yaml(path), path.name)
+
+
+def project_settings() -> Settings:
+    """Read params.yaml of the project around the working directory, which becomes the project folder."""
+    os.chdir(project_root())
+    return read_settings(PARAMS)
+
+
+def changed(settings: Settings, changes: Mapping[str, Any], key_path: str = "params.yaml") -> Settings:
+    """The settings with nested values laid over them. Raises UserError, which begins with `key_path`, for bad ones."""
+    return parse_settings(merge(settings.model_dump(), changes), key_path)
+
+
+def with_values(settings: Settings, contestant: str, values: Mapping[str, Any], key_path: str) -> Settings:
+    """The settings with values of a contestant's search space, by path. Raises UserError where they do not fit."""
+    return changed(settings, {"models": {contestant: _nested_values(values)}}, key_path)
+
+
+def with_tuned(settings: Settings, contestant: str) -> Settings:
+    """Lay what tuning found for a contestant over the settings. Raises UserError where it does not fit them."""
+    path = tuned(contestant)
+    settings.model(contestant)
+    if not path.is_file():
+        return settings
+    return changed(settings, {"models": {contestant: read_yaml(path)}}, str(path))
+
+
+def write_recipe(settings: Settings, contestant: str, path: Path, found: Mapping[str, Any] | None = None) -> None:
+    """Write the contestant's recipe, with the values that tuning found, by path, laid over it."""
+    from ruamel.yaml import YAML
+
+    recipe = {"recipe": settings.model(contestant).recipe.model_dump()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        YAML().dump(merge(recipe, _nested_values(found or {})), file)
+
+
+def _nested_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    return nest({settings_path(path): value for path, value in values.items()})
 
 
 def read_yaml(path: Path) -> Any:
@@ -69,27 +110,31 @@ def _sentences(error: ValidationError) -> list[str]:
     return list(dict.fromkeys(sentences))
 
 
-def merged_params(root: Path, preset: str | None, overrides: Sequence[str]) -> "CommentedMap":
+def merged_params(root: Path, preset: str | None, overrides: Sequence[str]) -> dict[str, Any]:
     """Read the project's params.yaml, and lay the keys of a preset and then `key.path=value` overrides over it.
 
-    Raises UserError for a preset that does not exist or an override of another form.
+    A contestant that is null in the end takes no part. Raises UserError for a preset that does not exist or an override
+    of another form.
     """
-    params: CommentedMap = _round_trip().load((root / PARAMS).read_text(encoding="utf-8"))
+    params: dict[str, Any] = _round_trip().load((root / PARAMS).read_text(encoding="utf-8"))
     if preset is not None:
-        _lay_over(params, _read_preset(root, preset))
+        params = merge(params, _read_preset(root, preset))
     for override in overrides:
-        _lay_over(params, _parse_override(override))
+        params = merge(params, _parse_override(override))
+    if isinstance(params.get("models"), dict):
+        for contestant in [name for name, model in params["models"].items() if model is None]:
+            del params["models"][contestant]
     return params
 
 
-def settings_of(params: "CommentedMap") -> Settings:
+def settings_of(params: dict[str, Any]) -> Settings:
     """Check merged parameters and return the settings. Raises UserError where they are not valid."""
     from ruamel.yaml import YAML
 
     return parse_settings(YAML(typ="safe").load(dump(params)))
 
 
-def dump(params: "CommentedMap") -> str:
+def dump(params: dict[str, Any]) -> str:
     """Return the parameters as YAML text, with their comments."""
     text = io.StringIO()
     _round_trip().dump(params, text)
@@ -116,25 +161,12 @@ def _parse_override(override: str) -> dict[str, Any]:
     from ruamel.yaml.error import YAMLError
 
     path, equals, text = override.partition("=")
-    keys = path.strip().split(".")
-    if not equals or not all(keys):
+    if not equals or not all(path.strip().split(".")):
         raise UserError(f"--set {override}: expected key.path=value, for example --set train.epochs=3.")
     try:
-        value = YAML(typ="safe").load(text)
+        return nest({path.strip(): YAML(typ="safe").load(text)})
     except YAMLError:
         raise UserError(f"--set {override}: the value is not valid YAML; quote it if it is a text.") from None
-    for key in reversed(keys):
-        value = {key: value}
-    return value  # type: ignore[no-any-return]
-
-
-def _lay_over(base: Any, overlay: dict[str, Any]) -> None:
-    """Merge in place: the comments belong to the object `base`."""
-    for key, value in overlay.items():
-        if isinstance(value, dict) and isinstance(base.get(key), dict):
-            _lay_over(base[key], value)
-        else:
-            base[key] = value
 
 
 def _round_trip() -> "YAML":

@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from vit_vs_cnn.config.search_space import Scalar, Space, StrictModel, TuneSettings, at_path, setting_at
+from vit_vs_cnn.config.gate import Fraction, GateSettings, SelectBy
+from vit_vs_cnn.config.nested import merge, nest, value_at
+from vit_vs_cnn.config.search_space import Scalar, StrictModel, TuneSettings, settings_path
 from vit_vs_cnn.core.errors import UserError
-
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 def _former(key: str, is_default: Callable[[Any], bool], advice: str | None = None) -> BeforeValidator:
@@ -134,7 +134,8 @@ class ModelSettings(StrictModel):
 class TrainSettings(StrictModel):
     """The budget, the same for every contestant, and the machine.
 
-    Each batch is shared by `devices` GPUs, or on a CPU by as many processes.
+    Each batch is shared by `devices` GPUs, or on a CPU by as many processes. `calibrate` fits a temperature on
+    validation after the training, which changes how certain the model is and never what it predicts.
     """
 
     epochs: Annotated[int, Field(ge=1)]
@@ -144,31 +145,21 @@ class TrainSettings(StrictModel):
     devices: Annotated[int, Field(ge=1, le=64)] = 1
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     compile: bool = False
+    calibrate: bool = True
     checkpoint_gradients: bool = False
     deterministic: bool = False
 
 
 class EvaluateSettings(StrictModel):
-    """The statistics of the evaluation on test."""
+    """The evaluation on test.
 
-    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
-    bootstrap: Annotated[int, Field(ge=100, le=1_000_000)] = 10_000
-    batch_size: Annotated[int, Field(ge=1)] = 256
-
-
-class GateSettings(StrictModel):
-    """What a challenger must meet to become champion; a limit of None is no rule.
-
-    `margin` is how far the paired interval of its accuracy may lie below the champion's, `class_margin` how much less
-    often it may be right on any class; both are fractions.
+    `views` is how many views of each image an additional row averages: 1 (no such row), the image with its mirror
+    image, or six. What is registered and what the tests compare is the plain model.
     """
 
-    min_accuracy: Fraction = 0.5
-    margin: Fraction = 0.01
-    class_margin: Fraction = 0.05
-    max_calibration_error: Fraction | None = 0.1
-    max_latency_p95_ms: Annotated[float, Field(gt=0.0)] | None = None
-    max_size_mb: Annotated[float, Field(gt=0.0)] | None = None
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+    batch_size: Annotated[int, Field(ge=1)] = 256
+    views: Literal[1, "flip", 6] = 1
 
 
 class ExplainSettings(StrictModel):
@@ -183,7 +174,7 @@ class ExplainSettings(StrictModel):
 class FlowSettings(StrictModel):
     """How Prefect runs the stages; nothing here changes a result.
 
-    `timeout_minutes` is per stage, by its name in dvc.yaml without `@<model>`; `default` stands for the others.
+    `timeout_minutes` is per stage, by its name in dvc.yaml without `@<contestant>`; `default` stands for the others.
     """
 
     timeout_minutes: dict[str, Annotated[float, Field(gt=0.0)]] = Field(default={"default": 1440.0})
@@ -208,12 +199,12 @@ class Settings(StrictModel):
     """The whole experiment."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)]
-    select_by: Literal["accuracy", "balanced_accuracy", "macro_f1", "nll"] = "accuracy"
+    select_by: SelectBy = "accuracy"
     data: DataSettings
     recipe: Recipe
     train: Annotated[TrainSettings, _former("compile", lambda value: value == "auto")]
     tune: TuneSettings
-    evaluate: EvaluateSettings
+    evaluate: Annotated[EvaluateSettings, _former("bootstrap", lambda _: True)]
     explain: ExplainSettings
     models: Annotated[dict[str, ModelSettings], Field(min_length=1)]
     gate: GateSettings = GateSettings()
@@ -269,7 +260,7 @@ class Settings(StrictModel):
         return self
 
     def _check_space(self, contestant: str) -> None:
-        space, model = self.space(contestant), self.models[contestant].model_dump()
+        space, model = self.tune.space_of(contestant), self.models[contestant].model_dump()
         if not space:
             raise ValueError(
                 f"tune.space: nothing is searched for {contestant}; name a setting, or set tune.trials to 0"
@@ -277,13 +268,13 @@ class Settings(StrictModel):
         for path, dimension in space.items():
             key_path = self.tune.key_path(contestant, path)
             try:
-                own = setting_at(model, path)
+                own = value_at(model, settings_path(path))
             except KeyError:
                 hint = f"; set it in models.{contestant}.args first" if path.startswith("model.args.") else ""
                 raise ValueError(f"{key_path}: {contestant} has no such setting{hint}") from None
             for end in dimension.ends():
                 try:
-                    ModelSettings.model_validate(merge(model, at_path(path, end)))
+                    ModelSettings.model_validate(merge(model, nest({settings_path(path): end})))
                 except ValidationError as error:
                     raise ValueError(f"{key_path}: {end!r} is not possible: {error.errors()[0]['msg']}") from None
             if not dimension.holds(own):
@@ -292,10 +283,6 @@ class Settings(StrictModel):
                     "recipe as it is takes part as trial 0: widen the range"
                 )
 
-    def space(self, contestant: str) -> Space:
-        """What tuning may change of a contestant. Raises what `TuneSettings.space_of` raises."""
-        return self.tune.space_of(contestant)
-
     def model(self, contestant: str) -> ModelSettings:
         """The network and the recipe of a contestant. Raises UserError where there is no contestant of that name."""
         if contestant not in self.models:
@@ -303,12 +290,3 @@ class Settings(StrictModel):
                 f"models.{contestant}: no such contestant in params.yaml; there are {', '.join(self.models)}."
             )
         return self.models[contestant]
-
-
-def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` with the keys of `overlay` laid over it, nested mappings key by key."""
-    merged = dict(base)
-    for key, value in overlay.items():
-        below = merged.get(key)
-        merged[key] = merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
-    return merged

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -195,32 +196,17 @@ class TuneSettings(StrictModel):
                 for value in _listed(allowed):
                     if not space[other].holds(value):
                         raise ValueError(f"{key_path}: {other} is never {value!r}")
-        return _in_order(space)
+        try:
+            order = [*TopologicalSorter({path: dimension.when for path, dimension in space.items()}).static_order()]
+        except CycleError as error:
+            circle = ", ".join(sorted(set(error.args[1])))
+            raise ValueError(f"tune.space: the conditions of {circle} wait for one another") from None
+        return {path: space[path] for path in order}
 
 
-def at_path(path: str, value: Any) -> dict[str, Any]:
-    """A contestant's settings that say `value` at a dimension's path: `optimizer.lr` or `model.args.depth`."""
-    nested: Any = value
-    for key in reversed(_keys(path)):
-        nested = {key: nested}
-    return nested  # type: ignore[no-any-return]
-
-
-def setting_at(model: Mapping[str, Any], path: str) -> Any:
-    """What a contestant's settings say at a dimension's path. Raises KeyError where there is no such setting."""
-    found: Any = model
-    for key in _keys(path):
-        if not isinstance(found, Mapping):
-            raise KeyError(path)
-        found = found[key]
-    if isinstance(found, Mapping):
-        raise KeyError(path)
-    return found
-
-
-def _keys(path: str) -> list[str]:
-    keys = path.split(".")
-    return keys[1:] if keys[0] == "model" else ["recipe", *keys]
+def settings_path(path: str) -> str:
+    """The path of a dimension in a contestant's settings: `stem` for `model.stem`, else `recipe.` and the path."""
+    return path.removeprefix("model.") if path.startswith("model.") else f"recipe.{path}"
 
 
 def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
@@ -229,21 +215,6 @@ def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def _in_order(space: Space) -> Space:
-    ordered: Space = {}
-    while len(ordered) < len(space):
-        ready = {
-            path: dimension
-            for path, dimension in space.items()
-            if path not in ordered and dimension.when.keys() <= ordered.keys()
-        }
-        if not ready:
-            circle = sorted(space.keys() - ordered.keys())
-            raise ValueError(f"tune.space: the conditions of {', '.join(circle)} wait for one another")
-        ordered |= ready
-    return ordered
 
 
 def _listed(allowed: Any) -> list[Any]:

@@ -5,7 +5,6 @@ The command writes the report (cli), the process that started it reads it (orche
 
 import json
 import os
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 ERROR_REPORT_VARIABLE = "VIT_VS_CNN_ERROR_REPORT"
@@ -30,28 +29,28 @@ class GateRejectedError(Exception):
     """A version did not become champion: a rule of the gate failed, or the champion has changed. Exit code 3."""
 
 
+class GateUndecidedError(GateRejectedError):
+    """A version did not become champion: its test images cannot tell whether it is worse. Exit code 4."""
+
+
 class NotApplicableError(Exception):
     """An explanation that does not apply to a network: one sentence for the report."""
 
 
-@dataclass(frozen=True)
-class ErrorReport:
-    """Why a stage failed, in one sentence; `retryable` where the same stage may succeed later."""
-
-    message: str
-    retryable: bool
-
-
-def write_error_report(report: ErrorReport) -> None:
-    """Write the report to the file named by VIT_VS_CNN_ERROR_REPORT, if the parent process has set it."""
+def write_error_report(error: UserError) -> None:
+    """Write why a stage failed to the file named by VIT_VS_CNN_ERROR_REPORT, if the parent process has set it."""
     path = os.environ.get(ERROR_REPORT_VARIABLE)
     if path:
-        Path(path).write_text(json.dumps(asdict(report)), encoding="utf-8")
+        report = {"message": str(error), "retryable": isinstance(error, TransientError)}
+        Path(path).write_text(json.dumps(report), encoding="utf-8")
 
 
-def read_error_report(path: Path) -> ErrorReport | None:
-    """The report that a stage wrote to `path`, None if it wrote none."""
-    return ErrorReport(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+def read_error_report(path: Path) -> UserError | None:
+    """The error that a stage reported in the file `path`, None if it reported none."""
+    if not path.is_file():
+        return None
+    report = json.loads(path.read_text(encoding="utf-8"))
+    return (TransientError if report["retryable"] else UserError)(report["message"])
 
 
 def first_line(error: BaseException) -> str:

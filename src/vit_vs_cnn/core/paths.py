@@ -13,6 +13,7 @@ PARAMS = Path("params.yaml")
 PRESETS = Path("presets")
 PREPARED = Path("data/prepared")
 EDA = Path("reports/eda")
+COST = Path("cost")
 COMPARE = Path("reports/compare")
 REGISTERED = Path("registered")
 RUN_FILE = "run.json"
@@ -39,8 +40,13 @@ def trained(contestant: str) -> Path:
 
 
 def evaluated(contestant: str) -> Path:
-    """The folder with `contestant`'s metrics, cost and predictions on the test split."""
+    """The folder with `contestant`'s metrics and predictions on the test split."""
     return Path("evaluated") / contestant
+
+
+def cost_file(contestant: str) -> Path:
+    """What the model of `contestant` costs to use."""
+    return COST / f"{contestant}.json"
 
 
 def explained(contestant: str) -> Path:

@@ -14,6 +14,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import psutil
@@ -49,6 +50,11 @@ class ProcessIdentity:
 def exit_with_parent(module: str, *arguments: str) -> list[str]:
     """The command that runs a Python module which exits with this process; start it in a session of its own."""
     return [sys.executable, "-m", __name__, str(os.getpid()), module, *arguments]
+
+
+def search_path() -> str:
+    """PATH with this interpreter's commands first, for processes whose environment is not activated."""
+    return f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
 
 
 def stop_tree(

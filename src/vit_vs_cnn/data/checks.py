@@ -69,11 +69,15 @@ class Finding(Record):
 
 
 class Checks(Record):
-    """checks.json: how many images were checked, the count of every kind of finding, and the findings."""
+    """checks.json: how many images were checked, the count of every kind of finding, and the findings.
+
+    `test_rows_in_train` are the rows of all test images of which train has an identical or nearly identical one.
+    """
 
     images: int
     counts: dict[Kind, int]
     findings: tuple[Finding, ...]
+    test_rows_in_train: tuple[int, ...] = ()
 
 
 def check(
@@ -111,7 +115,8 @@ def check(
         for kind, (severity, sentence) in _SENTENCES.items()
         if counts[kind]
     )
-    return Checks(images=len(decoded.labels), counts=counts, findings=findings)
+    rows = _test_rows_in_train(decoded, identical, near)
+    return Checks(images=len(decoded.labels), counts=counts, findings=findings, test_rows_in_train=rows)
 
 
 def write_checks(prepared: Path, checks: Checks) -> None:
@@ -142,6 +147,15 @@ def _within_split(decoded: DecodedImages, groups: Sequence[Rows]) -> list[Rows]:
 
 def _across_splits(decoded: DecodedImages, groups: Sequence[Rows]) -> list[Rows]:
     return [rows for rows in groups if len(np.unique(decoded.splits[rows])) > 1]
+
+
+def _test_rows_in_train(decoded: DecodedImages, identical: Sequence[Rows], near: Sequence[Rows]) -> tuple[int, ...]:
+    found = np.zeros(len(decoded.labels), np.bool_)
+    found[decoded.rows("train")] = True
+    # Of identical images only the first was compared with those that are nearly so: it tells the others in the end.
+    for rows in (*identical, *near, *identical):
+        found[rows] = found[rows].any()
+    return tuple(np.flatnonzero(found[decoded.rows("test")]).tolist())
 
 
 def _reference(decoded: DecodedImages, classes: Sequence[str], row: int) -> ImageRef:

@@ -1,6 +1,6 @@
 """Quality on the test split, from class probabilities and labels."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
@@ -9,38 +9,67 @@ from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
 
 from vit_vs_cnn.data.dataset import Split
-from vit_vs_cnn.evaluation.calibration import expected_calibration_error, reliability_table
-from vit_vs_cnn.evaluation.results import Cost, Evaluation, Metrics, Predictions
+from vit_vs_cnn.evaluation.calibration import (
+    calibration_error_interval,
+    expected_calibration_error,
+    reliability_table,
+)
+from vit_vs_cnn.evaluation.results import Evaluation, Metrics, Predictions, Views
 
 Probabilities = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
 
 def evaluate(
-    probabilities: Probabilities, test: Split, classes: tuple[str, ...], confidence: float, cost: Cost
+    probabilities: Probabilities,
+    test: Split,
+    classes: tuple[str, ...],
+    confidence: float,
+    uncalibrated: Probabilities | None = None,
+    peak_memory_mb: float | None = None,
+    duplicates: Collection[int] = (),
+    views: Views | None = None,
 ) -> Evaluation:
-    """Compute every metric of the probabilities (N, K) of the test images, with intervals at `confidence`."""
+    """Compute every metric of the probabilities (N, K) of the test images, with intervals at `confidence`.
+
+    `uncalibrated` are the network's own probabilities, where `probabilities` have a temperature. `duplicates` are the
+    rows of images that train has too. `peak_memory_mb` and `views` are passed on.
+    """
+    if uncalibrated is None:
+        uncalibrated = probabilities
     labels = test.labels
     predictions = Predictions(test.names, labels, probabilities.argmax(axis=1), probabilities)
     per_class = per_class_scores(labels, predictions.predicted, classes)
-    reliability = reliability_table(probabilities, labels)
+    reliability, before = reliability_table(probabilities, labels), reliability_table(uncalibrated, labels)
     correct = int(predictions.correct.sum())
+    without = np.delete(predictions.correct, list(duplicates))
     low, high = accuracy_interval(correct, len(labels), confidence)
+    error_low, error_high = calibration_error_interval(probabilities, labels, confidence)
     metrics = Metrics(
         accuracy=correct / len(labels),
         accuracy_low=low,
         accuracy_high=high,
+        accuracy_without_duplicates=float(without.mean()) if len(without) else None,
+        duplicates_in_train=len(duplicates),
         top5_accuracy=top_k_accuracy(probabilities, labels, 5) if len(classes) > 5 else None,
+        balanced_accuracy=float(per_class["recall"].mean()),
         macro_f1=float(per_class["f1"].mean()),
         negative_log_likelihood=negative_log_likelihood(probabilities, labels),
         brier_score=brier_score(probabilities, labels),
         expected_calibration_error=expected_calibration_error(reliability),
+        expected_calibration_error_low=error_low,
+        expected_calibration_error_high=error_high,
+        uncalibrated_negative_log_likelihood=negative_log_likelihood(uncalibrated, labels),
+        uncalibrated_expected_calibration_error=expected_calibration_error(before),
         roc_auc_ovr=roc_auc_ovr(probabilities, labels),
         images=len(labels),
         confidence=confidence,
+        peak_memory_mb=peak_memory_mb,
+        views=views,
     )
     confusion = confusion_matrix(labels, predictions.predicted, labels=range(len(classes)))
-    return Evaluation(classes, metrics, cost, per_class, confusion, reliability, predictions)
+    both = reliability.join(before[["images", "confidence", "accuracy"]].add_prefix("uncalibrated_"))
+    return Evaluation(classes, metrics, per_class, confusion, both, predictions)
 
 
 def accuracy_interval(correct: int, images: int, confidence: float) -> tuple[float, float]:
@@ -75,13 +104,19 @@ def top_k_accuracy(probabilities: Probabilities, labels: Labels, k: int) -> floa
 
 
 def negative_log_likelihood(probabilities: Probabilities, labels: Labels) -> float:
-    """Mean of −ln(probability of the true class), in nats.
+    """Mean of −ln(probability of the true class), in nats."""
+    return float(log_losses(probabilities, labels).mean())
+
+
+def log_losses(probabilities: Probabilities, labels: Labels) -> NDArray[np.float64]:
+    """−ln(probability of the true class) of each image, in nats, float64 (N,).
 
     A probability that float32 rounded to 0 counts as its smallest normal number, so one image costs at most 87.3.
     scikit-learn's log_loss would clip at 1.2e-7, which a confident network falls short of.
     """
     of_truth = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return float(-np.log(np.maximum(of_truth, np.finfo(np.float32).tiny)).mean())
+    losses: NDArray[np.float64] = -np.log(np.maximum(of_truth, np.finfo(np.float32).tiny))
+    return losses
 
 
 def brier_score(probabilities: Probabilities, labels: Labels) -> float:

@@ -19,10 +19,10 @@ def batch_predict(
     device: torch.device,
     desc: str | None = None,
 ) -> NDArray[np.float32]:
-    """Class probabilities float32 (N, K) of uint8 images (N, H, W, 3), which may be memory-mapped.
+    """What `call` says, float32 (N, K), of uint8 images (N, H, W, 3), which may be memory-mapped.
 
-    `call` takes a batch on `device` and returns its probabilities. `desc` names the progress bar; without it there is
-    none. Raises UserError where the memory does not suffice for a batch.
+    `call` takes a batch on `device` and returns its probabilities, or logits. `desc` names the progress bar; without it
+    there is none. Raises UserError where the memory does not suffice for a batch.
     """
     starts = range(0, len(images), batch_size)
     batches = []

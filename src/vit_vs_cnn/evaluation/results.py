@@ -1,4 +1,4 @@
-"""The results of an evaluation in evaluated/<contestant>: metrics, cost, tables, predictions per image."""
+"""The results of an evaluation in evaluated/<contestant>: metrics, tables, predictions per image; and of cost."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,35 +11,76 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vit_vs_cnn.core.errors import UserError, first_line
+from vit_vs_cnn.core.paths import cost_file
 from vit_vs_cnn.core.records import Record
 
 
+class Views(Record):
+    """Test accuracy with answers averaged over several views of each image, beside that of the plain model.
+
+    `forwards` is how often the network is called for an image; `gained` and `lost` count the images that are classified
+    correctly only with the views, or only without.
+    """
+
+    forwards: int
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    gained: int
+    lost: int
+
+
 class Metrics(Record):
-    """metrics.json: quality on the test split; fractions, not per cent. None where the data do not allow a metric."""
+    """metrics.json: quality on the test split; fractions, not per cent. None where the data do not allow a metric.
+
+    What is `uncalibrated` is of the network's own probabilities, before its temperature. `peak_memory_mb` is what the
+    predictions took (see `evaluation.cost`), `duplicates_in_train` counts the test images of which train has an
+    identical or nearly identical one. What may be None for another reason is not in results of release 0.1.
+    """
 
     accuracy: float
     accuracy_low: float
     accuracy_high: float
+    accuracy_without_duplicates: float | None = None
+    duplicates_in_train: int | None = None
     top5_accuracy: float | None = None
+    balanced_accuracy: float | None = None
     macro_f1: float
     negative_log_likelihood: float
     brier_score: float
     expected_calibration_error: float
+    expected_calibration_error_low: float | None = None
+    expected_calibration_error_high: float | None = None
+    uncalibrated_negative_log_likelihood: float | None = None
+    uncalibrated_expected_calibration_error: float | None = None
     roc_auc_ovr: float | None = None
     images: int
     confidence: float
+    peak_memory_mb: float | None = None
+    views: Views | None = None
 
 
-class Cost(Record):
-    """cost.json: what training and using the model costs; units are in the names, `flops` is for one image."""
+class Speed(Record):
+    """Latency and throughput, measured in several rounds: medians, with the lowest and highest median of a round.
+
+    `latency_p95_ms` is of the calls of all rounds. Units are in the names.
+    """
+
+    latency_p50_ms: float
+    latency_p50_ms_low: float
+    latency_p50_ms_high: float
+    latency_p95_ms: float
+    throughput_images_per_second: float
+    throughput_images_per_second_low: float
+    throughput_images_per_second_high: float
+
+
+class Cost(Speed):
+    """cost/<contestant>.json: what training and using the model costs; `flops` is for one image."""
 
     parameters: int
     flops: int
     seconds_per_epoch: float
-    latency_p50_ms: float
-    latency_p95_ms: float
-    throughput_images_per_second: float
-    peak_memory_mb: float
     device: str
     input_size: int
 
@@ -64,12 +105,12 @@ class Evaluation:
     """All measurements of one contestant on the test split.
 
     `per_class` has columns class, precision, recall, f1, images; `confusion` is int64 (K, K), rows true, columns
-    predicted; `reliability` has columns bin_low, bin_high, images, confidence, accuracy.
+    predicted; `reliability` has columns bin_low, bin_high, images, confidence, accuracy, and the last three once more,
+    named uncalibrated_…, of the network's own probabilities (not in results of release 0.1).
     """
 
     classes: tuple[str, ...]
     metrics: Metrics
-    cost: Cost
     per_class: pd.DataFrame
     confusion: NDArray[np.int64]
     reliability: pd.DataFrame
@@ -81,7 +122,6 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     # Without what is None: `dvc metrics show` would print it as a value.
     evaluation.metrics.write(folder / "metrics.json", exclude_none=True)
-    evaluation.cost.write(folder / "cost.json")
     evaluation.per_class.to_csv(folder / "per_class.csv", index=False)
     evaluation.reliability.to_csv(folder / "reliability.csv", index=False)
     confusion = pd.DataFrame(evaluation.confusion, columns=list(evaluation.classes))
@@ -97,7 +137,6 @@ def read_evaluation(folder: Path) -> Evaluation:
         return Evaluation(
             classes=tuple(confusion["true"]),
             metrics=Metrics.model_validate_json((folder / "metrics.json").read_text(encoding="utf-8")),
-            cost=Cost.model_validate_json((folder / "cost.json").read_text(encoding="utf-8")),
             per_class=_read_per_class(folder / "per_class.csv"),
             confusion=confusion.iloc[:, 1:].to_numpy(np.int64),
             reliability=pd.read_csv(folder / "reliability.csv"),
@@ -108,6 +147,11 @@ def read_evaluation(folder: Path) -> Evaluation:
         raise UserError(
             f"{folder}: no complete evaluation here ({first_line(error)}); run `dvc repro evaluate@{folder.name}`."
         ) from None
+
+
+def read_cost(contestant: str) -> Cost:
+    """Read what the stage `cost` measured of a contestant. Raises UserError where it is missing or not valid."""
+    return Cost.read(cost_file(contestant), "run `dvc repro cost`")
 
 
 def _read_per_class(path: Path) -> pd.DataFrame:

@@ -3,17 +3,21 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
+from scipy.optimize import brentq
+from scipy.stats import binom, binomtest, norm
 
 from vit_vs_cnn.core.console import points
+
+Count = float | NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """Two contestants on the same images; `difference` and its interval are accuracy of first minus second.
+    """Two contestants on the same images; `difference` and its interval, Tango's, are of accuracy, first minus second.
 
     `first_only` and `second_only` count the images that only one of them got right. `p_value` is McNemar's;
     `adjusted_p_value` allows for the number of pairs that were compared.
@@ -44,17 +48,15 @@ class PairedComparison:
         return self.first if self.difference > 0 else self.second
 
 
-def compare_all_pairs(
-    correct: Mapping[str, NDArray[np.bool_]], confidence: float, resamples: int, seed: int
-) -> list[PairedComparison]:
+def compare_all_pairs(correct: Mapping[str, NDArray[np.bool_]], confidence: float) -> list[PairedComparison]:
     """Compare each pair of contestants once, in order, from whether each was right on each image, bool (N,)."""
     pairs = list(combinations(correct, 2))
     p_values = [mcnemar_p_value(correct[first], correct[second]) for first, second in pairs]
     comparisons = []
     for (first, second), p_value, adjusted_p_value in zip(pairs, p_values, holm(p_values), strict=True):
         images = len(correct[first])
-        first_only, second_only = _discordant(correct[first], correct[second])
-        low, high = bootstrap_interval(correct[first], correct[second], confidence, resamples, seed)
+        first_only, second_only = discordant(correct[first], correct[second])
+        low, high = tango_interval(first_only, second_only, images, confidence)
         comparisons.append(
             PairedComparison(
                 first=first,
@@ -79,28 +81,66 @@ def mcnemar_p_value(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> floa
     The exact binomial form at every size: it costs a millisecond for a million images, so the chi-square
     approximation has no use.
     """
-    first_only, second_only = _discordant(first, second)
+    first_only, second_only = discordant(first, second)
     if first_only + second_only == 0:
         return 1.0
     return float(binomtest(first_only, first_only + second_only).pvalue)
 
 
-def bootstrap_interval(
-    first: NDArray[np.bool_], second: NDArray[np.bool_], confidence: float, resamples: int, seed: int
-) -> tuple[float, float]:
-    """Percentile interval of accuracy(first) − accuracy(second) over `resamples` draws of the images.
+def mid_p_value(first_only: Count, second_only: Count) -> Any:
+    """One-sided mid-p value of McNemar's test that the first is right less often than the second; counts broadcast.
 
-    Efron 1979, "Bootstrap methods: another look at the jackknife".
+    The exact test counts the observed table in full and stays far below its level where few images divide the two; the
+    mid-p test counts half of it (Fagerland, Lydersen & Laake 2013, BMC Med. Res. Methodol. 13:91).
     """
-    images = len(first)
-    first_only, second_only = _discordant(first, second)
-    # A resample of N images enters the difference only through how many of them one contestant alone got right.
-    # Those counts are multinomial, so drawing them is drawing the images, without touching N images each time.
-    shares = [first_only / images, second_only / images, 1 - (first_only + second_only) / images]
-    counts = np.random.default_rng(seed).multinomial(images, shares, size=resamples)
-    differences = (counts[:, 0] - counts[:, 1]) / images
-    low, high = np.quantile(differences, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+    discordant = first_only + second_only
+    return binom.cdf(first_only, discordant, 0.5) - 0.5 * binom.pmf(first_only, discordant, 0.5)
+
+
+def class_losses(
+    first_only: NDArray[np.int64], second_only: NDArray[np.int64], images: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How much less often the first is right on the images of each class, and the p value that this is chance.
+
+    From counts (K,) of K classes that have images. The one-sided mid-p values allow for all K tests (Holm).
+    """
+    losses = (second_only - first_only) / images
+    return losses, np.array(holm(mid_p_value(first_only, second_only)))
+
+
+def tango_interval(first_only: float, second_only: float, images: float, confidence: float) -> tuple[float, float]:
+    """Score interval of accuracy(first) − accuracy(second) on the same images (Tango 1998, Stat. Med. 17:891–908).
+
+    It keeps its level where one of the two alone is right on few images or none: there a bootstrap of the images, or a
+    normal approximation at the observed counts, has too short an interval.
+    """
+    quantile = float(norm.ppf((1 + confidence) / 2))
+    difference = (first_only - second_only) / images
+
+    def end(limit: float, score: float) -> float:
+        # The score is 0 at the observed difference and infinite at ±1.
+        if difference == limit:
+            return limit
+        bracket = sorted((difference, limit * (1 - 1e-12)))
+        return float(brentq(lambda delta: tango_score(first_only, second_only, images, delta) - score, *bracket))
+
+    return end(-1.0, quantile), end(1.0, -quantile)
+
+
+def tango_score(first_only: Count, second_only: Count, images: Count, difference: float) -> Any:
+    """Tango's statistic z of the hypothesis that accuracy(first) − accuracy(second) is `difference`; counts broadcast.
+
+    It falls as `difference` grows: the interval are the differences at which it is within the normal quantiles.
+    """
+    quadratic = 2 * images
+    linear = -first_only - second_only + (2 * images - first_only + second_only) * difference
+    constant = -second_only * difference * (1 - difference)
+    # The most likely share of images that only the second is right on, given `difference`.
+    share = (np.sqrt(np.maximum(linear**2 - 4 * quadratic * constant, 0.0)) - linear) / (2 * quadratic)
+    variance = images * (2 * share + difference * (1 - difference))
+    excess = first_only - second_only - images * difference
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(excess == 0, 0.0, excess / np.sqrt(np.maximum(variance, 0.0)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -138,5 +178,6 @@ def verdict(pair: PairedComparison, pairs: int = 1) -> str:
     return f"{images} {leader} is right on {lead} points more than {other} {evidence}: {conclusion}."
 
 
-def _discordant(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[int, int]:
+def discordant(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[int, int]:
+    """How many images only the first got right and how many only the second, from bool (N,) of each."""
     return int((first & ~second).sum()), int((~first & second).sum())

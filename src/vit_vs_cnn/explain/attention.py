@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from vit_vs_cnn.core.errors import NotApplicableError
-from vit_vs_cnn.explain.layers import prefix_tokens
+from vit_vs_cnn.explain.layers import prefix_tokens, reads_class_token
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def explain_attention(network: nn.Module, pixels: Tensor) -> Attention:
     Raises NotApplicableError unless each block has one attention over all patches of the image.
     """
     prefix, size = prefix_tokens(network), pixels.shape[-1]
-    from_class_token = prefix > 0 and getattr(network, "global_pool", None) == "token"
+    from_class_token = reads_class_token(network)
     queries = slice(0, 1) if from_class_token else slice(prefix, None)
     heads, rollouts, by_block = [], [], []
     # One image at a time: the weights of all blocks of ViT-B with 8 px patches take 350 MB per image.

@@ -6,10 +6,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from vit_vs_cnn.core.errors import NotApplicableError
-from vit_vs_cnn.explain.layers import MapLayer, as_maps, map_layers, maps_of, prefix_tokens, run_with_outputs
+from vit_vs_cnn.explain.layers import (
+    MapLayer,
+    as_maps,
+    map_layers,
+    maps_of,
+    prefix_tokens,
+    reads_class_token,
+    run_with_outputs,
+)
 
 _FINE_ENOUGH = 4
 
@@ -17,8 +24,8 @@ _FINE_ENOUGH = 4
 def cam_layer(network: nn.Module, pixels: Tensor) -> MapLayer:
     """The last layer that still resolves the image (4×4 or more), or the finest one; its maps are of one image.
 
-    In a transformer it is the norm before the last attention: behind it, nothing of the patches reaches the class
-    token. Raises NotApplicableError where no layer gives a map.
+    Where the answer is read from the class token, it is the norm before the last attention: behind it, nothing of the
+    patches reaches that token. Raises NotApplicableError where no layer gives a map.
     """
     layers = map_layers(network, pixels[:1])
     fine = [layer for layer in layers if layer.grid >= _FINE_ENOUGH]
@@ -26,13 +33,13 @@ def cam_layer(network: nn.Module, pixels: Tensor) -> MapLayer:
     if chosen is None or chosen.grid < 2:
         raise NotApplicableError("Grad-CAM is skipped: no layer of this network gives a map over the image.")
     norm = getattr(chosen.module, "norm1", None)
-    if chosen.tokens and isinstance(norm, nn.Module):
+    if chosen.tokens and reads_class_token(network) and isinstance(norm, nn.Module):
         return maps_of(network, pixels[:1], {f"{chosen.name}.norm1": norm})[0]
     return chosen
 
 
 def grad_cam(network: nn.Module, pixels: Tensor, classes: Sequence[int], layer: MapLayer) -> NDArray[np.float32]:
-    """Maps float32 (N, S, S) from 0 to 1 of the evidence for `classes` (one per image) in `pixels` (N, 3, S, S).
+    """Maps float32 (N, G, G) from 0 to 1 of the evidence for `classes` (one per image) in `pixels` (N, 3, S, S).
 
     Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization"
     (arXiv 1610.02391): the channels of the layer, weighted by their mean gradient of the class's logit.
@@ -46,8 +53,7 @@ def grad_cam(network: nn.Module, pixels: Tensor, classes: Sequence[int], layer: 
         channels, gradients = as_maps(output.detach(), prefix), as_maps(gradient, prefix)
         assert channels is not None
         assert gradients is not None
-        evidence = (gradients.mean(dim=(2, 3), keepdim=True) * channels).sum(dim=1, keepdim=True).relu()
-        saliency = functional.interpolate(evidence, image.shape[2:], mode="bilinear")[0, 0]
-        saliency = saliency - saliency.min()
+        evidence = (gradients.mean(dim=(2, 3), keepdim=True) * channels).sum(dim=1)[0].relu()
+        saliency = evidence - evidence.min()
         maps.append(saliency / saliency.max().clamp_min(torch.finfo(saliency.dtype).tiny))
     return torch.stack(maps).numpy()

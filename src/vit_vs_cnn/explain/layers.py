@@ -29,6 +29,11 @@ def prefix_tokens(network: nn.Module) -> int:
     return int(getattr(network, "num_prefix_tokens", 0))
 
 
+def reads_class_token(network: nn.Module) -> bool:
+    """Whether the answer of `network` is read from its class token; other transformers pool the patches."""
+    return prefix_tokens(network) > 0 and getattr(network, "global_pool", None) == "token"
+
+
 def as_maps(output: object, prefix: int) -> Tensor | None:
     """The output of a layer as (N, C, G, G), or None where it is not a map over a square image.
 

@@ -19,12 +19,14 @@ from vit_vs_cnn.models.trained import TrainedModel
 class SampleExplanations:
     """N test images with the predictions and saliency maps of one contestant.
 
-    `images` uint8 (N, H, W, 3); `labels` and `predicted` int64 (N,); `confidence` float32 (N,) of the prediction.
-    `cam_predicted` and, if asked for, `cam_true` are Grad-CAM of `layer` for that class, float32 (N, S, S).
+    `images` uint8 (N, H, W, 3) are what the network sees of them, `pixels` float32 (N, 3, H', W') its input; `labels`,
+    `predicted` int64 (N,); `confidence` float32 (N,) of the prediction. `cam_predicted` and, if asked for, `cam_true`
+    are Grad-CAM of `layer` for that class, float32 (N, G, G).
     What the network cannot give is None, and `skipped` has a sentence about it.
     """
 
     images: NDArray[np.uint8]
+    pixels: torch.Tensor
     labels: NDArray[np.int64]
     predicted: NDArray[np.int64]
     confidence: NDArray[np.float32]
@@ -87,7 +89,8 @@ def explain_samples(
     except NotApplicableError as error:
         skipped.append(str(error))
     return SampleExplanations(
-        images=images,
+        images=model.preprocess.visible(images),
+        pixels=pixels,
         labels=labels,
         predicted=predicted,
         confidence=predictions.probabilities[positions, predicted],

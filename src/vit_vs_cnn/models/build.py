@@ -65,9 +65,14 @@ def check_model(model: ModelSettings, num_classes: int, image_size: int, key_pat
 
 
 def _require_known_name(name: str, key_path: str) -> None:
-    if timm.is_model(name):
+    """The name of an architecture, or of one with the tag of its pretrained weights, `resnet18.a1_in1k`."""
+    architecture = get_arch_name(name)
+    if not timm.is_model(name):
+        nearest = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
+    elif name not in (architecture, *(tagged := timm.list_pretrained(f"{architecture}.*"))):
+        nearest = difflib.get_close_matches(name, tagged, n=3, cutoff=0.0)
+    else:
         return
-    nearest = difflib.get_close_matches(get_arch_name(name), timm.list_models(), n=3, cutoff=0.5)
     hint = f"; the nearest are {', '.join(nearest)}" if nearest else ""
     raise UserError(f"{key_path}.timm: timm has no model {name!r}{hint}.")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from vit_vs_cnn.config.schema import ModelSettings
 from vit_vs_cnn.data.dataset import DatasetInfo
@@ -53,10 +54,19 @@ def export_model(
                 "timm": model.timm,
                 "image_size": info.image_size,
                 "settings": model.model_dump(mode="json"),
+                "preprocess": {"interpolation": trained.preprocess.interpolation, "crop": trained.preprocess.crop},
             },
         )
         _unbind_program(folder / "data" / "model.pt2")
     _load_on_cpu_by_default(folder)
+
+
+def load_program(folder: Path, device: torch.device) -> nn.Module:
+    """Load the program of an exported model, a function from uint8 images to probabilities, on `device`."""
+    import mlflow.pytorch
+
+    program: nn.Module = mlflow.pytorch.load_model(str(folder))
+    return program.to(device)
 
 
 def _unbind_program(path: Path) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
@@ -13,23 +13,33 @@ from vit_vs_cnn.core.paths import trained
 from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.models.build import create_model, input_size
 from vit_vs_cnn.models.preprocess import Preprocess
-from vit_vs_cnn.models.weights import normalisation
+from vit_vs_cnn.models.weights import checkpoint_configuration, is_pretrained
+
+_TEMPERATURE = "temperature"
 
 
 class TrainedModel(nn.Module):
     """Preprocessing, network and softmax in one: uint8 images (N, H, W, 3) to probabilities float32 (N, K).
 
-    `preprocess` takes the images; `network` takes its result and gives logits (N, K).
+    `preprocess` takes the images; `network` takes its result and gives logits (N, K), which are divided by the
+    temperature: that changes how certain the model is, not what it predicts.
     """
 
-    def __init__(self, network: nn.Module, preprocess: Preprocess) -> None:
+    temperature: Tensor
+
+    def __init__(self, network: nn.Module, preprocess: Preprocess, temperature: float = 1.0) -> None:
         super().__init__()
         self.network, self.preprocess = network, preprocess
+        self.register_buffer("temperature", torch.tensor(temperature), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute the class probabilities of a batch of any size."""
+        return (self.logits(images) / self.temperature).softmax(dim=1)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Compute the network's own answers, float32 (N, K), before the temperature."""
         logits: Tensor = self.network(self.preprocess(images))
-        return logits.float().softmax(dim=1)
+        return logits.float()
 
     @torch.inference_mode()
     def probabilities(self, images: Tensor) -> Tensor:
@@ -38,14 +48,24 @@ class TrainedModel(nn.Module):
 
 
 def preprocess_for(model: ModelSettings, info: DatasetInfo) -> Preprocess:
-    """The preprocessing that belongs to a contestant on this data."""
-    mean, std = normalisation(model, info.mean, info.std)
-    return Preprocess(mean, std, input_size(model, info.image_size))
+    """The preprocessing that belongs to a contestant on this data: pretrained weights bring theirs along.
+
+    Their crop is for photographs, which it saves from a margin. It is used where it costs no resolution, so where the
+    stored images are at least as large as what is cut. Small images, as CIFAR-10's 32 px at an input of 224 px, are cut
+    around their object already; of them the network sees everything, in training as on test, as in the fine-tuning of
+    Dosovitskiy et al. 2021 (arXiv 2010.11929) and Kolesnikov et al. 2020 (arXiv 1912.11370).
+    """
+    size = input_size(model, info.image_size)
+    if not is_pretrained(model):
+        return Preprocess(info.mean, info.std, size)
+    cfg = checkpoint_configuration(model)
+    crop = cfg.crop_pct if info.image_size >= int(size / cfg.crop_pct) else 1.0
+    return Preprocess(cfg.mean, cfg.std, size, "bicubic" if cfg.interpolation == "bicubic" else "bilinear", crop)
 
 
-def save_weights(network: nn.Module, path: Path) -> None:
-    """Write the network's parameters and buffers as safetensors."""
-    save_model(network, str(path))
+def save_weights(model: TrainedModel, path: Path) -> None:
+    """Write the network's parameters and buffers as safetensors, with the temperature in the file's metadata."""
+    save_model(model.network, str(path), {_TEMPERATURE: repr(model.temperature.item())})
 
 
 def load_trained(settings: Settings, contestant: str, info: DatasetInfo) -> TrainedModel:
@@ -60,9 +80,12 @@ def load_trained(settings: Settings, contestant: str, info: DatasetInfo) -> Trai
     network = create_model(model, len(info.classes), info.image_size, f"models.{contestant}")
     try:
         load_model(network, str(path))
+        with safe_open(str(path), "pt") as file:
+            # The weights of release 0.1 have none.
+            temperature = float((file.metadata() or {}).get(_TEMPERATURE, 1.0))
     except (SafetensorError, RuntimeError):
         raise UserError(
             f"{path}: these weights are not of models.{contestant} as params.yaml has it; "
             f"run `dvc repro train@{contestant}`."
         ) from None
-    return TrainedModel(network, preprocess_for(model, info)).eval()
+    return TrainedModel(network, preprocess_for(model, info), temperature).eval()

@@ -1,23 +1,55 @@
-"""Pretrained weights, from the hub or from a local safetensors file."""
+"""Pretrained weights, from the hub or from a local safetensors file, and what they were trained on."""
 
 import socket
 import sys
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import timm
+import torch
 from huggingface_hub import constants, try_to_load_from_cache
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.models import PretrainedCfg, load_pretrained
-from torch import nn
+from timm.models import PretrainedCfg, load_state_dict_from_hf
+from torch import Tensor, nn
 
 from vit_vs_cnn.config.schema import ModelSettings
 from vit_vs_cnn.core.errors import TransientError, UserError
 
-Channels = Sequence[float]
+# The words of timm's tags that name a data set, and its images as its authors count them.
+_DATA_SETS = {
+    "in1k": ("ImageNet-1k", 1_281_167),
+    "mae": ("ImageNet-1k", 1_281_167),
+    "fcmae": ("ImageNet-1k", 1_281_167),
+    "in12k": ("ImageNet-12k", 12_000_000),
+    "in21k": ("ImageNet-21k", 14_197_122),
+    "in22k": ("ImageNet-21k", 14_197_122),
+    "lvd142m": ("LVD-142M", 142_000_000),
+    "jft": ("JFT-300M", 300_000_000),
+    "openai": ("OpenAI's image-text pairs", 400_000_000),
+    "laion400m": ("LAION-400M", 400_000_000),
+    "ig1b": ("Instagram-1B", 940_000_000),
+    "datacompxl": ("DataComp-1B", 1_400_000_000),
+    "datacomp1b": ("DataComp-1B", 1_400_000_000),
+    "laion2b": ("LAION-2B", 2_000_000_000),
+    "dfn2b": ("DFN-2B", 2_000_000_000),
+    "dfn5b": ("DFN-5B", 5_000_000_000),
+    "webli": ("WebLI", 10_000_000_000),
+}
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """The data that a network has seen before its training here.
+
+    `images` is the size of the largest data set: smaller ones are often parts of it. It is 0 where training starts from
+    random weights and None where the data are unknown.
+    """
+
+    data: str
+    images: int | None
 
 
 def is_pretrained(model: ModelSettings) -> bool:
@@ -25,53 +57,79 @@ def is_pretrained(model: ModelSettings) -> bool:
     return model.pretrained or model.weights is not None
 
 
-def normalisation(model: ModelSettings, mean: Channels, std: Channels) -> tuple[Channels, Channels]:
-    """Mean and std of the input: those of the pretrained weights, otherwise the data set's `mean` and `std`."""
+def pretraining(model: ModelSettings) -> Pretraining:
+    """What the weights that training starts from were trained on, as far as the tag of timm's name says it.
+
+    A local file is taken for the one of `model.timm` if that has a tag, as in `resnet18.a1_in1k`, else for unknown.
+    """
     if not is_pretrained(model):
-        return mean, std
-    # An architecture without published weights takes ImageNet's, timm's default.
-    cfg = timm.get_pretrained_cfg(model.timm) or PretrainedCfg()
-    return cfg.mean, cfg.std
+        return Pretraining("none", 0)
+    tag = checkpoint_configuration(model).tag if model.weights is None or "." in model.timm else None
+    phases = (tag or "").split("_ft_")
+    found = [[_DATA_SETS[word] for word in phase.split("_") if word in _DATA_SETS] for phase in phases]
+    # What a checkpoint was fine-tuned on, after `_ft_`, says nothing about what it was trained on before.
+    if not all(found):
+        return Pretraining("unknown", None)
+    data_sets = [data_set for of_phase in found for data_set in of_phase]
+    return Pretraining(", ".join(dict.fromkeys(name for name, _ in data_sets)), max(images for _, images in data_sets))
 
 
-def load_pretrained_weights(network: nn.Module, model: ModelSettings, num_classes: int, key_path: str) -> None:
-    """Fill `network` with pretrained weights; the classifier stays random unless it fits `num_classes`.
+def checkpoint_configuration(model: ModelSettings) -> PretrainedCfg:
+    """Mean, std, interpolation and crop that the weights of `model` were trained with."""
+    # An architecture without published weights takes timm's default, ImageNet's.
+    return timm.get_pretrained_cfg(model.timm) or PretrainedCfg()
+
+
+def load_pretrained_weights(network: nn.Module, model: ModelSettings, key_path: str) -> None:
+    """Fill `network` with pretrained weights; a classifier of another number of classes stays random.
 
     Position embeddings are resampled to the network's grid by timm. `key_path` is the key that an error names. Raises
     UserError where the file cannot be read or does not fit, TransientError where the hub cannot be reached.
     """
     if model.weights is not None:
-        _load_file(network, Path(model.weights), f"{key_path}.weights: {model.weights}")
-        return
-    cfg: dict[str, Any] = dict(getattr(network, "pretrained_cfg", {}))
-    if not cfg.get("hf_hub_id") and not cfg.get("url"):
-        raise UserError(
-            f"{key_path}.pretrained: timm knows no pretrained weights for {model.timm}; set it to false, "
-            f"or name a safetensors file in {key_path}.weights."
-        )
+        source = f"{key_path}.weights: {model.weights}"
+        _fill(network, _read_file(Path(model.weights), source), source)
+    else:
+        _fill(network, _download(model, key_path), f"{key_path}.pretrained: the checkpoint of {model.timm}")
+
+
+def _download(model: ModelSettings, key_path: str) -> dict[str, Tensor]:
+    cfg = checkpoint_configuration(model)
     try:
-        _require_hub(cfg.get("hf_hub_id"))
-        load_pretrained(network, cfg, num_classes=num_classes, in_chans=3, filter_fn=_checkpoint_filter(network))
+        if cfg.hf_hub_id:
+            _require_hub(cfg.hf_hub_id)
+            return dict(load_state_dict_from_hf(cfg.hf_hub_id, cfg.hf_hub_filename or constants.PYTORCH_WEIGHTS_NAME))
+        if isinstance(cfg.url, str):  # timm has a few from elsewhere
+            return torch.hub.load_state_dict_from_url(cfg.url, map_location="cpu", progress=False, weights_only=True)
     except OSError:
         raise TransientError(
             f"{key_path}.pretrained: the hub ({constants.ENDPOINT}) cannot be reached for the weights of {model.timm}. "
             f"Two ways out: set {key_path}.weights to a local safetensors file of these weights, or "
             f"{key_path}.pretrained to false to train from scratch."
         ) from None
-    except (RuntimeError, KeyError, ValueError, AttributeError) as error:
-        raise UserError(f"{key_path}.pretrained: the hub's weights do not fit {model.timm}: {_short(error)}.") from None
+    except (SafetensorError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"{key_path}.pretrained: the weights of {model.timm} cannot be read: {_short(error)}."
+        ) from None
+    raise UserError(
+        f"{key_path}.pretrained: timm knows no pretrained weights for {model.timm}; set it to false, "
+        f"or name a safetensors file in {key_path}.weights."
+    )
 
 
-def _load_file(network: nn.Module, path: Path, key_path: str) -> None:
-    """Load a file whole, but for a classifier of other classes; timm would let other keys be missing with it."""
+def _read_file(path: Path, source: str) -> dict[str, Tensor]:
     if path.suffix != ".safetensors":
-        raise UserError(f"{key_path} is not a .safetensors file; other formats can carry code.")
+        raise UserError(f"{source} is not a .safetensors file; other formats can carry code.")
     if not path.is_file():
-        raise UserError(f"{key_path} does not exist.")
+        raise UserError(f"{source} does not exist.")
     try:
-        state = load_file(path)
+        return dict(load_file(path))
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{key_path} is not a readable safetensors file ({_short(error)}).") from None
+        raise UserError(f"{source} is not a readable safetensors file ({_short(error)}).") from None
+
+
+def _fill(network: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Load a state whole, but for a classifier of other classes; timm would let other keys be missing with it."""
     own, classifier = network.state_dict(), _classifier_keys(network)
     checkpoint_filter = _checkpoint_filter(network)
     try:
@@ -81,14 +139,14 @@ def _load_file(network: nn.Module, path: Path, key_path: str) -> None:
             if state[key].shape != own[key].shape:
                 del state[key]
         missing, unexpected = network.load_state_dict(state, strict=False)
-    # A foreign file makes timm's filters fail in many ways; each of them means that it does not fit.
+    # A foreign state makes timm's filters fail in many ways; each of them means that it does not fit.
     except Exception as error:
-        raise UserError(f"{key_path} does not fit the network: {_short(error)}.") from None
+        raise UserError(f"{source} does not fit the network: {_short(error)}.") from None
     wrong = [f"{key} is missing" for key in missing if key not in classifier]
     wrong += [f"{key} is not in the network" for key in unexpected if key not in classifier]
     if wrong:
         more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise UserError(f"{key_path} does not fit the network: {'; '.join(wrong[:3])}{more}.")
+        raise UserError(f"{source} does not fit the network: {'; '.join(wrong[:3])}{more}.")
 
 
 def _classifier_keys(network: nn.Module) -> set[str]:
@@ -100,9 +158,9 @@ def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:200].rstrip(".")
 
 
-def _require_hub(repository: str | None) -> None:
+def _require_hub(repository: str) -> None:
     """Raise OSError where the hub is unreachable and needed: its client would retry for most of a minute."""
-    if not repository or any(
+    if any(
         isinstance(try_to_load_from_cache(repository, name), str) for name in ("model.safetensors", "pytorch_model.bin")
     ):
         return

@@ -26,10 +26,6 @@ class ActiveRun(Record):
         """Note that the run has ended."""
         _path(self.name).unlink(missing_ok=True)
 
-    def is_dead(self) -> bool:
-        """Whether the run's process is gone without having ended the run; another host's cannot be known."""
-        return self.process.is_gone()
-
 
 def active_runs(*, dead: bool) -> list[ActiveRun]:
     """Runs whose process was killed, or those that really run."""
@@ -40,7 +36,7 @@ def active_runs(*, dead: bool) -> list[ActiveRun]:
         except UserError:
             if path.exists():
                 raise
-    return [run for run in runs if run.is_dead() is dead]
+    return [run for run in runs if run.process.is_gone() is dead]
 
 
 def _path(name: str) -> Path:

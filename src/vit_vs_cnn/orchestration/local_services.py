@@ -1,6 +1,5 @@
 """`vit-vs-cnn up`: the servers, their pages and a worker on this machine, watched until Ctrl-C."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -17,12 +16,11 @@ import psutil
 from vit_vs_cnn.config.load import read_settings
 from vit_vs_cnn.core.errors import RunError, UserError
 from vit_vs_cnn.core.paths import PARAMS, main_root, state_dir
-from vit_vs_cnn.core.process import exit_with_parent, stop_tree
+from vit_vs_cnn.core.process import exit_with_parent, search_path, stop_tree
 from vit_vs_cnn.orchestration.artifacts import MLFLOW_UI_VARIABLE
 from vit_vs_cnn.orchestration.prefect_server import (
     HOST,
     POOL,
-    LocalServer,
     api_url,
     deploy,
     running_server_file,
@@ -93,7 +91,7 @@ def up(ports: Ports, limit: int, say: Callable[[str], None]) -> None:
             raise UserError(f"port {port} is taken by {holder}: end it, or choose another with --{option}-port.")
     api = api_url(ports.prefect)
     environment = server_settings(api, read_settings(main_root() / PARAMS).flow.keep_days)
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
+    environment["PATH"] = search_path()
     services = _services(ports, limit, environment)
     # Where a shell started this in the background, Ctrl-C's signal would be ignored.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -103,7 +101,7 @@ def up(ports: Ports, limit: int, say: Callable[[str], None]) -> None:
             say(f"starting {service.name} …")
             service.start()
             if service.name == "prefect":
-                LocalServer(api=api).write(running_server_file())
+                running_server_file().write_text(api, encoding="utf-8")
                 deploy(main_root(), environment)
                 report_dead_runs(api)
         say(_addresses(ports))

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from vit_vs_cnn.core.errors import RunError, UserError
 from vit_vs_cnn.core.paths import main_root, state_dir
 from vit_vs_cnn.core.process import exit_with_parent, stop_tree
-from vit_vs_cnn.core.records import Record
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -147,23 +146,15 @@ def answers(url: str) -> bool:
         return False
 
 
-class LocalServer(Record):
-    """The server of `vit-vs-cnn up`, noted in a file so that runs on this machine use it."""
-
-    api: str
-
-
 def running_server_file() -> Path:
-    """Where a LocalServer is noted while it runs."""
-    return state_dir() / "up.json"
+    """The file with the API address of the server of `vit-vs-cnn up` while it runs: runs on this machine use it."""
+    return state_dir() / "up.url"
 
 
 def running_server() -> str | None:
     """The API address of the server of `vit-vs-cnn up`, None where it does not run."""
-    if not running_server_file().is_file():
-        return None
-    url = LocalServer.read(running_server_file(), "remove it").api
-    return url if answers(f"{url}/health") else None
+    api = running_server_file().read_text(encoding="utf-8") if running_server_file().is_file() else ""
+    return api if api and answers(f"{api}/health") else None
 
 
 @contextmanager

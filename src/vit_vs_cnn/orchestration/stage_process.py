@@ -27,7 +27,7 @@ _stopping = threading.Event()
 _guard = threading.Lock()
 
 
-class Outcome(Enum):
+class StageResult(Enum):
     """What DVC did with a stage: run it, or skip it because nothing had changed."""
 
     RAN = "ran"
@@ -46,25 +46,25 @@ class StageCommand:
     force: bool = False
 
 
-def run_stage(command: StageCommand, output: StageOutput) -> Outcome:
+def run_stage(command: StageCommand, output: StageOutput) -> StageResult:
     """Have DVC bring one stage up to date, in its own process group.
 
     Raises UserError with the stage's own sentence where it left one (TransientError where the same stage may succeed
     later), RunError with DVC's where not; the end of the stage's log is a note of the exception.
     """
     deadline = time.monotonic() + command.lock_wait
-    outcome = _run_once(command, output)
-    if outcome is None:
+    result = _run_once(command, output)
+    if result is None:
         output.line("another DVC process holds the lock; waiting for it")
-    while outcome is None:
+    while result is None:
         if time.monotonic() > deadline:
             raise TransientError(
                 f"{command.stage}: another DVC process holds its lock for more than {command.lock_wait:g} s "
                 "(flow.lock_wait_seconds); end it, or wait and start again."
             )
         _stopping.wait(_SECONDS_BETWEEN_LOCK_TRIES)
-        outcome = _run_once(command, output)
-    return outcome
+        result = _run_once(command, output)
+    return result
 
 
 def stop_all() -> None:
@@ -86,8 +86,8 @@ def is_stopping() -> bool:
     return _stopping.is_set()
 
 
-def _run_once(command: StageCommand, output: StageOutput) -> Outcome | None:
-    """The outcome of `dvc repro`, None where another DVC process holds the lock."""
+def _run_once(command: StageCommand, output: StageOutput) -> StageResult | None:
+    """The result of `dvc repro`, None where another DVC process holds the lock."""
     report = command.workspace / ".dvc" / "tmp" / f"error-{command.stage}.json"
     report.parent.mkdir(exist_ok=True)
     report.unlink(missing_ok=True)
@@ -111,8 +111,8 @@ def _run_once(command: StageCommand, output: StageOutput) -> Outcome | None:
             with _guard:
                 _running.discard(process)
     if process.returncode == 0:
-        return Outcome.RAN if any(map(_RUNS.match, lines)) else Outcome.CACHED
-    stage, error_report = command.stage, read_error_report(report)
+        return StageResult.RAN if any(map(_RUNS.match, lines)) else StageResult.CACHED
+    stage, reported = command.stage, read_error_report(report)
     error: UserError | RunError
     if is_stopping():
         error = RunError(f"{stage}: stopped; starting the run again continues it.")
@@ -121,8 +121,8 @@ def _run_once(command: StageCommand, output: StageOutput) -> Outcome | None:
             f"{stage}: stopped because it took longer than {command.timeout / 60:g} min (flow.timeout_minutes); "
             "raise that limit and start the run again, it continues."
         )
-    elif error_report is not None:
-        error = (TransientError if error_report.retryable else UserError)(error_report.message)
+    elif reported is not None:
+        error = reported
     elif any(map(_LOCKED.search, lines)):
         return None
     else:

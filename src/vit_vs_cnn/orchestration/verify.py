@@ -16,6 +16,7 @@ from vit_vs_cnn.core.console import table
 from vit_vs_cnn.core.errors import RunError, UserError
 from vit_vs_cnn.core.git import git
 from vit_vs_cnn.core.paths import PARAMS, PREPARED, trained, tuned
+from vit_vs_cnn.core.process import search_path
 from vit_vs_cnn.data.dataset import DatasetInfo, Split, digest_of_split, read_info, read_split
 from vit_vs_cnn.evaluation.results import Predictions, read_evaluation
 from vit_vs_cnn.orchestration.workspace import worktree_at
@@ -131,7 +132,7 @@ def _retrained(registry: Registry, version: Version, workspace: Path) -> Registe
 def _succeeds(workspace: Path, command: list[str], *, capture_output: bool = False) -> bool:
     """Whether `command` succeeds with the code of the worktree, tracked in a store of its own."""
     environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": search_path(),
         "PYTHONPATH": str(workspace / "src"),
         "MLFLOW_TRACKING_URI": f"sqlite:///{workspace / 'verify.db'}",
         "VIT_VS_CNN_RUN": workspace.name,

@@ -17,7 +17,7 @@ from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import RunError, UserError
 from vit_vs_cnn.core.git import git, git_output
 from vit_vs_cnn.core.paths import PARAMS, main_root, runs_dir
-from vit_vs_cnn.core.process import ProcessIdentity
+from vit_vs_cnn.core.process import ProcessIdentity, search_path
 from vit_vs_cnn.orchestration.active_runs import ActiveRun
 from vit_vs_cnn.orchestration.request import Request, check_models, read_request
 
@@ -32,7 +32,7 @@ _GIT_IDENTITY = {
 
 
 @dataclass(frozen=True)
-class Run:
+class PipelineRun:
     """An active run: its name, the folder it works in, its settings."""
 
     name: str
@@ -42,7 +42,7 @@ class Run:
 
 
 @contextmanager
-def open_run(request: Request, flow_run_id: str | None = None) -> Iterator[Run]:
+def open_run(request: Request, flow_run_id: str | None = None) -> Iterator[PipelineRun]:
     """The run that `request` describes, in a workspace that no other process uses until it is closed.
 
     An isolated workspace, runs/<name>, stays afterwards: the same run again continues there. Raises UserError for
@@ -68,25 +68,23 @@ def open_run(request: Request, flow_run_id: str | None = None) -> Iterator[Run]:
             with _git_lock():
                 _prepare_workspace(main_root(), workspace)
             (workspace / PARAMS).write_text(text, encoding="utf-8")
-        yield Run(name, workspace, settings, isolated=not request.in_place)
+        yield PipelineRun(name, workspace, settings, isolated=not request.in_place)
     finally:
         active.remove()
         lock.release()
 
 
-def run_environment(run: Run) -> dict[str, str]:
+def run_environment(run: PipelineRun) -> dict[str, str]:
     """The environment of the run's DVC processes."""
     # An inherited MLFLOW_RUN_ID would make MLflow's own helpers write into a foreign run.
     kept = {key: value for key, value in os.environ.items() if key != "MLFLOW_RUN_ID"}
     if git(main_root(), "config", "user.email").returncode != 0:
         # Saving an experiment makes a commit, and on a new machine git may not know its user yet.
         kept = _GIT_IDENTITY | kept
-    # The stages' commands must be found where the environment of this interpreter is not activated.
-    path = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
-    return kept | {"PATH": path} | ({"VIT_VS_CNN_RUN": run.name} if run.isolated else {})
+    return kept | {"PATH": search_path()} | ({"VIT_VS_CNN_RUN": run.name} if run.isolated else {})
 
 
-def save_run(run: Run) -> None:
+def save_run(run: PipelineRun) -> None:
     """Save a finished isolated run as the DVC experiment of its name, replacing an earlier one."""
     command = [sys.executable, "-m", "dvc", "exp", "save", "--force", "--name", run.name]
     with _git_lock():
@@ -97,7 +95,7 @@ def save_run(run: Run) -> None:
         raise RunError(f"`dvc exp save` failed in {run.workspace}: {answer.stderr.strip()}")
 
 
-def is_saved(run: Run) -> bool:
+def is_saved(run: PipelineRun) -> bool:
     """Whether there is a DVC experiment of the run's name."""
     return run.name in git_output(main_root(), "for-each-ref", "--format=%(refname:lstrip=-1)", "refs/exps").split()
 

@@ -4,19 +4,20 @@ A decision is recorded before its alias moves, so there is no move without its r
 between leaves the alias where it was; the next command records that. Records are only ever added.
 """
 
+import re
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock, Timeout
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 
 from vit_vs_cnn.core.console import table
 from vit_vs_cnn.core.errors import TransientError
 from vit_vs_cnn.core.paths import state_dir
 from vit_vs_cnn.core.records import Record
-from vit_vs_cnn.registry.versions import CHALLENGER, CHAMPION, Registry
+from vit_vs_cnn.registry.versions import CHALLENGER, CHAMPION, Registry, Version
 from vit_vs_cnn.tracking.lineage import user_name
 from vit_vs_cnn.tracking.outbox import now_ms
 from vit_vs_cnn.tracking.store import experiment
@@ -25,31 +26,53 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 Action = Literal[
-    "registered", "promoted", "refused", "declined", "overtaken", "rolled back", "moved back", "changed by hand"
+    "registered",
+    "promoted",
+    "refused",
+    "undecided",
+    "declined",
+    "overtaken",
+    "rolled back",
+    "moved back",
+    "changed by hand",
 ]
-_WITHOUT_MOVE = ("refused", "declined", "overtaken")
+State = Literal["pass", "warn", "undecided", "fail"]
+_WITHOUT_MOVE = ("refused", "undecided", "declined", "overtaken")
 _LOCK_SECONDS = 120.0
 
 
 class RuleOutcome(Record):
     """One rule of the gate: what was measured, what is required, as people read it, and the number itself.
 
-    `value` is None where a record was read of a version that lacks this measurement.
+    `value` is None where a record was read of a version that lacks this measurement. `note` is a sentence on a rule
+    that the test images cannot decide.
     """
 
     rule: str
     measured: str
     required: str
-    passed: bool
+    state: State
     value: float | None
+    note: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_earlier_records(cls, values: Any) -> Any:
+        """Records of releases that had two outcomes say `passed: true` or `false`."""
+        if isinstance(values, Mapping) and "passed" in values:
+            rest = {key: value for key, value in values.items() if key != "passed"}
+            return {**rest, "state": "pass" if values["passed"] else "fail"}
+        return values
 
 
 class Decision(Record):
     """A decision on an alias: from `previous_version` to `version`, by whom, why, and by which rules.
 
     Either is None where the alias points nowhere. Of what was refused, `version` is the one that was asked for.
-    `judged` says which versions were judged on which images. `cut_off` is only in histories of release 0.1: the
-    command was killed before the alias moved.
+    `judged` says which versions were judged on which images, whose digest is `test_digest`; `look` counts the decisions
+    on these images, this one included. `forced` says that a refusal was overridden, `accepted` that a version was
+    promoted that the images could not decide on. `cut_off` is only in histories of release 0.1: the command was killed
+    before the alias moved.
     """
 
     # The tags of a run have more, and other names for the versions; so has the JSON of `registry history`.
@@ -61,8 +84,11 @@ class Decision(Record):
     version: int | None = Field(None, validation_alias="target", serialization_alias="target")
     reason: str = ""
     forced: bool = False
+    accepted: bool = False
     rules: tuple[RuleOutcome, ...] = ()
     judged: str = ""
+    test_digest: str = ""
+    look: int = 0
     user: str = ""
     host: str = ""
     time_ms: int = 0
@@ -77,12 +103,18 @@ class Decision(Record):
     @property
     def failed(self) -> str:
         """The rules that the version does not meet, separated by commas."""
-        return ", ".join(outcome.rule for outcome in self.rules if not outcome.passed)
+        return ", ".join(outcome.rule for outcome in self.rules if outcome.state == "fail")
 
     @property
-    def outcome(self) -> str:
+    def undecided(self) -> str:
+        """What the test images cannot tell, in sentences; empty where a rule fails, which decides."""
+        return "" if self.failed else " ".join(outcome.note for outcome in self.rules if outcome.state == "undecided")
+
+    @property
+    def summary(self) -> str:
         """The action, with what was special about it."""
-        return f"{self.action}{', forced' if self.forced else ''}{', cut off' if self.cut_off else ''}"
+        special = {"forced": self.forced, "accepted": self.accepted, "cut off": self.cut_off}
+        return ", ".join([self.action, *(name for name, holds in special.items() if holds)])
 
 
 _RULES = TypeAdapter(tuple[RuleOutcome, ...])
@@ -111,7 +143,8 @@ class AuditLog:
         title = f"{decision.alias} {decision.action}" + (f" v{decision.version}" if decision.version else "")
         run_id = client.create_run(self._experiment_id, time_ms, _tags_of(decision), title).info.run_id
         values = {outcome.rule: outcome.value for outcome in decision.rules if outcome.value is not None}
-        metrics = [Metric(rule, value, time_ms, 0) for rule, value in values.items()]
+        # A rule may be named after a class, which can have any name.
+        metrics = [Metric(re.sub(r"[^\w ./-]", "_", rule), value, time_ms, 0) for rule, value in values.items()]
         if metrics:
             client.log_batch(run_id, metrics=metrics)
         client.set_terminated(run_id)
@@ -156,10 +189,26 @@ def open_audit_log(registry: Registry) -> Iterator[AuditLog]:
         yield log
 
 
+def looks_at(digest: str, decisions: Sequence[Decision], versions: Sequence[Version]) -> int:
+    """How many decisions of the gate were made on the test images with this digest.
+
+    Records of earlier releases do not say on which images; those were the ones that the version was evaluated on.
+    """
+    digests = {version.number: version.test_digest for version in versions}
+    return sum(
+        (decision.test_digest or digests.get(decision.version or 0)) == digest
+        for decision in decisions
+        if decision.rules
+    )
+
+
 def rules_table(outcomes: Sequence[RuleOutcome], *, markdown: bool = False) -> str:
     """The outcomes as a table for a terminal, or in Markdown."""
     header = ("rule", "", "measured", "required")
-    rows = [(found.rule, "pass" if found.passed else "FAIL", found.measured, found.required) for found in outcomes]
+    rows = [
+        (found.rule, "FAIL" if found.state == "fail" else found.state, found.measured, found.required)
+        for found in outcomes
+    ]
     if markdown:
         return "\n".join(f"| {' | '.join(row)} |" for row in (header, ("---",) * len(header), *rows))
     return table([header, *rows], text_columns=len(header))
@@ -168,9 +217,11 @@ def rules_table(outcomes: Sequence[RuleOutcome], *, markdown: bool = False) -> s
 def _tags_of(decision: Decision) -> dict[str, str]:
     previous, version = (str(number or "") for number in (decision.previous_version, decision.version))
     note = [
-        f"{decision.alias}: version {previous or 'none'} → {version or 'none'}, {decision.outcome}.",
+        f"{decision.alias}: version {previous or 'none'} → {version or 'none'}, {decision.summary}.",
         decision.judged,
         f"Reason: {decision.reason}" if decision.reason else "",
+        decision.undecided,
+        f"Decision {decision.look} of the gate that looks at these test images." if decision.look else "",
         rules_table(decision.rules, markdown=True) if decision.rules else "",
     ]
     return {
@@ -180,9 +231,12 @@ def _tags_of(decision: Decision) -> dict[str, str]:
         "decision.target": version,
         "decision.reason": decision.reason,
         "decision.forced": str(decision.forced).lower(),
+        "decision.accepted": str(decision.accepted).lower(),
         "decision.moves": str(decision.moves).lower(),
         "decision.rules": _RULES.dump_json(decision.rules).decode(),
         "decision.judged": decision.judged,
+        "decision.test_digest": decision.test_digest,
+        "decision.look": str(decision.look or ""),
         "decision.host": socket.gethostname(),
         "mlflow.user": user_name(),
         "mlflow.note.content": "\n\n".join(filter(None, note)),

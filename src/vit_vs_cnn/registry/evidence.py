@@ -11,12 +11,20 @@ from vit_vs_cnn.evaluation.calibration import expected_calibration_error, reliab
 from vit_vs_cnn.evaluation.results import Predictions, read_evaluation
 from vit_vs_cnn.registry.gate import Evidence
 from vit_vs_cnn.registry.loading import RegisteredModel, load_registered
-from vit_vs_cnn.registry.versions import TEST_DIGEST, Registry, Version
+from vit_vs_cnn.registry.versions import Registry, Version
 
 
 def on_same_images(versions: Sequence[Version]) -> bool:
     """Whether the versions were evaluated on the same test images."""
-    return len({version.tags.get(TEST_DIGEST, version.run_id) for version in versions}) == 1
+    return len({version.test_digest for version in versions}) == 1
+
+
+def judged_digest(versions: Sequence[Version], prepared: Path) -> str:
+    """The digest of the test images that `collect` judges the versions on. Raises UserError where there are none."""
+    if on_same_images(versions):
+        return versions[0].test_digest
+    info, _ = _test_split(prepared, versions[0])
+    return info.splits["test"].digest
 
 
 def collect(registry: Registry, versions: Sequence[Version], prepared: Path) -> list[Evidence]:
@@ -39,8 +47,7 @@ def collect(registry: Registry, versions: Sequence[Version], prepared: Path) -> 
         evidence.append(
             Evidence(
                 classes=classes,
-                labels=predictions.labels,
-                predicted=predictions.predicted,
+                predictions=predictions,
                 calibration_error=expected_calibration_error(reliability),
                 # The cost does not depend on the images: it stays the one that was measured after training.
                 latency_p95_ms=version.metric("latency_p95_ms") or float("nan"),

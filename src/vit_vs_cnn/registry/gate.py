@@ -1,107 +1,186 @@
-"""The gate before `champion`: rules over what was measured of a challenger, and of the champion on the same images."""
+"""The gate before `champion`: rules over what was measured of a challenger, and of champions on the same images."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vit_vs_cnn.config.schema import EvaluateSettings, GateSettings
+from vit_vs_cnn.config.gate import GateSettings, SelectBy
 from vit_vs_cnn.core.console import points
-from vit_vs_cnn.evaluation.significance import bootstrap_interval
-from vit_vs_cnn.registry.audit import RuleOutcome
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.evaluation.metrics import accuracy_interval
+from vit_vs_cnn.evaluation.results import Predictions
+from vit_vs_cnn.evaluation.selection import POWER, PairedDifference, images_needed, paired_difference
+from vit_vs_cnn.evaluation.significance import class_losses
+from vit_vs_cnn.registry.audit import RuleOutcome, State
+
+_NAMES: dict[SelectBy, str] = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "nll": "log-likelihood",
+}
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was measured of one version on N test images: labels and predicted int64 (N,), and its cost."""
+    """What was measured of one version on N test images of the classes, and its cost."""
 
     classes: Sequence[str]
-    labels: NDArray[np.int64]
-    predicted: NDArray[np.int64]
+    predictions: Predictions
     calibration_error: float
     latency_p95_ms: float
     size_mb: float
 
-    @property
-    def correct(self) -> NDArray[np.bool_]:
-        """Whether each image got its own class, bool (N,)."""
-        return np.equal(self.labels, self.predicted)
 
+@dataclass(frozen=True)
+class Judge:
+    """The rules that `gate` has, and how they are decided: the metric to compare, and the confidence of intervals."""
 
-def judge(
-    challenger: Evidence, champion: Evidence | None, gate: GateSettings, statistics: EvaluateSettings, seed: int
-) -> tuple[RuleOutcome, ...]:
-    """The outcome of every rule that `gate` has; those of comparison only where there is a champion.
+    gate: GateSettings
+    select_by: SelectBy
+    confidence: float
 
-    Both were measured on the same images in the same order.
-    """
-    outcomes = list(_absolute_rules(challenger, gate))
-    if champion is not None:
-        outcomes += [
-            _not_worse(challenger, champion, gate.margin, statistics, seed),
-            _no_class_worse(challenger, champion, gate.class_margin),
-        ]
-    return tuple(outcomes)
+    def outcomes(
+        self, challenger: Evidence, champion: Evidence | None = None, best: Evidence | None = None
+    ) -> tuple[RuleOutcome, ...]:
+        """The outcome of every rule; those of comparison only where there is a champion, or a better one before it.
 
+        All were measured on the same images in the same order. Raises UserError where a rule is about a class that the
+        data do not have.
+        """
+        outcomes = [*self._absolute_rules(challenger), *self._recall_rules(challenger)]
+        if champion is not None:
+            outcomes.append(self._not_worse(challenger, champion, "the champion"))
+        if best is not None:
+            outcomes.append(self._not_worse(challenger, best, "the best champion so far"))
+        if champion is not None:
+            outcomes.append(self._no_class_worse(challenger, champion))
+            if self.select_by != "nll":
+                outcomes.append(self._likelihood_not_worse(challenger, champion))
+        return tuple(outcomes)
 
-def _absolute_rules(challenger: Evidence, gate: GateSettings) -> Iterator[RuleOutcome]:
-    accuracy = float(challenger.correct.mean())
-    yield RuleOutcome(
-        rule="accuracy",
-        measured=f"{accuracy:.2%} of {len(challenger.labels):,} images",
-        required=f"at least {gate.min_accuracy:.2%}",
-        passed=accuracy >= gate.min_accuracy,
-        value=accuracy,
-    )
-    for rule, value, limit, unit in (
-        ("calibration error", challenger.calibration_error, gate.max_calibration_error, ""),
-        ("latency p95", challenger.latency_p95_ms, gate.max_latency_p95_ms, " ms"),
-        ("size", challenger.size_mb, gate.max_size_mb, " MB"),
-    ):
-        if limit is not None:
+    def _absolute_rules(self, challenger: Evidence) -> Iterator[RuleOutcome]:
+        correct = challenger.predictions.correct
+        accuracy = float(correct.mean())
+        yield RuleOutcome(
+            rule="accuracy",
+            measured=f"{accuracy:.2%} of {len(correct):,} images",
+            required=f"at least {self.gate.min_accuracy:.2%}",
+            state=_state(met=accuracy >= self.gate.min_accuracy),
+            value=accuracy,
+        )
+        for rule, value, limit, unit in (
+            ("calibration error", challenger.calibration_error, self.gate.max_calibration_error, ""),
+            ("latency p95", challenger.latency_p95_ms, self.gate.max_latency_p95_ms, " ms"),
+            ("size", challenger.size_mb, self.gate.max_size_mb, " MB"),
+        ):
+            if limit is not None:
+                yield RuleOutcome(
+                    rule=rule,
+                    measured=f"{value:.3g}{unit}",
+                    required=f"at most {limit:g}{unit}",
+                    state=_state(met=value <= limit),
+                    value=value,
+                )
+
+    def _recall_rules(self, challenger: Evidence) -> Iterator[RuleOutcome]:
+        for name, limit in self.gate.min_recall.items():
+            if name not in challenger.classes:
+                classes = ", ".join(challenger.classes)
+                raise UserError(f"gate.min_recall: there is no class {name!r}; there are {classes}.")
+            predictions = challenger.predictions
+            of_class = predictions.correct[predictions.labels == challenger.classes.index(name)]
+            measured, recall = "no test image", None
+            if len(of_class):
+                recall = float(of_class.mean())
+                low, high = accuracy_interval(int(of_class.sum()), len(of_class), self.confidence)
+                measured = f"{recall:.2%} of {len(of_class):,} images ({self._interval} {low:.2%} to {high:.2%})"
             yield RuleOutcome(
-                rule=rule,
-                measured=f"{value:.3g}{unit}",
-                required=f"at most {limit:g}{unit}",
-                passed=value <= limit,
-                value=value,
+                rule=f"recall of {name}",
+                measured=measured,
+                required=f"at least {limit:.2%}",
+                state=_state(met=recall is not None and recall >= limit),
+                value=recall,
             )
 
+    def _not_worse(self, challenger: Evidence, reference: Evidence, whom: str) -> RuleOutcome:
+        """Non-inferiority: the paired interval of the difference lies above −margin; or below 0; or neither."""
+        metric, images = _NAMES[self.select_by], len(challenger.predictions.labels)
+        found = paired_difference(self.select_by, challenger.predictions, reference.predictions, self.confidence)
+        margin = self.gate.nll_margin if self.select_by == "nll" else self.gate.margin
+        state: State = "pass" if found.low >= -margin else "fail" if found.high < 0 else "undecided"
+        note = (
+            f"These {images:,} test images cannot exclude a loss of {_amount(-found.low, self.select_by)} of {metric} "
+            f"beside {whom}; the margin is {_amount(margin, self.select_by)}."
+        )
+        if margin > 0:
+            needed = images_needed(found.variance, margin, self.confidence, of_shares=self.select_by != "nll")
+            note += f" About {needed:,} such images would let an equal model pass {100 * POWER:g} times in 100."
+        return RuleOutcome(
+            rule=f"{metric} beside {whom}",
+            measured=self._measured(found, self.select_by),
+            required=f"interval not below {_amount(-margin, self.select_by, sign=True)}",
+            state=state,
+            value=found.value,
+            note=note if state == "undecided" else "",
+        )
 
-def _not_worse(
-    challenger: Evidence, champion: Evidence, margin: float, statistics: EvaluateSettings, seed: int
-) -> RuleOutcome:
-    """Non-inferiority: the paired interval of the difference lies above −margin."""
-    own, others = challenger.correct, champion.correct
-    low, high = bootstrap_interval(own, others, statistics.confidence, statistics.bootstrap, seed)
-    difference = float(own.mean() - others.mean())
-    interval = f"{100 * statistics.confidence:g} % interval {_points(low)} to {_points(high)}"
-    return RuleOutcome(
-        rule="accuracy beside the champion",
-        measured=f"{_points(difference)} points ({interval})",
-        required=f"interval not below {_points(-margin)}",
-        passed=low >= -margin,
-        value=difference,
-    )
-
-
-def _no_class_worse(challenger: Evidence, champion: Evidence, margin: float) -> RuleOutcome:
-    changes = {
-        name: float(challenger.correct[of_class].mean() - champion.correct[of_class].mean())
-        for index, name in enumerate(challenger.classes)
-        if (of_class := champion.labels == index).any()
-    }
-    worst = min(changes, key=lambda name: changes[name])
-    return RuleOutcome(
-        rule="every class beside the champion",
-        measured=f"{_points(changes[worst])} points for {worst!r}, the least",
-        required=f"no class below {_points(-margin)}",
+    def _no_class_worse(self, challenger: Evidence, champion: Evidence) -> RuleOutcome:
+        """No class is lost: a loss beyond the margin that is also more than chance fails, a loss beyond it warns."""
+        margin, labels = self.gate.class_margin, challenger.predictions.labels
+        own, others = challenger.predictions.correct, champion.predictions.correct
+        images, only_own, only_others = (
+            np.bincount(labels[chosen], minlength=len(challenger.classes))
+            for chosen in (labels >= 0, own & ~others, others & ~own)
+        )
+        present = np.flatnonzero(images)
+        losses, p_values = class_losses(only_own[present], only_others[present], images[present])
         # A small tolerance: 0.95 - 1.0 is not exactly -0.05.
-        passed=changes[worst] >= -margin - 1e-9,
-        value=changes[worst],
-    )
+        beyond = losses > margin + 1e-9
+        lost = beyond & (p_values < 1 - self.confidence)
+        # Of equal losses the one that is less likely to be chance.
+        candidates = np.flatnonzero(lost) if lost.any() else np.arange(len(present))
+        worst = max(candidates, key=lambda index: (losses[index], -p_values[index]))
+        loss, p_value = float(losses[worst]), float(p_values[worst])
+        chance = "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
+        return RuleOutcome(
+            rule="every class beside the champion",
+            measured=(
+                f"{points(-loss, 2, sign=True)} points for {challenger.classes[present[worst]]!r}, the least "
+                f"({int(images[present[worst]]):,} images, {chance})"
+            ),
+            required=f"none below {points(-margin, 2, sign=True)} by more than chance (p < {1 - self.confidence:.2g})",
+            state="fail" if lost.any() else "warn" if beyond.any() else "pass",
+            value=-loss,
+        )
+
+    def _likelihood_not_worse(self, challenger: Evidence, champion: Evidence) -> RuleOutcome:
+        """Calibration beside the champion: a loss of likelihood beyond the margin, by more than chance, fails."""
+        found = paired_difference("nll", challenger.predictions, champion.predictions, self.confidence)
+        margin = self.gate.nll_margin
+        return RuleOutcome(
+            rule="log-likelihood beside the champion",
+            measured=self._measured(found, "nll"),
+            required=f"not below {_amount(-margin, 'nll', sign=True)} by more than chance",
+            state="fail" if found.high < -margin else "warn" if found.value < -margin else "pass",
+            value=found.value,
+        )
+
+    @property
+    def _interval(self) -> str:
+        return f"{100 * self.confidence:g} % interval"
+
+    def _measured(self, found: PairedDifference, metric: SelectBy) -> str:
+        value, low, high = (_amount(amount, metric, sign=True) for amount in (found.value, found.low, found.high))
+        return f"{value} ({self._interval} {low.split()[0]} to {high.split()[0]}, {found.method})"
 
 
-def _points(fraction: float) -> str:
-    return points(fraction, 2, sign=True)
+def _amount(value: float, metric: SelectBy, *, sign: bool = False) -> str:
+    if metric == "nll":
+        return f"{value:{'+' if sign else ''}.3f} nats".replace("-", "−")
+    return f"{points(value, 2, sign=sign)} points"
+
+
+def _state(*, met: bool) -> State:
+    return "pass" if met else "fail"

@@ -3,7 +3,9 @@
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,12 @@ from pydantic import ValidationError
 from torch import nn
 
 from vit_vs_cnn.config.schema import ModelSettings
-from vit_vs_cnn.core.errors import UserError, first_line
+from vit_vs_cnn.core.errors import NotApplicableError, UserError, first_line
 from vit_vs_cnn.evaluation.predict import batch_predict
+from vit_vs_cnn.models.build import create_model, input_size
+from vit_vs_cnn.models.export import load_program
+from vit_vs_cnn.models.preprocess import Preprocess
+from vit_vs_cnn.models.trained import TrainedModel
 from vit_vs_cnn.registry.versions import Registry, registry_errors
 
 BATCH = 64
@@ -26,7 +32,8 @@ class RegisteredModel:
     """Version `version` of the registered model `name`, in memory.
 
     `program` takes uint8 (N, S, S, 3) with S = `image_size` and returns float32 (N, K) for the K `classes`. `settings`
-    are those that build its network, None where the version has none.
+    are those that build its network, None where the version has none; `resizing` are the arguments of its preprocessing
+    beside mean, std and size.
     """
 
     name: str
@@ -35,12 +42,39 @@ class RegisteredModel:
     classes: tuple[str, ...]
     image_size: int
     settings: ModelSettings | None
+    resizing: Mapping[str, Any]
     program: nn.Module
     device: torch.device
 
     def probabilities(self, images: NDArray[np.uint8], desc: str | None = None) -> NDArray[np.float32]:
         """Class probabilities float32 (N, K) of uint8 images (N, S, S, 3); `desc` names a progress bar."""
         return batch_predict(self.program, images, BATCH, self.device, desc)
+
+    @cached_property
+    def rebuilt(self) -> TrainedModel:
+        """The timm network with the version's weights, on the CPU: an exported program has no layers to look into.
+
+        Raises NotApplicableError where the version has no settings of its network.
+        """
+        if self.settings is None:
+            raise NotApplicableError(
+                f"The saliency map is skipped: {self.name} version {self.version} was registered without the settings "
+                "of its network. Predictions work."
+            )
+        prefix = "network."
+        state = {
+            key.removeprefix(prefix): value.cpu()
+            for key, value in self.program.state_dict().items()
+            if key.startswith(prefix)
+        }
+        network = create_model(self.settings, len(self.classes), self.image_size)
+        network.load_state_dict(state)
+        buffers = dict(self.program.named_buffers())
+        mean, std = ((buffers[f"preprocess.{name}"].flatten() / 255).tolist() for name in ("mean", "std"))
+        # The programs of release 0.1 have no temperature.
+        temperature = float(buffers.get("temperature", 1.0))
+        preprocess = Preprocess(mean, std, input_size(self.settings, self.image_size), **self.resizing)
+        return TrainedModel(network.eval(), preprocess, temperature)
 
 
 def load_registered(name: str, given: str | int, device: torch.device | None = None) -> RegisteredModel:
@@ -71,16 +105,15 @@ def load_registered(name: str, given: str | int, device: torch.device | None = N
 
 def load_exported(folder: Path, name: str, version: int, device: torch.device | None = None) -> RegisteredModel:
     """Load the MLflow model that `models.export` wrote into `folder`."""
-    import mlflow.pytorch
     from mlflow.models import Model
 
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     # First, so that a pickle is refused as what it is.
-    program = mlflow.pytorch.load_model(str(folder))
+    program = load_program(folder, device)
     description = Model.load(str(folder))
     metadata: dict[str, Any] = description.metadata or {}
     # The first versions had no image size in their metadata, only in their signature.
     image_size: Any = metadata.get("image_size") or description.signature.inputs.inputs[0].shape[1]
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return RegisteredModel(
         name=name,
         version=version,
@@ -88,7 +121,9 @@ def load_exported(folder: Path, name: str, version: int, device: torch.device | 
         classes=tuple(map(str, metadata["classes"])),
         image_size=int(image_size),
         settings=_network_settings(metadata),
-        program=program.to(device),
+        # The first versions were all resized bilinearly and never cropped.
+        resizing=metadata.get("preprocess", {}),
+        program=program,
         device=device,
     )
 

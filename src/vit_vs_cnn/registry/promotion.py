@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+from vit_vs_cnn.config.gate import SelectBy
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.core.errors import GateRejectedError, UserError
-from vit_vs_cnn.registry.audit import Action, AuditLog, Decision, open_audit_log, rules_table
-from vit_vs_cnn.registry.evidence import collect, on_same_images
-from vit_vs_cnn.registry.gate import judge
-from vit_vs_cnn.registry.versions import CHAMPION, Registry
+from vit_vs_cnn.core.errors import GateRejectedError, GateUndecidedError, UserError
+from vit_vs_cnn.registry.audit import Action, AuditLog, Decision, looks_at, open_audit_log, rules_table
+from vit_vs_cnn.registry.evidence import collect, judged_digest, on_same_images
+from vit_vs_cnn.registry.gate import Judge
+from vit_vs_cnn.registry.versions import CHAMPION, Registry, Version
 from vit_vs_cnn.tracking.outbox import now_ms
 
 
@@ -17,17 +18,23 @@ def propose(registry: Registry, given: str, settings: Settings, prepared: Path) 
     None where the version is the champion. Raises UserError where the evidence to judge it is missing.
     """
     challenger = registry.version(given)
-    with open_audit_log(registry):
-        champion = registry.aliases().get(CHAMPION)
+    with open_audit_log(registry) as log:
+        champion, decisions = registry.aliases().get(CHAMPION), log.decisions()
     if challenger.number == champion:
         return None
-    versions = [challenger, *([registry.version(champion)] if champion else [])]
-    evidence = collect(registry, versions, prepared)
-    rules = judge(evidence[0], evidence[1] if champion else None, settings.gate, settings.evaluate, settings.seed)
+    champions = []
+    if champion:
+        before = _best_before(registry, challenger, champion, decisions, settings.select_by)
+        champions = [registry.version(champion), *before]
+    versions = [challenger, *champions]
+    digest = judged_digest(versions, prepared)
+    judge = Judge(settings.gate, settings.select_by, settings.evaluate.confidence)
+    rules = judge.outcomes(*collect(registry, versions, prepared))
     judged = f"version {challenger.number} ({challenger.contestant}), "
     judged += f"beside the champion, version {champion}" if champion else "the first champion"
+    judged += "".join(f", and the best champion so far, version {best.number}" for best in champions[1:])
     if not on_same_images(versions):
-        judged += f"; it was evaluated on other test images, so both are measured again on {prepared / 'test'}"
+        judged += f"; not all were evaluated on the same test images, so all are measured again on {prepared / 'test'}"
     return Decision(
         action="promoted",
         alias=CHAMPION,
@@ -35,19 +42,36 @@ def propose(registry: Registry, given: str, settings: Settings, prepared: Path) 
         version=challenger.number,
         rules=rules,
         judged=judged,
+        test_digest=digest,
+        look=1 + looks_at(digest, decisions, registry.versions()),
     )
 
 
 def gate_report(registry: Registry, proposal: Decision, *, markdown: bool = False) -> str:
     """What the gate says of a proposed promotion, for a terminal or in Markdown."""
-    verdict = f"does not pass: {proposal.failed}" if proposal.failed else "passes"
-    return f"{registry.name}: {proposal.judged}: {verdict}.\n\n{rules_table(proposal.rules, markdown=markdown)}"
+    verdict = "passes"
+    if proposal.failed:
+        verdict = f"does not pass: {proposal.failed}"
+    elif proposal.undecided:
+        verdict = "undecided"
+    sentences = [proposal.undecided, f"Decision {proposal.look} of the gate that looks at these test images."]
+    return "\n\n".join(
+        [
+            f"{registry.name}: {proposal.judged}: {verdict}.",
+            rules_table(proposal.rules, markdown=markdown),
+            " ".join(filter(None, sentences)),
+        ]
+    )
 
 
-def promote(registry: Registry, proposal: Decision, *, force: bool = False, reason: str = "") -> Decision:
-    """Make the challenger champion if it passes, or if it is forced; the decision is recorded either way.
+def promote(
+    registry: Registry, proposal: Decision, *, force: bool = False, accept: bool = False, reason: str = ""
+) -> Decision:
+    """Make the challenger champion if it passes; the decision is recorded either way.
 
-    Raises GateRejectedError where it does not pass, or where the champion that it was judged against is none any more.
+    `accept` promotes what the test images cannot decide, `force` also what a rule refuses. Raises GateRejectedError
+    where it does not pass or the champion that it was judged against is none any more, GateUndecidedError where the
+    test images cannot decide.
     """
     version, judged = proposal.version, proposal.previous_version
     with open_audit_log(registry) as log:
@@ -56,14 +80,17 @@ def promote(registry: Registry, proposal: Decision, *, force: bool = False, reas
             overtaken = f"the champion became version {champion} while version {version} was judged against {judged}"
             _decline(registry, log, proposal, "overtaken", overtaken)
             raise GateRejectedError(f"{registry.name}: {overtaken}; nothing changed, promote it again.")
+        subject = f"{registry.name}: version {version}"
         if proposal.failed and not force:
             _decline(registry, log, proposal, "refused", reason)
-            raise GateRejectedError(
-                f"{registry.name}: version {version} is refused: {proposal.failed}. Nothing changed."
-            )
-        decision = proposal.model_copy(update={"reason": reason, "forced": bool(proposal.failed)})
+            raise GateRejectedError(f"{subject} is refused: {proposal.failed}. Nothing changed.")
+        if proposal.undecided and not (accept or force):
+            _decline(registry, log, proposal, "undecided", reason)
+            raise GateUndecidedError(f"{subject}: {proposal.undecided} Nothing changed; a person may accept it.")
+        overridden = {"forced": bool(proposal.failed), "accepted": bool(proposal.undecided)}
+        decision = proposal.model_copy(update={"reason": reason, **overridden})
         log.move(decision)
-    _tag_version(registry, decision, decision.outcome)
+    _tag_version(registry, decision, decision.summary)
     return decision
 
 
@@ -115,6 +142,25 @@ def champion_lineage(decisions: list[Decision]) -> list[int]:
     return line
 
 
+def _best_before(
+    registry: Registry, challenger: Version, champion: int, decisions: list[Decision], select_by: SelectBy
+) -> list[Version]:
+    """The champion before the present one that was better on the challenger's test images, if any, the best of them.
+
+    Without it, many promotions could each lose a little, within the margin.
+    """
+    line, sign = set(champion_lineage(decisions)), -1.0 if select_by == "nll" else 1.0
+    scores = {
+        version: (sign * score, version.number == champion)
+        for version in registry.versions()
+        if version.number in line
+        and version.test_digest == challenger.test_digest
+        and (score := version.metric(select_by)) is not None
+    }
+    best = max(scores, key=lambda version: scores[version], default=challenger)
+    return [] if best.number in (champion, challenger.number) else [best]
+
+
 def _decline(registry: Registry, log: AuditLog, proposal: Decision, action: Action, reason: str) -> None:
     declined = proposal.model_copy(update={"action": action, "reason": reason})
     log.record(declined)
@@ -124,4 +170,5 @@ def _decline(registry: Registry, log: AuditLog, proposal: Decision, action: Acti
 def _tag_version(registry: Registry, decision: Decision, outcome: str) -> None:
     assert decision.version is not None
     text = f"{outcome}: {decision.failed}" if decision.failed else outcome
-    registry.tag(decision.version, {"gate.decision": text, "gate.time_ms": str(now_ms())})
+    tags = {"gate.decision": text, "gate.time_ms": str(now_ms())}
+    registry.tag(decision.version, tags | ({"gate.look": str(decision.look)} if decision.look else {}))

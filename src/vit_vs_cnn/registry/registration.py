@@ -1,16 +1,37 @@
-"""Registration: the trained contestants become versions of the registered model, the best of them challenger."""
+"""Registration: the trained contestants become versions of the registered model, the best of them challenger.
 
+A version has tags with numbers for the gate and the tables, and a model card for people.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+
+from vit_vs_cnn.config.load import with_tuned
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.config.tuned import with_tuned
 from vit_vs_cnn.core.paths import evaluated, trained
 from vit_vs_cnn.data.dataset import DatasetInfo
-from vit_vs_cnn.evaluation.results import read_evaluation
-from vit_vs_cnn.registry.audit import Decision, open_audit_log
-from vit_vs_cnn.registry.card import version_tags, write_card
-from vit_vs_cnn.registry.versions import CHALLENGER, Registry, registered_name, registry_errors
+from vit_vs_cnn.evaluation.results import Cost, Evaluation, read_cost, read_evaluation
+from vit_vs_cnn.registry.audit import Decision, looks_at, open_audit_log
+from vit_vs_cnn.registry.versions import CHALLENGER, TEST_DIGEST, Registry, registered_name, registry_errors
 from vit_vs_cnn.tracking.lineage import lineage_tags
 from vit_vs_cnn.tracking.run import read_ref
-from vit_vs_cnn.training.results import read_summary
+from vit_vs_cnn.training.results import TrainingSummary, read_summary, selection_score
+
+# MLflow keeps 5,000 characters of a description: of many classes the card has those with the lowest recall.
+_MOST_CLASSES = 20
+
+
+@dataclass(frozen=True)
+class Looks:
+    """How often the test images were looked at before: by versions measured on them, and by decisions of the gate."""
+
+    versions: int
+    decisions: int
 
 
 def register(settings: Settings, info: DatasetInfo) -> tuple[dict[str, int], str]:
@@ -21,18 +42,24 @@ def register(settings: Settings, info: DatasetInfo) -> tuple[dict[str, int], str
     """
     lineage = lineage_tags()
     results = {
-        contestant: (read_summary(trained(contestant)), read_evaluation(evaluated(contestant)))
+        contestant: (
+            read_summary(trained(contestant)),
+            read_evaluation(evaluated(contestant)),
+            read_cost(contestant),
+        )
         for contestant in settings.models
     }
-    best = max(results, key=lambda contestant: results[contestant][0].val_accuracy)
+    best = max(results, key=lambda contestant: selection_score(results[contestant][0], settings.select_by))
     versions: dict[str, int] = {}
     with registry_errors("when it answers, run `vit-vs-cnn sync` and then `dvc repro register`"):
         registry = Registry(registered_name(settings.data.name))
         registry.create()
-        for contestant, (summary, evaluation) in results.items():
+        looks = _looks_before(registry, info)
+        for contestant, (summary, evaluation, cost) in results.items():
             folder = trained(contestant)
-            tags = version_tags(folder / "model", info, summary, evaluation, lineage)
-            card = write_card(with_tuned(settings, contestant), contestant, info, summary, evaluation, lineage)
+            tags = _version_tags(folder / "model", info, summary, evaluation, cost, lineage)
+            tuned_settings = with_tuned(settings, contestant)
+            card = write_card(tuned_settings, contestant, info, summary, evaluation, cost, lineage, looks)
             versions[contestant] = registry.add(contestant, read_ref(folder), tags, card)
         with open_audit_log(registry) as log:
             previous, version = registry.aliases().get(CHALLENGER), versions[best]
@@ -40,3 +67,84 @@ def register(settings: Settings, info: DatasetInfo) -> tuple[dict[str, int], str
                 decision = Decision(action="registered", alias=CHALLENGER, previous_version=previous, version=version)
                 log.move(decision.model_copy(update={"reason": f"{best} is the best by validation"}))
     return versions, best
+
+
+def _looks_before(registry: Registry, info: DatasetInfo) -> Looks:
+    digest, versions = info.splits["test"].digest, registry.versions()
+    with open_audit_log(registry) as log:
+        decisions = looks_at(digest, log.decisions(), versions)
+    return Looks(sum(version.test_digest == digest for version in versions), decisions)
+
+
+def _version_tags(
+    model: Path,
+    info: DatasetInfo,
+    summary: TrainingSummary,
+    evaluation: Evaluation,
+    cost: Cost,
+    lineage: Mapping[str, str],
+) -> dict[str, str]:
+    """The tags of a version, whose exported model is in the folder `model`; numbers are JSON."""
+    metrics = evaluation.metrics
+    numbers = {
+        "accuracy": metrics.accuracy,
+        "accuracy_low": metrics.accuracy_low,
+        "accuracy_high": metrics.accuracy_high,
+        "balanced_accuracy": metrics.balanced_accuracy,
+        "macro_f1": metrics.macro_f1,
+        "nll": metrics.negative_log_likelihood,
+        "val_accuracy": summary.val_accuracy,
+        "calibration_error": metrics.expected_calibration_error,
+        "latency_p95_ms": cost.latency_p95_ms,
+        "size_mb": sum(path.stat().st_size for path in model.rglob("*") if path.is_file()) / 1e6,
+        "parameters": cost.parameters,
+    }
+    return {
+        **{tag: json.dumps(number) for tag, number in numbers.items() if number is not None},
+        "timm": summary.timm,
+        "device": summary.device,
+        "data.digest": info.digest,
+        TEST_DIGEST: info.splits["test"].digest,
+        "data.image_size": str(info.image_size),
+        **lineage,
+    }
+
+
+def write_card(
+    settings: Settings,
+    contestant: str,
+    info: DatasetInfo,
+    summary: TrainingSummary,
+    evaluation: Evaluation,
+    cost: Cost,
+    lineage: Mapping[str, str],
+    looks: Looks,
+) -> str:
+    """The model card of `contestant` in Markdown, from what its stages recorded."""
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
+    template = environment.from_string((files("vit_vs_cnn.registry") / "card.md.j2").read_text(encoding="utf-8"))
+    classes = evaluation.per_class[evaluation.per_class["images"] > 0].sort_values("recall", kind="stable")
+    return template.render(
+        name=registered_name(settings.data.name),
+        contestant=contestant,
+        model=settings.model(contestant),
+        info=info,
+        summary=summary,
+        evaluation=evaluation,
+        cost=cost,
+        classes=classes.head(_MOST_CLASSES).to_dict("records"),
+        confusions=_confusions(evaluation),
+        lineage=lineage,
+        looks=looks,
+    )
+
+
+def _confusions(evaluation: Evaluation) -> list[tuple[str, str, int]]:
+    """The three most frequent confusions: true class, predicted class, images."""
+    counts = [
+        (label, predicted, int(count))
+        for label, row in zip(evaluation.classes, evaluation.confusion, strict=True)
+        for predicted, count in zip(evaluation.classes, row, strict=True)
+        if label != predicted and count
+    ]
+    return sorted(counts, key=lambda confusion: -confusion[2])[:3]

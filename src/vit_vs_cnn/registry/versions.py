@@ -30,7 +30,7 @@ def registry_errors(remedy: str = "check MLFLOW_TRACKING_URI, and that its serve
         ) from None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Version:
     """A version of the registered model: its training run, aliases, tags and model card (Markdown)."""
 
@@ -45,6 +45,11 @@ class Version:
     def contestant(self) -> str:
         """The contestant that was trained, a key of `models:`."""
         return self.tags.get("contestant", "?")
+
+    @property
+    def test_digest(self) -> str:
+        """What identifies the test images that it was evaluated on; of no other version where no tag says it."""
+        return self.tags.get(TEST_DIGEST, self.run_id)
 
     def metric(self, tag: str) -> float | None:
         """The number in a tag, None where the version has no such tag."""

@@ -8,7 +8,6 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from vit_vs_cnn.report.grid import shortened
@@ -61,7 +60,7 @@ def class_dots(
         axes.scatter(values, range(len(rows)), s=size, color=colour, marker=marker, label=name, zorder=3, clip_on=False)
     name_rows(axes, classes, rows)
     axes.set_xlim(min(0.9, shown.min().min() - 0.03), 1.01)
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.xaxis.set_major_formatter("{x:.0%}")
     figure.legend(loc="outside upper left", ncols=3, markerscale=0.8)
     return figure
 

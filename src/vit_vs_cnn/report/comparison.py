@@ -1,7 +1,7 @@
 """The comparison of the contestants: one table, the paired tests, and the answer in words."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,18 +11,23 @@ from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.console import points
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import evaluated, trained
-from vit_vs_cnn.evaluation.results import Evaluation, read_evaluation
+from vit_vs_cnn.evaluation.results import Cost, Evaluation, read_cost, read_evaluation
 from vit_vs_cnn.evaluation.significance import PairedComparison, compare_all_pairs, verdict
 from vit_vs_cnn.report.style import contestant_colour
 from vit_vs_cnn.training.results import TrainingSummary, read_summary
 
 # Times of the same training differ by some percent from run to run.
 _SAME_TIME = 1.1
+# Contestants that differ by more in pretraining or size are not compared by their architecture alone.
+_SAME_CONDITIONS = 2.0
 # Fractions, seconds, milliseconds, megabytes; a name is a field of the training summary, the metrics or the cost.
 _COLUMNS = (
-    "contestant", "timm", "accuracy", "accuracy_low", "accuracy_high", "confidence", "images", "macro_f1",
+    "contestant", "timm", "accuracy", "accuracy_low", "accuracy_high", "confidence", "images",
+    "accuracy_without_duplicates", "duplicates_in_train", "macro_f1",
     "negative_log_likelihood", "expected_calibration_error", "val_accuracy", "best_epoch", "seconds_per_epoch",
-    "parameters", "flops", "latency_p50_ms", "latency_p95_ms", "throughput_images_per_second", "peak_memory_mb",
+    "parameters", "flops", "latency_p50_ms", "latency_p50_ms_low", "latency_p50_ms_high", "latency_p95_ms",
+    "throughput_images_per_second", "throughput_images_per_second_low", "throughput_images_per_second_high",
+    "peak_memory_mb",
 )  # fmt: skip
 
 
@@ -35,6 +40,7 @@ class Contestant:
     summary: TrainingSummary
     history: pd.DataFrame
     evaluation: Evaluation
+    cost: Cost
 
     @property
     def accuracy(self) -> float:
@@ -61,7 +67,7 @@ class Comparison:
 
 
 def read_comparison(settings: Settings) -> Comparison:
-    """Read the contestants of `settings` from trained/ and evaluated/ and test each pair.
+    """Read the contestants of `settings` from trained/, evaluated/ and cost/ and test each pair.
 
     Raises UserError where something is missing or where they were not evaluated on the same images.
     """
@@ -72,6 +78,7 @@ def read_comparison(settings: Settings) -> Comparison:
             summary=read_summary(trained(name)),
             history=pd.read_csv(trained(name) / "history.csv"),
             evaluation=read_evaluation(evaluated(name)),
+            cost=read_cost(name),
         )
         for name in settings.models
     )
@@ -83,12 +90,12 @@ def read_comparison(settings: Settings) -> Comparison:
                 "run `dvc repro` to evaluate both on the present ones."
             )
     correct = {contestant.name: contestant.evaluation.predictions.correct for contestant in contestants}
-    pairs = compare_all_pairs(correct, settings.evaluate.confidence, settings.evaluate.bootstrap, settings.seed)
+    pairs = compare_all_pairs(correct, settings.evaluate.confidence)
     return Comparison(contestants, tuple(pairs))
 
 
 def answer(comparison: Comparison) -> str:
-    """The answer in one or two sentences: who is better by more than chance, and at what cost."""
+    """The answer in words: who is better by more than chance, at what cost, and what beside architecture differs."""
     best, *others = sorted(comparison.contestants, key=lambda contestant: -contestant.accuracy)
     scores = ", ".join(
         [f"is right on {points(best.accuracy)} % of the test images"]
@@ -108,7 +115,8 @@ def answer(comparison: Comparison) -> str:
             f"{best.name} {scores}. It is better than {_listed(beaten)} by more than chance and cannot be told apart "
             f"from {_listed(tied)}."
         )
-    return f"{winner} {_cost_sentence([best, *others])}"
+    sentences = [winner, _cost_sentence([best, *others]), _conditions_sentence(comparison.contestants)]
+    return " ".join(sentence for sentence in sentences if sentence)
 
 
 def validation_sentence(comparison: Comparison) -> str | None:
@@ -124,13 +132,39 @@ def validation_sentence(comparison: Comparison) -> str | None:
     return f"{lead}; the test images do not show that it is better than {_listed(unbeaten, 'or')}."
 
 
+def duplicates_sentence(comparison: Comparison) -> str | None:
+    """How accurate they are without the test images that train has too; None where there are none."""
+    metrics = {contestant.name: contestant.evaluation.metrics for contestant in comparison.contestants}
+    first = next(iter(metrics.values()))
+    if not first.duplicates_in_train:
+        return None
+    count = f"{first.duplicates_in_train:,} of the {first.images:,} test images"
+    accuracies = {name: found.accuracy_without_duplicates for name, found in metrics.items()}
+    without = [f"{name} {points(accuracy)} %" for name, accuracy in accuracies.items() if accuracy is not None]
+    if not without:
+        return f"Train has an identical or nearly identical image of all {count}: this test measures memory only."
+    return f"Train has an identical or nearly identical image of {count}; right on the others: {', '.join(without)}."
+
+
+def views_sentences(comparison: Comparison) -> list[str]:
+    """What several views of each image change, a sentence for each contestant that was evaluated with them."""
+    measured = [(contestant, contestant.evaluation.metrics.views) for contestant in comparison.contestants]
+    return [
+        f"Averaged over {views.forwards} views of each image, at {views.forwards} times the time, {contestant.name} is "
+        f"right on {points(views.accuracy)} % instead of {points(contestant.accuracy)} %: on {views.gained:,} images "
+        f"more and {views.lost:,} fewer."
+        for contestant, views in measured
+        if views is not None
+    ]
+
+
 def comparison_table(comparison: Comparison) -> pd.DataFrame:
     """One row per contestant: quality on test and cost."""
     rows = [
         {"contestant": contestant.name}
         | contestant.summary.model_dump()
         | contestant.evaluation.metrics.model_dump()
-        | contestant.evaluation.cost.model_dump()
+        | contestant.cost.model_dump()
         for contestant in comparison.contestants
     ]
     return pd.DataFrame(rows)[list(_COLUMNS)]
@@ -169,3 +203,43 @@ def _cost_sentence(contestants: Sequence[Contestant]) -> str:
     if ratio < _SAME_TIME:
         return "Their epochs take about the same time."
     return f"An epoch of {slowest.name} takes {ratio:.1f} times as long as one of {fastest.name}."
+
+
+def _conditions_sentence(contestants: Sequence[Contestant]) -> str | None:
+    """What contestants differ in by more than a factor of two beside architecture; None where they do not."""
+    seen_before = {contestant.name: contestant.summary.pretraining_images for contestant in contestants}
+    sizes = {contestant.name: contestant.summary.parameters for contestant in contestants}
+    differences = [
+        f"{subject} ({', '.join(f'{name} {_rounded(count)}' for name, count in extremes.items())}{unit})"
+        for subject, unit, extremes in (
+            ("pretraining data", " images", _extremes(seen_before)),
+            ("size", " parameters", _extremes(sizes)),
+        )
+        if extremes
+    ]
+    return f"They differ in {' and '.join(differences)}, so this is not architecture alone." if differences else None
+
+
+def _extremes(counts: Mapping[str, int | None]) -> dict[str, int | None]:
+    """The contestants of the largest and the smallest count where these differ too much, else none.
+
+    None is an unknown count, which differs from every known one.
+    """
+    known = {name: count for name, count in counts.items() if count is not None}
+    if not known:
+        return {}
+    unknown = next((name for name, count in counts.items() if count is None), None)
+    largest, smallest = max(known, key=known.__getitem__), min(known, key=known.__getitem__)
+    if known[largest] > _SAME_CONDITIONS * known[smallest]:
+        return {largest: known[largest], smallest: known[smallest]}
+    return {} if unknown is None else {unknown: None, largest: known[largest]}
+
+
+def _rounded(count: int | None) -> str:
+    """A count with two digits: 14M, 1.3M, 410k; "unknown" of None, "no" of 0."""
+    if not count:
+        return "unknown" if count is None else "no"
+    for unit, letter in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if count >= 0.95 * unit:
+            return f"{count / unit:.{0 if count >= 9.95 * unit else 1}f}{letter}"
+    return str(count)

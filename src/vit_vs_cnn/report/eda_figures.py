@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from vit_vs_cnn.config.schema import AugmentSettings
@@ -19,19 +19,21 @@ _BLUE, _ORANGE = CONTESTANT_COLOURS[:2]
 _LIGHT_BLUE = "#A7CCE5"
 
 
-def class_distribution(classes: Sequence[str], counts: pd.DataFrame) -> Figure:
-    """Images per class, one panel for each column (split) of `counts`."""
-    rows = class_rows(counts["train"]) if len(classes) > MOST_ROWS else list(range(len(classes)))
+def class_distribution(counts: pd.DataFrame) -> Figure:
+    """Images per class (the index of `counts`), one panel for each column (split)."""
+    rows = class_rows(counts["train"]) if len(counts) > MOST_ROWS else list(range(len(counts)))
     figure = new_figure(8, 1.3 + 0.28 * len(rows))
     panels = figure.subplots(1, len(counts.columns), sharey=True)
     for axes, (split, images) in zip(panels, counts.items(), strict=True):
         colour = SPLIT_COLOURS[str(split)]
-        sns.barplot(x=images, y=images.index, order=rows, orient="h", color=colour, saturation=1, width=0.75, ax=axes)
+        sns.barplot(
+            x=images, y=range(len(images)), order=rows, orient="h", color=colour, saturation=1, width=0.75, ax=axes
+        )
         axes.bar_label(axes.containers[0], fmt="{:,.0f}", padding=3, fontsize=9, color=NEUTRAL)
         axes.set(title=f"{split}: {images.sum():,}", xlabel="images", xlim=(0, 1.3 * max(images.max(), 1)))
         axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
-        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-        name_rows(axes, classes, rows)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        name_rows(axes, counts.index.tolist(), rows)
     return figure
 
 
@@ -58,16 +60,16 @@ def colour_histogram(histogram: NDArray[np.int64]) -> Figure:
     # Black and white often tower over all other levels, which a linear scale would flatten.
     axes.set_yscale("function", functions=(np.sqrt, np.square))
     axes.set(ylabel="share of the pixels, % (square root)", ylim=0)
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_major_formatter("{x:g}")
     return figure
 
 
-def channel_correlation(correlation: NDArray[np.float64]) -> Figure:
+def channel_correlation(correlation: pd.DataFrame) -> Figure:
     """Heat map of the correlation of the channels (3, 3)."""
     figure = new_figure(5, 4)
     axes = figure.subplots()
     sns.heatmap(
-        pd.DataFrame(correlation, CHANNELS, CHANNELS),
+        correlation,
         annot=True,
         fmt=".2f",
         annot_kws={"fontsize": 14},
@@ -82,10 +84,8 @@ def channel_correlation(correlation: NDArray[np.float64]) -> Figure:
     return figure
 
 
-def measure_by_class(
-    values: "pd.Series[float]", labels: NDArray[np.int64], classes: Sequence[str], spread: pd.DataFrame, unit: str
-) -> Figure:
-    """A measure's distribution over all images, and below it a box for each class with the outliers as dots."""
+def measure_by_class(values: "pd.Series[float]", labels: NDArray[np.int64], spread: pd.DataFrame, unit: str) -> Figure:
+    """A measure's distribution over all images, below it a box for each class (index of `spread`), outliers as dots."""
     rows = class_rows(spread["median"])
     boxes_height = 0.4 + 0.3 * len(rows)
     figure = new_figure(8, 2.7 + boxes_height)
@@ -94,7 +94,7 @@ def measure_by_class(
     overall.axvline(values.median(), color="black", linewidth=1.5, linestyle="--")
     overall.set(title=f"All training images: median {values.median():.1f}", ylabel="images")
     overall.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-    overall.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    overall.yaxis.set_major_formatter("{x:,.0f}")
     shown = np.isin(labels, rows)
     sns.boxplot(
         x=values[shown],
@@ -110,7 +110,7 @@ def measure_by_class(
         ax=boxes,
     )
     boxes.set(title="By class, outliers as dots", xlabel=unit)
-    name_rows(boxes, classes, rows)
+    name_rows(boxes, spread.index.tolist(), rows)
     return figure
 
 
@@ -121,12 +121,12 @@ def augmentation(
     # Importing torch takes seconds: only this figure needs it.
     import torch
 
-    from vit_vs_cnn.data.augment.batch import Augment
+    from vit_vs_cnn.data.augment.batch import augment
     from vit_vs_cnn.data.augment.mix import mix
 
     generator = torch.Generator().manual_seed(seed)
     batch = torch.from_numpy(images).repeat_interleave(draws, dim=0)
-    augmented = Augment(settings)(batch, generator).reshape(len(images), draws, *images.shape[1:])
+    augmented = augment(batch, settings, generator).reshape(len(images), draws, *images.shape[1:])
     for draw in range(draws - mixed, draws):
         pixels = augmented[:, draw].permute(0, 3, 1, 2).float()
         blend, _ = mix(pixels, torch.ones(len(images), 1), settings, generator)

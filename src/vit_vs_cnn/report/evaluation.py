@@ -7,12 +7,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from vit_vs_cnn.core.console import points
 from vit_vs_cnn.evaluation.metrics import accuracy_interval
-from vit_vs_cnn.evaluation.results import Evaluation
+from vit_vs_cnn.evaluation.results import Evaluation, Metrics
 from vit_vs_cnn.report.class_axes import class_dots, class_matrix
 from vit_vs_cnn.report.style import NEUTRAL, SCORE_COLOURS, SEQUENTIAL, new_figure
 
@@ -20,14 +19,10 @@ from vit_vs_cnn.report.style import NEUTRAL, SCORE_COLOURS, SEQUENTIAL, new_figu
 def save_evaluation_figures(folder: Path, contestant: str, evaluation: Evaluation, colour: str) -> None:
     """Write confusion.png, reliability.png and per_class.png of a contestant into `folder`."""
     title = f"{contestant}, {evaluation.metrics.images:,} test images"
-    figures = {
-        "confusion": confusion_figure(evaluation.confusion, evaluation.classes, title),
-        "reliability": reliability_figure({contestant: evaluation}, {contestant: colour}),
-        "per_class": per_class_figure(evaluation.per_class, title),
-    }
     folder.mkdir(parents=True, exist_ok=True)
-    for name, figure in figures.items():
-        figure.savefig(folder / f"{name}.png")
+    confusion_figure(evaluation.confusion, evaluation.classes, title).savefig(folder / "confusion.png")
+    reliability_figure({contestant: evaluation}, {contestant: colour}).savefig(folder / "reliability.png")
+    per_class_figure(evaluation.per_class, title).savefig(folder / "per_class.png")
 
 
 def confusion_figure(confusion: NDArray[np.int64], classes: Sequence[str], title: str) -> Figure:
@@ -54,33 +49,39 @@ def confusion_shares(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def reliability_figure(evaluations: Mapping[str, Evaluation], colours: Mapping[str, str]) -> Figure:
-    """Accuracy against confidence of each contestant, each bin with its interval; below the share of images by bin."""
+    """Accuracy against confidence of each contestant, each bin with its interval; below the share of images by bin.
+
+    The light dots are of the network's own probabilities, before its temperature.
+    """
     figure = new_figure(6.5, 7)
     diagram, histogram = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     diagram.plot([0, 1], [0, 1], linestyle="--", color=NEUTRAL, label="perfect", zorder=3)
     for contestant, evaluation in evaluations.items():
         metrics, bins = evaluation.metrics, evaluation.reliability
         filled = bins[bins["images"] > 0]
-        counts = zip(filled["accuracy"] * filled["images"], filled["images"], strict=True)
-        low, high = np.transpose(
-            [accuracy_interval(round(correct), images, metrics.confidence) for correct, images in counts]
-        )
-        diagram.errorbar(
-            filled["confidence"],
-            filled["accuracy"],
-            [filled["accuracy"] - low, high - filled["accuracy"]],
-            fmt="o",
-            color=colours[contestant],
-            elinewidth=1,
-            label=f"{contestant}, ECE {points(metrics.expected_calibration_error)} points",
-        )
-        histogram.stairs(100 * bins["images"] / metrics.images, [0, *bins["bin_high"]], color=colours[contestant], lw=2)
+        accuracy, images = filled["accuracy"], filled["images"]
+        counts = zip((accuracy * images).round().astype(int), images, strict=True)
+        low, high = np.transpose([accuracy_interval(correct, total, metrics.confidence) for correct, total in counts])
+        label = f"{contestant}, {_calibration_error(metrics)}"
+        colour, error = colours[contestant], [accuracy - low, high - accuracy]
+        if metrics.uncalibrated_expected_calibration_error is not None:
+            before = bins[bins["uncalibrated_images"] > 0]
+            diagram.plot(
+                before["uncalibrated_confidence"], before["uncalibrated_accuracy"], "o", color=colour, alpha=0.3
+            )
+        diagram.errorbar(filled["confidence"], accuracy, error, fmt="o", color=colour, elinewidth=1, label=label)
+        histogram.stairs(100 * bins["images"] / metrics.images, [0, *bins["bin_high"]], color=colour, lw=2)
     diagram.set(ylabel="accuracy", ylim=(-0.02, 1.02))
     histogram.set(xlabel="confidence", ylabel="images, %", xlim=(0, 1.02), ylim=(0, 105))
     for axis in (diagram.yaxis, histogram.xaxis):
-        axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axis.set_major_formatter("{x:.0%}")
     figure.legend(*diagram.get_legend_handles_labels(), loc="outside upper left", ncols=2)
     return figure
+
+
+def _calibration_error(metrics: Metrics) -> str:
+    after, before = metrics.expected_calibration_error, metrics.uncalibrated_expected_calibration_error
+    return f"ECE {points(after)} points" + (f" (light: {points(before)})" if before is not None else "")
 
 
 def per_class_figure(per_class: pd.DataFrame, title: str) -> Figure:

@@ -1,143 +1,241 @@
 """The figures that explain one contestant, each with a caption that says what it shows and what it does not."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from vit_vs_cnn.core.errors import NotApplicableError
 from vit_vs_cnn.explain.attention import Attention
-from vit_vs_cnn.explain.features import feature_maps, first_filters, position_similarity
+from vit_vs_cnn.explain.faithfulness import Faithfulness
+from vit_vs_cnn.explain.features import StageMaps, feature_maps, first_filters, position_similarity
+from vit_vs_cnn.explain.layers import reads_class_token
+from vit_vs_cnn.explain.overlay import overlay
 from vit_vs_cnn.explain.samples import SampleExplanations
 from vit_vs_cnn.models.trained import TrainedModel
-from vit_vs_cnn.report import explanation_figures as figures
 from vit_vs_cnn.report.figures import FigureWriter
+from vit_vs_cnn.report.grid import Tile, image_grid, in_rows, resized
+from vit_vs_cnn.report.style import NEUTRAL, SEQUENTIAL, new_figure
 
 _IMAGES_OF_HEADS = 3
+_HEADS_PER_ROW = 4
+_FILTERS_PER_ROW = 8
+_MOST_TILES = 8
+# Sides of a tile in pixels of the PNG.
+_SAMPLE = 104
+_HEAD = 104
+_MAP = 84
+_FILTER = 64
 
 
 def write_explanation(
     model: TrainedModel,
     shared: SampleExplanations,
     mistakes: SampleExplanations | None,
+    faithfulness: Mapping[str, Faithfulness],
     classes: Sequence[str],
     colour: str,
     folder: Path,
 ) -> None:
     """Draw the explanation of `model` into `folder`, with figures.json.
 
-    `shared` are images on which all contestants are shown; `mistakes` are its own, None where it made none. `colour`
-    is that of the contestant.
+    `shared` are images on which all contestants are shown; `mistakes` are its own, None where it made none.
+    `faithfulness` is that of each kind of map in them. `colour` is that of the contestant.
     """
-    writer = FigureWriter(folder)
+    writer = FigureWriter(folder, "explanation")
     correct = int((shared.labels == shared.predicted).sum())
-    writer.add(
-        "same_images",
-        figures.samples_figure(shared, classes),
-        "Saliency maps of images that all contestants share",
-        f"Random test images, the same for every contestant; {correct} of these {len(shared.labels)} are classified "
-        "correctly. " + _how_to_read(shared, "the predicted class"),
-    )
-    for reason in shared.skipped:
-        writer.skip(reason)
+    how_to_read = _how_to_read(writer, model, shared, faithfulness, writer.text("same_images", "target"))
+    figure = _samples_figure(shared, classes)
+    writer.add("same_images", figure, correct=correct, images=len(shared.labels), how_to_read=how_to_read)
+    writer.table("faithfulness", _faithfulness_table(faithfulness))
+    writer.skipped.extend(shared.skipped)
     if mistakes is None:
-        writer.skip("Mistakes are skipped: the contestant made none on the test images.")
+        writer.skip("mistakes")
     else:
-        writer.add(
-            "mistakes",
-            figures.samples_figure(mistakes, classes),
-            "Its most confident mistakes",
-            "The wrong predictions with the highest confidence; the selection says nothing about how often the "
-            "contestant is wrong. "
-            + _how_to_read(mistakes, "the predicted class (CAM: says) and for the true class (CAM: is)"),
-        )
+        how_to_read = _how_to_read(writer, model, mistakes, faithfulness, writer.text("mistakes", "target"))
+        writer.add("mistakes", _samples_figure(mistakes, classes), how_to_read=how_to_read)
     if shared.attention is not None:
-        _add_attention(writer, shared, shared.attention, colour, model.preprocess.input_size)
+        _add_attention(writer, shared.images, shared.attention, colour, model.preprocess.input_size)
     for add in (_add_position_similarity, _add_filters, _add_feature_maps):
         try:
             add(writer, model, shared)
         except NotApplicableError as error:
-            writer.skip(str(error))
+            writer.skipped.append(str(error))
     writer.close()
 
 
-def _how_to_read(samples: SampleExplanations, target: str) -> str:
-    """What the maps in a row of images show and what they do not, as far as the network has them."""
-    sentences = []
-    if samples.layer is not None:
-        sentences.append(
-            f"Grad-CAM highlights (yellow: most) the evidence for {target}, in layer {samples.layer.name} on "
-            f"{samples.layer.grid}×{samples.layer.grid} positions that are smoothed here; each map has its own scale, "
-            "and a grey image has no such evidence."
+def _how_to_read(
+    writer: FigureWriter,
+    model: TrainedModel,
+    samples: SampleExplanations,
+    faithfulness: Mapping[str, Faithfulness],
+    target: str,
+) -> str:
+    """What the maps that the network has show, from where, and whether they are evidence."""
+    verdicts = {
+        kind: writer.text(
+            "how_to_read",
+            "better_than_random" if measured.is_better_than_random else "like_random",
+            deletion=measured.deletion.mean(),
+            insertion=measured.insertion.mean(),
+            random=measured.random.mean(),
+            images=len(measured.random),
         )
+        for kind, measured in faithfulness.items()
+    }
+    sentences, layer = [], samples.layer
+    if layer is not None:
+        from_token = layer.tokens and reads_class_token(model.network)
+        values = {"target": target, "layer": layer.name, "grid": layer.grid, "faithfulness": verdicts["gradcam"]}
+        which = writer.text("how_to_read", "class_token_layer" if from_token else "last_layer")
+        sentences.append(writer.text("how_to_read", "gradcam", which=which, **values))
     if samples.attention is not None:
-        sentences.append("Attention rollout follows attention from the output back to the image; it ignores the class.")
+        source = _source(writer, samples.attention)
+        sentences.append(writer.text("how_to_read", "attention", source=source, faithfulness=verdicts["rollout"]))
     if sentences:
-        sentences.append("None of this proves why a class was predicted, and contestants that agree can both be wrong.")
+        sentences.append(writer.text("how_to_read", "caution"))
     return " ".join(sentences)
 
 
+def _source(writer: FigureWriter, attention: Attention) -> str:
+    return writer.text("attention_heads", "class_token" if attention.from_class_token else "all_patches")
+
+
+def _faithfulness_table(faithfulness: Mapping[str, Faithfulness]) -> pd.DataFrame:
+    """A row per kind of map: mean areas, differences from random orders with 95 % intervals, and the verdict."""
+    rows = []
+    for kind, measured in faithfulness.items():
+        row: dict[str, object] = {"map": kind, "images": len(measured.random), **measured.mean_areas()}
+        for name, areas in (("deletion", measured.deletion), ("insertion", measured.insertion)):
+            difference, low, high = measured.difference_from_random(areas)
+            row |= {f"{name}_difference": difference, f"{name}_low": low, f"{name}_high": high}
+        rows.append(row | {"better_than_random": measured.is_better_than_random})
+    return pd.DataFrame(rows)
+
+
 def _add_attention(
-    writer: FigureWriter, samples: SampleExplanations, attention: Attention, colour: str, input_size: int
+    writer: FigureWriter, images: NDArray[np.uint8], attention: Attention, colour: str, input_size: int
 ) -> None:
-    source = "the class token" if attention.from_class_token else "all patches on average, which the network pools"
-    writer.add(
-        "attention_heads",
-        figures.heads_figure(samples.images[:_IMAGES_OF_HEADS], attention.heads[:_IMAGES_OF_HEADS]),
-        "What each head of the last block attends to",
-        f"Attention to each patch from {source}, one map per head, brighter for more; each has its own scale. Heads "
-        "that differ collect different information. What a head attends to need not decide the prediction.",
+    shown = _heads_figure(images[:_IMAGES_OF_HEADS], attention.heads[:_IMAGES_OF_HEADS])
+    writer.add("attention_heads", shown, source=_source(writer, attention))
+    heads = pd.DataFrame(
+        [
+            (block, head, float(pixels))
+            for block, distances in enumerate(attention.distance, start=1)
+            for head, pixels in enumerate(distances, start=1)
+        ],
+        columns=["block", "head", "pixels"],
     )
-    blocks = [block for block, heads in enumerate(attention.distance, start=1) for _ in heads]
-    heads = [head for heads in attention.distance for head in range(1, len(heads) + 1)]
-    pixels = [float(distance) for heads in attention.distance for distance in heads]
-    writer.add(
-        "attention_distance",
-        figures.distance_figure(blocks, pixels, attention.even_distance, colour),
-        "How far attention reaches",
-        "Each dot is a head: the mean distance between a patch and the patches it attends to, in pixels of the "
-        f"{input_size} px input, over the images above. Low dots are local, like a convolution; dots at the dashed "
-        f"line ({attention.even_distance:.0f} px) reach as far as attention to all patches alike. Neither is better.",
-    )
-    writer.table("attention_distance", {"block": blocks, "head": heads, "pixels": pixels})
+    even = attention.even_distance
+    figure = _distance_figure(heads, even, colour)
+    writer.add("attention_distance", figure, input_size=input_size, even_distance=even)
+    writer.table("attention_distance", heads)
 
 
 def _add_position_similarity(writer: FigureWriter, model: TrainedModel, _: SampleExplanations) -> None:
-    writer.add(
-        "position_similarity",
-        figures.similarity_figure(position_similarity(model.network)),
-        "What it knows about the position of a patch",
-        "Each tile belongs to a patch and shows how similar its position embedding is to that of every patch, brighter "
-        "for more. A bright spot that moves with the tile means that the network learned which patches are neighbours; "
-        "flat tiles mean that it hardly distinguishes positions. The content of the images plays no part.",
-    )
+    writer.add("position_similarity", _similarity_figure(position_similarity(model.network)))
 
 
 def _add_filters(writer: FigureWriter, model: TrainedModel, _: SampleExplanations) -> None:
     filters = first_filters(model.network)
-    height, width = filters.images.shape[1:3]
-    shown = (
-        f"The first {len(filters.images)} principal components of the {filters.total} filters"
-        if filters.components
-        else f"All {filters.total} filters"
-    )
-    writer.add(
-        "first_filters",
-        figures.filters_figure(filters),
-        "What its first layer looks for",
-        f"{shown} of {filters.name}, which reads {height}×{width} pixels at a time. Grey is zero; each filter has its "
-        "own scale. Edges, blobs and colours mean that it learned something; noise, that it has not (yet). How later "
-        "layers use them is not visible here.",
-    )
+    count, height, width, _channels = filters.images.shape
+    which = {"components": count, "filters": filters.total}
+    shown = writer.text("first_filters", "components" if filters.components else "all_filters", **which)
+    figure = image_grid(in_rows([Tile(image) for image in filters.images], _FILTERS_PER_ROW), _FILTER)
+    writer.add("first_filters", figure, shown=shown, layer=filters.name, height=height, width=width)
 
 
 def _add_feature_maps(writer: FigureWriter, model: TrainedModel, shared: SampleExplanations) -> None:
-    stages = feature_maps(model.network, model.preprocess(torch.from_numpy(shared.images[:1])))
-    writer.add(
-        "feature_maps",
-        figures.stages_figure(shared.images[0], stages),
-        "What its layers make of an image",
-        "One image from the first stage to the last, in the channels that vary most over it, brighter for more active; "
-        "each map has its own scale, and a stage with a single position has no map. Deeper maps are more about content "
-        "and less about position. The channels are chosen for this image; another image would have others.",
+    stages = feature_maps(model.network, shared.pixels[:1])
+    writer.add("feature_maps", _stages_figure(shared.images[0], stages))
+
+
+def _samples_figure(samples: SampleExplanations, classes: Sequence[str]) -> Figure:
+    """A row per image: the image itself, Grad-CAM and attention rollout, as far as the contestant has them."""
+    saliency = {
+        "Grad-CAM" if samples.cam_true is None else "CAM: says": samples.cam_predicted,
+        "CAM: is": samples.cam_true,
+        "attention": samples.attention.rollout if samples.attention else None,
+    }
+    columns = {title: maps for title, maps in saliency.items() if maps is not None}
+    rows, labels = [], []
+    for i, image in enumerate(samples.images):
+        rows.append([Tile(image), *(Tile(overlay(resized(image, _SAMPLE), maps[i])) for maps in columns.values())])
+        label, predicted, confidence = samples.labels[i], samples.predicted[i], samples.confidence[i]
+        # Rounding must not make a prediction look certain.
+        percent = "> 99 %" if confidence > 0.99 else f"{100 * confidence:.0f} %"
+        verdict = "✓ right" if label == predicted else "✗ wrong"
+        labels.append(f"is {classes[label]}\nsays {classes[predicted]}\n{percent} sure\n{verdict}")
+    return image_grid(rows, _SAMPLE, row_labels=labels, column_labels=["image", *columns])
+
+
+def _heads_figure(images: NDArray[np.uint8], heads: NDArray[np.float32]) -> Figure:
+    """Each image, uint8 (H, W, 3), and beside it the attention (heads, G, G) of each head; brighter is more."""
+    rows: list[list[Tile | None]] = []
+    for image, maps in zip(images, heads, strict=True):
+        tiles = [Tile(_coloured(head), f"head {number}") for number, head in enumerate(maps, start=1)]
+        lines = in_rows(tiles, _HEADS_PER_ROW)
+        rows += [[Tile(image, "image"), *lines[0]], *([None, *line] for line in lines[1:])]
+    return image_grid(rows, _HEAD)
+
+
+def _distance_figure(heads: pd.DataFrame, even_distance: float, colour: str) -> Figure:
+    """Mean attention distance of each head by its block, and that of attention spread evenly."""
+    figure = new_figure(6.0, 4.0)
+    axes = figure.subplots()
+    axes.scatter(heads["block"], heads["pixels"], color=colour, alpha=0.75, s=42, label="one head")
+    axes.axhline(even_distance, color=NEUTRAL, linestyle="--", label="attention spread evenly")
+    axes.set(xlabel="block, from the image to the answer", ylabel="mean attention distance (px)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylim(0, 1.25 * max(even_distance, heads["pixels"].max()))
+    axes.legend(loc="upper left", ncols=2)
+    return figure
+
+
+def _similarity_figure(similarity: NDArray[np.float32]) -> Figure:
+    """A grid of grids: the tile at (row, column) compares that patch's position with all positions."""
+    grid = len(similarity)
+    chosen = np.linspace(0, grid - 1, min(grid, _MOST_TILES)).round().astype(int)
+    # An empty line separates the tiles.
+    tiles = np.pad(similarity[np.ix_(chosen, chosen)], ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=np.nan)
+    side = len(chosen) * (grid + 1)
+    figure = new_figure(5.6, 5.0)
+    axes = figure.subplots()
+    sns.heatmap(
+        tiles.swapaxes(1, 2).reshape(side, side)[:-1, :-1],
+        square=True,
+        cmap=SEQUENTIAL,
+        vmin=min(0.0, float(similarity.min())),
+        vmax=1,
+        cbar_kws={"label": "cosine similarity", "shrink": 0.85},
+        ax=axes,
     )
+    middles = np.arange(len(chosen)) * (grid + 1) + grid / 2
+    axes.set_xticks(middles, chosen + 1)
+    axes.set_yticks(middles, chosen + 1)
+    axes.set(xlabel="column of the patch", ylabel="row of the patch")
+    axes.tick_params(rotation=0)
+    axes.grid(visible=False)
+    return figure
+
+
+def _stages_figure(image: NDArray[np.uint8], stages: Sequence[StageMaps]) -> Figure:
+    """The image, and a row per stage with the channels that vary most; brighter is more active."""
+    rows, labels = [[Tile(image)]], ["image"]
+    for stage in stages:
+        grid = stage.maps.shape[-1]
+        rows.append([Tile(_coloured(channel)) for channel in stage.maps])
+        labels.append(f"{stage.name}\n{grid}×{grid}\n{stage.total} channels")
+    return image_grid(rows, _MAP, row_labels=labels)
+
+
+def _coloured(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """`values` (G, G) as colours uint8 (G, G, 3) from their minimum to their maximum."""
+    colours: NDArray[np.uint8] = mpl.colormaps[SEQUENTIAL](mpl.colors.Normalize()(values), bytes=True)[..., :3]
+    return colours

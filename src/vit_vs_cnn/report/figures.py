@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vit_vs_cnn.config.load import read_yaml
 from vit_vs_cnn.core.records import Record
 
 if TYPE_CHECKING:
@@ -27,18 +28,33 @@ class FigureIndex(Record):
 
 
 class FigureWriter:
-    """Writes figures and tables into `folder`; `close` writes figures.json."""
+    """Writes the figures and tables of a `subject` into `folder`; `close` writes figures.json.
 
-    def __init__(self, folder: Path) -> None:
+    The texts are those of the subject in captions.yaml, with `values` in their placeholders; a text that is not there,
+    or a placeholder without a value, is a KeyError. `skipped` has the sentences about missing figures.
+    """
+
+    def __init__(self, folder: Path, subject: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
+        self.skipped: list[str] = []
+        self._texts = read_yaml(Path(__file__).with_name("captions.yaml"))[subject]
         self._figures: list[FigureEntry] = []
-        self._skipped: list[str] = []
 
-    def add(self, name: str, figure: "Figure", title: str, caption: str) -> None:
-        """Save `figure` as <name>.png."""
+    def add(self, name: str, figure: "Figure", /, **values: object) -> None:
+        """Save `figure` as <name>.png, and list it with its title and caption."""
         figure.savefig(self.folder / f"{name}.png")
+        title, caption = self.text(name, "title", **values), self.text(name, "caption", **values)
         self._figures.append(FigureEntry(file=f"{name}.png", title=title, caption=caption))
+
+    def skip(self, name: str, /, **values: object) -> None:
+        """Record why the figure is missing."""
+        self.skipped.append(self.text(name, "skipped", **values))
+
+    def text(self, name: str, part: str, /, **values: object) -> str:
+        """The `part` of a figure's texts: its title, its caption or what else captions.yaml has under its name."""
+        text: str = self._texts[name][part]
+        return text.format(**values).rstrip()  # a caption may end in a placeholder that is empty
 
     def table(self, name: str, columns: "Mapping[str, Any] | pd.DataFrame") -> None:
         """Save `columns`, all of one length, as <name>.csv; floats with six significant digits."""
@@ -47,11 +63,7 @@ class FigureWriter:
         table = pd.DataFrame(columns)
         table.to_csv(self.folder / f"{name}.csv", index=False, float_format="%.6g", na_rep="nan")
 
-    def skip(self, sentence: str) -> None:
-        """Record why a figure is missing."""
-        self._skipped.append(sentence)
-
     def close(self) -> None:
         """Write figures.json."""
-        index = FigureIndex(figures=tuple(self._figures), skipped=tuple(self._skipped))
+        index = FigureIndex(figures=tuple(self._figures), skipped=tuple(self.skipped))
         index.write(self.folder / "figures.json")

@@ -67,6 +67,11 @@ def image_grid(
     return figure
 
 
+def in_rows(tiles: Sequence[Tile], length: int) -> list[Sequence[Tile]]:
+    """`tiles` in rows of `length`, the last of which may be shorter."""
+    return [tiles[first : first + length] for first in range(0, len(tiles), length)]
+
+
 def resized(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """`image` as a square of `side` pixels: averaged where it shrinks, with its pixels visible where it grows."""
     method = cv2.INTER_AREA if image.shape[0] > side else cv2.INTER_NEAREST

@@ -8,14 +8,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.paths import COMPARE, EDA, PREPARED, explained
 from vit_vs_cnn.data.checks import read_checks
 from vit_vs_cnn.data.dataset import read_info
-from vit_vs_cnn.report.comparison import Comparison, answer, comparison_table, validation_sentence
+from vit_vs_cnn.report.comparison import (
+    Comparison,
+    answer,
+    comparison_table,
+    duplicates_sentence,
+    validation_sentence,
+    views_sentences,
+)
 from vit_vs_cnn.report.figures import FigureIndex
 from vit_vs_cnn.tuning.summary import read_tuning_summary
 
@@ -47,34 +54,38 @@ def render_report(settings: Settings, comparison: Comparison, commit: str, run_n
     """
     environment = Environment(
         loader=PackageLoader("vit_vs_cnn", "report"),
-        autoescape=select_autoescape(default=True, default_for_string=True),
+        autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["flat"] = _flat
     info = read_info(PREPARED)
-    searches = {contestant: read_tuning_summary(contestant) for contestant in settings.models}
     return environment.get_template("report.html.j2").render(
+        settings=settings,
         title=f"{' or '.join(settings.models)} on {info.name}?",
         answer=_unbroken(answer(comparison)),
         sentences=[
-            _unbroken(sentence) for sentence in (*comparison.sentences, validation_sentence(comparison)) if sentence
+            _unbroken(sentence)
+            for sentence in (
+                *comparison.sentences,
+                validation_sentence(comparison),
+                duplicates_sentence(comparison),
+                *views_sentences(comparison),
+            )
+            if sentence
         ],
         rows=comparison_table(comparison).to_dict("records"),
-        confidence=settings.evaluate.confidence,
         contestants={contestant.name: contestant for contestant in comparison.contestants},
         charts=embedded_figures(COMPARE),
         info=info,
         findings=read_checks(PREPARED).findings,
         eda=embedded_figures(EDA, _EDA_SHOWN),
         explanations={contestant: embedded_figures(explained(contestant)) for contestant in settings.models},
-        searches={contestant: search for contestant, search in searches.items() if search.trials},
-        published=[row for row in settings.published if row.dataset == settings.data.name],
+        searches={
+            contestant: search for contestant in settings.models if (search := read_tuning_summary(contestant)).trials
+        },
         recipes={contestant: _differences(settings, contestant) for contestant in settings.models},
-        shared_recipe=_flat(settings.recipe.model_dump()),
-        budget=_flat(settings.train.model_dump()),
-        data=_flat(settings.data.model_dump()),
-        seed=settings.seed,
         devices=sorted({contestant.summary.device for contestant in comparison.contestants}),
         machine=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         commit=commit[:10],

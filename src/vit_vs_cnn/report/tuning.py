@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib as mpl
 import optuna.visualization
 import pandas as pd
+from jinja2 import Environment, PackageLoader
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -29,69 +30,39 @@ _LABELS = {
 }
 # With fewer complete trials, or values that are all equal, no difference can be attributed to a setting.
 _MIN_TRIALS_FOR_IMPORTANCES = 4
-_PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title></head>
-<body style="font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 62rem; padding: 1rem; color: #1b2029">
-<h1>{title}</h1><p>{sentence}</p>
-{plots}
-</body></html>
-"""
 
-# By the name of the PNG: Optuna's plot, title, caption.
-_PLOTS = {
-    "history": (
-        "optimization_history",
-        "Trial by trial",
-        "{label} of each complete trial, and the best so far; the dashed line is the recipe as it was.",
-    ),
-    "importances": (
-        "param_importances",
-        "Importance of each setting",
-        "Share of the differences in {label} that each setting explains (PED-ANOVA, complete trials).",
-    ),
-    "parallel_coordinates": (
-        "parallel_coordinate",
-        "Each complete trial as a line",
-        "Where the lines of the best trials (dark) run together, the search has settled.",
-    ),
-    "slices": (
-        "slice",
-        "Setting by setting",
-        "{label} of the complete trials, later ones darker; the diamond is the recipe as it was.",
-    ),
-    "intermediate_values": (
-        "intermediate_values",
-        "Epoch by epoch",
-        "{label} of every trial; one that ends early was pruned, the dashed one is the recipe as it was.",
-    ),
-    "timeline": (
-        "timeline",
-        "When each trial ran",
-        "A bar from the start of each trial to its end; an attempt that was killed is a failed bar of its own.",
-    ),
+_PLOTLY = {"responsive": True}
+# Optuna's plots by the names of the figures.
+PLOTS = {
+    "history": "optimization_history",
+    "importances": "param_importances",
+    "parallel_coordinates": "parallel_coordinate",
+    "slices": "slice",
+    "intermediate_values": "intermediate_values",
+    "timeline": "timeline",
 }
 
 
 def write_tuning_report(result: StudyResult, contestant: str, colour: str, folder: Path) -> None:
     """Write figures (PNG), trials.csv and the interactive study.html into `folder`."""
-    writer, sentence = FigureWriter(folder), _describe_gain(result)
-    gain = _draw_gain(result, contestant, colour)
-    writer.add("gain", gain, "The recipe as it was, and the best one found", sentence)
-    html: list[str] = []
-    for name, (plot, title, caption) in _PLOTS.items():
+    writer = FigureWriter(folder, "tuning")
+    gain = {"outcome": _outcome(result, writer), **result.summary.model_dump()}
+    writer.add("gain", _draw_gain(result, contestant, colour), **gain)
+    interactive: list[str] = []
+    for name, plot in PLOTS.items():
         if name == "importances" and not _have_importances(result.trials):
-            writer.skip("The importances are not shown: too few complete trials differ.")
+            writer.skip("importances")
             continue
         with warnings.catch_warnings(action="ignore"):
-            text = caption.format(label=_label(result))
-            writer.add(name, _draw(plot, result), title, text[0].upper() + text[1:])
-            interactive = getattr(optuna.visualization, f"plot_{plot}")(result.study)
+            writer.add(name, _draw(plot, result), label=_label(result))
+            page_plot = getattr(optuna.visualization, f"plot_{plot}")(result.study)
         # The first one brings plotly's script, so that the page needs no network.
-        html.append(interactive.to_html(full_html=False, include_plotlyjs=not html, config={"responsive": True}))
+        interactive.append(page_plot.to_html(full_html=False, include_plotlyjs=not interactive, config=_PLOTLY))
     writer.close()
     trials_table(result.trials, result.summary.select_by).to_csv(folder / "trials.csv", index=False)
-    page = _PAGE.format(title=f"Tuning {contestant}", sentence=sentence, plots="\n".join(html))
+    sentence = writer.text("gain", "caption", **gain)
+    template = Environment(loader=PackageLoader("vit_vs_cnn", "report"), autoescape=True).get_template("study.html.j2")
+    page = template.render(title=f"Tuning {contestant}", sentence=sentence, plots=interactive)
     (folder / "study.html").write_text(page, encoding="utf-8")
 
 
@@ -120,20 +91,13 @@ def _recipe_value(result: StudyResult) -> float | None:
     return result.recipe.value if result.recipe.state == TrialState.COMPLETE else None
 
 
-def _describe_gain(result: StudyResult) -> str:
-    """Say what the search gained and what it cost."""
+def _outcome(result: StudyResult, writer: FigureWriter) -> str:
     summary = result.summary
-    counts = f"{summary.trials} trials ({summary.complete} complete, {summary.pruned} pruned, {summary.failed} failed)"
-    cost = f"{counts} took {summary.seconds:,.0f} s of training; pruning saved {summary.epochs_saved} epochs."
-    best = f"The best trial reached {summary.best_val_accuracy:.2%} on validation"
     if summary.gain is None:
-        return f"{best}; the recipe as it was failed. {cost}"
+        return writer.text("gain", "recipe_failed", best=summary.best_val_accuracy)
     if result.best.number == result.recipe.number:
-        return f"No trial was better than the recipe as it was ({summary.best_val_accuracy:.2%} on validation). {cost}"
-    return (
-        f"{best}, {points(summary.gain)} points above the recipe as it was. It was chosen on these very images, so "
-        f"expect less on other images. {cost}"
-    )
+        return writer.text("gain", "not_improved", best=summary.best_val_accuracy)
+    return writer.text("gain", "improved", best=summary.best_val_accuracy, gain=points(summary.gain))
 
 
 def _have_importances(trials: Sequence[FrozenTrial]) -> bool:
@@ -142,13 +106,12 @@ def _have_importances(trials: Sequence[FrozenTrial]) -> bool:
 
 
 def _draw_gain(result: StudyResult, contestant: str, colour: str) -> Figure:
-    """Draw validation accuracy by epoch of the recipe as it was and of the best trial."""
+    """Draw the score on validation by epoch of the recipe as it was and of the best trial."""
     figure = new_figure(6.5, 4.2)
     axes = figure.subplots()
     if result.best.number != result.recipe.number:
-        epochs, values = zip(*sorted(result.best.intermediate_values.items()), strict=True)
         label = f"{contestant}, best (trial {result.best.number})"
-        axes.plot(epochs, values, color=colour, linewidth=2, marker="o", label=label)
+        axes.plot(_curve(result.best), color=colour, linewidth=2, marker="o", label=label)
     _mark_recipe(axes, result)
     axes.legend(loc="lower right")
     return figure
@@ -169,30 +132,24 @@ def _draw(plot: str, result: StudyResult) -> Figure:
     for axes in figure.axes:
         axes.set_title("")
         axes.set_title("", loc="center")
-    adapt = {
-        "optimization_history": _adapt_history,
-        "parallel_coordinate": _adapt_parallel_coordinates,
-        "slice": _adapt_slices,
-        "intermediate_values": _adapt_intermediate_values,
-    }.get(plot)
-    if adapt:
-        adapt(figure, result)
+    match plot:
+        case "optimization_history":
+            if (recipe := _recipe_value(result)) is not None:
+                figure.axes[0].axhline(recipe, linestyle="--", color=NEUTRAL)
+            _format_scores(figure.axes[0], result)
+        case "parallel_coordinate":
+            for axes in figure.axes:
+                axes.grid(visible=False)
+        case "slice":
+            _arrange_slices(figure, result)
+        case "intermediate_values":
+            _mark_recipe(figure.axes[0], result)
+            figure.axes[0].legend().remove()  # it names every trial
     return figure
 
 
-def _adapt_history(figure: Figure, result: StudyResult) -> None:
-    if (recipe := _recipe_value(result)) is not None:
-        figure.axes[0].axhline(recipe, linestyle="--", color=NEUTRAL)
-    _format_scores(figure.axes[0], result)
-
-
-def _adapt_parallel_coordinates(figure: Figure, _: StudyResult) -> None:
-    for axes in figure.axes:
-        axes.grid(visible=False)
-
-
-def _adapt_slices(figure: Figure, result: StudyResult) -> None:
-    """Arrange the slices in two columns, which a phone can show."""
+def _arrange_slices(figure: Figure, result: StudyResult) -> None:
+    """Arrange the slices in two columns, which a phone can show, and mark the recipe as it was in each."""
     *panels, colour_bar = figure.axes
     colour_bar.remove()
     grid = figure.add_gridspec((len(panels) + 1) // 2, 2)
@@ -208,16 +165,9 @@ def _adapt_slices(figure: Figure, result: StudyResult) -> None:
             axes.plot(repr(value) if is_category else value, recipe, "D", color="black")
 
 
-def _adapt_intermediate_values(figure: Figure, result: StudyResult) -> None:
-    _mark_recipe(figure.axes[0], result)
-    figure.axes[0].legend().remove()  # it names every trial
-
-
 def _mark_recipe(axes: Axes, result: StudyResult) -> None:
     """Draw the recipe as it was by epoch, and label the axes."""
-    epochs = sorted(result.recipe.intermediate_values)
-    values = [result.recipe.intermediate_values[epoch] for epoch in epochs]
-    axes.plot(epochs, values, "--", color="black", linewidth=2, label="recipe as it was")
+    axes.plot(_curve(result.recipe), "--", color="black", linewidth=2, label="recipe as it was")
     axes.set(xlabel="epoch", ylabel=_label(result))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _format_scores(axes, result)
@@ -226,3 +176,8 @@ def _mark_recipe(axes: Axes, result: StudyResult) -> None:
 def _format_scores(axes: Axes, result: StudyResult) -> None:
     if result.summary.select_by != "nll":
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+def _curve(trial: FrozenTrial) -> "pd.Series[float]":
+    """The score on validation by epoch."""
+    return pd.Series(trial.intermediate_values, dtype=float).sort_index()

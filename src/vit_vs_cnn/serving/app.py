@@ -31,12 +31,16 @@ from vit_vs_cnn.core.errors import NotApplicableError, UserError
 from vit_vs_cnn.registry.loading import RegisteredModel
 from vit_vs_cnn.serving.batching import Batcher
 from vit_vs_cnn.serving.predict import top_classes
-from vit_vs_cnn.serving.saliency import SaliencyRenderer
+from vit_vs_cnn.serving.saliency import caution, render_saliency
 from vit_vs_cnn.serving.uploads import BodyReader, ServerLimits, decode_uploads, parse_invocation, read_uploads
 from vit_vs_cnn.serving.watcher import AliasWatcher
 
 _MOST_DECODERS = 4
 _MOST_RENDERINGS = 8
+# A saliency map is measured in parts of so many images, between which predictions have their turn, and not for longer
+# than a person waits.
+_VARIANTS = 9
+_SECONDS_TO_MEASURE = 3.0
 # More than any phone takes by default; as many as a server can decode for several requests at once.
 _MOST_PIXELS = 50_000_000
 _SECONDS_TO_SHUT_DOWN = 5
@@ -124,7 +128,6 @@ class Endpoints:
         self._reader = BodyReader(limits)
         self._decoders = ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_DECODERS), thread_name_prefix="decode")
         self._batcher = Batcher(limits.queue)
-        self._renderer = SaliencyRenderer()
         # Saliency maps share no call: more of them in the queue would keep predictions waiting.
         self._rendering = asyncio.Semaphore(_MOST_RENDERINGS)
         self._html = (files("vit_vs_cnn.serving") / "page.html").read_text(encoding="utf-8")
@@ -166,16 +169,30 @@ class Endpoints:
                 raise HTTPException(400, "/explain takes one image at a time.")
             image = await self._decode(decode_uploads, uploads, model.image_size)
             row = (await self._batcher.call(model.probabilities, image))[0]
-            picture = kind = skipped = None
-            try:
-                render = partial(self._renderer.render, model, int(row.argmax()))
-                kind, png = (await self._batcher.call(render, image))[0]
-                picture = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-            except NotApplicableError as reason:
-                skipped = str(reason)
+            shown = await self._saliency(model, int(row.argmax()), image)
         prediction = top_classes(uploads[0].name, row, model.classes).as_json()
-        shown = {"picture": picture, "kind": kind, "skipped": skipped}
         return JSONResponse({"model": _identity(model), **prediction, **shown})
+
+    async def _saliency(self, model: RegisteredModel, label: int, image: NDArray[np.uint8]) -> dict[str, Any]:
+        """The saliency map of one image, uint8 (1, S, S, 3), with its areas, or why there is none."""
+        fields = ("picture", "kind", "deletion_auc", "insertion_auc", "random_auc", "caution", "skipped")
+        absent: dict[str, Any] = dict.fromkeys(fields)
+        try:
+            rendered = (await self._batcher.call(partial(render_saliency, model, label), image))[0]
+        except NotApplicableError as reason:
+            return absent | {"skipped": str(reason)}
+        picture = f"data:image/png;base64,{base64.b64encode(rendered.png).decode()}"
+        shown = absent | {"picture": picture, "kind": rendered.kind}
+        variants = rendered.variants
+        parts = [variants[start : start + _VARIANTS] for start in range(0, len(variants), _VARIANTS)]
+        try:
+            async with asyncio.timeout(_SECONDS_TO_MEASURE):
+                rows = [await self._batcher.call(model.probabilities, part) for part in parts]
+        except TimeoutError:
+            return shown | {"caution": "Not compared with random orders, which would take this server too long."}
+        areas = rendered.perturbed.areas(np.concatenate(rows)[:, label])
+        measured = {"deletion_auc": areas.deletion, "insertion_auc": areas.insertion, "random_auc": areas.random}
+        return shown | measured | {"caution": caution(areas)}
 
     async def invocations(self, request: Request) -> Response:
         """Return the probabilities of pixels, in MLflow's protocol."""

@@ -1,6 +1,7 @@
 """Saliency maps of served models, as PNG over the image."""
 
 import io
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -9,64 +10,57 @@ from PIL import Image
 
 from vit_vs_cnn.core.errors import NotApplicableError
 from vit_vs_cnn.explain.attention import explain_attention
+from vit_vs_cnn.explain.faithfulness import Areas, PerturbedImage, blank_colour
 from vit_vs_cnn.explain.gradcam import cam_layer, grad_cam
 from vit_vs_cnn.explain.overlay import overlay
-from vit_vs_cnn.models.build import create_model, input_size
-from vit_vs_cnn.models.preprocess import Preprocess
-from vit_vs_cnn.models.trained import TrainedModel
 from vit_vs_cnn.registry.loading import RegisteredModel
 from vit_vs_cnn.report.grid import resized
 
 _SIDE = 384
+# Half the steps of the report, so that a person need not wait: 54 images for the model to call.
+_STEPS = 8
 
 
-class SaliencyRenderer:
-    """Renders saliency maps for versions of one registered model.
+@dataclass(frozen=True)
+class SaliencyMap:
+    """The kind of map, a PNG of it over the image, and the image perturbed in its order.
 
-    An exported program has no layers, so the network is rebuilt from the version's settings; the last one is kept.
+    `variants`, uint8 (V, S, S, 3), are the perturbed images with what the network does not see around them.
     """
 
-    def __init__(self) -> None:
-        self._version: int | None = None
-        self._trained: TrainedModel | None = None
-
-    def render(self, model: RegisteredModel, label: int, images: NDArray[np.uint8]) -> list[tuple[str, bytes]]:
-        """The kind of map and a PNG of it over the image, for one image, uint8 (1, S, S, 3).
-
-        It is attention rollout, or Grad-CAM for `label` where the network has no attention. Raises NotApplicableError
-        where it has neither.
-        """
-        if self._trained is None or self._version != model.version:
-            self._version, self._trained = model.version, rebuild_network(model)
-        network = self._trained.network
-        pixels: torch.Tensor = self._trained.preprocess(torch.from_numpy(images))
-        try:
-            kind, saliency = "attention rollout", explain_attention(network, pixels).rollout[0]
-        except NotApplicableError:
-            kind, saliency = "Grad-CAM", grad_cam(network, pixels, [label], cam_layer(network, pixels))[0]
-        file = io.BytesIO()
-        Image.fromarray(overlay(resized(images[0], _SIDE), saliency)).save(file, "PNG")
-        return [(kind, file.getvalue())]
+    kind: str
+    png: bytes
+    perturbed: PerturbedImage
+    variants: NDArray[np.uint8]
 
 
-def rebuild_network(model: RegisteredModel) -> TrainedModel:
-    """The timm network of a registered version with its weights, on the CPU.
+def render_saliency(model: RegisteredModel, label: int, images: NDArray[np.uint8]) -> list[SaliencyMap]:
+    """The saliency map of one image, uint8 (1, S, S, 3).
 
-    Raises NotApplicableError where the version has no settings of its network.
+    It is attention rollout, or Grad-CAM for `label` where the network has no attention. Raises NotApplicableError
+    where it has neither, or where the network cannot be rebuilt.
     """
-    if model.settings is None:
-        raise NotApplicableError(
-            f"The saliency map is skipped: {model.name} version {model.version} was registered without the settings "
-            "of its network. Predictions work."
-        )
-    prefix = "network."
-    state = {
-        key.removeprefix(prefix): value.cpu()
-        for key, value in model.program.state_dict().items()
-        if key.startswith(prefix)
-    }
-    network = create_model(model.settings, len(model.classes), model.image_size)
-    network.load_state_dict(state)
-    buffers = dict(model.program.named_buffers())
-    mean, std = ((buffers[f"preprocess.{name}"].flatten() / 255).tolist() for name in ("mean", "std"))
-    return TrainedModel(network.eval(), Preprocess(mean, std, input_size(model.settings, model.image_size)))
+    network = model.rebuilt.network
+    pixels: torch.Tensor = model.rebuilt.preprocess(torch.from_numpy(images))
+    try:
+        kind, saliency = "attention rollout", explain_attention(network, pixels).rollout[0]
+    except NotApplicableError:
+        kind, saliency = "Grad-CAM", grad_cam(network, pixels, [label], cam_layer(network, pixels))[0]
+    seen = model.rebuilt.preprocess.visible(images)
+    file = io.BytesIO()
+    Image.fromarray(overlay(resized(seen[0], _SIDE), saliency)).save(file, "PNG")
+    perturbed = PerturbedImage(seen[0], saliency, blank_colour(model.rebuilt), np.random.default_rng(0), _STEPS)
+    variants = images.repeat(len(perturbed.variants), axis=0)
+    part = model.rebuilt.preprocess.visible_part(images.shape[1])
+    variants[:, part, part] = perturbed.variants
+    return [SaliencyMap(kind, file.getvalue(), perturbed, variants)]
+
+
+def caution(areas: Areas) -> str | None:
+    """A sentence where the map of an image is no better than random orders, None where it is better."""
+    if areas.deletion < areas.random:
+        return None
+    return (
+        f"No better than a random order of pixels (deletion AUC {areas.deletion:.2f} against {areas.random:.2f}): "
+        "do not read it as evidence."
+    )

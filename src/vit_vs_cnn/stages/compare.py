@@ -1,7 +1,7 @@
 """compare: reports/compare/ with the table, the paired tests, the figures and the report."""
 
+from vit_vs_cnn.config.load import with_tuned
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.config.tuned import with_tuned
 from vit_vs_cnn.core.paths import COMPARE, PREPARED, trained
 from vit_vs_cnn.data.dataset import read_info
 from vit_vs_cnn.report.comparison import answer, read_comparison, summary_numbers, write_tables

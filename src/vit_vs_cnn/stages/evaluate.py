@@ -1,40 +1,47 @@
-"""evaluate@<contestant>: evaluated/<contestant>/ with metrics, cost, predictions and figures of the test split."""
+"""evaluate@<contestant>: evaluated/<contestant>/ with metrics, predictions and figures of the test split."""
 
+from vit_vs_cnn.config.load import with_tuned
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.config.tuned import with_tuned
 from vit_vs_cnn.core.paths import PREPARED, evaluated, trained
 from vit_vs_cnn.core.records import numbers_of
+from vit_vs_cnn.data.checks import read_checks
 from vit_vs_cnn.data.dataset import read_info, read_split
-from vit_vs_cnn.evaluation.cost import measure_cost
+from vit_vs_cnn.evaluation.cost import peak_memory_mb
 from vit_vs_cnn.evaluation.metrics import evaluate
 from vit_vs_cnn.evaluation.predict import batch_predict
 from vit_vs_cnn.evaluation.results import write_evaluation
+from vit_vs_cnn.evaluation.views import measure_views
+from vit_vs_cnn.models.temperature import softmax
 from vit_vs_cnn.models.trained import load_trained
 from vit_vs_cnn.report.evaluation import save_evaluation_figures
 from vit_vs_cnn.report.style import contestant_colour
 from vit_vs_cnn.tracking.names import prefixed_metrics
 from vit_vs_cnn.tracking.run import add_to_run
-from vit_vs_cnn.training.results import read_summary
-from vit_vs_cnn.training.setup import choose_device, device_name
+from vit_vs_cnn.training.setup import choose_device
 
 
 def run(settings: Settings, contestant: str) -> None:
-    """Measure a contestant on test, once, and what it costs."""
+    """Measure a contestant on test, once."""
     settings = with_tuned(settings, contestant)
     info, test = read_info(PREPARED), read_split(PREPARED, "test")
     device, batch_size = choose_device(settings.train), settings.evaluate.batch_size
     model = load_trained(settings, contestant, info).to(device)
-    probabilities = batch_predict(model.probabilities, test.images, batch_size, device, "predict")
-    seconds_per_epoch = read_summary(trained(contestant)).seconds_per_epoch
-    cost = measure_cost(model, test.images, batch_size, device, device_name(device), seconds_per_epoch)
-    evaluation = evaluate(probabilities, test, info.classes, settings.evaluate.confidence, cost)
+    logits = batch_predict(model.logits, test.images, batch_size, device, "predict")
+    probabilities = softmax(logits, model.temperature.item())
+    confidence, memory = settings.evaluate.confidence, peak_memory_mb(device)
+    duplicates = read_checks(PREPARED).test_rows_in_train
+    views = measure_views(model.logits, logits, test, settings.evaluate, device)
+    evaluation = evaluate(probabilities, test, info.classes, confidence, softmax(logits), memory, duplicates, views)
     folder, metrics = evaluated(contestant), evaluation.metrics
     write_evaluation(folder, evaluation)
     save_evaluation_figures(folder, contestant, evaluation, contestant_colour(settings.models, contestant))
     with add_to_run(trained(contestant)) as tracked:
         dataset = tracked.log_dataset(info, "test", "testing")
-        tracked.log_metrics(prefixed_metrics("test", numbers_of(metrics, {"confidence"})), dataset=dataset)
-        tracked.log_metrics(prefixed_metrics("cost", numbers_of(cost, {"parameters", "seconds_per_epoch"})))
+        quality = numbers_of(metrics, {"confidence", "peak_memory_mb"})
+        tracked.log_metrics(prefixed_metrics("test", quality), dataset=dataset)
+        tracked.log_metrics({"cost/peak_memory_mb": memory})
+        if views is not None:
+            tracked.log_metrics(prefixed_metrics("views", numbers_of(views)), dataset=dataset)
         tracked.log_artifact(folder, "evaluation")
     print(
         f"evaluate {contestant}: {metrics.accuracy:.2%} of {metrics.images:,} test images right "

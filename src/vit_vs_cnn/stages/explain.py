@@ -1,31 +1,47 @@
 """explain@<contestant>: reports/explain/<contestant>/ with figures of what a contestant attends to and has learned."""
 
+from vit_vs_cnn.config.load import with_tuned
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.config.tuned import with_tuned
 from vit_vs_cnn.core.paths import PREPARED, evaluated, explained, trained
 from vit_vs_cnn.data.dataset import read_info, read_split
 from vit_vs_cnn.evaluation.results import read_evaluation
+from vit_vs_cnn.explain.faithfulness import measure_maps
 from vit_vs_cnn.explain.samples import explain_mistakes, explain_samples, shared_images
 from vit_vs_cnn.models.trained import load_trained
 from vit_vs_cnn.report.explanation import write_explanation
 from vit_vs_cnn.report.style import contestant_colour
+from vit_vs_cnn.tracking.names import prefixed_metrics
 from vit_vs_cnn.tracking.run import add_to_run
+from vit_vs_cnn.training.setup import choose_device
+
+_MEASURED_IMAGES = 64
 
 
 def run(settings: Settings, contestant: str) -> None:
-    """Explain a contestant on test images that all contestants share, and on its own mistakes."""
+    """Explain a contestant on test images that all contestants share, and on its own mistakes.
+
+    The maps are measured on more images than are shown.
+    """
     settings = with_tuned(settings, contestant)
     info, test = read_info(PREPARED), read_split(PREPARED, "test")
     model = load_trained(settings, contestant, info)
     predictions = read_evaluation(evaluated(contestant)).predictions
-    shared = shared_images(test.labels, settings.explain.images, info.split_seed)
+    shown = shared_images(test.labels, settings.explain.images, info.split_seed)
+    measured = shared_images(test.labels, _MEASURED_IMAGES, info.split_seed)
+    faithfulness = measure_maps(
+        model, explain_samples(model, test, predictions, measured), choose_device(settings.train)
+    )
     write_explanation(
         model,
-        explain_samples(model, test, predictions, shared),
+        explain_samples(model, test, predictions, shown),
         explain_mistakes(model, test, predictions, settings.explain.images // 2),
+        faithfulness,
         info.classes,
         contestant_colour(settings.models, contestant),
         explained(contestant),
     )
     with add_to_run(trained(contestant)) as tracked:
+        for kind, measures in faithfulness.items():
+            areas = {f"{name}_{kind}": area for name, area in measures.mean_areas().items()}
+            tracked.log_metrics(prefixed_metrics("explain", areas))
         tracked.log_artifact(explained(contestant), "explanation")

@@ -1,7 +1,7 @@
 """train@<contestant>: trained/<contestant>/ with weights, exported model, history and summary."""
 
+from vit_vs_cnn.config.load import with_tuned
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.config.tuned import with_tuned
 from vit_vs_cnn.core.paths import PREPARED, trained
 from vit_vs_cnn.data.dataset import read_info, read_split
 from vit_vs_cnn.models.export import export_model
@@ -26,9 +26,7 @@ def run(settings: Settings, contestant: str) -> None:
         plan = job.plan
         tracked.log_params(contestant_params(settings, contestant))
         tracked.set_tags({"device": plan.device_name, "precision": plan.precision, "compiled": plan.compiled})
-        tracked.set_tags({"data.digest": info.digest})
-        tracked.log_dataset(info, "train", "training")
-        tracked.log_dataset(info, "val", "validation")
+        tracked.log_training_data(info)
 
         def log_epoch(epoch: Epoch) -> None:
             tracked.log_metrics(epoch_metrics(epoch) | system_metrics(), step=epoch.epoch)
@@ -39,7 +37,7 @@ def run(settings: Settings, contestant: str) -> None:
         training = train_contestant(job, checkpoint, log_epoch, log_refit_epoch)
         folder, summary = trained(contestant), training.summary
         folder.mkdir(parents=True, exist_ok=True)
-        save_weights(training.model.network, folder / "weights.safetensors")
+        save_weights(training.model, folder / "weights.safetensors")
         save_weights(training.last, folder / "last.safetensors")
         export_model(training.model, contestant, job.model, info, val.images[:2], folder / "model")
         write_history(training.history, folder / "history.csv")

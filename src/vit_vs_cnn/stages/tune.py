@@ -1,7 +1,7 @@
 """tune@<contestant>: tuned/<contestant>.yaml with the recipe that training uses, and how it was found."""
 
+from vit_vs_cnn.config.load import write_recipe
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.config.tuned import write_recipe
 from vit_vs_cnn.core.paths import PREPARED, tuned, tuning_report, tuning_summary
 from vit_vs_cnn.report.figures import FigureWriter
 from vit_vs_cnn.tuning.summary import TuningSummary
@@ -14,9 +14,9 @@ def run(settings: Settings, contestant: str) -> None:
         return
     write_recipe(settings, contestant, tuned(contestant))
     TuningSummary().write(tuning_summary(contestant))
-    figures = FigureWriter(tuning_report(contestant))
-    figures.skip("Nothing was searched: tune.trials is 0.")
-    figures.close()
+    writer = FigureWriter(tuning_report(contestant), "tuning")
+    writer.skip("search")
+    writer.close()
 
 
 def _search(settings: Settings, contestant: str) -> None:

@@ -5,7 +5,15 @@ from decimal import Decimal
 
 from vit_vs_cnn.config.schema import Settings
 
-_SHORT_NAMES = {"negative_log_likelihood": "nll", "brier_score": "brier", "expected_calibration_error": "ece"}
+_SHORT_NAMES = {
+    "negative_log_likelihood": "nll",
+    "uncalibrated_negative_log_likelihood": "nll_uncalibrated",
+    "brier_score": "brier",
+    "expected_calibration_error": "ece",
+    "expected_calibration_error_low": "ece_low",
+    "expected_calibration_error_high": "ece_high",
+    "uncalibrated_expected_calibration_error": "ece_uncalibrated",
+}
 
 
 def contestant_params(settings: Settings, contestant: str) -> dict[str, object]:

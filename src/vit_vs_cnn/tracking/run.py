@@ -95,6 +95,12 @@ class TrackedRun:
         self._record("dataset", dataset=dataset, context=context)
         return {"dataset_name": dataset["name"], "dataset_digest": dataset["digest"]}
 
+    def log_training_data(self, info: DatasetInfo) -> None:
+        """Record the data of a training: its digest, and the splits train and val."""
+        self.set_tags({"data.digest": info.digest})
+        self.log_dataset(info, "train", "training")
+        self.log_dataset(info, "val", "validation")
+
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Record a file or the contents of a folder under `folder` of the run's artifacts."""
         self._record_files("artifact", path, folder=folder)
@@ -139,21 +145,29 @@ class TrackedRun:
         return self._failure is None
 
 
-def start_run(settings: Settings, stage: str, contestant: str | None = None, key: str | None = None) -> TrackedRun:
-    """Start a run of `stage`, or resume the one with this key."""
-    tags = {"stage": stage, "contestant": contestant} if contestant else {"stage": stage}
-    run = _open_run(settings, "-".join(tags.values()), key or uuid.uuid4().hex, tags)
-    with tempfile.TemporaryDirectory() as scratch:
-        lineage = Path(scratch) / "lineage"
-        write_lineage(lineage)
-        run.log_artifact(lineage, "lineage")
+def start_run(
+    settings: Settings,
+    stage: str,
+    contestant: str | None = None,
+    key: str | None = None,
+    *,
+    part: str | None = None,
+    parent: str | None = None,
+) -> TrackedRun:
+    """Start a run of `stage`, or resume the one with this key.
+
+    A `part` of the run with the key `parent`, such as a trial of a study, is its child; its lineage is there.
+    """
+    tags = {"stage": stage} | ({"contestant": contestant} if contestant else {})
+    name, key = "-".join([*tags.values(), *([part] if part else [])]), key or uuid.uuid4().hex
+    header = Header(key=key, experiment=settings.data.name, name=name, creates_run=True, parent=parent)
+    run = TrackedRun(open_outbox(key, header))
+    run.set_tags(lineage_tags() | tags)
+    if parent is None:
+        with tempfile.TemporaryDirectory() as scratch:
+            write_lineage(Path(scratch) / "lineage")
+            run.log_artifact(Path(scratch) / "lineage", "lineage")
     return run
-
-
-def start_child_run(settings: Settings, stage: str, contestant: str, part: str, key: str, parent: str) -> TrackedRun:
-    """Start or resume a child of the run with the key `parent`, such as a trial of a study; its lineage is there."""
-    tags = {"stage": stage, "contestant": contestant}
-    return _open_run(settings, f"{stage}-{contestant}-{part}", key, tags, parent)
 
 
 def add_to_run(folder: Path) -> TrackedRun:
@@ -202,10 +216,3 @@ def system_metrics() -> dict[str, float]:
         with suppress(ModuleNotFoundError, RuntimeError):  # without NVIDIA's management library
             values["system/gpu_0_utilization_percentage"] = float(torch.cuda.utilization())
     return values
-
-
-def _open_run(settings: Settings, name: str, key: str, tags: dict[str, str], parent: str | None = None) -> TrackedRun:
-    header = Header(key=key, experiment=settings.data.name, name=name, creates_run=True, parent=parent)
-    run = TrackedRun(open_outbox(key, header))
-    run.set_tags(lineage_tags() | tags)
-    return run

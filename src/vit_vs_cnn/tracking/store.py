@@ -24,7 +24,6 @@ _CLIENT_OPTIONS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 _TALKATIVE_LOGGERS = ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry", "mlflow.tracking")
-_MOST_PARAMS = 100  # that MLflow takes at once
 
 
 def tracking_uri() -> str:
@@ -114,9 +113,7 @@ def deliver_event(event: Event, folder: Path, client: "MlflowClient", run_id: st
     match event["kind"]:
         case "params":
             # MLflow refuses another value of a parameter; a resumed run repeats the same one.
-            params = [Param(*item) for item in event["values"].items()]
-            for start in range(0, len(params), _MOST_PARAMS):
-                client.log_batch(run_id, params=params[start : start + _MOST_PARAMS])
+            client.log_batch(run_id, params=[Param(*item) for item in event["values"].items()])
         case "tags":
             client.log_batch(run_id, tags=[RunTag(*item) for item in event["values"].items()])
         case "metrics":

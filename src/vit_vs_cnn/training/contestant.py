@@ -10,15 +10,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
 from torch.nn import functional
 
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.data.dataset import DatasetInfo, Split
+from vit_vs_cnn.data.loader import ResidentImages
 from vit_vs_cnn.models.airbench import fit_whitening
 from vit_vs_cnn.models.build import create_model
+from vit_vs_cnn.models.operations import operation_shares
+from vit_vs_cnn.models.temperature import fit_temperature
 from vit_vs_cnn.models.trained import TrainedModel, preprocess_for
-from vit_vs_cnn.models.weights import is_pretrained, load_pretrained_weights
+from vit_vs_cnn.models.weights import is_pretrained, load_pretrained_weights, pretraining
 from vit_vs_cnn.training.checkpoint import Checkpoint
 from vit_vs_cnn.training.loop import Trainer
 from vit_vs_cnn.training.optimization import warmup_epochs
@@ -32,6 +35,8 @@ _TIMED_STEPS = 3
 # As many pixels as 16 images of 224 px have, but no more images than these.
 _TIMED_PIXELS = 16 * 224**2
 _MOST_TIMED_IMAGES = 128
+# Small enough for the memory that a step of training has just used.
+_VALIDATION_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class FinishedTraining:
     """
 
     model: TrainedModel
-    last: nn.Module
+    last: TrainedModel
     history: list[Epoch]
     summary: TrainingSummary
 
@@ -61,7 +66,7 @@ def prepare_contestant(
     network = create_model(model, len(info.classes), info.image_size, key_path)
     preprocess = preprocess_for(model, info)
     if is_pretrained(model):
-        load_pretrained_weights(network, model, len(info.classes), key_path)
+        load_pretrained_weights(network, model, key_path)
     else:
         fit_whitening(network, splits[0].images, preprocess)
     return TrainingJob(settings, contestant, info, *splits, network, preprocess, make_plan(settings.train), quiet)
@@ -96,7 +101,10 @@ def train_contestant(
     """
     starting = copy.deepcopy(job.network) if job.settings.train.refit else None
     state, history = _train(job, checkpoint, on_epoch)
-    summary = _summarize(job, history)
+    job.network.load_state_dict(state["best"])
+    # Of the first training: after a second one val is no longer new to the network.
+    temperature = fit_temperature(_validation_logits(job), job.val.labels) if job.settings.train.calibrate else 1.0
+    summary = _summarize(job, history, temperature)
     if summary.collapsed and not job.quiet:
         _warn_of_collapse(job, history[-1])
     if starting is not None:
@@ -105,10 +113,10 @@ def train_contestant(
         state, refit_history = _train(job, checkpoint.part("refit"), on_refit_epoch)
         seconds = summary.seconds + refit_history[-1].elapsed_seconds
         summary = summary.model_copy(update={"refit": True, "train_images": len(everything), "seconds": seconds})
-    last = copy.deepcopy(job.network)
-    last.load_state_dict(state["ema"] or state["network"])
+    last = TrainedModel(copy.deepcopy(job.network), job.preprocess)
+    last.network.load_state_dict(state["ema"] or state["network"])
     job.network.load_state_dict(state["best"])
-    model = TrainedModel(job.network, job.preprocess)
+    model = TrainedModel(job.network, job.preprocess, temperature)
     return FinishedTraining(model.cpu().eval(), last.cpu().eval(), history, summary)
 
 
@@ -120,6 +128,18 @@ def _train(
     else:
         Trainer(make_fabric(job.plan), job).run(checkpoint, on_epoch)
     return checkpoint.load()
+
+
+@torch.inference_mode()
+def _validation_logits(job: TrainingJob) -> NDArray[np.float32]:
+    """Logits float32 (N, K) of the images of val, in fp32, as the exported model computes them."""
+    device = job.plan.device
+    network, preprocess = job.network.to(device).eval(), job.preprocess.to(device)
+    batches = ResidentImages(job.val, device).in_order(_VALIDATION_BATCH)
+    logits: NDArray[np.float32] = (
+        torch.cat([network(preprocess(images)).float() for images, _ in batches]).cpu().numpy()
+    )
+    return logits
 
 
 def _warn_of_collapse(job: TrainingJob, last: Epoch) -> None:
@@ -138,9 +158,9 @@ def _joined(train: Split, val: Split) -> Split:
     )
 
 
-def _summarize(job: TrainingJob, history: list[Epoch]) -> TrainingSummary:
+def _summarize(job: TrainingJob, history: list[Epoch], temperature: float) -> TrainingSummary:
     plan, parameters, select_by = job.plan, list(job.network.parameters()), job.settings.select_by
-    best = best_epoch(history, select_by)
+    best, seen_before = best_epoch(history, select_by), pretraining(job.model)
     return TrainingSummary(
         model=job.contestant,
         timm=job.model.timm,
@@ -162,6 +182,10 @@ def _summarize(job: TrainingJob, history: list[Epoch]) -> TrainingSummary:
         precision=plan.precision,
         train_images=len(job.train),
         batch_size=job.model.recipe.batch_size,
+        pretraining_data=seen_before.data,
+        pretraining_images=seen_before.images,
+        operation_shares=operation_shares(job.network, job.preprocess.input_size),
+        temperature=temperature,
     )
 
 

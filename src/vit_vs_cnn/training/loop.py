@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from vit_vs_cnn.core.console import bar_options
 from vit_vs_cnn.core.errors import UserError, first_line
-from vit_vs_cnn.data.augment.batch import Augment
+from vit_vs_cnn.data.augment.batch import augment
 from vit_vs_cnn.data.augment.geometry import alternating_flips
 from vit_vs_cnn.data.augment.mix import mix
 from vit_vs_cnn.data.loader import ResidentImages, Share
@@ -57,7 +57,6 @@ class Trainer:
         self.steps = self.train.steps(self.recipe.batch_size)
         self.network = job.network.to(self.device).to(memory_format=torch.channels_last)
         self.preprocess, self.classes = job.preprocess.to(self.device), len(job.info.classes)
-        self.augment = Augment(self.recipe.augment)
         self.ema = create_ema(self.network, self.recipe)
         self.optimizer: Optimizer = create_optimizer(self.network, self.recipe, f"{job.key_path}.recipe")
         # Only the steps are compiled: validation and what comes after use the network itself.
@@ -140,7 +139,8 @@ class Trainer:
         totals, shown = _Totals(self.device), time.perf_counter()
         batches = self.train.shuffled(recipe.batch_size, order, self.share, self.drawn_by)
         for updates, (images, labels, indices) in enumerate(batches, start=(epoch - 1) * self.steps + 1):
-            inputs = self.preprocess(self.augment(images, draws, None if flips is None else flips[indices]))
+            mirrored = None if flips is None else flips[indices]
+            inputs = self.preprocess(augment(images, recipe.augment, draws, mirrored))
             targets = labels
             if recipe.augment.mixup or recipe.augment.cutmix:
                 one_hot = functional.one_hot(labels, self.classes).float()

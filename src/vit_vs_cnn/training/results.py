@@ -4,6 +4,8 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import Field
+
 from vit_vs_cnn.core.records import Record
 
 
@@ -58,7 +60,8 @@ class TrainingSummary(Record):
 
     The validation figures are those of the best epoch, which was chosen by `select_by`. With `refit` the weights are
     those of a second training on `train_images` images of train and val; it counts in `seconds`, and no validation
-    figure is its own. `collapsed` and `still_rising` say how the training ended (training/outcome.py). Results of
+    figure is its own. `collapsed` and `still_rising` say how the training ended (training/outcome.py).
+    `operation_shares` is what models/operations.py measured, `temperature` divides the logits of the model. Results of
     earlier versions lack what has a default.
     """
 
@@ -80,6 +83,10 @@ class TrainingSummary(Record):
     precision: str
     train_images: int
     batch_size: int
+    pretraining_data: str = "unknown"
+    pretraining_images: int | None = None
+    operation_shares: dict[str, float] = Field(default_factory=dict)
+    temperature: float = 1.0
     refit: bool = False
     collapsed: bool = False
     still_rising: bool = False
@@ -119,6 +126,7 @@ def summary_metrics(summary: TrainingSummary) -> dict[str, float]:
         "best/val_accuracy": summary.val_accuracy,
         "best/val_loss": summary.val_loss,
         "best/epoch": summary.best_epoch,
+        "best/temperature": summary.temperature,
         "cost/parameters": summary.parameters,
         "cost/seconds_per_epoch": summary.seconds_per_epoch,
     }

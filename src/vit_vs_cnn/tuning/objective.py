@@ -7,16 +7,14 @@ from optuna.exceptions import TrialPruned
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial
 
-from vit_vs_cnn.config.load import parse_settings
-from vit_vs_cnn.config.schema import merge
+from vit_vs_cnn.config.load import changed, with_values
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.dataset import read_info, read_split
 from vit_vs_cnn.data.split import sample
-from vit_vs_cnn.tracking.run import TrackedRun, start_child_run
+from vit_vs_cnn.tracking.run import TrackedRun, start_run
 from vit_vs_cnn.training.checkpoint import Checkpoint, open_checkpoint
 from vit_vs_cnn.training.contestant import prepare_contestant, train_contestant
 from vit_vs_cnn.training.results import Epoch, epoch_metrics, selection_score
-from vit_vs_cnn.tuning.sampling import with_values
 from vit_vs_cnn.tuning.study import RECIPE_TRIAL, TuningStudy, number_of
 
 
@@ -31,8 +29,8 @@ class TrainingObjective:
         """
         self._tuning, self._contestant = tuning, tuning.contestant
         # A trial uses one device: several devices are used by several workers.
-        overlay = {"train": {"epochs": tuning.epochs, "devices": 1, "refit": False}}
-        self._settings = parse_settings(merge(tuning.settings.model_dump(), overlay))
+        budget = {"epochs": tuning.epochs, "devices": 1, "refit": False}
+        self._settings = changed(tuning.settings, {"train": budget})
         self._info = read_info(prepared)
         if self._info.digest != tuning.data_digest:
             raise UserError(
@@ -49,10 +47,10 @@ class TrainingObjective:
         number, study_key = number_of(earlier), self._tuning.run_key
         # A repeated trial continues the run of its first attempt.
         key = uuid.uuid5(uuid.UUID(study_key), str(number)).hex
-        part, state = f"trial-{number}", "fail"
+        child, state = {"key": key, "part": f"trial-{number}", "parent": study_key}, "fail"
         with (
             open_checkpoint(self._checkpoint_name(earlier), keep=True) as checkpoint,
-            start_child_run(self._settings, "tune", self._contestant, part, key, study_key) as tracked,
+            start_run(self._settings, "tune", self._contestant, **child) as tracked,
         ):
             tracked.log_params({"trial": number, **trial.params})
             try:

@@ -9,8 +9,9 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import ValidationError
 
-from vit_vs_cnn.config.schema import ModelSettings, Settings, merge
-from vit_vs_cnn.config.search_space import CategoricalDimension, at_path
+from vit_vs_cnn.config.nested import merge, nest
+from vit_vs_cnn.config.schema import ModelSettings, Settings
+from vit_vs_cnn.config.search_space import CategoricalDimension, settings_path
 from vit_vs_cnn.core.errors import RunError, UserError
 from vit_vs_cnn.core.records import numbers_of
 from vit_vs_cnn.data.dataset import DatasetInfo
@@ -76,7 +77,7 @@ def study_result(tuning: TuningStudy) -> StudyResult:
 def record_question(tracked: TrackedRun, tuning: TuningStudy, info: DatasetInfo) -> None:
     """Record what is searched, on what data, in the run of the study."""
     settings = tuning.settings
-    space = settings.space(tuning.contestant)
+    space = settings.tune.space_of(tuning.contestant)
     tracked.log_params(
         contestant_params(settings, tuning.contestant)
         | {
@@ -87,9 +88,8 @@ def record_question(tracked: TrackedRun, tuning: TuningStudy, info: DatasetInfo)
             "tune.space": {path: dimension.model_dump(exclude_defaults=True) for path, dimension in space.items()},
         }
     )
-    tracked.set_tags({"study": tuning.name, "data.digest": info.digest})
-    tracked.log_dataset(info, "train", "training")
-    tracked.log_dataset(info, "val", "validation")
+    tracked.set_tags({"study": tuning.name})
+    tracked.log_training_data(info)
 
 
 def record_result(tracked: TrackedRun, result: StudyResult) -> None:
@@ -107,13 +107,13 @@ def record_result(tracked: TrackedRun, result: StudyResult) -> None:
 
 def _at_edge(settings: Settings, contestant: str, values: Mapping[str, Any]) -> Iterator[str]:
     """The paths of values at the edge of their range, where the settings allow values beyond it."""
-    space, model = settings.space(contestant), settings.model(contestant).model_dump()
+    space, model = settings.tune.space_of(contestant), settings.model(contestant).model_dump()
     for path, value in values.items():
         dimension = space[path]
         if isinstance(dimension, CategoricalDimension) or (outside := dimension.beyond(value)) is None:
             continue
         with suppress(ValidationError):
-            ModelSettings.model_validate(merge(model, at_path(path, outside)))
+            ModelSettings.model_validate(merge(model, nest({settings_path(path): outside})))
             yield path
 
 

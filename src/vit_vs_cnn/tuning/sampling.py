@@ -9,16 +9,16 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.trial import Trial
 
-from vit_vs_cnn.config.load import parse_settings
-from vit_vs_cnn.config.schema import Settings, merge
+from vit_vs_cnn.config.load import with_values
+from vit_vs_cnn.config.nested import value_at
+from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.config.search_space import (
     CategoricalDimension,
     FloatDimension,
     PrunerSettings,
     SamplerSettings,
     Space,
-    at_path,
-    setting_at,
+    settings_path,
 )
 from vit_vs_cnn.core.errors import UserError
 
@@ -67,18 +67,10 @@ def recipe_values(settings: Settings, contestant: str) -> dict[str, Any]:
     """The values of the contestant's recipe as it is, by the paths of its search space."""
     model = settings.model(contestant).model_dump()
     values: dict[str, Any] = {}
-    for path, dimension in settings.space(contestant).items():
+    for path, dimension in settings.tune.space_of(contestant).items():
         if dimension.wanted(values):
-            values[path] = setting_at(model, path)
+            values[path] = value_at(model, settings_path(path))
     return values
-
-
-def with_values(settings: Settings, contestant: str, values: Mapping[str, Any], key_path: str) -> Settings:
-    """The settings with drawn values merged into the contestant. Raises UserError where they do not go together."""
-    overlay: dict[str, Any] = {}
-    for path, value in values.items():
-        overlay = merge(overlay, at_path(path, value))
-    return parse_settings(merge(settings.model_dump(), {"models": {contestant: overlay}}), key_path)
 
 
 def check_search(settings: Settings, contestant: str) -> None:
@@ -92,7 +84,7 @@ def check_search(settings: Settings, contestant: str) -> None:
     tune = settings.tune
     make_sampler(tune.sampler, settings.seed)
     make_pruner(tune.pruner, tune.epochs or settings.train.epochs)
-    for path, dimension in settings.space(contestant).items():
+    for path, dimension in settings.tune.space_of(contestant).items():
         for end in dimension.ends():
             key_path = f"tune.space.{path}: {end!r}: models.{contestant}"
             model = with_values(settings, contestant, {path: end}, key_path).model(contestant)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from vit_vs_cnn.core.console import bar_options
 from vit_vs_cnn.core.devices import accelerators
-from vit_vs_cnn.core.errors import ERROR_REPORT_VARIABLE, RunError, TransientError, UserError, read_error_report
+from vit_vs_cnn.core.errors import ERROR_REPORT_VARIABLE, RunError, UserError, read_error_report
 from vit_vs_cnn.core.paths import PREPARED, project_root, runs_dir, state_dir
 from vit_vs_cnn.core.process import exit_with_parent, stop_tree
 from vit_vs_cnn.data.dataset import read_info
@@ -51,8 +51,8 @@ def search(tuning: TuningStudy, prepared: Path) -> None:
             for index, process in enumerate(workers):
                 if process.poll() in (None, 0):
                     continue
-                if report := read_error_report(error_report):
-                    raise (TransientError if report.retryable else UserError)(report.message)
+                if reported := read_error_report(error_report):
+                    raise reported
                 deaths += 1
                 if deaths == _MAX_DEATHS_IN_A_ROW:
                     raise RunError(f"tune {tuning.contestant}: its workers died {deaths} times in a row; see above.")

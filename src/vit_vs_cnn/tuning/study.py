@@ -214,7 +214,7 @@ def _question_digest(settings: Settings, contestant: str, info: DatasetInfo) -> 
         "seed": settings.seed,
         "select_by": settings.select_by,
         "model": settings.model(contestant).model_dump(),
-        "space": [[path, dimension.model_dump()] for path, dimension in settings.space(contestant).items()],
+        "space": [[path, dimension.model_dump()] for path, dimension in settings.tune.space_of(contestant).items()],
         "trial": [tune.epochs or settings.train.epochs, tune.data_fraction, settings.train.patience],
         "precision": settings.train.precision,
         "search": [tune.sampler.model_dump(), tune.pruner.model_dump()],

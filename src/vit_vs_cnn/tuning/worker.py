@@ -16,7 +16,7 @@ from optuna.exceptions import OptunaError, TrialPruned
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial
 
-from vit_vs_cnn.core.errors import ErrorReport, TransientError, UserError, write_error_report
+from vit_vs_cnn.core.errors import TransientError, UserError, write_error_report
 from vit_vs_cnn.tuning.sampling import suggest
 from vit_vs_cnn.tuning.storage import open_storage, storage_url
 from vit_vs_cnn.tuning.study import TuningStudy, load_study, worker_name
@@ -51,7 +51,7 @@ def work(
 
 
 def _run(tuning: TuningStudy, objective: Objective, lock: ExitStack, trial: Trial) -> float:
-    suggest(trial, tuning.settings.space(tuning.contestant))
+    suggest(trial, tuning.settings.tune.space_of(tuning.contestant))
     trial.set_user_attr("worker", worker_name(os.getpid()))
     lock.close()  # the trial counts from now on, so other workers may begin theirs
     try:
@@ -97,7 +97,7 @@ if __name__ == "__main__":
     try:
         _main(sys.argv[1], Path(sys.argv[2]))
     except UserError as error:
-        write_error_report(ErrorReport(str(error), retryable=isinstance(error, TransientError)))
+        write_error_report(error)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, chisquare
 
 from vit_vs_cnn.config.schema import AugmentSettings
-from vit_vs_cnn.data.augment.batch import Augment
+from vit_vs_cnn.data.augment.batch import augment
 from vit_vs_cnn.data.augment.geometry import alternating_flips
 
 OFF: dict[str, Any] = {
@@ -32,8 +33,10 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def only(**switched_on: Any) -> Augment:
-    return Augment(AugmentSettings(**(OFF | switched_on)))
+def only(**switched_on: Any) -> Callable[..., torch.Tensor]:
+    """The augmentation with these changes and no other: a function of images, generator and `mirrored`."""
+    chosen = AugmentSettings(**(OFF | switched_on))
+    return lambda images, *draws: augment(images, chosen, *draws)
 
 
 def random_images(count: int = 6, side: int = 8, seed: int = 1) -> torch.Tensor:
@@ -77,9 +80,9 @@ def test_flip_with_certainty_is_the_exact_mirror() -> None:
 def test_the_generator_alone_decides_and_the_originals_stay(seed: int, **switched_on: Any) -> None:
     images = random_images()
     originals = images.clone()
-    augment = only(**switched_on)
-    first = augment(images, seeded(seed))
-    assert torch.equal(first, augment(images, seeded(seed)))
+    change = only(**switched_on)
+    first = change(images, seeded(seed))
+    assert torch.equal(first, change(images, seeded(seed)))
     assert first.dtype == torch.uint8
     assert first.shape == images.shape
     assert torch.equal(images, originals)
@@ -87,10 +90,10 @@ def test_the_generator_alone_decides_and_the_originals_stay(seed: int, **switche
 
 @pytest.mark.parametrize("name", ALL_CHANGES)
 def test_each_image_has_its_own_draw(name: str) -> None:
-    augment = only(**{name: ALL_CHANGES[name]})
-    changed = augment(equal_images(64), seeded())
+    change = only(**{name: ALL_CHANGES[name]})
+    changed = change(equal_images(64), seeded())
     assert len(torch.unique(changed, dim=0)) > 1
-    assert not torch.equal(augment(equal_images(64), seeded(1)), changed)
+    assert not torch.equal(change(equal_images(64), seeded(1)), changed)
 
 
 def test_every_change_is_tested_here() -> None:
@@ -101,13 +104,13 @@ def test_every_change_is_tested_here() -> None:
 @settings(max_examples=30, deadline=None)
 def test_an_alternating_flip_mirrors_each_image_in_every_other_epoch(seed: int, epoch: int) -> None:
     images = random_images(50)
-    augment = only(alternating_flip=True)
+    change = only(alternating_flip=True)
     now, next_time = (alternating_flips(50, shown, seed) for shown in (epoch, epoch + 1))
     assert torch.equal(now, ~next_time)
     assert 0 < now.sum() < 50
     for mirrored in (now, next_time):
         expected = torch.where(mirrored[:, None, None, None], images.flip(2), images)
-        assert torch.equal(augment(images, seeded(), mirrored), expected)
+        assert torch.equal(change(images, seeded(), mirrored), expected)
 
 
 def test_flips_come_at_the_rate_asked_for() -> None:

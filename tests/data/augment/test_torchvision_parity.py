@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional as reference
 
 from vit_vs_cnn.config.schema import AugmentSettings
 from vit_vs_cnn.data.augment import colour
-from vit_vs_cnn.data.augment.batch import Augment
+from vit_vs_cnn.data.augment.batch import augment
 from vit_vs_cnn.data.augment.geometry import resample, rotate_and_crop
 from vit_vs_cnn.data.augment.mix import mix
 
@@ -44,7 +44,7 @@ def picture() -> Tensor:
 def batched(**switched_on: Any) -> Tensor:
     """The picture, augmented DRAWS times as one batch."""
     images = picture().expand(DRAWS, -1, -1, -1)
-    return Augment(AugmentSettings(**(OFF | switched_on)))(images, seeded()).float()
+    return augment(images, AugmentSettings(**(OFF | switched_on)), seeded()).float()
 
 
 def one_by_one(transform: Callable[[Tensor], Tensor]) -> Tensor:

@@ -12,28 +12,21 @@ from vit_vs_cnn.data.augment.erase import cutout, erase
 from vit_vs_cnn.data.augment.geometry import flip_and_shift, rotate_and_crop
 
 
-class Augment:
-    """Random changes of uint8 images according to the settings, except for mixing images with one another."""
+def augment(images: Tensor, settings: AugmentSettings, generator: Generator, mirrored: Tensor | None = None) -> Tensor:
+    """Change a copy of `images`, uint8 (N, H, W, 3), at random, except for mixing them with one another.
 
-    def __init__(self, settings: AugmentSettings) -> None:
-        self.settings = settings
-        # Where the caller does not say which images an epoch flips, an alternating flip is one with probability 1/2.
-        self._flip = 0.5 if settings.alternating_flip else settings.flip
-
-    def __call__(self, images: Tensor, generator: Generator, mirrored: Tensor | None = None) -> Tensor:
-        """Change a copy of `images`, uint8 (N, H, W, 3), on their device, which is also the generator's.
-
-        `mirrored`, bool (N,), says which images to flip; without it that is drawn.
-        """
-        settings = self.settings
-        if self._flip or settings.translate:
-            images = flip_and_shift(images, self._flip, settings.translate, generator, mirrored)
-        if settings.rotation or settings.resize:
-            images = rotate_and_crop(images, settings.rotation, settings.resize, generator)
-        if settings.brightness or settings.contrast or settings.saturation or settings.hue:
-            images = jitter(images, settings, generator)
-        if settings.erase:
-            images = erase(images, settings.erase, generator)
-        if settings.cutout:
-            images = cutout(images, settings.cutout, generator)
-        return images
+    The generator is on the images' device. `mirrored`, bool (N,), says which images to flip; without it that is drawn.
+    """
+    # Where the caller does not say which images an epoch flips, an alternating flip is one with probability 1/2.
+    flip = 0.5 if settings.alternating_flip else settings.flip
+    if flip or settings.translate:
+        images = flip_and_shift(images, flip, settings.translate, generator, mirrored)
+    if settings.rotation or settings.resize:
+        images = rotate_and_crop(images, settings.rotation, settings.resize, generator)
+    if settings.brightness or settings.contrast or settings.saturation or settings.hue:
+        images = jitter(images, settings, generator)
+    if settings.erase:
+        images = erase(images, settings.erase, generator)
+    if settings.cutout:
+        images = cutout(images, settings.cutout, generator)
+    return images

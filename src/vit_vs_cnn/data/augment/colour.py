@@ -4,7 +4,7 @@ import torch
 from torch import Generator, Tensor
 
 from vit_vs_cnn.config.schema import AugmentSettings
-from vit_vs_cnn.data.augment.random import between, uniform
+from vit_vs_cnn.data.augment import between, uniform
 
 # Rec. 601, as torchvision and PIL weigh red, green and blue.
 _LUMA = (0.2989, 0.587, 0.114)

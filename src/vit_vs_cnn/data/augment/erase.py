@@ -3,7 +3,7 @@
 import torch
 from torch import Generator, Tensor
 
-from vit_vs_cnn.data.augment.random import between, uniform
+from vit_vs_cnn.data.augment import between, uniform
 
 
 def erase(images: Tensor, probability: float, generator: Generator) -> Tensor:

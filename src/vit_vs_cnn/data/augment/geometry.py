@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from vit_vs_cnn.data.augment.random import between, uniform
+from vit_vs_cnn.data.augment import between, uniform
 
 # As in torchvision's RandomResizedCrop: the largest ratio of the sides, and the number of draws until a crop fits.
 _CROP_RATIO = 4 / 3

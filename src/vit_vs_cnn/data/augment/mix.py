@@ -4,8 +4,8 @@ import torch
 from torch import Generator, Tensor
 
 from vit_vs_cnn.config.schema import AugmentSettings
+from vit_vs_cnn.data.augment import uniform
 from vit_vs_cnn.data.augment.erase import rectangle_mask
-from vit_vs_cnn.data.augment.random import uniform
 
 
 def mix(images: Tensor, labels: Tensor, settings: AugmentSettings, generator: Generator) -> tuple[Tensor, Tensor]:
