@@ -168,4 +168,4 @@ def test_a_refit_is_the_training_on_train_and_val_up_to_the_best_epoch_and_resum
     assert [row.epoch for row in refit.history] == [1, 2, 3]
     for name, tensor in by_hand.model.network.state_dict().items():
         assert torch.equal(refit.model.network.state_dict()[name], tensor)
-        assert torch.equal(refit.last.state_dict()[name], tensor)
+        assert torch.equal(refit.last.network.state_dict()[name], tensor)

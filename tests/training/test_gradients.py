@@ -110,7 +110,7 @@ def test_in_the_first_epochs_the_classifier_alone_is_trained(make_settings: Make
     weights = {}
     for epochs in (1, 2):
         settings = make_settings({**overlay, "train": {"epochs": epochs}})
-        weights[epochs] = train(settings, prepared, "resnet").last.state_dict()
+        weights[epochs] = train(settings, prepared, "resnet").last.network.state_dict()
     torch.manual_seed(0)
     splits = (read_split(PREPARED, "train"), read_split(PREPARED, "val"))
     before = prepare_contestant(settings, "resnet", prepared, splits).network.state_dict()

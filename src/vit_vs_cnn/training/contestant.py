@@ -41,7 +41,7 @@ _VALIDATION_BATCH = 64
 
 @dataclass(frozen=True)
 class FinishedTraining:
-    """The model with the weights of its best epoch by validation, and the network with those of its last one.
+    """The model with the weights of its best epoch by validation, and with those of its last one.
 
     `history` has all epochs. After a refit both have the weights of its end; history and validation figures are those
     of the training that chose the epoch.

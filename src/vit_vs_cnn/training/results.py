@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.records import Record
 
 
@@ -93,8 +94,18 @@ class TrainingSummary(Record):
 
 
 def selection_score(result: Epoch | TrainingSummary, select_by: str) -> float:
-    """What is compared on validation, higher is better: a score by its name, or for nll its negative."""
-    return -result.val_loss if select_by == "nll" else float(getattr(result, f"val_{select_by}"))
+    """What is compared on validation, higher is better: a score by its name, or for nll its negative.
+
+    Raises UserError for a score that a training of an earlier version did not record.
+    """
+    score: float | None = -result.val_loss if select_by == "nll" else getattr(result, f"val_{select_by}")
+    if score is None:
+        assert isinstance(result, TrainingSummary)  # every epoch has all scores
+        raise UserError(
+            f"select_by: the training of {result.model} did not record {select_by} on val; train it again: "
+            f"`dvc repro --force train@{result.model}`."
+        )
+    return score
 
 
 def score_text(score: float, select_by: str) -> str:
