@@ -21,12 +21,12 @@ runpy.run_path(script, run_name="__main__")
 def test_recipes_are_measured_with_nothing_that_tracks_or_orchestrates(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     command = [sys.executable, "-c", WITHOUT, "benchmarks/time_to_accuracy.py", "--preset", "demo", "--seeds", "1"]
-    command += ["--accuracy", "0.3", "--set", "train.epochs=1", "--contestant", "vit", "--json", str(figures)]
+    command += ["--accuracy", "0.3", "--set", "train.epochs=4", "--contestant", "vit", "--json", str(figures)]
     answer = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
     (seconds,) = json.loads(figures.read_text())["vit"]["seconds"]
     (reached,) = json.loads(figures.read_text())["vit"]["seconds_to_0.3"]
-    assert reached == seconds
+    assert 0 < reached <= seconds
     assert 0.3 < json.loads(figures.read_text())["vit"]["test_accuracy"][0] <= 1
 
 
