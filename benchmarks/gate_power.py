@@ -16,7 +16,7 @@ from scipy.stats import norm
 
 from record import json_option, mlflow_option, publish
 from vit_vs_cnn.config.gate import GateSettings
-from vit_vs_cnn.evaluation.selection import POWER, images_needed
+from vit_vs_cnn.evaluation.paired_difference import POWER, images_needed
 from vit_vs_cnn.evaluation.significance import class_losses, holm, tango_score
 
 CONFIDENCE = 0.95

@@ -14,7 +14,7 @@ from vit_vs_cnn.data.dataset import Split
 from vit_vs_cnn.evaluation.metrics import evaluate
 from vit_vs_cnn.evaluation.results import Cost, Evaluation, write_evaluation
 from vit_vs_cnn.registry.versions import TEST_DIGEST, Registry
-from vit_vs_cnn.report.figures import FigureEntry, FigureIndex
+from vit_vs_cnn.report.figure_writer import FigureEntry, FigureIndex
 from vit_vs_cnn.report.style import new_figure
 from vit_vs_cnn.tracking.run import read_ref, start_run
 from vit_vs_cnn.training.results import Epoch, TrainingSummary, write_history

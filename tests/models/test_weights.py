@@ -261,7 +261,8 @@ def test_a_checkpoint_of_the_hub_goes_all_the_way_into_the_exported_model(
     vit = {"timm": TAGGED, "pretrained": True, "input_size": 32, "args": VIT, "recipe": {"optimizer": {"lr": 1e-12}}}
     settings = make_settings({"models": {"vit": vit}, "train": {"epochs": 1}, "recipe": {"schedule": {"min_lr": 0.0}}})
     train.run(settings, "vit")
-    network = load_trained(settings, "vit", prepared).network
+    model = load_trained(settings, "vit", prepared)
+    network = model.network
     kept = {
         name: tensor for name, tensor in network.state_dict().items() if not name.startswith(("head.", "pos_embed"))
     }
@@ -269,7 +270,8 @@ def test_a_checkpoint_of_the_hub_goes_all_the_way_into_the_exported_model(
     images = read_split(PREPARED, "val").images
     exported = mlflow.pyfunc.load_model(str(trained("vit") / "model"))
     with torch.no_grad():
-        expected = network(reference(TAGGED, images, crop=1.0)).softmax(dim=1)
+        logits = network(reference(TAGGED, images, crop=1.0))
+        expected = (logits / model.temperature).softmax(dim=1)
     np.testing.assert_allclose(exported.predict(images), expected, atol=0.01)
     assert exported.metadata.metadata["preprocess"] == {"interpolation": "bicubic", "crop": 1.0}
     assert read_summary(trained("vit")).pretraining_data == "ImageNet-21k, ImageNet-1k"

@@ -10,7 +10,7 @@ import pytest
 from vit_vs_cnn.config.load import read_yaml
 from vit_vs_cnn.data.statistics import MEASURES
 from vit_vs_cnn.report import tuning
-from vit_vs_cnn.report.figures import FigureWriter
+from vit_vs_cnn.report.figure_writer import FigureWriter
 from vit_vs_cnn.report.style import new_figure
 
 SOURCE = Path(tuning.__file__).parent

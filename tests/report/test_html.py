@@ -16,7 +16,7 @@ from vit_vs_cnn.core.paths import COMPARE, EDA, PREPARED, explained, trained, tu
 from vit_vs_cnn.data.checks import Checks, Finding, write_checks
 from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.report.comparison import read_comparison
-from vit_vs_cnn.report.figures import FigureWriter
+from vit_vs_cnn.report.figure_writer import FigureWriter
 from vit_vs_cnn.report.html import embedded_figures, render_report
 from vit_vs_cnn.report.style import new_figure
 from vit_vs_cnn.stages import compare

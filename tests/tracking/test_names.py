@@ -34,7 +34,7 @@ def test_the_parameters_of_a_training_have_the_paths_of_the_settings(make_settin
     assert params["model.args.channels"] == "8, 8, 16, 16"
     assert params["model.pretrained"] == "false"
     assert params["recipe.clip_grad"] == "none"
-    assert {path.split(".")[0] for path in params} == {"seed", "train", "model", "recipe"}
+    assert {path.split(".")[0] for path in params} == {"seed", "select_by", "train", "model", "recipe"}
 
 
 def test_metrics_get_a_prefix_and_the_short_names_of_quality_measures() -> None:

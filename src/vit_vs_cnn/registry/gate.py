@@ -9,8 +9,8 @@ from vit_vs_cnn.config.gate import GateSettings, SelectBy
 from vit_vs_cnn.core.console import points
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.evaluation.metrics import accuracy_interval
+from vit_vs_cnn.evaluation.paired_difference import POWER, PairedDifference, images_needed, paired_difference
 from vit_vs_cnn.evaluation.results import Predictions
-from vit_vs_cnn.evaluation.selection import POWER, PairedDifference, images_needed, paired_difference
 from vit_vs_cnn.evaluation.significance import class_losses
 from vit_vs_cnn.registry.audit import RuleOutcome, State
 

@@ -12,7 +12,7 @@ from vit_vs_cnn.evaluation.results import Evaluation
 from vit_vs_cnn.report.class_axes import class_dots, class_matrix
 from vit_vs_cnn.report.comparison import Comparison, Contestant
 from vit_vs_cnn.report.evaluation import confusion_shares, reliability_figure
-from vit_vs_cnn.report.figures import FigureWriter
+from vit_vs_cnn.report.figure_writer import FigureWriter
 from vit_vs_cnn.report.style import DIVERGING, new_figure
 
 _WIDTH = 6.5

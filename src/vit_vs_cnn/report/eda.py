@@ -28,7 +28,7 @@ from vit_vs_cnn.report.eda_figures import (
     measure_by_class,
     tile_side,
 )
-from vit_vs_cnn.report.figures import FigureWriter
+from vit_vs_cnn.report.figure_writer import FigureWriter
 from vit_vs_cnn.report.grid import Tile, image_grid, in_rows
 
 _MOST_CLASSES = 20

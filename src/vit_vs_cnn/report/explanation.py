@@ -19,7 +19,7 @@ from vit_vs_cnn.explain.layers import reads_class_token
 from vit_vs_cnn.explain.overlay import overlay
 from vit_vs_cnn.explain.samples import SampleExplanations
 from vit_vs_cnn.models.trained import TrainedModel
-from vit_vs_cnn.report.figures import FigureWriter
+from vit_vs_cnn.report.figure_writer import FigureWriter
 from vit_vs_cnn.report.grid import Tile, image_grid, in_rows, resized
 from vit_vs_cnn.report.style import NEUTRAL, SEQUENTIAL, new_figure
 

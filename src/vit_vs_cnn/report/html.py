@@ -23,7 +23,7 @@ from vit_vs_cnn.report.comparison import (
     validation_sentence,
     views_sentences,
 )
-from vit_vs_cnn.report.figures import FigureIndex
+from vit_vs_cnn.report.figure_writer import FigureIndex
 from vit_vs_cnn.tuning.summary import read_tuning_summary
 
 _PACKAGES = ("torch", "timm", "mlflow", "dvc", "scikit-learn", "numpy")

@@ -16,7 +16,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from vit_vs_cnn.core.console import points
-from vit_vs_cnn.report.figures import FigureWriter
+from vit_vs_cnn.report.figure_writer import FigureWriter
 from vit_vs_cnn.report.style import NEUTRAL, new_figure
 from vit_vs_cnn.tuning.result import StudyResult
 from vit_vs_cnn.tuning.study import seconds_of

@@ -3,7 +3,7 @@
 from vit_vs_cnn.config.load import write_recipe
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.paths import PREPARED, tuned, tuning_report, tuning_summary
-from vit_vs_cnn.report.figures import FigureWriter
+from vit_vs_cnn.report.figure_writer import FigureWriter
 from vit_vs_cnn.tuning.summary import TuningSummary
 
 

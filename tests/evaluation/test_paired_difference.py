@@ -7,8 +7,8 @@ from scipy.stats import norm
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, log_loss
 
 from vit_vs_cnn.config.gate import SelectBy
+from vit_vs_cnn.evaluation.paired_difference import POWER, images_needed, paired_difference
 from vit_vs_cnn.evaluation.results import Predictions
-from vit_vs_cnn.evaluation.selection import POWER, images_needed, paired_difference
 from vit_vs_cnn.evaluation.significance import tango_score
 
 CLASSES = 4
