@@ -37,7 +37,7 @@ REQUIREMENTS = {
         "python-fasthtml", "oauthlib", "itsdangerous", "beautifulsoup4", "soupsieve", "fastlite", "apswutils", "apsw",
         "python-multipart",
     ),
-    "ultralytics": ("ultralytics", "ultralytics-thop"),
+    "ultralytics": ("ultralytics", "ultralytics-thop", "polars", "polars-runtime-32"),
     "lightning": ("lightning", "lightning-utilities", "pytorch-lightning", "torchmetrics"),
 }  # fmt: skip
 
@@ -105,7 +105,8 @@ def _write_images(folder: Path, data: Path | None, size: int) -> None:
     from vit_vs_cnn.data.prepare import prepare
 
     source = (f"data.path={data.resolve()}", "data.source=folder") if data else ("data.source=digits",)
-    params = merged_params(project_root(), "cpu", (*source, "data.name=peers", f"data.image_size={size}"))
+    changes = ("data.name=peers", f"data.image_size={size}", "models.resnet.recipe.batch_size=64")
+    params = merged_params(project_root(), "cpu", (*source, *changes))
     (folder / "settings.json").write_text(settings_of(params).model_dump_json())
     info, _ = prepare(settings_of(params).data, folder / "prepared")
     for split in ("train", "val"):
@@ -277,7 +278,7 @@ def _fastai(job: Any, images: Path, epochs: int, on_epoch: OnEpoch) -> None:
         order = 100
 
         def after_epoch(self) -> None:
-            on_epoch(float(self.recorder.log[-1]))
+            on_epoch(float(self.recorder.values[-1][-1]))
 
     batch_tfms = [*aug_transforms(), Normalize.from_stats((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))]
     loaders = ImageDataLoaders.from_folder(
@@ -294,8 +295,11 @@ MODEL = "yolo11n-cls.yaml"  # of ultralytics; its layers are replaced
 
 def _ultralytics(job: Any, images: Path, epochs: int, on_epoch: OnEpoch) -> None:
     from torch import nn
+    from ultralytics import settings
     from ultralytics.models.yolo.classify import ClassificationTrainer
     from ultralytics.nn.tasks import ClassificationModel
+
+    settings.update({"mlflow": False})  # it would track to the project's store
 
     class Network(ClassificationModel):  # type: ignore[misc]
         """Ultralytics' model around another network: logits in training, probabilities otherwise."""
@@ -311,6 +315,12 @@ def _ultralytics(job: Any, images: Path, epochs: int, on_epoch: OnEpoch) -> None
     class Trainer(ClassificationTrainer):  # type: ignore[misc]
         def setup_model(self) -> None:
             self.model = Network(self.data["nc"])
+
+        def save_model(self) -> None:
+            """Save nothing, as the others do."""
+
+        def final_eval(self) -> None:
+            """Every epoch has been evaluated."""
 
     overrides = {
         "model": MODEL,
