@@ -3,7 +3,7 @@
     python benchmarks/allocator.py --preset cpu --repeats 4
 
 Images per second of the project's epoch, on synthetic pixels, for every contestant of a preset: `kept` as the project
-trains, `returned` with glibc as it comes. Each measurement is a process of its own, because a heap that has grown does
+trains, `returned` with glibc as it comes. Each measurement is a separate process, because a heap that has grown does
 not shrink again. They take turns; the gain is the median of the ratios within a turn.
 """
 
@@ -54,20 +54,20 @@ def main(
         with returned:
             click.echo(_rate(settings, name, images))
         return
-    figures: dict[str, dict[str, list[float]]] = {name: {way: [] for way in WAYS} for name in settings.models}
+    results: dict[str, dict[str, list[float]]] = {name: {way: [] for way in WAYS} for name in settings.models}
     for _ in range(repeats):
-        for name, ways in figures.items():
+        for name, ways in results.items():
             for way, rates in ways.items():
                 child = [sys.executable, *sys.argv, "--only", name, way]
                 answer = subprocess.run(child, check=True, stdout=subprocess.PIPE, text=True)
                 rates.append(float(answer.stdout))
     rows = [
         (name, way, *(f"{rate:,.0f}" for rate in (median(rates), min(rates), max(rates))), _gain(ways, way))
-        for name, ways in figures.items()
+        for name, ways in results.items()
         for way, rates in ways.items()
     ]
     click.echo(table([("contestant", "memory", "images/s", "lowest", "highest", "of returned"), *rows]))
-    publish("allocator", figures, file, to_mlflow=to_mlflow)
+    publish("allocator", results, file, to_mlflow=to_mlflow)
 
 
 def _rate(settings: Settings, name: str, images: int) -> float:

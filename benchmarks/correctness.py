@@ -77,7 +77,7 @@ def _job(prepared: Path, device: Device, contestant: str = "vit", **train: Any) 
     recipe = {"augment": PLAIN}
     overlay = {
         "recipe": recipe,
-        # No batch norm in the ViT: each of two processes would have the statistics of its own images.
+        # No batch norm in the ViT: each of two processes would have the statistics of its share of the images.
         "models": {"vit": {"stem": "timm", "recipe": recipe}, "resnet": {"recipe": recipe}},
         "train": {"device": device, "precision": "32-true", "epochs": 3, **train},
     }

@@ -1,4 +1,4 @@
-"""What the gate decides about models that are truly better, equal or worse: two tables in Markdown, by simulation.
+"""What the gate decides about models that are truly better, equal or worse: tables in Markdown, by simulation.
 
     python benchmarks/gate_power.py
 
@@ -46,7 +46,7 @@ Counts = NDArray[np.int64]
 @json_option
 @mlflow_option
 def main(file: Path | None, to_mlflow: bool) -> None:
-    """Print how often the gate passes, refuses or cannot tell, for models whose true difference is known."""
+    """Print how often the gate passes, refuses or is undecided, for models whose true difference is known."""
     rng = np.random.default_rng(SEED)
     results: dict[str, Any] = {"accuracy": {}, "margin": {}, "classes": {}, "lost class": {}, "needed": {}}
     margin = f"{100 * GATE.margin:g}"

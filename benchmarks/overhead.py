@@ -74,7 +74,7 @@ def main(repeats: int, file: Path | None, to_mlflow: bool, as_training: bool) ->
 
 
 def _train_alone() -> None:
-    # Only here: the other ways import it in processes of their own.
+    # Only here: the other ways import it in separate processes.
     from vit_vs_cnn.config.load import read_settings
     from vit_vs_cnn.core.paths import PARAMS, PREPARED
     from vit_vs_cnn.data.dataset import read_split

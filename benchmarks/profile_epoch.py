@@ -42,8 +42,8 @@ def main(
 ) -> None:
     """Profile a part of an epoch of every contestant of a preset."""
     settings = settings_of(merged_params(project_root(), preset, overrides))
-    figures = {name: _profile(settings, name, steps, top, trace) for name in settings.models}
-    publish("profile_epoch", figures, file, to_mlflow=to_mlflow)
+    results = {name: _profile(settings, name, steps, top, trace) for name in settings.models}
+    publish("profile_epoch", results, file, to_mlflow=to_mlflow)
 
 
 def _profile(settings: Settings, name: str, steps: int, top: int, trace: Path | None) -> dict[str, Any]:

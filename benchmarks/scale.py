@@ -3,9 +3,9 @@
     python benchmarks/scale.py
     python benchmarks/scale.py --images 1000 --images 20000 --at-least 20000 --repeats 1
 
-Each size is noise of 32 px on disk (1.3 million images take 4 GB, removed afterwards), on which a process of its own
+Each size is noise of 32 px on disk (1.3 million images take 4 GB, removed afterwards), on which a separate process
 trains whole epochs. The network is so small that a slower way to the data would show. The process may have 2 GiB of
-memory of its own, which the kernel enforces; pages of the mapped images are the system's and are not counted. The
+private memory, which the kernel enforces; pages of the mapped images are the system's and are not counted. The
 sizes take turns, and the median of the repeats counts.
 """
 
@@ -38,7 +38,7 @@ NETWORK = {"timm": "vit_tiny_patch16_224", "args": {"patch_size": 16, "embed_dim
 @click.command()
 @click.option("--images", "sizes", default=SIZES, multiple=True, show_default=True, help="A size; repeatable.")
 @click.option("--at-least", default=200_000, show_default=True, help="Images that are trained on at each measurement.")
-@click.option("--limit-gb", default=2.0, show_default=True, help="What the process may have of its own, in GiB.")
+@click.option("--limit-gb", default=2.0, show_default=True, help="Limit of the process's private memory, in GiB.")
 @click.option("--repeats", default=3, show_default=True, help="How often each size is measured.")
 @json_option
 @mlflow_option
@@ -56,7 +56,7 @@ def main(
     if as_training:
         click.echo(json.dumps(_train(as_training, at_least, limit_gb)))
         return
-    figures: dict[str, dict[str, list[float]]] = {}
+    results: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for size in sizes:
             click.echo(f"writing {size:,} images", err=True)
@@ -64,21 +64,21 @@ def main(
         for _ in range(repeats):
             for size in sizes:
                 for name, value in _measure(Path(folder) / str(size), at_least, limit_gb).items():
-                    figures.setdefault(str(size), {}).setdefault(name, []).append(value)
+                    results.setdefault(str(size), {}).setdefault(name, []).append(value)
     rows = [
         (
             f"{int(size):,}",
-            f"{median(each['images_per_second']):,.0f}",
-            f"{min(each['images_per_second']):,.0f}",
-            f"{max(each['images_per_second']):,.0f}",
-            f"{1e6 / median(each['images_per_second']):.1f}",
-            f"{max(each['own_memory_mb']):,.0f}",
+            f"{median(measured['images_per_second']):,.0f}",
+            f"{min(measured['images_per_second']):,.0f}",
+            f"{max(measured['images_per_second']):,.0f}",
+            f"{1e6 / median(measured['images_per_second']):.1f}",
+            f"{max(measured['own_memory_mb']):,.0f}",
         )
-        for size, each in figures.items()
+        for size, measured in results.items()
     ]
     headings = ("images", "images/s", "lowest", "highest", "µs per image", "own memory MB")
     click.echo(table([headings, *rows]))
-    publish("scale", figures, file, to_mlflow=to_mlflow)
+    publish("scale", results, file, to_mlflow=to_mlflow)
 
 
 def _measure(data: Path, at_least: int, limit_gb: float) -> dict[str, float]:
@@ -87,8 +87,8 @@ def _measure(data: Path, at_least: int, limit_gb: float) -> dict[str, float]:
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     if answer.returncode != 0:
         sys.exit(f"training on {data.name} images failed: {answer.stderr}")
-    figures: dict[str, float] = json.loads(answer.stdout.splitlines()[-1])
-    return figures
+    measured: dict[str, float] = json.loads(answer.stdout.splitlines()[-1])
+    return measured
 
 
 def _train(data: Path, at_least: int, limit_gb: float) -> dict[str, float]:

@@ -84,11 +84,11 @@ def main(
         for name, loop in LOOPS.items()
         if name in (names or LOOPS) and (tracking or name != "tracked") and (device.type == "cuda" or name != "graphs")
     }
-    figures = {}
+    results = {}
     with tempfile.TemporaryDirectory() as folder, own_tracking_store(folder):
         for name in settings.models:
-            figures[name] = _measure(synthetic_job(settings, name, train, epochs=2), loops, repeats)
-    publish("throughput", figures, file, to_mlflow=to_mlflow)
+            results[name] = _measure(synthetic_job(settings, name, train, epochs=2), loops, repeats)
+    publish("throughput", results, file, to_mlflow=to_mlflow)
 
 
 def _measure(job: TrainingJob, loops: dict[str, Loop], repeats: int) -> dict[str, Any]:
@@ -295,7 +295,7 @@ def _now(device: torch.device) -> float:
 
 
 class _Pictures(Dataset[tuple[Any, int]]):
-    """The images as PIL pictures, each through `transform`, which a loader of its own may set."""
+    """The images as PIL pictures, each through `transform`, which the loader may set."""
 
     def __init__(self, split: Split, transform: Callable[[Image.Image], Any] | None) -> None:
         self.split, self.transform = split, transform

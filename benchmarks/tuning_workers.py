@@ -41,7 +41,7 @@ EPOCHS = 4
 def main(
     workers: tuple[int, ...], trials: int, seconds: float, repeats: int, file: Path | None, as_worker: str | None
 ) -> None:
-    """Measure trials per minute for each number of workers, on OPTUNA_STORAGE or on a SQLite file of its own."""
+    """Measure trials per minute for each number of workers, on OPTUNA_STORAGE or on a temporary SQLite file."""
     if as_worker:
         tuning = load_study(open_storage(os.environ[STORAGE_VARIABLE]), as_worker)
         work(tuning, partial(_sleep, seconds))

@@ -1,4 +1,4 @@
-"""Dvc.yaml lists the modules that each stage imports: derived from the code, so that it cannot lag behind."""
+"""The rooms that each stage of dvc.yaml depends on, compared with those that it imports."""
 
 import re
 

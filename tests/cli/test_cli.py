@@ -46,7 +46,7 @@ def test_a_users_mistake_is_one_sentence_and_exit_code_2(
     assert len(error.splitlines()) == 1
 
 
-def test_the_sentence_is_left_where_the_caller_asked_for_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_report_is_written_where_the_caller_asked(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIT_VS_CNN_ERROR_REPORT", str(project / "failure.json"))
     assert run("train", "nobody", monkeypatch=monkeypatch) == 2
     failure = read_error_report(project / "failure.json")

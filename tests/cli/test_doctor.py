@@ -5,7 +5,7 @@ import pytest
 from vit_vs_cnn.cli.doctor import Check, checks, render
 
 
-def test_it_looks_at_everything_and_says_what_a_failure_means(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_checks_everything_and_says_what_a_failure_means(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")

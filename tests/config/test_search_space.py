@@ -52,7 +52,7 @@ def test_settings_with_a_space_survive_being_written_and_read() -> None:
     assert parse_settings(settings.model_dump(mode="json")) == settings
 
 
-def test_a_contestant_can_add_change_and_leave_out_dimensions() -> None:
+def test_a_contestant_can_add_change_and_remove_dimensions() -> None:
     own = {"vit": {"optimizer": None, "label_smoothing": SMOOTHING}}
     settings = searching({"optimizer": {"lr": LR}, "batch_size": {"type": "int", "low": 8, "high": 32}}, models=own)
     assert set(settings.tune.space_of("vit")) == {"batch_size", "label_smoothing"}
@@ -115,7 +115,7 @@ def test_a_contestant_that_does_not_exist_is_refused() -> None:
     assert "tune.models.swin: there is no contestant" in refused({"optimizer": {"lr": LR}}, models={"swin": {}})
 
 
-def test_without_trials_a_space_that_does_not_hold_the_recipe_is_nobodys_trouble() -> None:
+def test_without_trials_a_space_that_does_not_hold_the_recipe_is_accepted() -> None:
     searching({"optimizer": {"lr": LR | {"low": 0.01}}}, trials=0)
 
 

@@ -53,6 +53,6 @@ def test_a_reader_never_sees_a_part_of_what_is_written(tmp_path: Path) -> None:
     writer.join()
 
 
-def test_the_numbers_of_a_record_leave_out_text_and_none() -> None:
+def test_the_numbers_of_a_record_omit_text_and_none() -> None:
     assert numbers_of(Speed(name="vit", seconds=0.1)) == {"seconds": 0.1}
     assert numbers_of(Speed(name="vit", seconds=0.1, images=3), exclude={"seconds"}) == {"images": 3}

@@ -89,7 +89,7 @@ def test_all_test_images_that_train_has_too_are_listed_identical_or_nearly_so():
     test[:60] = decoded.images[:60]  # more than a finding shows
     test[70] = np.clip(decoded.images[80], 10, 245) - 10
     test[71] = test[70]  # identical to what is nearly identical
-    decoded.images[105] = test[75]  # of val, which nobody trains on
+    decoded.images[105] = test[75]  # of val, which is not trained on
     test[76] = test[77]
     decoded.images[rows] = test
     assert checked(decoded).test_rows_in_train == (*range(60), 70, 71)

@@ -169,7 +169,7 @@ def test_a_full_disk_is_found_before_anything_is_decoded(tmp_path: Path, monkeyp
 
 
 def test_a_disk_that_fills_up_meanwhile_is_one_sentence(tmp_path: Path):
-    """In a process of its own that may write no file as large as the arrays."""
+    """In a separate process that may write no file as large as the arrays."""
     program = f"""
 import resource, signal
 from pathlib import Path

@@ -24,7 +24,7 @@ IMAGES = np.zeros((3, 8, 8, 3), np.uint8)
 
 
 class Clock:
-    """A clock that only the models move on."""
+    """A clock that advances only while a model computes."""
 
     def __init__(self) -> None:
         self.now = 0.0

@@ -1,4 +1,4 @@
-"""Tiny registered models in a store of their own, and servers of them on loopback."""
+"""Tiny registered models in their own store, and servers of them on loopback."""
 
 import json
 import os

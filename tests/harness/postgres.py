@@ -21,7 +21,7 @@ needs_postgres = pytest.mark.skipif(PROGRAMS is None, reason="PostgreSQL's serve
 def database_server(*databases: str) -> Iterator[int]:
     """The port of a server with these databases, which the user `tester` owns."""
     assert PROGRAMS is not None
-    # Not pytest's folder: PostgreSQL refuses to run as root, and nobody else may look into that one.
+    # Not pytest's folder: PostgreSQL refuses to run as root, and no other user may read that one.
     folder = Path(tempfile.mkdtemp(prefix="postgres-"))
     folder.chmod(0o755)
     data, port = folder / "data", free_port()

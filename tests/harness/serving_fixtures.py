@@ -66,7 +66,7 @@ def picture() -> Callable[..., bytes]:
 
 @pytest.fixture(scope="session")
 def images() -> NDArray[np.uint8]:
-    """Six images that the tiny networks tell apart."""
+    """Six images that the tiny networks distinguish."""
     rng = np.random.default_rng(1)
     noise = rng.integers(0, 50, (6, SIZE, SIZE, 3))
     return (noise + np.arange(6)[:, None, None, None] * 40).astype(np.uint8)

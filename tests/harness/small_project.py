@@ -191,7 +191,7 @@ def ask_json(url: str, body: Any = None, method: str | None = None) -> Any:
 
 
 def wait_for(what: Callable[[], Any], seconds: float = 60.0) -> Any:
-    """The first truthy value of `what()`, asked again and again."""
+    """The first truthy value of `what()`, asked repeatedly."""
     deadline = time.monotonic() + seconds
     while not (value := what()):
         assert time.monotonic() < deadline, "waited in vain"

@@ -15,7 +15,7 @@ def test_airbench94_has_as_many_parameters_as_the_paper_says() -> None:
     assert sum(parameter.numel() for parameter in network.parameters()) / 1e6 == pytest.approx(1.97, abs=0.005)
 
 
-def test_a_residual_group_passes_on_what_its_last_convolutions_leave_out() -> None:
+def test_a_residual_group_adds_its_first_activation_to_its_last_convolution() -> None:
     group = create_model(ModelSettings(timm="airbench96", args={"widths": [24, 8, 8]}), 10, 32).groups[0].eval()  # type: ignore[union-attr,index]
     torch.nn.init.zeros_(group.conv3.weight)
     maps = torch.rand(2, 24, 6, 6)

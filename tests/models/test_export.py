@@ -73,7 +73,7 @@ def without_the_project(code: str, folder: Path) -> dict[str, str]:
     return printed
 
 
-def test_elsewhere_wrong_images_are_refused_and_right_ones_answered(
+def test_without_this_project_wrong_images_are_refused_and_right_ones_answered(
     settings: Settings, prepared: DatasetInfo, tmp_path: Path
 ) -> None:
     model = settings.models["vit"]

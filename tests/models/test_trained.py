@@ -35,7 +35,7 @@ class Logits(torch.nn.Module):
     st.floats(LOWEST, HIGHEST),
 )
 def test_a_temperature_changes_no_prediction(steps: list[list[int]], temperature: float) -> None:
-    # Steps of 1/128, which a network in bf16 can tell apart; equal ones stay equal.
+    # Steps of 1/128, which a network in bf16 can distinguish; equal ones stay equal.
     network = Logits([[step / 128 for step in row] for row in steps])
     images = torch.zeros(len(steps), 16, 16, 3, dtype=torch.uint8)
     plain = model(network).probabilities(images)

@@ -77,7 +77,7 @@ def test_changes_by_four_processes_with_kills_lose_nothing(settings: Settings, p
     moves = [decision for decision in decisions if decision.moves]
     assert {move.action for move in moves} <= {"promoted", "rolled back", "moved back"}, "nothing looks changed by hand"
     assert sum(move.action == "moved back" for move in moves) <= kills, "only a kill leaves a move unfinished"
-    # Each change begins where the one before it ended, the last one at the champion of now.
+    # Each change begins where the one before it ended, the last one at the present champion.
     assert [move.previous_version for move in moves] == [None, *(move.version for move in moves[:-1])]
     assert moves[-1].version == registry.aliases()[CHAMPION]
     done = {tuple(json.loads(line)) for line in _lines(logs)}

@@ -71,11 +71,11 @@ def test_an_equal_one_passes() -> None:
 
 
 def test_a_worse_one_fails_the_paired_interval() -> None:
-    # Of every class the same number: only the accuracy as a whole tells them apart, and the likelihood.
+    # The same number of every class: the two differ only in accuracy as a whole and in likelihood.
     assert failed(evidence(range(60)), evidence(range(36))) == {ACCURACY, LIKELIHOOD}
 
 
-def test_one_that_the_images_cannot_tell_from_a_worse_one_is_undecided() -> None:
+def test_one_that_the_images_cannot_distinguish_from_a_worse_one_is_undecided() -> None:
     outcome = judged(evidence(range(6, 12)), evidence(range(6)))[ACCURACY]
     assert outcome.state == "undecided"
     assert outcome.measured.startswith("+0.00 points (95 % interval −1.29 to +1.29, Tango")

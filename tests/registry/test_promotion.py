@@ -106,7 +106,7 @@ def test_of_two_promotions_at_once_one_wins_and_both_are_recorded(settings: Sett
     assert moves_and_refusals(registry)[1:] == [("promoted", 1, 2), ("overtaken", 1, 3)]
 
 
-def test_a_rollback_goes_past_what_was_rolled_back_before(settings: Settings, registry: Registry) -> None:
+def test_a_rollback_skips_what_was_rolled_back_before(settings: Settings, registry: Registry) -> None:
     for wrong in (50, 40, 30):
         promote(registry, proposed(registry, add_version(settings, registry, range(wrong)), settings))
     assert rollback(registry).version == 2
@@ -116,7 +116,7 @@ def test_a_rollback_goes_past_what_was_rolled_back_before(settings: Settings, re
 
 
 @pytest.mark.parametrize("deleted", [True, False])
-def test_a_champion_whose_version_was_deleted_is_not_gone_back_to(
+def test_a_rollback_skips_a_champion_whose_version_was_deleted(
     settings: Settings, registry: Registry, deleted: bool
 ) -> None:
     for wrong in (50, 40, 30):

@@ -40,7 +40,7 @@ VIT_COLOUR, RESNET_COLOUR = CONTESTANT_COLOURS[:2]
 
 @pytest.fixture(autouse=True)
 def _in_a_project(prepared: DatasetInfo) -> None:
-    """Every test writes into a project of its own."""
+    """Every test writes into its own project."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What strangers send. SERVING_FUZZ=5000 tries as many examples of each kind, with the same seeds; it takes minutes."""
+"""Malformed and hostile requests. SERVING_FUZZ=5000 tries as many examples of each kind, which takes minutes."""
 
 import io
 import json

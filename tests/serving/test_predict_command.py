@@ -97,7 +97,7 @@ def test_a_model_that_is_not_there_is_one_sentence(
     assert len(answer.stderr.splitlines()) == 1
 
 
-def test_a_reader_that_goes_away_is_no_error(
+def test_a_reader_that_closes_the_pipe_is_no_error(
     predict: Callable[..., Completed], photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reading, writing = os.pipe()

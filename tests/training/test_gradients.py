@@ -1,4 +1,4 @@
-"""Gradients in parts, rare classes, and what a step leaves out."""
+"""Gradients summed over parts of a batch, class balance, a frozen backbone, and gradient checkpointing."""
 
 from collections.abc import Callable
 from typing import Any

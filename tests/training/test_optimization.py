@@ -37,7 +37,7 @@ def test_after_the_warm_up_the_rate_falls_to_min_lr(
     assert all(before >= after for before, after in itertools.pairwise(course[warmup:]))
     assert max(course) <= lr * (1 + 1e-12)
     assert course[-1] == min(lr, min_lr)
-    # The last update itself is one step of the schedule away, never more than a line would be.
+    # The last update itself differs by one step of the schedule, never more than a line would be.
     assert course[-2] - course[-1] <= (lr - course[-1]) / (len(course) - 1 - warmup) * (1 + 1e-9)
 
 
@@ -95,9 +95,9 @@ def test_muon_changes_the_same_parameters_whatever_the_number_of_classes(name: s
         output = network(torch.randn(2, 3, 32, 32))
         output.square().sum().backward()
         optimizer.step()
-        states = {each: optimizer.state[parameter] for each, parameter in network.named_parameters()}
-        routes.append({each for each, state in states.items() if state.get("use_muon")})
-    matrices = {each for each, parameter in network.named_parameters() if parameter.ndim in (2, 4)}
+        states = {path: optimizer.state[parameter] for path, parameter in network.named_parameters()}
+        routes.append({path for path, state in states.items() if state.get("use_muon")})
+    matrices = {path for path, parameter in network.named_parameters() if parameter.ndim in (2, 4)}
     assert routes == [matrices - {"head.weight", "head_dist.weight", "fc.weight", "whiten.weight"}] * 4
 
 

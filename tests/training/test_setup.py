@@ -94,7 +94,7 @@ def test_attention_is_fused_again_after_an_error() -> None:
 @pytest.mark.parametrize(
     ("device", "precision", "fused"), [("cpu", "bf16-mixed", 0), ("cpu", "32-true", 12), ("cuda", "bf16-mixed", 12)]
 )
-def test_only_where_the_fused_kernel_is_slow_is_it_left_out(device: str, precision: Precision, fused: int) -> None:
+def test_the_fused_kernel_is_replaced_only_where_it_is_slow(device: str, precision: Precision, fused: int) -> None:
     network = create_model(ModelSettings(timm="vit_tiny_patch16_224"), 10, 32)
     with fastest_attention(network, plan(device, precision)):
         assert fused_layers(network) == fused

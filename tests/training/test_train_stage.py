@@ -211,7 +211,7 @@ def test_killed_at_random_moments_training_ends_with_the_same_weights(prepared: 
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         checkpoints = state_dir() / "checkpoints"
         deadline = time.monotonic() + 60
-        # Killed after it made a step of progress, at a moment that nobody chose.
+        # Killed after it made a step of progress, at a random moment.
         before = {path: path.stat().st_mtime_ns for path in checkpoints.glob("*/checkpoint.pt")}
         while process.poll() is None and time.monotonic() < deadline:
             now = {path: path.stat().st_mtime_ns for path in checkpoints.glob("*/checkpoint.pt")}
@@ -231,7 +231,7 @@ def test_killed_at_random_moments_training_ends_with_the_same_weights(prepared: 
     assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"]
 
 
-def test_training_completes_while_the_store_is_away_and_sync_sends_it_whole(
+def test_training_completes_while_the_store_is_unreachable_and_sync_delivers_all(
     settings: Settings, prepared: DatasetInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")

@@ -1,4 +1,4 @@
-"""The whole search on real trainings: what is found, recorded, shown; what is killed comes back."""
+"""The whole search on real trainings: result, records, figures, and resuming after kills."""
 
 import json
 import os
@@ -106,7 +106,7 @@ def test_a_search_whose_worker_is_killed_leaves_recipe_report_and_every_run(
     assert trials["val_accuracy"].max() == summary.best_val_accuracy
     best = trials.set_index("trial").loc[summary.best_trial]
     assert with_tuned(settings, "vit").model("vit").recipe.optimizer.lr == pytest.approx(best["optimizer.lr"])
-    figures = {each["file"] for each in json.loads((tuning_report("vit") / "figures.json").read_text())["figures"]}
+    figures = {figure["file"] for figure in json.loads((tuning_report("vit") / "figures.json").read_text())["figures"]}
     assert {"gain.png", "history.png", "parallel_coordinates.png", "slices.png", "timeline.png"} <= figures
     page = (tuning_report("vit") / "study.html").read_text()
     assert page.count("Plotly.newPlot") >= 5

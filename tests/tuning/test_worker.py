@@ -1,4 +1,4 @@
-"""The budget is exact, whoever is killed, joins or comes late."""
+"""The exact budget of trials, whichever workers are killed, join or start late."""
 
 import os
 import signal

@@ -44,7 +44,7 @@ def random_images(count: int = 6, side: int = 8, seed: int = 1) -> torch.Tensor:
 
 
 def equal_images(count: int, side: int = 16) -> torch.Tensor:
-    """Copies of one image in which the first channel tells the row and the second the column of each pixel."""
+    """Copies of one image in which the first channel is the row and the second the column of each pixel."""
     places = torch.arange(side, dtype=torch.uint8)
     image = torch.stack([places[:, None].expand(side, side), places.expand(side, side), places.expand(side, side)], -1)
     return image.expand(count, -1, -1, -1)
@@ -122,7 +122,7 @@ def test_flips_come_at_the_rate_asked_for() -> None:
 def test_shifts_are_uniform_in_both_directions_and_reflect_at_the_border() -> None:
     side, reach = 16, 4
     changed = only(translate=reach / side)(equal_images(9000, side), seeded())
-    # Far from the border, the pixel itself tells from where it came.
+    # Far from the border, the value of a pixel is the place from which it came.
     vertical = changed[:, 8, 8, 0].long() - 8
     horizontal = changed[:, 8, 8, 1].long() - 8
     for shift in (vertical, horizontal):

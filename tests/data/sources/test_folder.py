@@ -73,7 +73,7 @@ def test_folder_tar_and_zip_give_the_same_images_in_the_same_order(tmp_path: Pat
     assert orders[0] == orders[1] == orders[2]
 
 
-def test_clutter_of_the_system_is_passed_over(tmp_path: Path):
+def test_files_of_the_operating_system_are_skipped(tmp_path: Path):
     clutter = ["cat/.DS_Store", "__MACOSX/cat/._1.png", ".git/config", "dog/Thumbs.db"]
     source = open_folder(write(tmp_path, "cat/1.png", "dog/1.png", *clutter))
     assert source.names == ("cat/1.png", "dog/1.png")
