@@ -1,6 +1,7 @@
 """A search: worker processes that share a study, restarted where they are killed, and the progress of its trials."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -62,6 +63,9 @@ def search(tuning: TuningStudy, prepared: Path) -> None:
                 tuning.release_trial(process.pid)
                 workers[index] = _start_worker(tuning, prepared, shares[index])
         progress.update()
+    # Of a worker that was killed after its trial's end, before it removed the trial's checkpoint.
+    for checkpoint in (state_dir() / "checkpoints").glob(f"{tuning.name}-*/"):
+        shutil.rmtree(checkpoint)
 
 
 def join_search(contestant: str) -> None:
