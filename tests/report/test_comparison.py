@@ -22,6 +22,7 @@ from vit_vs_cnn.report.comparison import (
     comparison_table,
     duplicates_sentence,
     read_comparison,
+    training_sentences,
     validation_sentence,
     views_sentences,
     write_tables,
@@ -251,3 +252,20 @@ def test_confusion_difference_is_in_points_of_the_true_class(settings: Settings)
     shown = np.asarray(figure.axes[0].collections[0].get_array())
     assert np.diag(shown).tolist() == pytest.approx([-20.0] * 3)
     assert shown.sum(axis=1).tolist() == pytest.approx([0.0] * 3)
+
+
+def test_what_is_wrong_with_a_training_is_said_beside_the_answer(settings: Settings) -> None:
+    contestant(settings, "vit", 30, collapsed=True, still_rising=True)
+    contestant(settings, "resnet", 30, still_rising=True)
+    assert training_sentences(read_comparison(settings)) == [
+        "The training of vit collapsed: it predicts one class for nearly all images. Its result says nothing of the "
+        "architecture; try a tenth of its learning rate.",
+        "Validation was still rising in the last epoch of vit and resnet: more epochs may change the answer.",
+    ]
+
+
+def test_who_was_ahead_on_validation_is_said_by_the_metric_that_chooses(settings: Settings) -> None:
+    contestant(settings, "vit", 120, val_accuracy=0.9, select_by="macro_f1", val_macro_f1=0.4)
+    contestant(settings, "resnet", 30, val_accuracy=0.8, select_by="macro_f1", val_macro_f1=0.6)
+    expected = "On validation resnet was ahead with 60.0 % macro f1, and test bears it out."
+    assert validation_sentence(read_comparison(settings)) == expected

@@ -14,7 +14,7 @@ from vit_vs_cnn.core.paths import evaluated, trained
 from vit_vs_cnn.evaluation.results import Cost, Evaluation, read_cost, read_evaluation
 from vit_vs_cnn.evaluation.significance import PairedComparison, compare_all_pairs, verdict
 from vit_vs_cnn.report.style import contestant_colour
-from vit_vs_cnn.training.results import TrainingSummary, read_summary
+from vit_vs_cnn.training.results import TrainingSummary, read_summary, selection_score
 
 # Times of the same training differ by some percent from run to run.
 _SAME_TIME = 1.1
@@ -123,13 +123,33 @@ def validation_sentence(comparison: Comparison) -> str | None:
     """Who was ahead on validation, by which models are chosen, and whether test confirms it; None of one alone."""
     if len(comparison.contestants) == 1:
         return None
-    ahead = max(comparison.contestants, key=lambda contestant: contestant.summary.val_accuracy)
+    select_by = comparison.contestants[0].summary.select_by
+    ahead = max(comparison.contestants, key=lambda contestant: selection_score(contestant.summary, select_by))
     beaten = comparison.beaten_by(ahead)
     unbeaten = [other.name for other in comparison.contestants if other is not ahead and other.name not in beaten]
-    lead = f"On validation {ahead.name} was ahead with {points(ahead.summary.val_accuracy)} %"
+    score = selection_score(ahead.summary, select_by)
+    shown = f"a loss of {-score:.3f}" if select_by == "nll" else f"{points(score)} %"
+    metric = "" if select_by in ("accuracy", "nll") else f" {select_by.replace('_', ' ')}"
+    lead = f"On validation {ahead.name} was ahead with {shown}{metric}"
     if not unbeaten:
         return f"{lead}, and test bears it out."
     return f"{lead}; the test images do not show that it is better than {_listed(unbeaten, 'or')}."
+
+
+def training_sentences(comparison: Comparison) -> list[str]:
+    """What to know of how the trainings ended: one that collapsed, and curves that were still rising."""
+    sentences = [
+        f"The training of {contestant.name} collapsed: it predicts one class for nearly all images. Its result says "
+        "nothing of the architecture; try a tenth of its learning rate."
+        for contestant in comparison.contestants
+        if contestant.summary.collapsed
+    ]
+    rising = [contestant.name for contestant in comparison.contestants if contestant.summary.still_rising]
+    if rising:
+        sentences.append(
+            f"Validation was still rising in the last epoch of {_listed(rising)}: more epochs may change the answer."
+        )
+    return sentences
 
 
 def duplicates_sentence(comparison: Comparison) -> str | None:

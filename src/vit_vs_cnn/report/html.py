@@ -20,6 +20,7 @@ from vit_vs_cnn.report.comparison import (
     answer,
     comparison_table,
     duplicates_sentence,
+    training_sentences,
     validation_sentence,
     views_sentences,
 )
@@ -70,6 +71,7 @@ def render_report(settings: Settings, comparison: Comparison, commit: str, run_n
             for sentence in (
                 *comparison.sentences,
                 validation_sentence(comparison),
+                *training_sentences(comparison),
                 duplicates_sentence(comparison),
                 *views_sentences(comparison),
             )
