@@ -1,5 +1,6 @@
 """Small projects, settings and data sets that many tests share."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,12 @@ hypothesis.settings.load_profile("no-deadline")
 
 # A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C's signal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiler_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A cache of compiled kernels for these tests alone: locks in the machine's own may be held by anybody."""
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(tmp_path_factory.mktemp("inductor"))
 
 
 @pytest.fixture

@@ -39,5 +39,5 @@ def test_where_there_is_no_compiler_it_says_so(make_settings: Make, prepared: Da
     answer = subprocess.run(command, env=os.environ | nowhere, capture_output=True, text=True, check=False)
     assert answer.returncode == 2
     last = answer.stderr.strip().splitlines()[-1]
-    assert last.startswith("error: train.compile: torch.compile does not work here (")
+    assert last.startswith("error: train.compile: torch.compile does not work here (InvalidCxxCompiler: No working C++")
     assert last.endswith("); set it to false.")

@@ -246,7 +246,10 @@ class Trainer:
 
     def _readable(self, error: RuntimeError) -> Exception:
         if self.job.plan.compiled and is_compile_error(error):
-            return UserError(f"train.compile: torch.compile does not work here ({first_line(error)}); set it to false.")
+            # Dynamo's own first line names only the backend; what failed is inside.
+            cause = getattr(error, "inner_exception", error)
+            reason = f"{type(cause).__name__}: {first_line(cause)}"
+            return UserError(f"train.compile: torch.compile does not work here ({reason}); set it to false.")
         if not is_out_of_memory(error):
             return error
         parts = f"parts of {self.gradients.micro_batch} of {self.recipe.batch_size} images"
