@@ -71,6 +71,7 @@ class Finding(Record):
 class Checks(Record):
     """checks.json: how many images were checked, the count of every kind of finding, and the findings.
 
+    `notes` say how the source was understood.
     `test_rows_in_train` are the rows of all test images of which train has an identical or nearly identical one.
     """
 
@@ -78,6 +79,7 @@ class Checks(Record):
     counts: dict[Kind, int]
     findings: tuple[Finding, ...]
     test_rows_in_train: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def check(
@@ -116,7 +118,9 @@ def check(
         if counts[kind]
     )
     rows = _test_rows_in_train(decoded, identical, near)
-    return Checks(images=len(decoded.labels), counts=counts, findings=findings, test_rows_in_train=rows)
+    return Checks(
+        images=len(decoded.labels), counts=counts, findings=findings, test_rows_in_train=rows, notes=source.notes
+    )
 
 
 def write_checks(prepared: Path, checks: Checks) -> None:

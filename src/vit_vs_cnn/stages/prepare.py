@@ -17,5 +17,7 @@ def run(settings: Settings) -> None:
             tracked.log_artifact(PREPARED / file)
     sizes = ", ".join(f"{split} {part.images:,}" for split, part in info.splits.items())
     print(f"{info.description}: {len(info.classes)} classes; {sizes} images")
+    for note in checks.notes:
+        print(f"note: {note}")
     for finding in checks.findings:
         print(f"{finding.severity}: {finding.sentence}")

@@ -29,7 +29,9 @@ class Source:
     `names` and `labels` int64 (N,) are in the order of the images; `splits` int64 (N,) are positions in
     PREPARED_SPLITS; `missing` are the splits that the source does not have: they are carved from train. `read` yields
     each image once, in any order, with its position: an encoded file, or pixels as uint8 (H, W, 3).
-    `unreadable` and `stray` (files outside the class folders) are not among the N.
+    `unreadable` and `stray` (files outside the class folders) are not among the N. `groups` names for each image what
+    it shares with others (a person, a place, a video), None where nothing is known. `notes` are sentences for people:
+    how the source was understood, what was passed over and why.
     """
 
     description: str
@@ -41,3 +43,5 @@ class Source:
     read: Callable[[], Iterator[tuple[int, RawImage]]]
     unreadable: tuple[Unreadable, ...] = ()
     stray: tuple[str, ...] = ()
+    groups: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
