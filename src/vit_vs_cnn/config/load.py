@@ -4,18 +4,20 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
 from vit_vs_cnn.config.nested import merge, nest
-from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.config.search_space import settings_path
+from vit_vs_cnn.config.schema import DataSettings, Settings
+from vit_vs_cnn.config.search_space import StrictModel, settings_path
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import PARAMS, PRESETS, project_root, tuned
 
 if TYPE_CHECKING:
     from ruamel.yaml import YAML
+
+Model = TypeVar("Model", bound=StrictModel)
 
 # Pydantic names them in the location of an error; params.yaml has no such keys.
 _DIMENSION_TYPES = ("float", "int", "categorical")
@@ -29,8 +31,25 @@ def parse_settings(values: Any, key_path: str = "params.yaml") -> Settings:
     """
     if not isinstance(values, Mapping):
         raise UserError(f"{key_path}: expected a mapping of settings, found {type(values).__name__}.")
+    return _validated(Settings, values, key_path)
+
+
+def parse_data_settings(values: Mapping[str, Any], overrides: Sequence[str]) -> DataSettings:
+    """Check the settings below `data` with `key.path=value` overrides laid over them.
+
+    Raises UserError for bad values, and for an override of anything else.
+    """
+    settings: dict[str, Any] = {"data": dict(values)}
+    for override in overrides:
+        settings = merge(settings, _parse_override(override))
+    if other := sorted(settings.keys() - {"data"}):
+        raise UserError(f"--set {other[0]}: only settings below data say how images are read.")
+    return _validated(DataSettings, settings["data"], "data")
+
+
+def _validated(model: type[Model], values: Any, key_path: str) -> Model:
     try:
-        return Settings.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
         raise UserError(f"{key_path}: " + "; ".join(_sentences(error)) + ".") from None
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from vit_vs_cnn.config.gate import Fraction, GateSettings, SelectBy
 from vit_vs_cnn.config.nested import merge, nest, value_at
@@ -30,8 +30,27 @@ def _former(key: str, is_default: Callable[[Any], bool], advice: str | None = No
     return BeforeValidator(read)
 
 
+def _inside(path: str) -> str:
+    """Refuse a path that leads out of data.path, and an empty one."""
+    if not path or path.startswith("/") or ".." in path.split("/"):
+        raise ValueError(f"expected a folder within data.path, as it is named there, got {path!r}")
+    return path
+
+
+class SplitFolders(StrictModel):
+    """The folders of the splits within data.path; `.` is data.path itself."""
+
+    train: Annotated[str, AfterValidator(_inside)]
+    val: Annotated[str, AfterValidator(_inside)] | None = None
+    test: Annotated[str, AfterValidator(_inside)] | None = None
+
+
 class DataSettings(StrictModel):
-    """The images: where they come from and how they are stored and split."""
+    """The images: where they come from and how they are stored and split.
+
+    Of a folder, `splits` names the split folders and `class_level` the level of the class folders below them (1: the
+    upper ones); None: as their names tell.
+    """
 
     source: Literal["cifar10", "folder", "digits"]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
@@ -42,6 +61,8 @@ class DataSettings(StrictModel):
     test_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.2
     min_images_per_class: Annotated[int, Field(ge=3)] = 10
     on_bad: Literal["fail", "skip"] = "fail"
+    splits: SplitFolders | None = None
+    class_level: Annotated[int, Field(ge=1, le=16)] | None = None
 
 
 class OptimizerSettings(StrictModel):

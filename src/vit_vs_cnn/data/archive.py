@@ -2,12 +2,13 @@
 
 import lzma
 import os
+import re
 import stat
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +16,13 @@ from tqdm import tqdm
 
 from vit_vs_cnn.core.console import bar_options
 from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.data.file_kinds import HEAD_BYTES, has_image_suffix, is_clutter
 
 MAX_FILE_BYTES = 256 * 2**20
 _CHUNK_BYTES = 2**20
+# What zip files call the system of their maker: MS-DOS and its descendants.
+_WINDOWS = 0
+_DRIVE = re.compile(r"[A-Za-z]:")
 
 
 @dataclass(frozen=True)
@@ -33,11 +38,13 @@ class Member:
 class Store:
     """A folder or an archive: its members in any order, folders that hold files not always among them.
 
-    `read` gives name and content of each file among the names that it gets, in any order.
+    `read` gives name and content of each file among the names that it gets, in any order. `heads` gives the first
+    HEAD_BYTES of files without an image's suffix, by their names, apart from those that cannot be read.
     """
 
     members: list[Member]
     read: Callable[[Collection[str]], Iterator[tuple[str, bytes]]]
+    heads: Callable[[Collection[str]], dict[str, bytes]]
 
 
 def open_store(path: Path) -> Store:
@@ -60,43 +67,76 @@ def open_store(path: Path) -> Store:
 def _open_folder(path: Path) -> Store:
     members = []
     for folder, subfolders, files in os.walk(path, followlinks=True, onerror=_raise):
-        inside = Path(folder)
+        inside = Path(folder).relative_to(path).as_posix()
+        prefix = "" if inside == "." else f"{inside}/"
+        members += [Member(f"{prefix}{name}", is_folder=True) for name in subfolders]
+        members += [Member(f"{prefix}{name}", False, _problem_of(Path(folder, name))) for name in files]
+        # What systems keep is listed but not entered: it may be large, or closed to everyone but the system.
+        subfolders[:] = [name for name in subfolders if not is_clutter(name)]
         for name in subfolders:
-            _refuse_loop(inside / name)
-            members.append(Member((inside / name).relative_to(path).as_posix(), is_folder=True))
-        for name in files:
-            file = inside / name
-            members.append(Member(file.relative_to(path).as_posix(), is_folder=False, problem=_problem_of(file)))
+            _refuse_loop(Path(folder, name))
 
     def read(names: Collection[str]) -> Iterator[tuple[str, bytes]]:
         with _readable(path):
             for name in names:
                 yield name, (path / name).read_bytes()
 
-    return Store(members, read)
+    def heads(names: Collection[str]) -> dict[str, bytes]:
+        found = {}
+        for name in names:
+            with suppress(OSError), (path / name).open("rb") as file:
+                found[name] = file.read(HEAD_BYTES)
+        return found
+
+    return Store(members, read, heads)
 
 
 def _open_zip(path: Path) -> Store:
     members = []
     with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
+        infos = list(zip(_zip_names(archive), archive.infolist(), strict=True))
+        for name, info in infos:
             kind = stat.S_IFMT(info.external_attr >> 16)
             _refuse_unsafe(path, info.filename, plain=kind in (0, stat.S_IFREG, stat.S_IFDIR))
-            members.append(Member(info.filename.rstrip("/"), info.is_dir(), _size_problem(info.file_size)))
+            members.append(Member(name.rstrip("/"), name.endswith("/"), _size_problem(info.file_size)))
 
     def read(names: Collection[str]) -> Iterator[tuple[str, bytes]]:
         with _readable(path), zipfile.ZipFile(path) as archive:
-            for info in archive.infolist():
-                if info.filename in names:
-                    yield info.filename, archive.read(info)
+            for name, info in infos:
+                if name in names:
+                    yield name, archive.read(info)
 
-    return Store(members, read)
+    def heads(names: Collection[str]) -> dict[str, bytes]:
+        found = {}
+        with _readable(path), zipfile.ZipFile(path) as archive:
+            for name, info in infos:
+                if name in names:
+                    with suppress(zipfile.BadZipFile, zlib.error, EOFError, RuntimeError), archive.open(info) as file:
+                        found[name] = file.read(HEAD_BYTES)
+        return found
+
+    return Store(members, read, heads)
+
+
+def _zip_names(archive: zipfile.ZipFile) -> list[str]:
+    """The names in a zip with slashes, also where Windows has put backslashes.
+
+    Elsewhere a backslash is a character like others; as the end of a top folder's name nobody uses it.
+    """
+    names = [info.filename for info in archive.infolist()]
+    windows = any("\\" in name.partition("/")[0] for name in names)
+    return [
+        name.replace("\\", "/") if windows or info.create_system == _WINDOWS else name
+        for name, info in zip(names, archive.infolist(), strict=True)
+    ]
 
 
 def _open_tar(path: Path) -> Store:
     members = []
     # Kept for the second pass, which then need not parse the headers again.
     places: dict[str, tuple[int, int]] = {}
+    # Kept too: another pass through a compressed file takes as long as the first one.
+    odd_heads: dict[str, bytes] = {}
     with (
         path.open("rb") as file,
         tqdm.wrapattr(file, "read", total=path.stat().st_size, desc="listing", **bar_options()) as counted,
@@ -107,6 +147,8 @@ def _open_tar(path: Path) -> Store:
             _refuse_unsafe(path, member.name, plain=plain)
             members.append(Member(member.name, member.isdir(), _size_problem(member.size)))
             places[member.name] = member.offset_data, member.size
+            if not has_image_suffix(member.name) and (content := archive.extractfile(member)):
+                odd_heads[member.name] = content.read(HEAD_BYTES)
         # To the very end, where a compressed file keeps its checksum.
         while archive.fileobj and archive.fileobj.read(_CHUNK_BYTES):
             pass
@@ -118,7 +160,10 @@ def _open_tar(path: Path) -> Store:
                     archive.fileobj.seek(offset)
                     yield name, archive.fileobj.read(size)
 
-    return Store(members, read)
+    def heads(names: Collection[str]) -> dict[str, bytes]:
+        return {name: odd_heads[name] for name in names if name in odd_heads}
+
+    return Store(members, read, heads)
 
 
 def _problem_of(file: Path) -> str | None:
@@ -139,7 +184,7 @@ def _refuse_loop(folder: Path) -> None:
 
 
 def _refuse_unsafe(archive: Path, name: str, *, plain: bool) -> None:
-    outside = name.startswith("/") or ".." in name.split("/")
+    outside = name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name) or _DRIVE.match(name)
     if outside or not plain:
         problem = "has a path that leads outside the archive" if outside else "is a link or a device"
         raise UserError(f"{archive}: member {name!r} {problem}: refused; pack the images again as plain files.")

@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -20,6 +20,7 @@ from vit_vs_cnn.core.records import digest_of
 from vit_vs_cnn.data.checks import Checks, check, write_checks
 from vit_vs_cnn.data.dataset import PREPARED_SPLITS, DatasetInfo, SplitInfo, SplitName, write_info, write_split
 from vit_vs_cnn.data.decode import DecodedImages, decode_source
+from vit_vs_cnn.data.overview import summary_lines
 from vit_vs_cnn.data.sources.cifar10 import open_cifar10
 from vit_vs_cnn.data.sources.digits import open_digits
 from vit_vs_cnn.data.sources.folder import open_folder
@@ -30,14 +31,19 @@ _CHUNK_BYTES = 8 * 2**20
 _MOST_NAMED = 5
 
 
-def prepare(settings: DataSettings, folder: Path) -> tuple[DatasetInfo, Checks]:
+def prepare(
+    settings: DataSettings, folder: Path, say: Callable[[str], None] = lambda _: None
+) -> tuple[DatasetInfo, Checks]:
     """Write the prepared data of `settings.source` into `folder`, in place of what it held.
 
     Same source and settings, same bytes. Memory stays small whatever the size of the data: pixels go through a file.
-    Returns what is written to dataset.json and checks.json. Raises UserError for whatever is wrong with the data or
-    the disk; `settings.on_bad` decides about single files.
+    Before any work `say` gets, line by line, how the source was understood. Returns what is written to dataset.json and
+    checks.json. Raises UserError for whatever is wrong with the data or the disk; `settings.on_bad` decides about
+    single files.
     """
     source = open_source(settings)
+    for line in summary_lines(source):
+        say(line)
     splits = assign_splits(source, settings)
     shape = (len(splits), settings.image_size, settings.image_size, 3)
     # Twice the pixels: they wait in a scratch file until it is known which images can be read.
@@ -60,9 +66,14 @@ def open_source(settings: DataSettings) -> Source:
         case "cifar10":
             return open_cifar10(Path(settings.path))
         case "folder":
-            return open_folder(Path(settings.path))
+            return open_folder(Path(settings.path), settings.splits, settings.class_level, settings.on_bad)
         case "digits":
             return open_digits(settings.image_size)
+
+
+def source_at(path: Path) -> str:
+    """The value of `data.source` that reads what is at `path`."""
+    return "folder"
 
 
 @contextmanager

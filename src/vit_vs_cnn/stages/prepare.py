@@ -1,5 +1,7 @@
 """prepare: data/prepared/ with the arrays of each split, dataset.json and checks.json."""
 
+from functools import partial
+
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.paths import PREPARED
 from vit_vs_cnn.data.prepare import prepare
@@ -8,7 +10,8 @@ from vit_vs_cnn.tracking.run import start_run
 
 def run(settings: Settings) -> None:
     """Decode, split, check and write the data; say what the checks found."""
-    info, checks = prepare(settings.data, PREPARED)
+    # At once, also where a parent process reads along: the work may take long.
+    info, checks = prepare(settings.data, PREPARED, partial(print, flush=True))
     with start_run(settings, "prepare") as tracked:
         tracked.set_tags({"data.digest": info.digest})
         tracked.log_params({"data": settings.data.model_dump()})
@@ -17,7 +20,5 @@ def run(settings: Settings) -> None:
             tracked.log_artifact(PREPARED / file)
     sizes = ", ".join(f"{split} {part.images:,}" for split, part in info.splits.items())
     print(f"{info.description}: {len(info.classes)} classes; {sizes} images")
-    for note in checks.notes:
-        print(f"note: {note}")
     for finding in checks.findings:
         print(f"{finding.severity}: {finding.sentence}")

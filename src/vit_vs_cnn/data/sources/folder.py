@@ -1,53 +1,76 @@
-"""Images in ImageFolder layout: `train/<class>/…` with optional `val/` and `test/`, or `<class>/…`."""
+"""Images in folders, one for each class, with or without split folders above them; layout.py tells which is which."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
+from vit_vs_cnn.config.schema import SplitFolders
 from vit_vs_cnn.core.errors import UserError
-from vit_vs_cnn.data.archive import Member, open_store
+from vit_vs_cnn.data.archive import Member, Store, open_store
 from vit_vs_cnn.data.dataset import PREPARED_SPLITS
+from vit_vs_cnn.data.file_kinds import has_image_suffix, is_clutter, is_image_head
+from vit_vs_cnn.data.sources.class_names import ClassFolder, classes_of
+from vit_vs_cnn.data.sources.folder_tree import Parts, folder_tree, listed, shown
+from vit_vs_cnn.data.sources.layout import EXPECTED, Layout, read_layout
 from vit_vs_cnn.data.sources.source import Source, Unreadable
-
-# What systems create in folders, beside hidden files.
-_CLUTTER = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
-_LAYOUT = "train/<class>/… with optional val/ and test/, or <class>/…"
 
 
 @dataclass(frozen=True)
-class _Entry:
-    """A member of the store, and its path without the folders that wrap everything."""
+class _Listing:
+    """What a folder or archive holds: files that may be images, other files, and folders, by their paths."""
 
-    member: Member
-    parts: tuple[str, ...]
-
-    @property
-    def folders(self) -> tuple[str, ...]:
-        return self.parts if self.member.is_folder else self.parts[:-1]
-
-    @property
-    def in_class(self) -> bool:
-        return len(self.folders) >= 2
+    images: dict[Parts, Member]
+    others: dict[Parts, Member]
+    folders: list[Parts]
+    passed_over: Counter[str]
 
 
-def open_folder(path: Path) -> Source:
+@dataclass(frozen=True)
+class _Place:
+    """Where an image stands in the layout: its path from the folder of its split, and its class folder."""
+
+    below: Parts
+    class_folder: ClassFolder
+
+
+def open_folder(
+    path: Path,
+    splits: SplitFolders | None = None,
+    class_level: int | None = None,
+    on_bad: Literal["fail", "skip"] = "fail",
+) -> Source:
     """Open the images in the folder, tar or zip at `path`, sorted by their paths.
 
-    Hidden files are ignored; files outside the class folders are reported as stray. Raises UserError if the layout is
-    none of the two, a class folder is empty, or there are fewer than two classes.
+    `splits` and `class_level` decide where the names of the folders do not. Files of systems and files that are no
+    images are passed over, and those outside the class folders are reported as stray. Raises UserError if the layout
+    can be read in several ways or in none, there are fewer than two classes, or a class or split has no images; `skip`
+    leaves the latter out.
     """
     store = open_store(path)
-    entries = _in_splits(path, _unwrapped(_visible(path, store.members)))
-    entries.sort(key=lambda entry: entry.parts)
-    classes = _classes(path, entries)
-    label_of = {name: label for label, name in enumerate(classes)}
-    code_of: dict[str, int] = {split: code for code, split in enumerate(PREPARED_SPLITS)}
-    files = [entry for entry in entries if not entry.member.is_folder]
-    images = [entry for entry in files if entry.in_class and not entry.member.problem]
-    position = {entry.member.name: index for index, entry in enumerate(images)}
+    listing = _list(path, store)
+    tree = folder_tree(listing.images, listing.others, listing.folders)
+    layout = read_layout(tree, path, splits, class_level, on_bad)
+    places = {parts: place for parts in listing.images if (place := _place(layout, parts, parts[:-1]))}
+    not_images = [parts for parts in listing.others if _place(layout, parts, parts[:-1])]
+    folders = [_place(layout, parts, parts) for parts in (*listing.folders, *(parts[:-1] for parts in not_images))]
+    filled = {place.class_folder for place in places.values()}
+    notes = _empty_classes(path, filled, {place.class_folder for place in folders if place}, on_bad)
+    classes, class_of, names_alike = classes_of(filled, path)
+    if len(classes) < 2:
+        raise UserError(
+            f"data.path: {path} holds only one class ({', '.join(classes)}), and two at least are needed: "
+            f"expected {EXPECTED}."
+        )
+    ordered = sorted(places, key=lambda parts: (places[parts].class_folder.split, *places[parts].below))
+    images = [parts for parts in ordered if not listing.images[parts].problem]
+    position = {listing.images[parts].name: index for index, parts in enumerate(images)}
+    label_of = {name: classes.index(class_name) for name, class_name in class_of.items()}
+    files = listing.images | listing.others
+    stray = [parts for parts in files.keys() - places.keys() - set(not_images) if not layout.drops(parts)]
 
     def read() -> Iterator[tuple[int, bytes]]:
         for name, content in store.read(position):
@@ -57,88 +80,88 @@ def open_folder(path: Path) -> Source:
         description=f"image folder {path.name}",
         classes=classes,
         names=tuple(position),
-        labels=np.array([label_of[entry.parts[1]] for entry in images], np.int64),
-        splits=np.array([code_of[entry.parts[0]] for entry in images], np.int64),
-        missing=tuple(split for split in ("test", "val") if split not in _tops(entries)),
+        labels=np.array([label_of[places[parts].class_folder.name] for parts in images], np.int64),
+        splits=np.array([PREPARED_SPLITS.index(places[parts].class_folder.split) for parts in images], np.int64),
+        missing=tuple(split for split in ("test", "val") if split not in layout.splits),
         read=read,
         unreadable=tuple(
-            Unreadable(entry.member.name, entry.member.problem)
-            for entry in files
-            if entry.in_class and entry.member.problem
+            Unreadable(listing.images[parts].name, problem)
+            for parts in ordered
+            if (problem := listing.images[parts].problem)
         ),
-        stray=tuple(entry.member.name for entry in files if not entry.in_class),
+        stray=tuple(files[parts].name for parts in sorted(stray)),
+        notes=(*layout.notes, *names_alike, *notes, *_passed_over(listing, not_images)),
     )
 
 
-def _visible(path: Path, members: Sequence[Member]) -> list[_Entry]:
-    entries = []
-    for member in members:
+def _list(path: Path, store: Store) -> _Listing:
+    """What is in the store. Raises UserError for a name that is not UTF-8, and for a file that is there twice."""
+    files: dict[Parts, Member] = {}
+    folders, clutter = [], set()
+    for member in store.members:
+        parts = tuple(part for part in member.name.split("/") if part not in ("", "."))
+        hidden = next((depth for depth, part in enumerate(parts, start=1) if is_clutter(part)), None)
+        if hidden:
+            clutter.add(parts[:hidden])
+            continue
         try:
             member.name.encode()
         except UnicodeEncodeError:
             raise UserError(f"{path}: the file name {member.name!r} is not UTF-8: rename the file.") from None
-        parts = tuple(part for part in member.name.split("/") if part not in ("", "."))
-        if parts and not any(part.startswith(".") or part in _CLUTTER for part in parts):
-            entries.append(_Entry(member, parts))
-    for parts, count in Counter(entry.parts for entry in entries if not entry.member.is_folder).items():
-        if count > 1:
+        if member.is_folder:
+            folders.append(parts)
+        elif parts in files:
             raise UserError(f"{path}: holds {'/'.join(parts)} more than once: pack the archive again.")
-    return entries
+        else:
+            files[parts] = member
+    odd = {
+        member.name: parts
+        for parts, member in files.items()
+        if len(parts) > 1 and not member.problem and not has_image_suffix(member.name)
+    }
+    others = {odd[name] for name, head in store.heads(odd.keys()).items() if not is_image_head(head)}
+    return _Listing(
+        images={parts: member for parts, member in files.items() if parts not in others},
+        others={parts: member for parts, member in files.items() if parts in others},
+        folders=folders,
+        passed_over=Counter(parts[-1] for parts in clutter),
+    )
 
 
-def _unwrapped(entries: list[_Entry]) -> list[_Entry]:
-    """Without the single folders that archives often put around everything."""
-    while True:
-        tops = _tops(entries)
-        if len(tops) != 1 or tops & set(PREPARED_SPLITS) or not any(entry.in_class for entry in entries):
-            return entries
-        entries = [
-            _Entry(entry.member, entry.parts[1:] if entry.folders else entry.parts)
-            for entry in entries
-            if len(entry.parts) > 1 or not entry.member.is_folder
-        ]
+def _place(layout: Layout, parts: Parts, folder: Parts) -> _Place | None:
+    """Where the file at `parts`, which lies in `folder`, stands; None outside the class folders."""
+    if layout.drops(parts):
+        return None
+    for split, root in layout.splits.items():
+        depth = len(root.path)
+        if folder[:depth] == root.path and len(folder) >= depth + layout.class_level:
+            level = depth + layout.class_level
+            return _Place(parts[depth:], ClassFolder(split, folder[: level - 1], folder[level - 1]))
+    return None
 
 
-def _in_splits(path: Path, entries: list[_Entry]) -> list[_Entry]:
-    """Below split folders; all of them below train where the store has none."""
-    tops = _tops(entries)
-    given = [split for split in PREPARED_SPLITS if split in tops]
-    unknown = sorted(tops.difference(given))
-    if not tops:
-        raise UserError(f"data.path: {path} holds no image folders: expected {_LAYOUT}.")
-    if not given:
-        return [_Entry(entry.member, ("train", *entry.parts)) for entry in entries]
-    if "train" not in given:
-        raise UserError(f"data.path: {path} has {given[0]}/ but no train/: expected {_LAYOUT}.")
-    if unknown:
-        raise UserError(f"data.path: {path} has {unknown[0]}/ beside train/: rename or remove it; expected {_LAYOUT}.")
-    return entries
-
-
-def _classes(path: Path, entries: Sequence[_Entry]) -> tuple[str, ...]:
-    """The classes of train. Raises UserError if there are fewer than two, or a class or a split has no files."""
-    folders = {entry.folders[:2] for entry in entries if entry.in_class}
-    filled = {entry.folders[:2] for entry in entries if entry.in_class and not entry.member.is_folder}
-    classes = sorted(name for split, name in folders if split == "train")
-    for split, name in sorted(folders):
-        if name not in classes:
-            raise UserError(
-                f"data.path: {path} has the class {name!r} in {split}/ but not in train/: "
-                "add its training images or remove it."
-            )
-    if len(classes) < 2:
-        found = f"only one class ({classes[0]})" if classes else "no class folders"
-        raise UserError(f"data.path: {path} holds {found}, and two at least are needed: expected {_LAYOUT}.")
-    empty = [name for name in classes if ("train", name) not in filled]
-    if empty:
+def _empty_classes(
+    path: Path, filled: Collection[ClassFolder], folders: Collection[ClassFolder], on_bad: Literal["fail", "skip"]
+) -> list[str]:
+    """Say which classes have no images. Raises UserError where they are not to be skipped."""
+    known = {shown(folder.name).casefold() for folder in filled}
+    names = sorted({folder.name for folder in folders if shown(folder.name).casefold() not in known})
+    if not names:
+        return []
+    if on_bad == "fail":
         raise UserError(
-            f"data.path: {path} has {len(empty)} class folders without images ({', '.join(empty[:5])}): "
-            "fill or remove them."
+            f"data.path: {path} has {len(names):,} class folders without images ({listed(names, '')}): "
+            "fill or remove them, or set data.on_bad to skip."
         )
-    for split in sorted(_tops(entries).difference(split for split, _ in filled)):
-        raise UserError(f"data.path: {path} has {split}/ without images: fill or remove it.")
-    return tuple(classes)
+    return [f"{len(names):,} class folders hold no images and are left out: {listed(names, '')}."]
 
 
-def _tops(entries: Sequence[_Entry]) -> set[str]:
-    return {entry.folders[0] for entry in entries if entry.folders}
+def _passed_over(listing: _Listing, not_images: Sequence[Parts]) -> list[str]:
+    notes = []
+    if not_images:
+        names = listed(("/".join(parts) for parts in sorted(not_images)), "")
+        notes.append(f"{len(not_images):,} files in class folders are no images and are passed over: {names}.")
+    if listing.passed_over:
+        names = listed((f"{name} ({count:,})" for name, count in listing.passed_over.most_common()), "")
+        notes.append(f"{listing.passed_over.total():,} hidden files or folders of systems are passed over: {names}.")
+    return notes

@@ -1,0 +1,52 @@
+"""The command `data`: a look at a source of images before anything is trained."""
+
+import re
+import shlex
+import unicodedata
+from pathlib import Path
+
+import click
+
+
+@click.command(
+    epilog="\b\nExamples:\n  vit-vs-cnn data photos/\n  vit-vs-cnn data brain-tumour.zip\n"
+    "  vit-vs-cnn data scans/ --set data.class_level=2\n"
+    "  vit-vs-cnn data scans/ --set data.splits.train=2023 --set data.splits.test=2024"
+)
+@click.argument("path")
+@click.option(
+    "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change one setting below data; repeatable."
+)
+def data(path: str, overrides: tuple[str, ...]) -> None:
+    """Look at the images in PATH, a folder, tar or zip, as `prepare` would read them; nothing is written.
+
+    Shows the images per class and split, how the folders were understood, what is passed over, and the settings that
+    run the pipeline on them.
+    """
+    from vit_vs_cnn.config.load import parse_data_settings
+    from vit_vs_cnn.data.overview import class_table, hints
+    from vit_vs_cnn.data.prepare import open_source, source_at
+
+    values = {"source": source_at(Path(path)), "name": data_name(path), "path": path}
+    settings = parse_data_settings(values, overrides)
+    source = open_source(settings)
+    click.echo(f"{source.description}: {len(source.names):,} images, {len(source.classes):,} classes\n")
+    click.echo(class_table(source))
+    notes = [*source.notes]
+    if source.unreadable:
+        first = source.unreadable[0]
+        notes.append(f"{len(source.unreadable):,} files cannot be read, the first {first.name}: {first.reason}.")
+    if source.stray:
+        notes.append(f"{len(source.stray):,} files lie outside the class folders, the first {source.stray[0]}.")
+    click.echo("".join(f"\nnote: {note}" for note in notes))
+    click.echo("".join(f"\nhint: {hint}" for hint in hints(source)), nl=False)
+    lines = [f"data.{key}={getattr(settings, key)}" for key in ("source", "path", "name")]
+    lines += [line for line in overrides if line.partition("=")[0] not in ("data.source", "data.path", "data.name")]
+    click.echo("\nsettings:  " + " ".join(f"--set {shlex.quote(line)}" for line in lines))
+
+
+def data_name(path: str) -> str:
+    """A name for the data at a path, as `data.name` may be: lower-case letters, digits, `-` and `_`."""
+    stem = re.sub(r"(\.tar)?\.\w{1,4}$", "", Path(path).resolve().name)
+    plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9_]+", "-", plain).strip("-_")[:63] or "images"
