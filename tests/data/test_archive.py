@@ -14,6 +14,7 @@ import pytest
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data import archive
 from vit_vs_cnn.data.archive import open_store
+from vit_vs_cnn.data.file_kinds import HEAD_BYTES
 
 FILES = {"cat/1.bin": b"one" * 5_000, "cat/2.bin": os.urandom(20_000), "dog/deep/3.bin": b""}
 
@@ -78,7 +79,34 @@ def test_nothing_is_extracted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert list(tmp_path.rglob("*")) == [path]
 
 
-@pytest.mark.parametrize("name", ["../cat/1.png", "cat/../../1.png", "/cat/1.png"])
+@pytest.mark.parametrize("system", [0, 3])
+def test_backslashes_of_windows_are_slashes(tmp_path: Path, system: int):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        for name in ("pets\\cat\\", *(f"pets/{name}".replace("/", "\\") for name in FILES)):
+            info = zipfile.ZipInfo(name)
+            info.create_system = system
+            file.writestr(info, FILES.get(name.replace("\\", "/").removeprefix("pets/"), b""))
+    assert contents(tmp_path / "a.zip") == {f"pets/{name}": content for name, content in FILES.items()}
+    assert [member.name for member in open_store(tmp_path / "a.zip").members if member.is_folder] == ["pets/cat"]
+
+
+def test_a_backslash_in_a_file_name_of_unix_stays(tmp_path: Path):
+    files = {"cat/1\\2.png": b"1"}
+    assert contents(write_zip(tmp_path / "a.zip", files)) == files
+
+
+UNSAFE = [
+    "../cat/1.png",
+    "cat/../../1.png",
+    "/cat/1.png",
+    "cat\\..\\..\\1.png",
+    "C:\\cat\\1.png",
+    "c:/1.png",
+    "\\\\host\\1.png",
+]
+
+
+@pytest.mark.parametrize("name", UNSAFE)
 def test_a_path_that_leads_outside_is_refused(tmp_path: Path, name: str):
     for path in (write_tar(tmp_path / "a.tar", {name: b"x"}), write_zip(tmp_path / "a.zip", {name: b"x"})):
         with pytest.raises(UserError, match="leads outside the archive"):
@@ -168,6 +196,23 @@ def test_a_folder_may_hold_links_but_no_loops_and_pipes_do_not_block(tmp_path: P
     (folder / "cat" / "loop").symlink_to(folder)
     with pytest.raises(UserError, match="loop: links to a folder that it lies in"):
         open_store(folder)
+
+
+def test_what_systems_keep_is_listed_but_not_entered(tmp_path: Path):
+    folder = write_folder(tmp_path / "images", {"cat/1.bin": b"1", "lost+found/2.bin": b"2", ".git/3.bin": b"3"})
+    assert contents(folder) == {"cat/1.bin": b"1"}
+    folders = {member.name for member in open_store(folder).members if member.is_folder}
+    assert folders == {"cat", "lost+found", ".git"}
+
+
+def test_heads_are_the_first_bytes_of_files_that_are_not_named_like_images(tmp_path: Path):
+    for path in (
+        write_folder(tmp_path / "a", FILES),
+        write_tar(tmp_path / "a.tar.gz", FILES, "w:gz"),
+        write_zip(tmp_path / "a.zip", FILES),
+    ):
+        heads = open_store(path).heads(["cat/2.bin", "dog/deep/3.bin"])
+        assert heads == {"cat/2.bin": FILES["cat/2.bin"][:HEAD_BYTES], "dog/deep/3.bin": b""}
 
 
 def test_a_file_that_was_deleted_meanwhile_is_named(tmp_path: Path):

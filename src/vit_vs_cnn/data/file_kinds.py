@@ -24,8 +24,8 @@ _CLUTTER = frozenset(
 
 # Also of formats that cannot be decoded here: such a file is an image that cannot be read, and never passed over.
 _IMAGE_SUFFIXES = re.compile(
-    r".*\.(apng|arw|avif|bmp|cr2|cr3|dcm|dds|dib|dicom|dng|eps|exr|gif|hdr|heic|heif|hif|ico|j2c|j2k|jfif|jp2|jpc|jpe|jpeg"
-    r"|jpf|jpg|jpx|jxl|mpo|nef|nii|orf|pbm|pcx|pgm|png|pnm|ppm|psd|raf|raw|rw2|svg|tga|tif|tiff|webp|xcf)",
+    r".*\.(apng|arw|avifs?|bmp|cr2|cr3|dcm|dds|dib|dicom|dng|eps|exr|gif|hdr|heic|heif|hif|ico|j2c|j2k|jfif|jp2|jpc|jpe|jpeg"
+    r"|jpf|jpg|jpx|jxl|mpo|nef|nii|orf|pbm|pcx|pfm|pgm|png|pnm|ppm|psd|raf|raw|rw2|svg|tga|tif|tiff|webp|xcf)",
     re.IGNORECASE | re.DOTALL,
 )
 

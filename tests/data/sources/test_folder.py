@@ -78,11 +78,37 @@ def test_folder_tar_and_zip_give_the_same_images_in_the_same_order(tmp_path: Pat
     assert orders[0] == orders[1] == orders[2]
 
 
-def test_files_of_the_operating_system_are_skipped(tmp_path: Path):
-    clutter = ["cat/.DS_Store", "__MACOSX/cat/._1.png", ".git/config", "dog/Thumbs.db"]
+def test_files_of_systems_are_passed_over_and_counted(tmp_path: Path):
+    clutter = ["cat/.DS_Store", "__MACOSX/cat/._1.png", ".git/config", "dog/Thumbs.db", "cat/@eaDir/1.png/x.jpg"]
+    clutter += ["$RECYCLE.BIN/1.png", "lost+found/1.png", "dog/.DS_Store", "System Volume Information/x"]
     source = open_folder(write(tmp_path, "cat/1.png", "dog/1.png", *clutter))
+    assert source.classes == ("cat", "dog")
     assert source.names == ("cat/1.png", "dog/1.png")
     assert source.stray == ()
+    assert source.notes[-1].startswith("9 hidden files or folders of systems are passed over: .DS_Store (2), ")
+
+
+def test_files_in_class_folders_that_are_no_images_are_a_note_and_never_unreadable(tmp_path: Path):
+    write(tmp_path, "cat/1.png", "cat/without_suffix", "dog/1.png", "dog/damaged.jpg", "dog/scan.heic")
+    for name in ("cat/README.txt", "cat/LICENSE", "dog/labels.csv", "dog/damaged.jpg", "dog/deep.txt", "x.txt"):
+        (tmp_path / name).write_text("only words")
+    (tmp_path / "dog" / "empty").write_bytes(b"")
+    with tarfile.open(tmp_path.with_suffix(".tar"), "w") as tar, zipfile.ZipFile(tmp_path / "x.zip", "w") as zipped:
+        for path in sorted(path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".zip"):
+            name = str(path.relative_to(tmp_path))
+            tar.add(path, name)
+            zipped.write(path, name)
+    (tmp_path / "x.zip").rename(tmp_path.with_suffix(".zip"))
+    for path in (tmp_path, tmp_path.with_suffix(".tar"), tmp_path.with_suffix(".zip")):
+        source = open_folder(path)
+        # A damaged image and an image of a format that is not read stay what they are: unreadable when decoded.
+        assert source.names == ("cat/1.png", "cat/without_suffix", "dog/1.png", "dog/damaged.jpg", "dog/scan.heic")
+        assert source.unreadable == ()
+        assert source.stray == ("x.txt",)
+        assert source.notes[-1] == (
+            "5 files in class folders are no images and are passed over: cat/LICENSE, cat/README.txt, dog/deep.txt, "
+            "dog/empty, dog/labels.csv."
+        )
 
 
 @pytest.mark.parametrize(

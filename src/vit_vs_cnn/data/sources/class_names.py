@@ -47,9 +47,11 @@ def classes_of(folders: Collection[ClassFolder], path: Path) -> tuple[tuple[str,
             raise UserError(_not_in_train(folder, class_of[folder.name], classes, path))
     notes = []
     if joined:
-        notes.append(f"Class folders that differ only in case or Unicode form are one class: {listed(joined, '')}.")
+        notes.append(
+            f"Class folders that differ only in case or Unicode form are one class: {listed(sorted(joined), '')}."
+        )
     if apart:
-        notes.append(f"Classes that differ only in case stay different classes: {listed(apart, '')}.")
+        notes.append(f"Classes that differ only in case stay different classes: {listed(sorted(apart), '')}.")
     return classes, class_of, notes
 
 

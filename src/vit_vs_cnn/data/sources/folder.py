@@ -162,6 +162,7 @@ def _passed_over(listing: _Listing, not_images: Sequence[Parts]) -> list[str]:
         names = listed(("/".join(parts) for parts in sorted(not_images)), "")
         notes.append(f"{len(not_images):,} files in class folders are no images and are passed over: {names}.")
     if listing.passed_over:
-        names = listed((f"{name} ({count:,})" for name, count in listing.passed_over.most_common()), "")
+        by_count = sorted(listing.passed_over.items(), key=lambda item: (-item[1], item[0]))
+        names = listed((f"{name} ({count:,})" for name, count in by_count), "")
         notes.append(f"{listing.passed_over.total():,} hidden files or folders of systems are passed over: {names}.")
     return notes

@@ -36,8 +36,8 @@ class Folder:
 
     @property
     def filled(self) -> "list[Folder]":
-        """The folders directly in this one that hold images."""
-        return [folder for folder in self.folders.values() if folder.images]
+        """The folders directly in this one that hold images, by name."""
+        return [folder for _, folder in sorted(self.folders.items()) if folder.images]
 
     @property
     def is_flat(self) -> bool:
@@ -72,7 +72,7 @@ class Folder:
 
     def beside(self, kept: "Sequence[Folder]") -> "Iterator[Folder]":
         """The topmost folders in this one that are in none of `kept` and hold none of them."""
-        for folder in self.folders.values() if self not in kept else ():
+        for _, folder in sorted(self.folders.items()) if self not in kept else ():
             if any(each.path[: len(folder.path)] == folder.path and each is not folder for each in kept):
                 yield from folder.beside(kept)
             elif folder not in kept:
