@@ -58,6 +58,33 @@ def test_what_is_written_is_what_is_returned_and_consistent(tmp_path: Path):
     assert [info.splits[name].counts for name in PREPARED_SPLITS] == [(7, 7, 7), (1, 1, 1), (2, 2, 2)]
 
 
+def test_what_was_understood_is_said_before_any_work(tmp_path: Path):
+    folder = write_pets(tmp_path / "pets", splits=("Training", "Testing"), per_class=3)
+    (folder / "Training" / "cat" / "README.txt").write_text("words")
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        assert not (tmp_path / "out").exists()
+        said.append(line)
+
+    _, checks = prepare(data_settings(folder), tmp_path / "out", say)
+    assert said[:2] == ["image folder pets: train 9, test 9 images", "3 classes (images in train): cat 3, dog 3, emu 3"]
+    assert said[2:] == [f"note: {note}" for note in checks.notes]
+    assert checks.counts["unreadable"] == 0
+    assert "train in Training/, test in Testing/; val is taken from train" in said[2]
+    assert "1 files in class folders are no images" in said[3]
+
+
+def test_the_settings_of_the_layout_and_of_bad_files_reach_the_folder(tmp_path: Path):
+    folder = write_pets(tmp_path / "pets", splits=("north", "south"), per_class=3)
+    (folder / "north" / "fox").mkdir()
+    info, _ = prepare(data_settings(folder, class_level=2, on_bad="skip"), tmp_path / "out")
+    assert info.classes == ("cat", "dog", "emu")
+    splits = {"train": "south", "test": "north"}
+    info, _ = prepare(data_settings(folder, splits=splits, on_bad="skip"), tmp_path / "out")
+    assert info.splits["test"].counts == (3, 3, 3)
+
+
 def test_every_image_stands_beside_its_own_name(tmp_path: Path):
     folder = write_pets(tmp_path / "pets")
     prepare(data_settings(folder), tmp_path / "out")

@@ -44,7 +44,7 @@ class Store:
 
     members: list[Member]
     read: Callable[[Collection[str]], Iterator[tuple[str, bytes]]]
-    heads: Callable[[Collection[str]], dict[str, bytes]]
+    heads: Callable[[Collection[str]], dict[str, bytes]] = lambda _: {}
 
 
 def open_store(path: Path) -> Store:
