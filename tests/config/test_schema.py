@@ -42,7 +42,11 @@ def test_every_key_of_params_has_a_comment() -> None:
         ("train.epochs", 0, "train.epochs: input should be greater than or equal to 1, got 0"),
         ("train.epochs", 2.5, "train.epochs"),
         ("train.epochs", True, "train.epochs"),
-        ("data.source", "imagenet", "data.source: input should be 'cifar10', 'folder' or 'digits'"),
+        (
+            "data.source",
+            "imagenet",
+            "data.source: input should be 'cifar10', 'folder', 'table', 'torchvision' or 'digits'",
+        ),
         ("data.name", "Pets & Co", "data.name"),
         ("recipe.augment.flip", 1.5, "recipe.augment.flip"),
         ("models.vit.timm", None, "models.vit.timm"),
@@ -54,6 +58,11 @@ def test_a_bad_value_is_one_sentence_with_the_keys_path(path: str, value: Any, s
         parse_settings(changed(path, value))
     assert sentence in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_torchvision_needs_the_name_of_a_data_set() -> None:
+    with pytest.raises(UserError, match="data: dataset is missing: name one of torchvision's"):
+        parse_settings(changed("data.source", "torchvision"))
 
 
 def test_a_contestants_name_must_be_safe_as_a_folder() -> None:

@@ -30,18 +30,40 @@ def _former(key: str, is_default: Callable[[Any], bool], advice: str | None = No
     return BeforeValidator(read)
 
 
-class DataSettings(StrictModel):
-    """The images: where they come from and how they are stored and split."""
+class ColumnSettings(StrictModel):
+    """The columns of a table whose names are not the usual ones; a list for `label` names one 0/1 column per class."""
 
-    source: Literal["cifar10", "folder", "digits"]
+    image: str | None = None
+    label: str | list[str] | None = None
+    split: str | None = None
+    group: str | None = None
+
+
+class DataSettings(StrictModel):
+    """The images: where they come from and how they are stored and split.
+
+    `dataset` is for the source torchvision; `columns`, `images` and `class_names` are for tables.
+    """
+
+    source: Literal["cifar10", "folder", "table", "torchvision", "digits"]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
     path: str
+    dataset: str | None = None
+    columns: ColumnSettings = ColumnSettings()
+    images: str | None = None
+    class_names: dict[str | int, str] = Field(default_factory=dict)
     image_size: Annotated[int, Field(ge=8, le=1024)] = 32
     split_seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     val_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
     test_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.2
     min_images_per_class: Annotated[int, Field(ge=3)] = 10
     on_bad: Literal["fail", "skip"] = "fail"
+
+    @model_validator(mode="after")
+    def _torchvision_needs_a_dataset(self) -> Self:
+        if self.source == "torchvision" and not self.dataset:
+            raise ValueError("dataset is missing: name one of torchvision's, for example `dataset: EuroSAT`")
+        return self
 
 
 class OptimizerSettings(StrictModel):
