@@ -3,7 +3,7 @@
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -50,14 +50,12 @@ def open_table(settings: DataSettings) -> Source:
 
 def open_metadata(settings: DataSettings, store: Store) -> Source | None:
     """Open the images that Hugging Face's metadata.csv or metadata.jsonl in `store` list with labels, None without."""
-    path = Path(settings.path)
-    named = [member for name, member in sorted(_members(store).items()) if PurePosixPath(name).stem == "metadata"]
-    tables = [_open(path, store, member) for member in named if is_table(member.name)]
+    members = [member for name, member in sorted(_members(store).items()) if PurePosixPath(name).stem == "metadata"]
+    tables = [_open(Path(settings.path), store, member) for member in members if is_table(member.name)]
     try:
-        tables = [table for table in tables if "file_name" in table.columns and rows_of(table, settings.columns).rows]
+        return _source([table for table in tables if "file_name" in table.columns], settings, store)
     except MissingColumnError:
         return None
-    return _source(tables, settings, store) if tables else None
 
 
 def _members(store: Store) -> dict[str, Member]:
@@ -71,59 +69,47 @@ def _open(path: Path, store: Store, member: Member) -> Table:
         return read_table(member.name, path / member.name)
     if member.problem:
         raise UserError(f"{path}: {member.name} has {member.problem}: unpack the archive.")
-    ((name, content),) = store.read([member.name])
+    name, content = next(store.read([member.name]))
     return read_table(name, content)
 
 
 def _source(tables: Sequence[Table], settings: DataSettings, store: Store) -> Source:
     labelled, notes = _labelled(tables, settings)
     files = _files(store, settings)
-    found: _Found = defaultdict(list)
-    located = list(_located(labelled, files, settings, found))
-    if not located:
-        raise UserError(
-            f"data.path: none of the {len(found['missing_file']):,} images in the tables is in {settings.path} (the "
-            f"first: {found['missing_file'][0]}): name in data.path the folder that has tables and images, and in "
-            "data.images the folder in it that has the images."
-        )
-    if any(table.embedded is None for table in labelled):
-        listed = {row.image for row in located}
-        images = {name for names in files.images.values() for name in names}
-        found["unlisted_file"] = sorted(name for name in images if files.members[name].name not in listed)
-    rows = _consistent(located, found)
+    rows, found = _usable_rows(labelled, files, settings)
     classes = _class_names(rows, labelled, settings)
-    names = list(dict.fromkeys(classes.values()))
-    if len(names) < 2:
-        raise UserError(f"data.path: the tables in {settings.path} have only one class ({', '.join(names)}).")
-    splits = _splits(rows, settings)
+    label_of = {name: label for label, name in enumerate(dict.fromkeys(classes.values()))}
+    if len(label_of) < 2:
+        raise UserError(f"data.path: the tables in {settings.path} have only one class ({', '.join(label_of)}).")
     problems = {member.name: member.problem for member in files.members.values() if member.problem}
-    unreadable = tuple(Unreadable(row.image, problems[row.image]) for row in rows if row.image in problems)
-    kept = [(row, split) for row, split in zip(rows, splits, strict=True) if row.image not in problems]
-    position = {row.image: index for index, (row, _) in enumerate(kept)}
-
-    def read() -> Iterator[tuple[int, bytes]]:
-        for name, content in store.read(position.keys() & {member.name for member in files.members.values()}):
-            yield position[name], content
-        for part in labelled:
-            if part.embedded:
-                cells = part.table.cells(part.embedded)
-                for name, content in zip(cells, part.table.images(part.embedded), strict=True):
-                    if name in position:
-                        yield position[name], content
-
+    splits = _splits(rows, settings)
+    kept = [index for index, row in enumerate(rows) if row.image not in problems]
+    position = {rows[index].image: place for place, index in enumerate(kept)}
     return Source(
         description=f"images listed in {', '.join(part.table.name for part in labelled[:3])}",
-        classes=tuple(names),
+        classes=tuple(label_of),
         names=tuple(position),
-        labels=np.array([names.index(classes[row.label]) for row, _ in kept], np.int64),
-        splits=np.array([split for _, split in kept], np.int64),
+        labels=np.array([label_of[classes[rows[index].label]] for index in kept], np.int64),
+        splits=np.array([splits[index] for index in kept], np.int64),
         missing=tuple(split for split in ("test", "val") if PREPARED_SPLITS.index(split) not in splits),
-        read=read,
-        unreadable=unreadable,
-        groups=tuple(row.group or row.image for row, _ in kept) if settings.columns.group else None,
+        read=lambda: _read(position, labelled, files, store),
+        unreadable=tuple(Unreadable(row.image, problems[row.image]) for row in rows if row.image in problems),
+        groups=tuple(rows[index].group or rows[index].image for index in kept) if settings.columns.group else None,
         notes=notes,
-        row_findings={kind: tuple(names) for kind, names in found.items()},
+        row_findings=found,
     )
+
+
+def _read(
+    position: Mapping[str, int], labelled: Sequence[Labelled], files: _Files, store: Store
+) -> Iterator[tuple[int, bytes]]:
+    for name, content in store.read(position.keys() & {member.name for member in files.members.values()}):
+        yield position[name], content
+    for part in labelled:
+        if part.embedded:
+            for name, content in zip(part.table.cells(part.embedded), part.table.images(part.embedded), strict=True):
+                if name in position:
+                    yield position[name], content
 
 
 def _labelled(tables: Sequence[Table], settings: DataSettings) -> tuple[list[Labelled], tuple[str, ...]]:
@@ -135,7 +121,7 @@ def _labelled(tables: Sequence[Table], settings: DataSettings) -> tuple[list[Lab
         except MissingColumnError as error:
             passed.append(error)
     if not labelled:
-        raise passed[0]
+        raise passed[0] if passed else MissingColumnError("data.path: holds no table of images and labels.")
     notes = [note for part in labelled for note in part.notes]
     return labelled, (*notes, *(f"passed over: {str(error).removeprefix('data.path: ')}" for error in passed))
 
@@ -153,20 +139,39 @@ def _files(store: Store, settings: DataSettings) -> _Files:
     return _Files(members, images)
 
 
-def _located(labelled: Sequence[Labelled], files: _Files, settings: DataSettings, found: _Found) -> Iterator[Row]:
+def _usable_rows(
+    labelled: Sequence[Labelled], files: _Files, settings: DataSettings
+) -> tuple[list[Row], dict[RowFinding, tuple[str, ...]]]:
+    """One row for each image that is there and has one label, and what does not fit, by kind."""
+    found: _Found = defaultdict(list)
+    located = [row for part in labelled for row in _located(part, files, settings, found)]
+    if not located:
+        raise UserError(
+            f"data.path: none of the {len(found['missing_file']):,} images in the tables is in {settings.path} (the "
+            f"first: {found['missing_file'][0]}): name in data.path the folder that has tables and images, and in "
+            "data.images the folder in it that has the images."
+        )
+    if any(part.embedded is None for part in labelled):
+        listed = {row.image for row in located}
+        images = {name for names in files.images.values() for name in names}
+        found["unlisted_file"] = sorted(name for name in images if files.members[name].name not in listed)
+    rows = _consistent(located, found)
+    return rows, {kind: tuple(names) for kind, names in found.items()}
+
+
+def _located(part: Labelled, files: _Files, settings: DataSettings, found: _Found) -> Iterator[Row]:
     """The rows whose images are there, each with the image's name in the store and the split that its folders say."""
-    for part in labelled:
-        base = settings.images or posixpath.dirname(part.table.name)
-        for row in part.rows:
-            name = row.image if part.embedded else _find(row.image, base, part.table.name, files)
-            if name is None:
-                found["missing_file"].append(f"{row.image or 'an empty cell'} in {part.table.name}")
-            elif part.embedded:
-                yield row
-            else:
-                folders = map(split_named, PurePosixPath(name).parts[:-1])
-                split = row.split or next(filter(None, folders), None)
-                yield replace(row, image=files.members[name].name, split=split)
+    if part.embedded:
+        yield from part.rows
+        return
+    base = posixpath.dirname(part.table.name) if settings.images is None else settings.images
+    for row in part.rows:
+        name = _find(row.image, base, part.table.name, files)
+        if name is None:
+            found["missing_file"].append(f"{row.image or 'an empty cell'} in {part.table.name}")
+        else:
+            folders = map(split_named, PurePosixPath(name).parts[:-1])
+            yield replace(row, image=files.members[name].name, split=row.split or next(filter(None, folders), None))
 
 
 def _find(image: str, base: str, table: str, files: _Files) -> str | None:
