@@ -392,9 +392,10 @@ def test_a_folder_with_hugging_faces_metadata_needs_no_setting(pets: Path, suffi
     assert placed(open_source(settings(pets, source="folder"))) == placed(open_source(settings(pets)))
 
 
-def test_metadata_without_labels_leave_the_folders_as_classes(tmp_path: Path):
+@pytest.mark.parametrize("text", ["file_name,text\ncat/a.png,a cat\n", "id,label\n1,cat\n", "file_name,label\na\n"])
+def test_metadata_without_labels_leave_the_folders_as_classes(tmp_path: Path, text: str):
     write_images(tmp_path, "cat/a.png", "dog/b.png")
-    write_table(tmp_path / "metadata.csv", [{"file_name": "cat/a.png", "text": "a cat"}])
+    (tmp_path / "metadata.csv").write_text(text)
     source = open_source(settings(tmp_path, source="folder"))
     assert source.classes == ("cat", "dog")
     assert source.stray == ("metadata.csv",)

@@ -292,6 +292,7 @@ def test_a_server_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: 
         ("CelebA", "CelebA is no data set of torchvision with one class for each image.*there are CIFAR10"),
         ("ImageFolder", "ImageFolder is no data set"),
         ("os", "os is no data set"),
+        ("Places365", "Places365 has no split train"),
         ("StanfordCars", "StanfordCars: The original URL is broken"),
     ],
 )

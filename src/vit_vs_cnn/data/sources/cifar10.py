@@ -109,7 +109,9 @@ def _download(path: Path, official: CifarArchive) -> None:
     from torchvision.datasets.utils import download_url
 
     draft = path.with_name(path.name + ".part")
-    remedy = "copy the archive to that path by other means, or choose other images with data.source (folder, digits)"
+    remedy = (
+        "copy the archive to that path by other means, or choose other images with data.source (folder, table, digits)"
+    )
     try:
         with download_errors(f"data.path: {path} is missing and downloading {official.url} failed", remedy):
             download_url(official.url, draft.parent, draft.name, official.md5)

@@ -4,6 +4,7 @@ import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -50,8 +51,12 @@ def open_table(settings: DataSettings) -> Source:
 
 def open_metadata(settings: DataSettings, store: Store) -> Source | None:
     """Open the images that Hugging Face's metadata.csv or metadata.jsonl in `store` list with labels, None without."""
-    members = [member for name, member in sorted(_members(store).items()) if PurePosixPath(name).stem == "metadata"]
-    tables = [_open(Path(settings.path), store, member) for member in members if is_table(member.name)]
+    tables: list[Table] = []
+    for name, member in sorted(_members(store).items()):
+        if is_table(name) and PurePosixPath(name).stem == "metadata":
+            # What cannot be read is not Hugging Face's: such files lie in folders of classes too.
+            with suppress(UserError):
+                tables.append(_open(Path(settings.path), store, member))
     try:
         return _source([table for table in tables if "file_name" in table.columns], settings, store)
     except MissingColumnError:

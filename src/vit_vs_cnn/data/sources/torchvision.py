@@ -127,15 +127,24 @@ def _splits(kind: Any, root: Path, *, download: bool) -> _Parts:
         return {"train": kind(root, **options)}
     parts: _Parts = {}
     for split, names in _SPLITS.items():
-        for name in names:
-            try:
-                parts.setdefault(split, kind(root, split=name, **options))
-            except ValueError as error:
-                if not str(error).startswith("Unknown value"):
-                    raise UserError(f"data.dataset: {kind.__name__}: {error}") from None
-    if "train" not in parts:
-        raise UserError(f"data.dataset: {kind.__name__} has no split train in torchvision.")
+        part = _first_split(kind, root, names, options)
+        if part is not None:
+            parts[split] = part
+        elif split == "train":
+            raise UserError(f"data.dataset: {kind.__name__} has no split train in torchvision.")
     return parts
+
+
+def _first_split(kind: Any, root: Path, names: tuple[str, ...], options: dict[str, Any]) -> Any:
+    """The first of the splits that the data set has, None where it has none of them."""
+    for name in names:
+        try:
+            return kind(root, split=name, **options)
+        except ValueError as error:
+            # So begins torchvision's own sentence on a split that it does not know.
+            if not str(error).startswith("Unknown value"):
+                raise UserError(f"data.dataset: {kind.__name__}: {error}") from None
+    return None
 
 
 def _classes(train: Any, labels: NDArray[np.int64]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
