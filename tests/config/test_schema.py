@@ -60,11 +60,6 @@ def test_a_bad_value_is_one_sentence_with_the_keys_path(path: str, value: Any, s
     assert "\n" not in str(error.value)
 
 
-def test_torchvision_needs_the_name_of_a_data_set() -> None:
-    with pytest.raises(UserError, match="data: dataset is missing: name one of torchvision's"):
-        parse_settings(changed("data.source", "torchvision"))
-
-
 def test_a_contestants_name_must_be_safe_as_a_folder() -> None:
     with pytest.raises(UserError, match=r"models\.\.\./evil"):
         parse_settings(merge(TINY, {"models": {"../evil": {"timm": "resnet18"}}}))

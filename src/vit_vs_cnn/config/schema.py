@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from vit_vs_cnn.config.columns import ColumnSettings
 from vit_vs_cnn.config.gate import Fraction, GateSettings, SelectBy
 from vit_vs_cnn.config.nested import merge, nest, value_at
 from vit_vs_cnn.config.search_space import Scalar, StrictModel, TuneSettings, settings_path
@@ -30,15 +31,6 @@ def _former(key: str, is_default: Callable[[Any], bool], advice: str | None = No
     return BeforeValidator(read)
 
 
-class ColumnSettings(StrictModel):
-    """The columns of a table whose names are not the usual ones; a list for `label` names one 0/1 column per class."""
-
-    image: str | None = None
-    label: str | list[str] | None = None
-    split: str | None = None
-    group: str | None = None
-
-
 class DataSettings(StrictModel):
     """The images: where they come from and how they are stored and split.
 
@@ -58,12 +50,6 @@ class DataSettings(StrictModel):
     test_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.2
     min_images_per_class: Annotated[int, Field(ge=3)] = 10
     on_bad: Literal["fail", "skip"] = "fail"
-
-    @model_validator(mode="after")
-    def _torchvision_needs_a_dataset(self) -> Self:
-        if self.source == "torchvision" and not self.dataset:
-            raise ValueError("dataset is missing: name one of torchvision's, for example `dataset: EuroSAT`")
-        return self
 
 
 class OptimizerSettings(StrictModel):

@@ -73,7 +73,7 @@ def open_source(settings: DataSettings) -> Source:
         case "table":
             return open_table(settings)
         case "torchvision":
-            return open_torchvision(Path(settings.path), settings.dataset or "")
+            return open_torchvision(Path(settings.path), settings.dataset)
         case "digits":
             return open_digits(settings.image_size)
 

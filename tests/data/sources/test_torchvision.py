@@ -3,6 +3,7 @@ import hashlib
 import io
 import os
 import pickle
+import socket
 import struct
 import tarfile
 import threading
@@ -17,17 +18,16 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
+from table_factories import classes_in
 from vit_vs_cnn.config.schema import DataSettings
 from vit_vs_cnn.core.errors import TransientError, UserError
-from vit_vs_cnn.data.dataset import PREPARED_SPLITS
 from vit_vs_cnn.data.prepare import open_source, prepare
-from vit_vs_cnn.data.sources.source import Source
 
 Publish = Callable[[str, bytes], tuple[str, str]]
 NOWHERE = "http://127.0.0.1:9/"
 
 
-def settings(path: Path, dataset: str) -> DataSettings:
+def settings(path: Path, dataset: str | None) -> DataSettings:
     values = {"source": "torchvision", "name": "small", "path": str(path), "dataset": dataset, "image_size": 8}
     return DataSettings.model_validate(values | {"min_images_per_class": 3})
 
@@ -56,12 +56,6 @@ def packed(files: dict[str, bytes]) -> bytes:
             info.size = len(file)
             tar.addfile(info, io.BytesIO(file))
     return content.getvalue()
-
-
-def labels_in(source: Source) -> list[tuple[str, str]]:
-    """Split and class of each image."""
-    pairs = zip(source.splits, source.labels, strict=True)
-    return [(PREPARED_SPLITS[split], source.classes[label]) for split, label in pairs]
 
 
 @pytest.fixture
@@ -109,14 +103,14 @@ def test_fashion_mnist(tmp_path: Path, fashion: np.ndarray, monkeypatch: pytest.
 
     source = open_source(settings(tmp_path / "data", "FashionMNIST"))
     names = ("Ankle boot", "T-shirt/top", "Dress", "T-shirt/top", "Dress", "Ankle boot")
-    assert labels_in(source) == list(zip(["train"] * 4 + ["test"] * 2, names, strict=True))
+    assert classes_in(source) == list(zip(["train"] * 4 + ["test"] * 2, names, strict=True))
     assert len(source.classes) == 10
     assert source.missing == ("val",)
     assert source.names[4] == "test/00000"
     grey = np.stack([image for _, image in source.read()])
     assert (grey == fashion[..., None]).all()
     monkeypatch.setattr(FashionMNIST, "mirrors", [NOWHERE])
-    assert labels_in(open_source(settings(tmp_path / "data", "FashionMNIST"))) == labels_in(source)
+    assert classes_in(open_source(settings(tmp_path / "data", "FashionMNIST"))) == classes_in(source)
 
 
 def cifar100(publish: Publish, monkeypatch: pytest.MonkeyPatch, train: object, test: object) -> None:
@@ -137,7 +131,7 @@ def test_cifar100(tmp_path: Path, publish: Publish, monkeypatch: pytest.MonkeyPa
     test = {"data": pixels[2:].reshape(1, -1), "fine_labels": [1], "filenames": ["z.png"], "coarse_labels": [0]}
     cifar100(publish, monkeypatch, train, test)
     source = open_source(settings(tmp_path / "data", "CIFAR100"))
-    assert labels_in(source) == [("train", "bee"), ("train", "apple"), ("test", "bee")]
+    assert classes_in(source) == [("train", "bee"), ("train", "apple"), ("test", "bee")]
     assert source.names == ("train/x.png", "train/y.png", "test/z.png")
     assert (np.stack([image for _, image in source.read()]) == pixels.transpose(0, 2, 3, 1)).all()
 
@@ -168,7 +162,7 @@ def test_svhn(tmp_path: Path, publish: Publish, monkeypatch: pytest.MonkeyPatch)
         split_list[split] = [address + name, name, md5]
     monkeypatch.setattr(SVHN, "split_list", split_list)
     source = open_source(settings(tmp_path / "data", "SVHN"))
-    assert labels_in(source) == [("train", "0"), ("train", "5"), ("train", "7"), ("test", "7"), ("test", "0")]
+    assert classes_in(source) == [("train", "0"), ("train", "5"), ("train", "7"), ("test", "7"), ("test", "0")]
     assert source.missing == ("val",)
     assert (np.stack([image for _, image in source.read()]) == pixels.transpose(3, 0, 1, 2)).all()
 
@@ -225,7 +219,7 @@ def test_flowers102(tmp_path: Path, publish: Publish, monkeypatch: pytest.Monkey
     source = open_source(settings(tmp_path / "data", "Flowers102"))
     assert source.missing == ()
     assert len(source.classes) == 102
-    assert labels_in(source) == [
+    assert classes_in(source) == [
         ("train", "pink primrose"),
         ("train", "hard-leaved pocket orchid"),
         *[("val", "blackberry lily")] * 2,
@@ -270,8 +264,6 @@ def test_a_download_that_is_not_whole_any_more_is_named(
 
 
 def test_a_server_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    import socket
-
     from torchvision.datasets import FashionMNIST
 
     from vit_vs_cnn.data.sources import download
@@ -287,16 +279,16 @@ def test_a_server_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("dataset", "sentence"),
     [
+        (None, r"data\.dataset: is missing"),
         ("FashionMINST", "did you mean FashionMNIST"),
         ("eurosat", r"did you mean EuroSAT\?"),
         ("CelebA", "CelebA is no data set of torchvision with one class for each image.*there are CIFAR10"),
         ("ImageFolder", "ImageFolder is no data set"),
-        ("os", "os is no data set"),
         ("Places365", "Places365 has no split train"),
         ("StanfordCars", "StanfordCars: The original URL is broken"),
     ],
 )
-def test_what_cannot_be_used_is_one_sentence(tmp_path: Path, dataset: str, sentence: str):
+def test_what_cannot_be_used_is_one_sentence(tmp_path: Path, dataset: str | None, sentence: str):
     with pytest.raises(UserError, match=sentence):
         open_source(settings(tmp_path, dataset))
 

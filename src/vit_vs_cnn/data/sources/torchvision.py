@@ -25,7 +25,7 @@ _OTHER_TASKS = frozenset({"CelebA", "Kitti", "LFWPairs", "SBU", "VOCDetection", 
 _Parts = dict[SplitName, Any]
 
 
-def open_torchvision(path: Path, dataset: str) -> Source:
+def open_torchvision(path: Path, dataset: str | None) -> Source:
     """Open torchvision's `dataset` in the folder `path`, downloaded to there if it is missing.
 
     Missing splits are carved from train as for folders. Raises UserError if torchvision has no data set of that name
@@ -33,6 +33,8 @@ def open_torchvision(path: Path, dataset: str) -> Source:
     """
     from torchvision.datasets import CIFAR10
 
+    if not dataset:
+        raise UserError("data.dataset: is missing: name a data set of torchvision, for example `dataset: EuroSAT`.")
     kind = _dataset_class(dataset)
     if path.is_file():
         raise UserError(f"data.path: {path} is a file: name a folder for what torchvision downloads.")
