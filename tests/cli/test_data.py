@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from image_folders import write
 from vit_vs_cnn.cli.data import data, data_name
 from vit_vs_cnn.config.load import parse_data_settings
 from vit_vs_cnn.core.errors import UserError
@@ -14,13 +15,6 @@ from vit_vs_cnn.data.prepare import open_source
 
 def look(*arguments: str) -> Result:
     return CliRunner().invoke(data, arguments, standalone_mode=False, catch_exceptions=False)
-
-
-def write(folder: Path, *names: str) -> Path:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(b"\x89PNG")
-    return folder
 
 
 BRAIN = [

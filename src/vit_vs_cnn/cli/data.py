@@ -18,7 +18,7 @@ import click
     "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change one setting below data; repeatable."
 )
 def data(path: str, overrides: tuple[str, ...]) -> None:
-    """Look at the images in PATH, a folder, tar or zip, as `prepare` would read them; nothing is written.
+    """Look at the images in PATH, a folder, tar, zip or table, as `prepare` would read them; nothing is written.
 
     Shows the images per class and split, how the folders were understood, what is passed over, and the settings that
     run the pipeline on them.
@@ -36,6 +36,8 @@ def data(path: str, overrides: tuple[str, ...]) -> None:
     if source.unreadable:
         first = source.unreadable[0]
         notes.append(f"{len(source.unreadable):,} files cannot be read, the first {first.name}: {first.reason}.")
+    for kind, names in source.row_findings.items():
+        notes += [f"{len(names):,} × {kind.replace('_', ' ')} in the tables, the first {names[0]}."] if names else []
     if source.stray:
         notes.append(f"{len(source.stray):,} files lie outside the class folders, the first {source.stray[0]}.")
     click.echo("".join(f"\nnote: {note}" for note in notes))

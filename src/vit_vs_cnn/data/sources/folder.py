@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from vit_vs_cnn.config.schema import SplitFolders
+from vit_vs_cnn.config.split_folders import SplitFolders
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.archive import Member, Store, open_store
 from vit_vs_cnn.data.dataset import PREPARED_SPLITS
@@ -17,6 +17,7 @@ from vit_vs_cnn.data.sources.class_names import ClassFolder, classes_of
 from vit_vs_cnn.data.sources.folder_tree import Parts, folder_tree, listed, shown
 from vit_vs_cnn.data.sources.layout import EXPECTED, Layout, read_layout
 from vit_vs_cnn.data.sources.source import Source, Unreadable
+from vit_vs_cnn.data.sources.table_files import is_table
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,16 @@ def open_folder(
     splits: SplitFolders | None = None,
     class_level: int | None = None,
     on_bad: Literal["fail", "skip"] = "fail",
+    store: Store | None = None,
 ) -> Source:
-    """Open the images in the folder, tar or zip at `path`, sorted by their paths.
+    """Open the images in the folder, tar or zip at `path`, or in its `store` if that is open, sorted by their paths.
 
     `splits` and `class_level` decide where the names of the folders do not. Files of systems and files that are no
     images are passed over, and those outside the class folders are reported as stray. Raises UserError if the layout
     can be read in several ways or in none, there are fewer than two classes, or a class or split has no images; `skip`
     leaves the latter out.
     """
-    store = open_store(path)
+    store = store or open_store(path)
     listing = _list(path, store)
     tree = folder_tree(listing.images, listing.others, listing.folders)
     layout = read_layout(tree, path, splits, class_level, on_bad)
@@ -90,7 +92,7 @@ def open_folder(
             if (problem := listing.images[parts].problem)
         ),
         stray=tuple(files[parts].name for parts in sorted(stray)),
-        notes=(*layout.notes, *names_alike, *notes, *_passed_over(listing, not_images)),
+        notes=(*layout.notes, *names_alike, *notes, *_tables(stray), *_passed_over(listing, not_images)),
     )
 
 
@@ -154,6 +156,13 @@ def _empty_classes(
             "fill or remove them, or set data.on_bad to skip."
         )
     return [f"{len(names):,} class folders hold no images and are left out: {listed(names, '')}."]
+
+
+def _tables(stray: Sequence[Parts]) -> list[str]:
+    names = sorted("/".join(parts) for parts in stray if is_table(parts[-1]))
+    return (
+        [f"Tables are not read ({listed(names, '')}): if one has the labels, set data.source: table."] if names else []
+    )
 
 
 def _passed_over(listing: _Listing, not_images: Sequence[Parts]) -> list[str]:
