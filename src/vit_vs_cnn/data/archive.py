@@ -67,14 +67,14 @@ def open_store(path: Path) -> Store:
 def _open_folder(path: Path) -> Store:
     members = []
     for folder, subfolders, files in os.walk(path, followlinks=True, onerror=_raise):
-        inside = Path(folder).relative_to(path).as_posix()
-        prefix = "" if inside == "." else f"{inside}/"
+        here = Path(folder)
+        prefix = "" if here == path else f"{here.relative_to(path).as_posix()}/"
         members += [Member(f"{prefix}{name}", is_folder=True) for name in subfolders]
-        members += [Member(f"{prefix}{name}", False, _problem_of(Path(folder, name))) for name in files]
+        members += [Member(f"{prefix}{name}", False, _problem_of(here / name)) for name in files]
         # What systems keep is listed but not entered: it may be large, or closed to everyone but the system.
         subfolders[:] = [name for name in subfolders if not is_clutter(name)]
         for name in subfolders:
-            _refuse_loop(Path(folder, name))
+            _refuse_loop(here / name)
 
     def read(names: Collection[str]) -> Iterator[tuple[str, bytes]]:
         with _readable(path):

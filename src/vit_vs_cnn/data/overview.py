@@ -3,7 +3,6 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,11 +69,11 @@ def _name_groups(names: Sequence[str], labels: NDArray[np.int64]) -> list[str]:
     groups: Counter[tuple[int, str]] = Counter()
     example: dict[tuple[int, str], str] = {}
     for name, label in zip(names, labels.tolist(), strict=True):
-        path = PurePosixPath(name)
-        if found := _IN_GROUP.fullmatch(path.stem):
+        file = name.rpartition("/")[2]
+        if found := _IN_GROUP.fullmatch(file.rpartition(".")[0] or file):
             key = (label, found["numbered"] or found["named"])
             groups[key] += 1
-            example.setdefault(key, path.name)
+            example.setdefault(key, file)
     shared = {key: count for key, count in groups.items() if count > 1}
     classes = len({label for label, _ in shared})
     if len(shared) < 2 * classes or 2 * sum(shared.values()) < len(names) or not shared:

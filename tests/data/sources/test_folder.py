@@ -123,6 +123,7 @@ def test_files_in_class_folders_that_are_no_images_are_a_note_and_never_unreadab
         (["train/cat/1.png", "train/dog/1.png", "test/"], "has test/ without images"),
         (["test/cat/1.png", "test/dog/1.png"], "has test/ but no train/"),
         (["train/cat/1", "train/dog/1", "test/emu/1"], "the class 'emu' in test/ but not in train/"),
+        (["train/cat/1", "train/dog/1", "test/test_tube/1"], "the class 'test_tube' in test/ but not in train/"),
     ],
 )
 def test_a_layout_that_cannot_be_meant_is_one_sentence(tmp_path: Path, names: list[str], sentence: str):

@@ -196,6 +196,11 @@ def test_folders_without_classes_beside_splits_are_left_out_and_said(tmp_path: P
         assert note(source, begin)
 
 
+def test_a_table_beside_the_class_folders_is_said(tmp_path: Path):
+    source = open_folder(write(tmp_path, "part_1/1.png", "part_2/1.png", "metadata.csv"))
+    assert note(source, "Tables are not read (metadata.csv): if one has the labels, set data.source: table.")
+
+
 def test_a_folder_of_labels_beside_split_folders_is_no_class(tmp_path: Path):
     names = [f"images/{name}" for name in classes_in("train", "val")]
     source = open_folder(write(tmp_path, *names, "labels/train/1.txt"))

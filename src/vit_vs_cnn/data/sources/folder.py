@@ -30,14 +30,6 @@ class _Listing:
     passed_over: Counter[str]
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where an image stands in the layout: its path from the folder of its split, and its class folder."""
-
-    below: Parts
-    class_folder: ClassFolder
-
-
 def open_folder(
     path: Path,
     splits: SplitFolders | None = None,
@@ -56,23 +48,22 @@ def open_folder(
     listing = _list(path, store)
     tree = folder_tree(listing.images, listing.others, listing.folders)
     layout = read_layout(tree, path, splits, class_level, on_bad)
-    places = {parts: place for parts in listing.images if (place := _place(layout, parts, parts[:-1]))}
-    not_images = [parts for parts in listing.others if _place(layout, parts, parts[:-1])]
-    folders = [_place(layout, parts, parts) for parts in (*listing.folders, *(parts[:-1] for parts in not_images))]
-    filled = {place.class_folder for place in places.values()}
-    notes = _empty_classes(path, filled, {place.class_folder for place in folders if place}, on_bad)
-    classes, class_of, names_alike = classes_of(filled, path)
+    files = listing.images | listing.others
+    folders = {parts: _class_folder(layout, parts) for parts in {parts[:-1] for parts in files}.union(listing.folders)}
+    class_of = {parts: folder for parts in listing.images if (folder := folders[parts[:-1]])}
+    not_images = [parts for parts in listing.others if folders[parts[:-1]]]
+    notes = _empty_classes(path, set(class_of.values()), set(filter(None, folders.values())), on_bad)
+    classes, names, names_alike = classes_of(set(class_of.values()), path)
     if len(classes) < 2:
         raise UserError(
             f"data.path: {path} holds only one class ({', '.join(classes)}), and two at least are needed: "
             f"expected {EXPECTED}."
         )
-    ordered = sorted(places, key=lambda parts: (places[parts].class_folder.split, *places[parts].below))
+    ordered = sorted(class_of, key=lambda parts: (class_of[parts].split, parts))
     images = [parts for parts in ordered if not listing.images[parts].problem]
     position = {listing.images[parts].name: index for index, parts in enumerate(images)}
-    label_of = {name: classes.index(class_name) for name, class_name in class_of.items()}
-    files = listing.images | listing.others
-    stray = [parts for parts in files.keys() - places.keys() - set(not_images) if not layout.drops(parts)]
+    label_of = {name: classes.index(class_name) for name, class_name in names.items()}
+    stray = [parts for parts in files.keys() - class_of.keys() - set(not_images) if not layout.drops(parts)]
 
     def read() -> Iterator[tuple[int, bytes]]:
         for name, content in store.read(position):
@@ -82,8 +73,8 @@ def open_folder(
         description=f"image folder {path.name}",
         classes=classes,
         names=tuple(position),
-        labels=np.array([label_of[places[parts].class_folder.name] for parts in images], np.int64),
-        splits=np.array([PREPARED_SPLITS.index(places[parts].class_folder.split) for parts in images], np.int64),
+        labels=np.array([label_of[class_of[parts].name] for parts in images], np.int64),
+        splits=np.array([PREPARED_SPLITS.index(class_of[parts].split) for parts in images], np.int64),
         missing=tuple(split for split in ("test", "val") if split not in layout.splits),
         read=read,
         unreadable=tuple(
@@ -130,15 +121,14 @@ def _list(path: Path, store: Store) -> _Listing:
     )
 
 
-def _place(layout: Layout, parts: Parts, folder: Parts) -> _Place | None:
-    """Where the file at `parts`, which lies in `folder`, stands; None outside the class folders."""
-    if layout.drops(parts):
+def _class_folder(layout: Layout, folder: Parts) -> ClassFolder | None:
+    """The class folder that a folder is or lies in; None outside of them."""
+    if layout.drops(folder):
         return None
     for split, root in layout.splits.items():
-        depth = len(root.path)
-        if folder[:depth] == root.path and len(folder) >= depth + layout.class_level:
-            level = depth + layout.class_level
-            return _Place(parts[depth:], ClassFolder(split, folder[: level - 1], folder[level - 1]))
+        level = len(root.path) + layout.class_level
+        if folder[: len(root.path)] == root.path and len(folder) >= level:
+            return ClassFolder(split, folder[: level - 1], folder[level - 1])
     return None
 
 

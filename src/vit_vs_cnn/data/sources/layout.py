@@ -156,7 +156,7 @@ class _Reading:
             (inner,) = folder.folders.values()
             wraps = (
                 inner.name in (folder.name, train.name)
-                or read_split_name(inner.name)
+                or named_splits([inner.name])
                 or classes.intersection(each.key for each in inner.folders.values())
             )
             if inner.key in classes or not wraps:

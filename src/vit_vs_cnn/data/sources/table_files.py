@@ -11,7 +11,7 @@ from typing import Any
 
 from vit_vs_cnn.core.errors import UserError, first_line
 
-SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"})
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 _ROWS_AT_ONCE = 64
 
 
@@ -34,7 +34,7 @@ class Table:
 
 def is_table(name: str) -> bool:
     """Whether a file of this name is a table, by its suffix."""
-    return PurePosixPath(name).suffix.lower() in SUFFIXES
+    return name.lower().endswith(SUFFIXES)
 
 
 def read_table(name: str, source: Path | bytes) -> Table:
