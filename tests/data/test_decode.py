@@ -11,7 +11,8 @@ from PIL import Image
 
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.dataset import PREPARED_SPLITS
-from vit_vs_cnn.data.decode import DecodedImages, decode_image, decode_source, map_in_threads
+from vit_vs_cnn.data.decode import DecodedImages, decode_source, map_in_threads
+from vit_vs_cnn.data.pixels import decode_image
 from vit_vs_cnn.data.sources.source import RawImage, Source, Unreadable
 
 RED, WHITE = [255, 0, 0], [255, 255, 255]

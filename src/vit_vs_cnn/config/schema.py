@@ -31,12 +31,18 @@ def _former(key: str, is_default: Callable[[Any], bool], advice: str | None = No
 
 
 class DataSettings(StrictModel):
-    """The images: where they come from and how they are stored and split."""
+    """The images: where they come from and how they are stored and split.
+
+    `bit_depth` is how many bits images of more than 8 use; None finds the range of their levels in train.
+    """
 
     source: Literal["cifar10", "folder", "digits"]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
     path: str
     image_size: Annotated[int, Field(ge=8, le=1024)] = 32
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    channels: Literal["rgb", "grey"] = "rgb"
+    bit_depth: Annotated[int, Field(ge=8, le=16)] | None = None
     split_seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     val_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
     test_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.2

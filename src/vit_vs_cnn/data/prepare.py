@@ -18,7 +18,15 @@ from vit_vs_cnn.config.schema import DataSettings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.records import digest_of
 from vit_vs_cnn.data.checks import Checks, check, write_checks
-from vit_vs_cnn.data.dataset import PREPARED_SPLITS, DatasetInfo, SplitInfo, SplitName, write_info, write_split
+from vit_vs_cnn.data.dataset import (
+    PREPARED_SPLITS,
+    DatasetInfo,
+    SplitInfo,
+    SplitName,
+    decoding_of,
+    write_info,
+    write_split,
+)
 from vit_vs_cnn.data.decode import DecodedImages, decode_source
 from vit_vs_cnn.data.sources.cifar10 import open_cifar10
 from vit_vs_cnn.data.sources.digits import open_digits
@@ -42,7 +50,7 @@ def prepare(settings: DataSettings, folder: Path) -> tuple[DatasetInfo, Checks]:
     shape = (len(splits), settings.image_size, settings.image_size, 3)
     # Twice the pixels: they wait in a scratch file until it is known which images can be read.
     with _fresh_folder(folder, 2 * math.prod(shape)), tempfile.TemporaryFile(dir=folder) as scratch:
-        decoded, undecodable = decode_source(source, splits, _reserve(scratch, shape))
+        decoded, undecodable = decode_source(source, splits, _reserve(scratch, shape), decoding_of(settings))
         unreadable = [*source.unreadable, *undecodable]
         if settings.on_bad == "fail":
             _refuse_unreadable(unreadable, settings.path)
@@ -133,6 +141,7 @@ def _write_splits(decoded: DecodedImages, source: Source, settings: DataSettings
         std=(red[1], green[1], blue[1]),
         splits=infos,
         digest=digest_of(contents.encode()),
+        decoding=decoded.decoding,
     )
 
 

@@ -210,7 +210,7 @@ def _tune_settings(attributes: dict[str, Any]) -> dict[str, Any]:
 def _question_digest(settings: Settings, contestant: str, info: DatasetInfo) -> str:
     tune = settings.tune
     facts: dict[str, Any] = {
-        "data": [info.splits["train"].digest, info.splits["val"].digest],
+        "data": [info.splits["train"].digest, info.splits["val"].digest, info.decoding.in_chans],
         "seed": settings.seed,
         "select_by": settings.select_by,
         "model": settings.model(contestant).model_dump(),
