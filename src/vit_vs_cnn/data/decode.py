@@ -15,7 +15,7 @@ from tqdm import tqdm
 from vit_vs_cnn.core.console import bar_options
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.dataset import BY_DEFAULT, PREPARED_SPLITS, Decoding, SplitName
-from vit_vs_cnn.data.levels import find_range, is_deep, sample_levels
+from vit_vs_cnn.data.levels import find_range, highest_level, is_deep, sample_levels
 from vit_vs_cnn.data.notes import Survey, pixel_notes
 from vit_vs_cnn.data.pixels import open_image, reason_of, square_pixels
 from vit_vs_cnn.data.sources.source import RawImage, Source, Unreadable
@@ -108,7 +108,7 @@ class _Reader:
             self.survey.see(position, image)
             if is_deep(image):
                 levels = np.asarray(image)
-                self.survey.highest[position] = np.max(levels, initial=-np.inf, where=np.isfinite(levels))
+                self.survey.highest[position] = highest_level(levels)
                 self.survey.deep[position] = True
                 if decoding.levels is None:
                     if self._in_train[position]:

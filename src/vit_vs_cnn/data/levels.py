@@ -32,6 +32,11 @@ def sample_levels(levels: NDArray[np.generic], images: int, seed: int) -> NDArra
     return drawn[np.isfinite(drawn)]
 
 
+def highest_level(levels: NDArray[np.generic]) -> float:
+    """The highest finite level of an image."""
+    return float(np.max(levels.astype(np.float32), initial=-np.inf, where=np.isfinite(levels)))
+
+
 def find_range(samples: Iterable[NDArray[np.float32]]) -> Range | None:
     """The range between the `QUANTILES` of all samples; None where there are none."""
     drawn = np.concatenate([np.empty(0, np.float32), *samples])

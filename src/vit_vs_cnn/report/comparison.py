@@ -220,7 +220,7 @@ def _listed(names: Sequence[str], conjunction: str = "and") -> str:
 
 
 def _smallest_class_sentence(contestants: Sequence[Contestant]) -> str | None:
-    """How many images of the smallest class each recognises; None where the classes of test are balanced."""
+    """The recall of the smallest class; None where the classes of test are balanced."""
     tables = {contestant.name: contestant.evaluation.per_class.query("images > 0") for contestant in contestants}
     images = tables[contestants[0].name]["images"].to_numpy()
     smallest = int(images.argmin())
@@ -228,7 +228,7 @@ def _smallest_class_sentence(contestants: Sequence[Contestant]) -> str | None:
         return None
     recalls = ", ".join(f"{name} {points(table['recall'].iloc[smallest])} %" for name, table in tables.items())
     name = tables[contestants[0].name]["class"].iloc[smallest]
-    return f"Of {name}, the smallest class with {images[smallest]:,} test images, they recognise: {recalls}."
+    return f"Recall of {name}, the smallest class with {images[smallest]:,} test images: {recalls}."
 
 
 def _cost_sentence(contestants: Sequence[Contestant]) -> str:

@@ -110,8 +110,8 @@ def _add_samples(
     drawn = [_draw(train.labels, label, per_class, random) for label in shown]
     rows = [[Tile(train.images[row]) for row in chosen] for chosen in drawn]
     figure = image_grid(rows, tile_side(train.images), row_labels=classes[:_MOST_CLASSES].tolist())
-    first_classes = _first_classes(writer, classes)
-    writer.add("samples", figure, per_class=per_class, first_classes=first_classes, notes=" ".join(notes))
+    said = " ".join(filter(None, (_first_classes(writer, classes), *notes)))
+    writer.add("samples", figure, per_class=per_class, notes=said)
     writer.table("samples", images.loc[np.concatenate(drawn), ["class", "file"]])
 
 
