@@ -13,7 +13,6 @@ Range = tuple[float, float]
 QUANTILES = (0.001, 0.999)
 _MOST_SAMPLES = 2**22
 _MOST_SAMPLES_PER_IMAGE = 2**16
-_FEWEST_SAMPLES_PER_IMAGE = 64
 _SIXTEEN_BITS: Range = (0.0, 65535.0)
 
 
@@ -24,7 +23,7 @@ def is_deep(image: Image.Image) -> bool:
 
 def sample_levels(levels: NDArray[np.generic], images: int, seed: int) -> NDArray[np.float32]:
     """Draw some finite levels of an image, float32: of fewer pixels the more `images` there are."""
-    size = min(max(_MOST_SAMPLES // images, _FEWEST_SAMPLES_PER_IMAGE), _MOST_SAMPLES_PER_IMAGE)
+    size = min(max(_MOST_SAMPLES // images, 1), _MOST_SAMPLES_PER_IMAGE)
     flat = levels.ravel()
     if flat.size > size:
         flat = flat[np.random.default_rng(seed).integers(0, flat.size, size)]
