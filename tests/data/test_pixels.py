@@ -1,4 +1,3 @@
-import io
 import subprocess
 import sys
 import textwrap
@@ -10,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from pillow_heif import from_pillow
+from pillow_heif import register_heif_opener
 
 from factories import encoded, noise
 from vit_vs_cnn.data.dataset import Decoding
@@ -211,17 +210,29 @@ def test_8_bits_are_not_scaled_by_a_range():
     assert (decode_image(encoded(Image.fromarray(pixels)), 16, Decoding(levels=(0, 4095))) == pixels).all()
 
 
-def heic(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    from_pillow(image).save(file, quality=95)
-    return file.getvalue()
+def heic(image: Image.Image, **options: object) -> bytes:
+    register_heif_opener()
+    return encoded(image, "HEIF", quality=95, **options)
 
 
-def test_a_photograph_of_an_iphone_is_read():
-    upright = red_with_blue_sides(180, 60)
-    decoded = decode_image(heic(upright), 60, Decoding(fit="stretch"))
-    expected = decode_image(encoded(upright), 60, Decoding(fit="stretch"))
-    assert np.abs(decoded.astype(int) - expected).mean() < 12
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_a_photograph_of_an_iphone_is_read_and_turned_upright_once(orientation: int):
+    stored = red_with_blue_sides(180, 60)
+    stored.paste("white", (0, 0, 60, 30))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    one, other = (
+        decode_image(content, 60, Decoding(fit="pad")).astype(int)
+        for content in (heic(stored, exif=exif.tobytes()), encoded(stored, "JPEG", quality=95, exif=exif))
+    )
+    assert np.abs(one - other).mean() < 5
+
+
+def test_the_image_in_a_heic_file_is_read_and_not_its_thumbnail():
+    large = heic(Image.fromarray(noise(256, 256, 3)), thumbnails=[128])
+    plain = heic(Image.fromarray(noise(256, 256, 3)))
+    assert len(large) > len(plain)
+    assert (decode_image(large, 16) == decode_image(plain, 16)).all()
 
 
 def test_a_damaged_heic_has_a_reason():

@@ -51,8 +51,10 @@ def open_image(raw: bytes | NDArray[np.uint8]) -> Image.Image:
 
 def square_pixels(image: Image.Image, size: int, decoding: Decoding) -> NDArray[np.uint8]:
     """Decode what `open_image` opened, as `decode_image` does."""
-    # Lets libjpeg skip most of the work on a photograph many times too large.
-    image.draft(None, (2 * size, 2 * size))
+    # Lets libjpeg skip most of the work on a photograph many times too large. Of HEIC it would be the thumbnail in the
+    # file, which need not show the same.
+    if image.format != _HEIF:
+        image.draft(None, (2 * size, 2 * size))
     ImageOps.exif_transpose(image, in_place=True)
     shown = _rgb(to_8_bits(image, decoding.levels) if is_deep(image) else image)
     if decoding.channels == "grey":
