@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from factories import REPOSITORY
-from vit_vs_cnn.config.schema import DataSettings
+from vit_vs_cnn.config.data import DataSettings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data import prepare as prepare_module
 from vit_vs_cnn.data.checks import read_checks
@@ -175,7 +175,7 @@ def test_a_disk_that_fills_up_meanwhile_is_one_sentence(tmp_path: Path):
     program = f"""
 import resource, signal
 from pathlib import Path
-from vit_vs_cnn.config.schema import DataSettings
+from vit_vs_cnn.config.data import DataSettings
 from vit_vs_cnn.data.prepare import prepare
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -193,7 +193,7 @@ def test_digits_are_prepared_without_torch(tmp_path: Path):
     program = f"""
 import sys
 from pathlib import Path
-from vit_vs_cnn.config.schema import DataSettings
+from vit_vs_cnn.config.data import DataSettings
 from vit_vs_cnn.data.prepare import prepare
 info, _ = prepare(DataSettings(source="digits", name="digits", path=""), Path({str(tmp_path / "out")!r}))
 assert sum(split.images for split in info.splits.values()) == 1797

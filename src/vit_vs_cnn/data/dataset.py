@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_vs_cnn.config.schema import DataSettings
+from vit_vs_cnn.config.data import Channels, DataSettings, Fit
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.records import Record
 
@@ -38,8 +38,8 @@ class Decoding(Record):
     defaults are what data sets and models of earlier versions were made with.
     """
 
-    fit: Literal["crop", "pad", "stretch"] = "crop"
-    channels: Literal["rgb", "grey"] = "rgb"
+    fit: Fit = "crop"
+    channels: Channels = "rgb"
     levels: tuple[float, float] | None = None
 
     @property
