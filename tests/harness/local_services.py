@@ -30,7 +30,7 @@ class Server:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        wait_for(lambda: "Ctrl-C stops" in self.log.read_text() or self.process.poll() is not None, 120)
+        wait_for(lambda: "Ctrl-C stops" in self.log.read_text() or self.process.poll() is not None, 300)
         assert self.process.poll() is None, self.log.read_text()
 
     def stop(self) -> None:

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from vit_vs_cnn.core.errors import RunError, UserError
 from vit_vs_cnn.core.own_pages import LOOPBACK, OwnPagesOnly
 from vit_vs_cnn.core.paths import main_root, state_dir
+from vit_vs_cnn.core.private_files import read_or_make_secret
 from vit_vs_cnn.core.process import exit_with_parent, stop_tree
 
 if TYPE_CHECKING:
@@ -71,21 +72,7 @@ def api_key_file() -> Path:
 
 def api_key() -> str:
     """The key that Prefect's API asks for, made once, so that terminals opened before a restart still have it."""
-    file = api_key_file()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f"{file.name}.{os.getpid()}")
-    if not file.exists():
-        with suppress(FileExistsError), open(draft, "x", opener=_for_the_owner) as new:
-            new.write(f"vit-vs-cnn:{secrets.token_urlsafe(24)}")
-        # Two processes may both make one: the first link stays.
-        with suppress(FileExistsError):
-            os.link(draft, file)
-        draft.unlink(missing_ok=True)
-    return file.read_text(encoding="utf-8")
-
-
-def _for_the_owner(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    return read_or_make_secret(api_key_file(), lambda: f"vit-vs-cnn:{secrets.token_urlsafe(24)}")
 
 
 def server_settings(api: str, keep_days: float) -> dict[str, str]:

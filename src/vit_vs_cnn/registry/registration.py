@@ -17,6 +17,7 @@ from vit_vs_cnn.core.paths import evaluated, trained
 from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.evaluation.results import Cost, Evaluation, read_cost, read_evaluation
 from vit_vs_cnn.registry.audit import Decision, looks_at, open_audit_log
+from vit_vs_cnn.registry.signing import signature_tags
 from vit_vs_cnn.registry.versions import CHALLENGER, TEST_DIGEST, Registry, registered_name, registry_errors
 from vit_vs_cnn.tracking.lineage import lineage_tags
 from vit_vs_cnn.tracking.run import read_ref
@@ -58,6 +59,7 @@ def register(settings: Settings, info: DatasetInfo) -> tuple[dict[str, int], str
         for contestant, (summary, evaluation, cost) in results.items():
             folder = trained(contestant)
             tags = _version_tags(folder / "model", info, summary, evaluation, cost, lineage)
+            tags |= signature_tags(folder / "model")
             tuned_settings = with_tuned(settings, contestant)
             card = write_card(tuned_settings, contestant, info, summary, evaluation, cost, lineage, looks)
             versions[contestant] = registry.add(contestant, read_ref(folder), tags, card)
