@@ -215,7 +215,7 @@ def test_a_killed_worker_comes_back_and_its_run_has_crashed_and_continues(server
     small.control("killed", train_vit={"seconds": 120}, train_resnet={"seconds": 120})
     flow_run = server.submit(name="killed", overrides=["seed=9"])
     wait_for(lambda: [fact for fact in small.history("killed") if fact["stage"].startswith("train")])
-    worker = next(process for process in small.processes() if "worker" in process.cmdline())
+    worker = next(process for process in small.processes() if "vit_vs_cnn.orchestration.worker" in process.cmdline())
     for process in [*worker.children(recursive=True), worker]:
         process.kill()
     assert server.end(flow_run)["type"] == "CRASHED"
