@@ -35,11 +35,11 @@ def predict(paths: tuple[Path, ...], model: str, registry: str | None, kind: "Fo
     """
     from tqdm import tqdm
 
-    from vit_vs_cnn.core.console import bar_options
+    from vit_vs_cnn.core.console import bar_options, printable
     from vit_vs_cnn.core.errors import UserError
     from vit_vs_cnn.data.sources.source import Unreadable
     from vit_vs_cnn.registry.loading import load_registered
-    from vit_vs_cnn.serving.predict import Formatter, image_files, predict_files, printable
+    from vit_vs_cnn.serving.predict import Formatter, image_files, predict_files
 
     total = sum(1 for _ in image_files(paths))
     if not total:

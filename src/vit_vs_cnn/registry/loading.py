@@ -22,7 +22,7 @@ from vit_vs_cnn.models.build import create_model, input_size
 from vit_vs_cnn.models.export import load_program
 from vit_vs_cnn.models.preprocess import Preprocess
 from vit_vs_cnn.models.trained import TrainedModel
-from vit_vs_cnn.registry.signing import require_trusted, signature_tags
+from vit_vs_cnn.registry.signing import require_own_format, require_trusted, signature_tags
 from vit_vs_cnn.registry.versions import Registry, Version, registry_errors
 
 BATCH = 64
@@ -113,9 +113,10 @@ def trust(registry: Registry, given: str | int) -> Version:
     with tempfile.TemporaryDirectory() as folder, registry_errors():
         path = _download(registry, version, folder)
         try:
-            registry.tag(version.number, signature_tags(path))
+            require_own_format(path)
         except UserError as error:
             raise UserError(f"{registry.name} version {version.number} cannot be trusted: {error}.") from None
+        registry.tag(version.number, signature_tags(path))
     return version
 
 

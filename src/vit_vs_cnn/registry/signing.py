@@ -42,13 +42,32 @@ def key_file() -> Path:
 
 
 def signature_tags(model: Path) -> dict[str, str]:
-    """The tags that make the MLflow model in the folder `model` one of this installation.
-
-    Raises UserError where it is not of the kind that this project exports.
-    """
-    _require_own_format(model)
+    """The tags that make the MLflow model in the folder `model` one of this installation."""
     digest = _digest(model)
     return {_DIGEST: digest, _SIGNATURE: _sign(digest)}
+
+
+def require_own_format(model: Path) -> None:
+    """Raise UserError unless the MLflow model in the folder `model` is of the kind that this project exports.
+
+    MLflow would import what another one's description names, and torch unpickle what lies beside its program.
+    """
+    if unknown := sorted(_files(model) - _FILES):
+        raise UserError(f"it is not one that this project exported: it holds {unknown[0]}")
+    try:
+        flavors: Any = YAML(typ="safe", pure=True).load(model / "MLmodel")["flavors"]
+        function, pytorch = flavors["python_function"], flavors["pytorch"]
+        own = (
+            flavors.keys() == {"python_function", "pytorch"}
+            and function["loader_module"] == "mlflow.pytorch"
+            and function["data"] == pytorch["model_data"] == "data"
+            and function.get("code") is None
+            and pytorch.get("code") is None
+        )
+    except (OSError, YAMLError, KeyError, TypeError, AttributeError, ValueError):
+        own = False
+    if not own:
+        raise UserError("it is not one that this project exported: its MLmodel describes something else")
 
 
 def require_trusted(model: Path, tags: Mapping[str, str], trust: str) -> None:
@@ -56,7 +75,7 @@ def require_trusted(model: Path, tags: Mapping[str, str], trust: str) -> None:
 
     `trust` is the command that signs them.
     """
-    _require_own_format(model)
+    require_own_format(model)
     if _SIGNATURE not in tags or not hmac.compare_digest(_sign(tags.get(_DIGEST, "")), tags[_SIGNATURE]):
         raise UserError(
             f"it is not signed with the key in {key_file()}, and a model file is a program: if you know where it comes "
@@ -82,23 +101,3 @@ def _digest(model: Path) -> str:
 
 def _files(model: Path) -> set[str]:
     return {path.relative_to(model).as_posix() for path in model.rglob("*") if not path.is_dir()} - {_OF_THE_DOWNLOAD}
-
-
-def _require_own_format(model: Path) -> None:
-    """MLflow would import what a model's description names, and torch unpickle what lies beside the program."""
-    if unknown := sorted(_files(model) - _FILES):
-        raise UserError(f"it is not one that this project exported: it holds {unknown[0]}")
-    try:
-        flavors: Any = YAML(typ="safe", pure=True).load(model / "MLmodel")["flavors"]
-        function, pytorch = flavors["python_function"], flavors["pytorch"]
-        own = (
-            flavors.keys() == {"python_function", "pytorch"}
-            and function["loader_module"] == "mlflow.pytorch"
-            and function["data"] == pytorch["model_data"] == "data"
-            and function.get("code") is None
-            and pytorch.get("code") is None
-        )
-    except (OSError, YAMLError, KeyError, TypeError, AttributeError, ValueError):
-        own = False
-    if not own:
-        raise UserError("it is not one that this project exported: its MLmodel describes something else")
