@@ -43,7 +43,11 @@ def test_every_key_of_params_has_a_comment() -> None:
         ("train.epochs", 0, "train.epochs: input should be greater than or equal to 1, got 0"),
         ("train.epochs", 2.5, "train.epochs"),
         ("train.epochs", True, "train.epochs"),
-        ("data.source", "imagenet", "data.source: input should be 'cifar10', 'folder' or 'digits'"),
+        (
+            "data.source",
+            "imagenet",
+            "data.source: input should be 'cifar10', 'folder', 'table', 'torchvision' or 'digits'",
+        ),
         ("data.name", "Pets & Co", "data.name"),
         ("recipe.augment.flip", 1.5, "recipe.augment.flip"),
         ("models.vit.timm", None, "models.vit.timm"),

@@ -12,7 +12,7 @@ def run(settings: Settings) -> None:
     info, checks = prepare(settings.data, PREPARED)
     with start_run(settings, "prepare") as tracked:
         tracked.set_tags({"data.digest": info.digest})
-        tracked.log_params({"data": settings.data.model_dump()})
+        tracked.log_params({"data": settings.data.model_dump(exclude={"class_names"})})
         tracked.log_metrics({f"data/images_{split}": part.images for split, part in info.splits.items()})
         for file in ("dataset.json", "checks.json"):
             tracked.log_artifact(PREPARED / file)
