@@ -19,7 +19,8 @@ from vit_vs_cnn.data.sources.table_files import Table, is_table, read_table
 from vit_vs_cnn.data.sources.table_rows import Labelled, MissingColumnError, Row, rows_of, split_named
 
 _IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2", ".avif", ".heic", ".heif"}
+    {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2", ".avif"}
+    | {".heic", ".heif"}
 )
 
 _Found = dict[RowFinding, list[str]]
