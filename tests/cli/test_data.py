@@ -42,7 +42,7 @@ def test_the_look_shows_counts_notes_hints_and_the_settings_to_copy(tmp_path: Pa
         " 1 hidden files or folders of systems are passed over: @eaDir (1).",
         " 1 files lie outside the class folders, the first x.png.",
     ]
-    assert "hint: glioma has 8 training images and pituitary 2: " in output
+    assert "hint: glioma has 8 training images, 4.0 times as many as " in output
     words = shlex.split(lines[-1].removeprefix("settings:"))
     assert words[::2] == ["--set"] * 3
     assert words[1::2] == ["data.source=folder", f"data.path={folder}", "data.name=brain-tumour-v2"]
@@ -61,6 +61,21 @@ def test_the_settings_of_the_last_line_read_the_same(tmp_path: Path):
     assert source.classes == ("a", "b")
     output = look(str(folder), "--set", "data.splits={train: north, test: south}").output
     assert "train in north/, test in south/" in output
+
+
+def test_a_table_is_looked_at_by_its_suffix(tmp_path: Path):
+    write(tmp_path, "1.png", "2.png")
+    (tmp_path / "list.csv").write_text("image,label\n1.png,cat\n2.png,dog\n")
+    with pytest.raises(UserError, match=r"none of the .* images in the tables"):
+        look(str(tmp_path / "list.csv"))
+    output = look(str(tmp_path), "--set", "data.source=table").output
+    assert "--set data.source=table --set data.path=" in output
+    assert output.startswith("images listed in list.csv: 2 images, 2 classes")
+
+
+def test_a_name_that_a_terminal_would_obey_is_shown(tmp_path: Path):
+    folder = write(tmp_path / "pets", "cat\x1b[31m/1.png", "dog/sub/1.png", "x\x1b.png")
+    assert "\x1b" not in look(str(folder)).output
 
 
 def test_an_archive_is_looked_at_in_place(tmp_path: Path):

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from factories import REPOSITORY, TINY
-from vit_vs_cnn.config.load import parse_settings, read_settings, read_yaml
+from vit_vs_cnn.config.load import parse_settings, read_settings
 from vit_vs_cnn.config.nested import merge, nest
 from vit_vs_cnn.config.schema import ModelSettings, Settings
+from vit_vs_cnn.config.yaml_text import read_yaml
 from vit_vs_cnn.core.errors import UserError
 
 

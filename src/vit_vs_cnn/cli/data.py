@@ -24,27 +24,29 @@ def data(path: str, overrides: tuple[str, ...]) -> None:
     run the pipeline on them.
     """
     from vit_vs_cnn.config.load import parse_data_settings
+    from vit_vs_cnn.core.console import printable
     from vit_vs_cnn.data.overview import class_table, hints
     from vit_vs_cnn.data.prepare import open_source, source_at
 
     values = {"source": source_at(Path(path)), "name": data_name(path), "path": path}
     settings = parse_data_settings(values, overrides)
     source = open_source(settings)
-    click.echo(f"{source.description}: {len(source.names):,} images, {len(source.classes):,} classes\n")
-    click.echo(class_table(source))
-    notes = [*source.notes]
+    lines = [f"{source.description}: {len(source.names):,} images, {len(source.classes):,} classes", ""]
+    lines += [class_table(source), "", *(f"note: {note}" for note in source.notes)]
     if source.unreadable:
         first = source.unreadable[0]
-        notes.append(f"{len(source.unreadable):,} files cannot be read, the first {first.name}: {first.reason}.")
-    for kind, names in source.row_findings.items():
-        notes += [f"{len(names):,} × {kind.replace('_', ' ')} in the tables, the first {names[0]}."] if names else []
+        lines.append(f"note: {len(source.unreadable):,} files cannot be read, the first {first.name}: {first.reason}.")
     if source.stray:
-        notes.append(f"{len(source.stray):,} files lie outside the class folders, the first {source.stray[0]}.")
-    click.echo("".join(f"\nnote: {note}" for note in notes))
-    click.echo("".join(f"\nhint: {hint}" for hint in hints(source)), nl=False)
-    lines = [f"data.{key}={getattr(settings, key)}" for key in ("source", "path", "name")]
-    lines += [line for line in overrides if line.partition("=")[0] not in ("data.source", "data.path", "data.name")]
-    click.echo("\nsettings:  " + " ".join(f"--set {shlex.quote(line)}" for line in lines))
+        lines.append(f"note: {len(source.stray):,} files lie outside the class folders, the first {source.stray[0]}.")
+    for kind, names in source.row_findings.items():
+        if names:
+            lines.append(f"note: {len(names):,} × {kind.replace('_', ' ')} in the tables, the first {names[0]}.")
+    lines += [f"hint: {hint}" for hint in hints(source)]
+    own = {f"data.{key}": getattr(settings, key) for key in ("source", "path", "name")}
+    chosen = [*(f"{key}={value}" for key, value in own.items())]
+    chosen += [override for override in overrides if override.partition("=")[0] not in own]
+    lines += ["", "settings:  " + " ".join(f"--set {shlex.quote(setting)}" for setting in chosen)]
+    click.echo(printable("\n".join(lines), lines=True))
 
 
 def data_name(path: str) -> str:

@@ -1,41 +1,34 @@
 """The settings in params.yaml: frozen, strict, checked."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from vit_vs_cnn.config.columns import ColumnSettings
-from vit_vs_cnn.config.former import former
+from vit_vs_cnn.config.data import DataSettings
 from vit_vs_cnn.config.gate import Fraction, GateSettings, SelectBy
 from vit_vs_cnn.config.nested import merge, nest, value_at
 from vit_vs_cnn.config.search_space import Scalar, StrictModel, TuneSettings, settings_path
-from vit_vs_cnn.config.split_folders import SplitFolders
 from vit_vs_cnn.core.errors import UserError
 
 
-class DataSettings(StrictModel):
-    """The images: where they come from and how they are stored and split.
+def _former(key: str, is_default: Callable[[Any], bool], advice: str | None = None) -> BeforeValidator:
+    """Read a key that settings of earlier versions have: params.yaml of old commits, metadata of registered models.
 
-    `splits` and `class_level` (of the class folders below the split folders; None: as the names tell) are for folders,
-    `dataset` is for the source torchvision; `columns`, `images` and `class_names` are for tables.
+    It is dropped where `is_default` holds for its value, which then says what happens now anyway. Any other value is an
+    error that gives `advice`, or without advice is checked as today's setting of that key.
     """
 
-    source: Literal["cifar10", "folder", "table", "torchvision", "digits"]
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-    path: str
-    dataset: str | None = None
-    columns: ColumnSettings = ColumnSettings()
-    images: str | None = None
-    class_names: dict[str | int, str] = Field(default_factory=dict)
-    image_size: Annotated[int, Field(ge=8, le=1024)] = 32
-    split_seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    val_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
-    test_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.2
-    min_images_per_class: Annotated[int, Field(ge=3)] = 10
-    on_bad: Literal["fail", "skip"] = "fail"
-    splits: SplitFolders | None = None
-    class_level: Annotated[int, Field(ge=1, le=16)] | None = None
+    def read(section: Any) -> Any:
+        if not isinstance(section, Mapping) or key not in section:
+            return section
+        if is_default(section[key]):
+            return {name: value for name, value in section.items() if name != key}
+        if advice is not None:
+            raise ValueError(f"{key} is no longer a setting: {advice}")
+        return section
+
+    return BeforeValidator(read)
 
 
 class OptimizerSettings(StrictModel):
@@ -101,7 +94,7 @@ class Recipe(StrictModel):
     schedule: ScheduleSettings = ScheduleSettings()
     augment: Annotated[
         AugmentSettings,
-        former(
+        _former(
             "trivial_augment",
             lambda value: value is False,
             "use rotation, resize, brightness, contrast, saturation and hue",
@@ -196,15 +189,15 @@ class Settings(StrictModel):
     select_by: SelectBy = "accuracy"
     data: DataSettings
     recipe: Recipe
-    train: Annotated[TrainSettings, former("compile", lambda value: value == "auto")]
+    train: Annotated[TrainSettings, _former("compile", lambda value: value == "auto")]
     tune: TuneSettings
-    evaluate: Annotated[EvaluateSettings, former("bootstrap", lambda _: True)]
+    evaluate: Annotated[EvaluateSettings, _former("bootstrap", lambda _: True)]
     explain: ExplainSettings
     models: Annotated[dict[str, ModelSettings], Field(min_length=1)]
     gate: GateSettings = GateSettings()
     flow: Annotated[
         FlowSettings,
-        former(
+        _former(
             "notify",
             lambda value: isinstance(value, Mapping) and value.get("block") is None,
             "make an automation in Prefect's pages (Automations) that sends a notification when a flow run fails",

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from vit_vs_cnn.core.console import table
 from vit_vs_cnn.data.dataset import PREPARED_SPLITS, SplitName
+from vit_vs_cnn.data.notes import balance_note
 from vit_vs_cnn.data.sources.source import Source
 
-_UNBALANCED = 3
 _MOST_CLASSES = 20
 
 # A file name that ends in a number after something else, or in a word after a number: `patient_12_003`, `p7_front`.
@@ -50,18 +50,8 @@ def class_table(source: Source) -> str:
 
 def hints(source: Source) -> list[str]:
     """What a person should think about before training: unbalanced classes, files that belong together."""
-    return [*_imbalance(source), *_name_groups(source.names, source.labels)]
-
-
-def _imbalance(source: Source) -> list[str]:
-    counts = split_sizes(source)["train"]
-    largest, smallest = int(counts.argmax()), int(counts.argmin())
-    if counts[largest] <= _UNBALANCED * counts[smallest]:
-        return []
-    return [
-        f"{source.classes[largest]} has {counts[largest]:,} training images and {source.classes[smallest]} "
-        f"{counts[smallest]:,}: see select_by and recipe.balance for unbalanced classes."
-    ]
+    counts = split_sizes(source)["train"].tolist()
+    return [*balance_note(source.classes, counts), *_name_groups(source.names, source.labels)]
 
 
 def _name_groups(names: Sequence[str], labels: NDArray[np.int64]) -> list[str]:

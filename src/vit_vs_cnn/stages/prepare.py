@@ -1,8 +1,7 @@
 """prepare: data/prepared/ with the arrays of each split, dataset.json and checks.json."""
 
-from functools import partial
-
 from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.console import printable
 from vit_vs_cnn.core.paths import PREPARED
 from vit_vs_cnn.data.prepare import prepare
 from vit_vs_cnn.tracking.run import start_run
@@ -10,8 +9,14 @@ from vit_vs_cnn.tracking.run import start_run
 
 def run(settings: Settings) -> None:
     """Decode, split, check and write the data; say what the checks found."""
-    # At once, also where a parent process reads along: the work may take long.
-    info, checks = prepare(settings.data, PREPARED, partial(print, flush=True))
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        # At once, also where a parent process reads along: the work may take long.
+        print(printable(line), flush=True)
+
+    info, checks = prepare(settings.data, PREPARED, say)
     with start_run(settings, "prepare") as tracked:
         tracked.set_tags({"data.digest": info.digest})
         tracked.log_params({"data": settings.data.model_dump(exclude={"class_names"})})
@@ -19,6 +24,9 @@ def run(settings: Settings) -> None:
         for file in ("dataset.json", "checks.json"):
             tracked.log_artifact(PREPARED / file)
     sizes = ", ".join(f"{split} {part.images:,}" for split, part in info.splits.items())
-    print(f"{info.description}: {len(info.classes)} classes; {sizes} images")
+    print(printable(f"{info.description}: {len(info.classes)} classes; {sizes} images"))
+    for note in checks.notes:
+        if f"note: {note}" not in said:
+            print(printable(f"note: {note}"))
     for finding in checks.findings:
-        print(f"{finding.severity}: {finding.sentence}")
+        print(printable(f"{finding.severity}: {finding.sentence}"))

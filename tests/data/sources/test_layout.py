@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from image_folders import counts, write
-from vit_vs_cnn.config.split_folders import SplitFolders
+from vit_vs_cnn.config.data import SplitFolders
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.sources.folder import open_folder
 from vit_vs_cnn.data.sources.source import Source

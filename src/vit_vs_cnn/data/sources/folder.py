@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from vit_vs_cnn.config.split_folders import SplitFolders
+from vit_vs_cnn.config.data import SplitFolders
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.archive import Member, Store, open_store
 from vit_vs_cnn.data.dataset import PREPARED_SPLITS

@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from vit_vs_cnn.config.split_folders import SplitFolders
+from vit_vs_cnn.config.data import SplitFolders
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.dataset import PREPARED_SPLITS, SplitName
 from vit_vs_cnn.data.sources.folder_tree import Folder, Parts, listed
