@@ -113,7 +113,7 @@ def test_an_unreachable_or_unusable_registry_changes_nothing_but_health(
 
     content = store.database.read_bytes()
     store.database.write_bytes(b"not a database" * 1000)
-    assert "cannot be used" in health_becomes("degraded")
+    assert "is not an SQLite database" in health_becomes("degraded")
     assert server.invoke(images.tolist()).status == 200
     store.database.write_bytes(content)
     health_becomes("ok")

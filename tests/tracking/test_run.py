@@ -358,3 +358,16 @@ def test_an_experiment_that_was_deleted_in_mlflow_is_restored(
     found = client.get_experiment_by_name(settings.data.name)
     assert found is not None
     assert found.lifecycle_stage == "active"
+
+
+def test_a_damaged_store_loses_nothing(settings: Settings, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    database = project / "mlruns/mlflow.db"
+    sound = database.read_bytes()
+    database.write_bytes(b"garbage" * 1000)
+    with start_run(settings, "prepare") as run:
+        run.log_params({"a": 1})
+    assert "mlflow.db: is not an SQLite database" in capsys.readouterr().err
+    with pytest.raises(UserError, match="is not an SQLite database"):
+        sync()
+    database.write_bytes(sound)
+    assert sync() == (1, 0)

@@ -21,6 +21,7 @@ from vit_vs_cnn.core.own_pages import LOOPBACK, OwnPagesOnly
 from vit_vs_cnn.core.paths import main_root, state_dir
 from vit_vs_cnn.core.private_files import read_or_make_secret
 from vit_vs_cnn.core.process import exit_with_parent, stop_tree
+from vit_vs_cnn.core.sqlite import require_sound_database
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -76,7 +77,11 @@ def api_key() -> str:
 
 
 def server_settings(api: str, keep_days: float) -> dict[str, str]:
-    """The environment of a server at `api`, which removes flow runs that ended more than `keep_days` days ago."""
+    """The environment of a server at `api`, which removes flow runs that ended more than `keep_days` days ago.
+
+    Raises UserError where its database is damaged.
+    """
+    require_sound_database(state_dir() / "prefect" / "prefect.db")
     port = urlsplit(api).port
     own = {
         "PREFECT_SERVER_API_AUTH_STRING": api_key(),

@@ -137,12 +137,13 @@ class TrackedRun:
         if not now and time.monotonic() < self._next_attempt:
             return False
         self._failure = None
+        failures: tuple[type[Exception], ...] = (UserError, *store_errors())
         try:
             self._client = self._client or open_client()
             run_id = deliver(self._outbox, self._client)
             for event in not_in_outbox:
                 deliver_event(event, self._outbox.folder, self._client, run_id)
-        except store_errors() as error:
+        except failures as error:
             self._failure, self._next_attempt = error, time.monotonic() + _SECONDS_AFTER_FAILURE
         return self._failure is None
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vit_vs_cnn.core.paths import mlruns_dir
+from vit_vs_cnn.core.sqlite import require_sound_database
 from vit_vs_cnn.tracking.outbox import Event, Header, Outbox
 
 if TYPE_CHECKING:
@@ -39,7 +40,10 @@ def tracking_server() -> str | None:
 
 
 def open_client() -> "MlflowClient":
-    """A client of the tracking store. It connects when it is first used; only SQLite's file is created at once."""
+    """A client of the tracking store. It connects when it is first used; only SQLite's file is created at once.
+
+    Raises UserError where that file is damaged.
+    """
     for name, value in _CLIENT_OPTIONS.items():
         os.environ.setdefault(name, value)
     for name in _TALKATIVE_LOGGERS:
@@ -49,7 +53,9 @@ def open_client() -> "MlflowClient":
 
     uri = tracking_uri()
     if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        database = Path(uri.removeprefix("sqlite:///"))
+        database.parent.mkdir(parents=True, exist_ok=True)
+        require_sound_database(database)
     mlflow.set_tracking_uri(uri)  # the registry of a local store resolves models by this, not by the client
     return MlflowClient(tracking_uri=uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI", uri))
 

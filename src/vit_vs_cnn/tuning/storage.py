@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from vit_vs_cnn.core.errors import TransientError, UserError, first_line
 from vit_vs_cnn.core.paths import mlruns_dir
+from vit_vs_cnn.core.sqlite import require_sound_database
 
 STORAGE_VARIABLE = "OPTUNA_STORAGE"
 
@@ -54,7 +55,9 @@ def open_storage(url: str) -> RDBStorage:
         )
     try:
         if backend == "sqlite":
-            Path(make_url(url).database or "").parent.mkdir(parents=True, exist_ok=True)
+            database = Path(make_url(url).database or "")
+            database.parent.mkdir(parents=True, exist_ok=True)
+            require_sound_database(database)
         # Two processes that create the tables at the same time would disturb each other.
         with storage_lock(url, "tables"):
             options = _ENGINE_OPTIONS[backend]
