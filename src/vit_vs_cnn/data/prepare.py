@@ -18,7 +18,15 @@ from vit_vs_cnn.config.schema import DataSettings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.records import digest_of
 from vit_vs_cnn.data.checks import Checks, check, write_checks
-from vit_vs_cnn.data.dataset import PREPARED_SPLITS, DatasetInfo, SplitInfo, SplitName, write_info, write_split
+from vit_vs_cnn.data.dataset import (
+    PREPARED_SPLITS,
+    DatasetInfo,
+    SplitInfo,
+    SplitName,
+    in_chunks,
+    write_info,
+    write_split,
+)
 from vit_vs_cnn.data.decode import DecodedImages, decode_source
 from vit_vs_cnn.data.sources.cifar10 import open_cifar10
 from vit_vs_cnn.data.sources.digits import open_digits
@@ -26,7 +34,6 @@ from vit_vs_cnn.data.sources.folder import open_folder
 from vit_vs_cnn.data.sources.source import Source, Unreadable
 from vit_vs_cnn.data.split import assign_splits
 
-_CHUNK_BYTES = 8 * 2**20
 _MOST_NAMED = 5
 
 
@@ -139,10 +146,9 @@ def _write_splits(decoded: DecodedImages, source: Source, settings: DataSettings
 def _histograms(images: NDArray[np.uint8]) -> NDArray[np.int64]:
     """The number of pixels at each level, (3, 256) for the channels."""
     histograms = np.zeros((3, 256), np.int64)
-    chunk = max(1, _CHUNK_BYTES // images[0].nbytes)
-    for start in range(0, len(images), chunk):
-        pixels = images[start : start + chunk].reshape(-1, 3)
-        histograms += np.stack([np.bincount(pixels[:, channel], minlength=256) for channel in range(3)])
+    for _, pixels in in_chunks(images, "colours"):
+        levels = pixels.reshape(-1, 3)
+        histograms += np.stack([np.bincount(levels[:, channel], minlength=256) for channel in range(3)])
     return histograms
 
 

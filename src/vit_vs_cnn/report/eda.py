@@ -47,6 +47,7 @@ _REPEATS: dict[Kind, str] = {
     "duplicate": "identical",
     "near_duplicate": "nearly identical",
     "near_leakage": "across splits",
+    "look_alike": "look alike",
 }
 
 
