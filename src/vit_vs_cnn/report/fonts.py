@@ -2,6 +2,7 @@
 
 import sys
 import unicodedata
+import warnings
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -37,7 +38,8 @@ def save_figure(figure: Figure, path: Path, *, vector: bool = False) -> Path:
     if vector:
         best = path.with_suffix(".svg")
         # No date and no random identifiers: same figure, same bytes.
-        with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": path.name}):
+        with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": path.name}), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")
             figure.savefig(best, metadata={"Date": None})
     escapes = str.maketrans({letter: letter.encode("ascii", "backslashreplace").decode() for letter in missing})
     for text in texts:
@@ -47,7 +49,8 @@ def save_figure(figure: Figure, path: Path, *, vector: bool = False) -> Path:
         labels = [label.get_text() for label in axis.get_ticklabels()]
         if any(escapes.keys() & set(map(ord, label)) for label in labels):
             axis.set_ticklabels([label.translate(escapes) for label in labels])
-    figure.savefig(path)
+    # Tight, because code points take more room than the figure has for names.
+    figure.savefig(path, bbox_inches="tight")
     return best
 
 
@@ -128,6 +131,6 @@ def _say_once(missing: str) -> None:
     shown = " ".join(missing[:10]) + (" …" if len(missing) > 10 else "")
     print(
         f"note: no font of this machine has {shown}: pictures show code points instead; the report leaves the text to "
-        "the browser. A font such as Noto Sans (Debian: fonts-noto-cjk, fonts-noto-core, fonts-symbola) has them.",
+        "the browser. A font such as Noto Sans (Debian: fonts-noto-cjk, fonts-noto-core) has them.",
         file=sys.stderr,
     )
