@@ -13,6 +13,7 @@ from vit_vs_cnn.core.paths import COST, cost_file, evaluated, trained
 from vit_vs_cnn.data.dataset import Split
 from vit_vs_cnn.evaluation.metrics import evaluate
 from vit_vs_cnn.evaluation.results import Cost, Evaluation, write_evaluation
+from vit_vs_cnn.registry.signing import signature_tags
 from vit_vs_cnn.registry.versions import TEST_DIGEST, Registry
 from vit_vs_cnn.report.figure_writer import FigureEntry, FigureIndex
 from vit_vs_cnn.report.style import new_figure
@@ -109,7 +110,7 @@ def add_version(
         "timm": "some_vit",
         TEST_DIGEST: test_digest,
     }
-    return registry.add("vit", read_ref(folder), tags, "# A card")
+    return registry.add("vit", read_ref(folder), tags | signature_tags(model), "# A card")
 
 
 def new_registry() -> Registry:

@@ -18,7 +18,7 @@ from vit_vs_cnn.evaluation.metrics import evaluate
 from vit_vs_cnn.evaluation.results import Evaluation, read_cost, read_evaluation, write_evaluation
 
 # Names that CSV readers like to turn into something else.
-CLASSES = ("NA", "true", "007", "a,b")
+CLASSES = ("NA", "true", "007", 'a,"b\n"')
 
 
 @pytest.fixture

@@ -15,6 +15,11 @@ from vit_vs_cnn.data.sources.source import Source, Unreadable
 Kind = Literal[
     "unreadable",
     "stray_file",
+    "missing_file",
+    "contradiction",
+    "no_label",
+    "repeated_row",
+    "unlisted_file",
     "tiny_class",
     "missing_class",
     "constant",
@@ -31,6 +36,11 @@ Severity = Literal["warning", "note"]
 _SENTENCES: dict[Kind, tuple[Severity, str]] = {
     "unreadable": ("warning", "files could not be read as images and are skipped"),
     "stray_file": ("note", "files lie outside the class folders and are ignored"),
+    "missing_file": ("warning", "rows of the tables name an image that is not there and are skipped"),
+    "contradiction": ("warning", "images have rows with different labels or splits and are skipped"),
+    "no_label": ("warning", "images have a row without a label and are skipped"),
+    "repeated_row": ("note", "images have the same row more than once and count once"),
+    "unlisted_file": ("note", "image files are in no row of the tables and are ignored"),
     "tiny_class": ("warning", "classes have fewer than {minimum} training images"),
     "missing_class": ("warning", "times a class has no image in a split"),
     "constant": ("warning", "images are of one colour all over"),
@@ -99,6 +109,7 @@ def check(
     names: dict[Kind, Sequence[str]] = {
         "unreadable": [f"{file.name}: {file.reason}" for file in unreadable],
         "stray_file": source.stray,
+        **dict(source.row_findings.items()),
         **_rare_classes(decoded, source.classes, min_images_per_class),
     }
     different = len(decoded.labels) - len(identical.rows) + len(identical)

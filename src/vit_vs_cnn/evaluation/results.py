@@ -14,7 +14,7 @@ from vit_vs_cnn.core.errors import UserError, first_line
 from vit_vs_cnn.core.paths import cost_file
 from vit_vs_cnn.core.records import Record
 
-# The heading of confusion.csv's first column. Names of folders have no slash: it is never that of a class.
+# The heading of confusion.csv's first column: no folder has such a name, and a label of a table hardly.
 _TRUE_CLASS = "true / predicted"
 
 

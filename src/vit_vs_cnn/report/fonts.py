@@ -14,6 +14,8 @@ from matplotlib.font_manager import FontProperties, findfont, findSystemFonts, f
 from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
 
+from vit_vs_cnn.core.console import printable
+
 # Characters that format others and have no picture of their own: controls, joiners, variation selectors.
 _FORMATTING = ("Cc", "Cf")
 _VARIATION_SELECTORS = range(0xFE00, 0xFE10)
@@ -128,7 +130,7 @@ def _lacking(path: str, letters: str) -> str:
 
 @cache
 def _say_once(missing: str) -> None:
-    shown = " ".join(missing[:10]) + (" …" if len(missing) > 10 else "")
+    shown = printable(" ".join(missing[:10])) + (" …" if len(missing) > 10 else "")
     print(
         f"note: no font of this machine has {shown}: pictures show code points instead; the report leaves the text to "
         "the browser. A font such as Noto Sans (Debian: fonts-noto-cjk, fonts-noto-core) has them.",

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from vit_vs_cnn.core.console import printable
 from vit_vs_cnn.data.archive import MAX_FILE_BYTES
 from vit_vs_cnn.data.decode import decode_image, map_in_threads, reason_of
 from vit_vs_cnn.data.sources.source import Unreadable
@@ -83,7 +84,7 @@ class Formatter:
     def __init__(self, kind: Format, classes: Sequence[str]) -> None:
         """`header` is None where the format has none."""
         self._kind = kind
-        self._width = max(len(name) for name in ("class", *classes))
+        self._width = max(len(printable(name)) for name in ("class", *classes))
         headers = {"table": f"{'class':<{self._width}}  probability  file", "csv": "file,class,probability"}
         self.header = headers.get(kind)
 
@@ -94,12 +95,20 @@ class Formatter:
             return json.dumps(prediction.as_json())
         if self._kind == "csv":
             line = io.StringIO()
-            csv.writer(line, lineterminator="").writerow([prediction.file, name, probability])
+            csv.writer(line, lineterminator="").writerow([_inert(prediction.file), _inert(name), probability])
             return line.getvalue()
         # The file comes last, or the longest name would have to be known before the first line.
-        return f"{name:<{self._width}}  {probability:>11.4f}  {printable(prediction.file)}"
+        return f"{printable(name):<{self._width}}  {probability:>11.4f}  {printable(prediction.file)}"
 
 
-def printable(name: str) -> str:
-    """A file's name on one line, with escapes for what cannot be printed."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in name)
+def _inert(text: str) -> str:
+    """As a cell that no spreadsheet takes for a formula, by the leading apostrophe that they hide (OWASP)."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) and not _is_number(text) else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
