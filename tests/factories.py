@@ -1,5 +1,6 @@
 """Settings, evaluations, trained contestants and registered versions that tests make for themselves."""
 
+import io
 import json
 from collections.abc import Collection
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.paths import COST, cost_file, evaluated, trained
@@ -189,3 +191,14 @@ def pictures(folder: Path) -> None:
     entry = FigureEntry(file="samples.png", title="A title", caption="A <caption>")
     index = FigureIndex(figures=(entry,), skipped=("No attention: this one has none.",))
     index.write(folder / "figures.json")
+
+
+def encoded(image: Image.Image, format_: str = "PNG", **options: object) -> bytes:
+    """The image as a file."""
+    file = io.BytesIO()
+    image.save(file, format_, **options)
+    return file.getvalue()
+
+
+def noise(height: int, width: int, *channels: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (height, width, *channels), dtype=np.uint8)

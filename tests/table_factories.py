@@ -11,7 +11,7 @@ import pyarrow as pa
 from PIL import Image
 from pyarrow import parquet
 
-from vit_vs_cnn.config.schema import DataSettings
+from vit_vs_cnn.config.data import DataSettings
 from vit_vs_cnn.data.dataset import PREPARED_SPLITS
 from vit_vs_cnn.data.sources.source import Source
 

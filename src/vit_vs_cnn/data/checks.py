@@ -10,6 +10,7 @@ from vit_vs_cnn.core.records import Record
 from vit_vs_cnn.data.dataset import PREPARE_REMEDY, PREPARED_SPLITS, SplitName
 from vit_vs_cnn.data.decode import DecodedImages
 from vit_vs_cnn.data.duplicates import Groups, fingerprint, identical_groups, near_groups
+from vit_vs_cnn.data.notes import balance_note
 from vit_vs_cnn.data.sources.source import Source, Unreadable
 
 Kind = Literal[
@@ -89,7 +90,7 @@ class Finding(Record):
 class Checks(Record):
     """checks.json: how many images were checked, the count of every kind of finding, and the findings.
 
-    `notes` say how the source was understood.
+    `notes` say how the source and its images were understood.
     `test_rows_in_train` are the rows of all test images of which train has an identical or nearly identical one.
     """
 
@@ -135,9 +136,13 @@ def check(
         for kind, (severity, sentence) in _SENTENCES.items()
         if counts[kind]
     )
-    rows = _test_rows_in_train(decoded, identical, near)
+    train_counts = np.bincount(decoded.labels[decoded.rows("train")], minlength=len(source.classes)).tolist()
     return Checks(
-        images=len(decoded.labels), counts=counts, findings=findings, test_rows_in_train=rows, notes=source.notes
+        images=len(decoded.labels),
+        counts=counts,
+        findings=findings,
+        test_rows_in_train=_test_rows_in_train(decoded, identical, near),
+        notes=(*source.notes, *decoded.notes, *balance_note(source.classes, train_counts)),
     )
 
 

@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_vs_cnn.config.schema import DataSettings
+from vit_vs_cnn.config.data import DataSettings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.records import digest_of
 from vit_vs_cnn.data.archive import open_store
@@ -24,6 +24,7 @@ from vit_vs_cnn.data.dataset import (
     DatasetInfo,
     SplitInfo,
     SplitName,
+    decoding_of,
     in_chunks,
     write_info,
     write_split,
@@ -57,7 +58,7 @@ def prepare(settings: DataSettings, folder: Path) -> tuple[DatasetInfo, Checks]:
     shape = (len(splits), settings.image_size, settings.image_size, 3)
     # Twice the pixels: they wait in a scratch file until it is known which images can be read.
     with _fresh_folder(folder, 2 * math.prod(shape)), tempfile.TemporaryFile(dir=folder) as scratch:
-        decoded, undecodable = decode_source(source, splits, _reserve(scratch, shape))
+        decoded, undecodable = decode_source(source, splits, _reserve(scratch, shape), decoding_of(settings))
         unreadable = [*source.unreadable, *undecodable]
         if settings.on_bad == "fail":
             _refuse_bad(unreadable, source, settings.path)
@@ -157,6 +158,7 @@ def _write_splits(decoded: DecodedImages, source: Source, settings: DataSettings
         std=(red[1], green[1], blue[1]),
         splits=infos,
         digest=digest_of(contents.encode()),
+        decoding=decoded.decoding,
     )
 
 

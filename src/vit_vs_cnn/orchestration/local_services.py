@@ -134,10 +134,15 @@ def _services(ports: Ports, limit: int, environment: Mapping[str, str]) -> list[
         ),
         Service(
             "mlflow",
-            exit_with_parent("mlflow", "server", "--backend-store-uri", tracking_uri(), *listen_mlflow),
+            exit_with_parent("mlflow", "server", *listen_mlflow),
             f"{mlflow}/health",
-            # Its job runner serves language models, with eight processes.
-            {**environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            # The store and its password are no argument, which `ps` would show. The job runner serves language
+            # models, with eight processes.
+            {
+                **environment,
+                "MLFLOW_BACKEND_STORE_URI": tracking_uri(),
+                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            },
         ),
         Service(
             "worker",

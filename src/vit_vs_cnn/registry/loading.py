@@ -17,6 +17,7 @@ from torch import nn
 
 from vit_vs_cnn.config.schema import ModelSettings
 from vit_vs_cnn.core.errors import NotApplicableError, UserError, first_line
+from vit_vs_cnn.data.dataset import BY_DEFAULT, Decoding
 from vit_vs_cnn.evaluation.predict import batch_predict
 from vit_vs_cnn.models.build import create_model, input_size
 from vit_vs_cnn.models.export import load_program
@@ -34,7 +35,7 @@ class RegisteredModel:
 
     `program` takes uint8 (N, S, S, 3) with S = `image_size` and returns float32 (N, K) for the K `classes`. `settings`
     are those that build its network, None where the version has none; `resizing` are the arguments of its preprocessing
-    beside mean, std and size.
+    beside mean, std and size; `decoding` is how it wants image files decoded.
     """
 
     name: str
@@ -46,6 +47,7 @@ class RegisteredModel:
     resizing: Mapping[str, Any]
     program: nn.Module
     device: torch.device
+    decoding: Decoding = BY_DEFAULT
 
     def probabilities(self, images: NDArray[np.uint8], desc: str | None = None) -> NDArray[np.float32]:
         """Class probabilities float32 (N, K) of uint8 images (N, S, S, 3); `desc` names a progress bar."""
@@ -68,7 +70,7 @@ class RegisteredModel:
             for key, value in self.program.state_dict().items()
             if key.startswith(prefix)
         }
-        network = create_model(self.settings, len(self.classes), self.image_size)
+        network = create_model(self.settings, len(self.classes), self.image_size, in_chans=self.decoding.in_chans)
         network.load_state_dict(state)
         buffers = dict(self.program.named_buffers())
         mean, std = ((buffers[f"preprocess.{name}"].flatten() / 255).tolist() for name in ("mean", "std"))
@@ -150,6 +152,7 @@ def load_exported(folder: Path, name: str, version: int, device: torch.device | 
         resizing=metadata.get("preprocess", {}),
         program=program,
         device=device,
+        decoding=Decoding.model_validate(metadata.get("decoding", {})),
     )
 
 

@@ -158,7 +158,7 @@ class Endpoints:
         """Predict the classes of image files."""
         async with self._accepted(request) as (model, body):
             uploads = await read_uploads(request, body, self._limits)
-            images = await self._decode(decode_uploads, uploads, model.image_size)
+            images = await self._decode(decode_uploads, uploads, model.image_size, model.decoding)
             rows = await self._batcher.call(model.probabilities, images)
         predictions = [
             top_classes(upload.name, row, model.classes).as_json() for upload, row in zip(uploads, rows, strict=True)
@@ -171,7 +171,7 @@ class Endpoints:
             uploads = await read_uploads(request, body, self._limits)
             if len(uploads) > 1:
                 raise HTTPException(400, "/explain takes one image at a time.")
-            image = await self._decode(decode_uploads, uploads, model.image_size)
+            image = await self._decode(decode_uploads, uploads, model.image_size, model.decoding)
             row = (await self._batcher.call(model.probabilities, image))[0]
             shown = await self._saliency(model, int(row.argmax()), image)
         prediction = top_classes(uploads[0].name, row, model.classes).as_json()

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from vit_vs_cnn.core.console import printable
 from vit_vs_cnn.data.archive import MAX_FILE_BYTES
-from vit_vs_cnn.data.decode import decode_image, map_in_threads, reason_of
+from vit_vs_cnn.data.dataset import Decoding
+from vit_vs_cnn.data.decode import map_in_threads
+from vit_vs_cnn.data.pixels import decode_image, reason_of
 from vit_vs_cnn.data.sources.source import Unreadable
 from vit_vs_cnn.registry.loading import BATCH, RegisteredModel
 
@@ -58,7 +60,7 @@ def image_files(paths: Iterable[Path]) -> Iterator[Path]:
 
 def predict_files(model: RegisteredModel, files: Iterable[Path]) -> Iterator[Prediction | Unreadable]:
     """The prediction of `model` for each file, or why it cannot be read, in their order."""
-    decoded = map_in_threads(lambda path: (path, _decode(path, model.image_size)), files)
+    decoded = map_in_threads(lambda path: (path, _decode(path, model.image_size, model.decoding)), files)
     while batch := list(islice(decoded, BATCH)):
         images = [image for _, image in batch if isinstance(image, np.ndarray)]
         rows = iter(model.probabilities(np.stack(images)) if images else ())
@@ -66,13 +68,13 @@ def predict_files(model: RegisteredModel, files: Iterable[Path]) -> Iterator[Pre
             yield image if isinstance(image, Unreadable) else top_classes(str(path), next(rows), model.classes)
 
 
-def _decode(path: Path, size: int) -> NDArray[np.uint8] | Unreadable:
+def _decode(path: Path, size: int, decoding: Decoding) -> NDArray[np.uint8] | Unreadable:
     try:
         if not path.is_file():
             return Unreadable(str(path), "is not a file" if path.exists() else "does not exist")
         if path.stat().st_size > MAX_FILE_BYTES:
             return Unreadable(str(path), f"more than the {MAX_FILE_BYTES:,} bytes accepted")
-        return decode_image(path.read_bytes(), size)
+        return decode_image(path.read_bytes(), size, decoding)
     # On a damaged file Pillow's readers raise almost anything.
     except Exception as error:
         return Unreadable(str(path), reason_of(error))

@@ -19,7 +19,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from table_factories import classes_in
-from vit_vs_cnn.config.schema import DataSettings
+from vit_vs_cnn.config.data import DataSettings
 from vit_vs_cnn.core.errors import TransientError, UserError
 from vit_vs_cnn.data.prepare import open_source, prepare
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from vit_vs_cnn.config.schema import DataSettings
+from vit_vs_cnn.config.data import DataSettings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.archive import Member, Store, open_store
 from vit_vs_cnn.data.dataset import PREPARED_SPLITS
@@ -20,6 +20,7 @@ from vit_vs_cnn.data.sources.table_rows import Labelled, MissingColumnError, Row
 
 _IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2", ".avif"}
+    | {".heic", ".heif"}
 )
 
 _Found = dict[RowFinding, list[str]]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
-from vit_vs_cnn.config.columns import ColumnSettings
+from vit_vs_cnn.config.data import ColumnSettings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.dataset import SplitName
 from vit_vs_cnn.data.sources.table_files import Table
