@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.datasets import load_digits
 
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.data.dataset import DatasetInfo, Split, SplitInfo
@@ -43,6 +45,25 @@ def write_synthetic_images(folder: Path, count: int, side: int) -> None:
         file.write("[")
         file.writelines(f'{"," if i else ""}\n"{i:07}.png"' for i in range(count))
         file.write("\n]")
+
+
+def write_look_alikes(folder: Path, count: int, side: int) -> None:
+    """Handwritten digits of scikit-learn, each many times, shifted by a pixel and with noise: all look alike."""
+    folder.mkdir(parents=True)
+    digits = np.stack(
+        [cv2.resize(image, (side, side), interpolation=cv2.INTER_CUBIC) for image in load_digits().images]
+    )
+    shape = (count, side, side, 3)
+    images = np.lib.format.open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
+    rng = np.random.default_rng(0)
+    chunk = _CHUNK // 10
+    for start in range(0, count, chunk):
+        part = images[start : start + chunk]
+        drawn = np.roll(digits, rng.integers(-1, 2, 2), axis=(1, 2))[rng.integers(0, len(digits), len(part))]
+        part[:] = np.clip(15.9 * drawn + rng.normal(0, 3, drawn.shape), 0, 255)[..., None]
+    images.flush()
+    np.save(folder / "labels.npy", np.zeros(count, np.int64))
+    (folder / "names.json").write_text("[]", encoding="utf-8")
 
 
 def synthetic_info(settings: Settings, images: int) -> DatasetInfo:

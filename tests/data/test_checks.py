@@ -95,6 +95,18 @@ def test_all_test_images_that_train_has_too_are_listed_identical_or_nearly_so():
     assert checked(decoded).test_rows_in_train == (*range(60), 70, 71)
 
 
+def test_where_most_images_look_alike_that_is_one_finding_and_test_images_are_still_known():
+    decoded = images_of(train=60, val=20, test=40)
+    decoded.images[2:110] = decoded.images[0] ^ (decoded.images[2:110] & 1)
+    decoded.images[40] = decoded.images[30]
+    checks = checked(decoded)
+    finding = found(checks, "look_alike")
+    assert finding.sentence.startswith("108 of 119 different images are nearly identical to another:")
+    assert [len(group) for group in finding.groups] == [10]
+    assert checks.counts["near_duplicate"] == checks.counts["near_leakage"] == 0
+    assert checks.test_rows_in_train == tuple(range(30))
+
+
 def test_an_image_of_one_colour_is_constant():
     decoded = images_of()
     decoded.images[25] = (1, 2, 3)

@@ -1,5 +1,6 @@
 """What an evaluation writes can be read back, and what is missing is said."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from vit_vs_cnn.evaluation.metrics import evaluate
 from vit_vs_cnn.evaluation.results import Evaluation, read_cost, read_evaluation, write_evaluation
 
 # Names that CSV readers like to turn into something else.
-CLASSES = ("NA", "true", "007", "a,b")
+CLASSES = ("NA", "true", "007", 'a,"b\n"')
 
 
 @pytest.fixture
@@ -93,3 +94,21 @@ def test_a_damaged_file_is_a_users_error(tmp_path: Path, evaluation: Evaluation,
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match="no complete evaluation here"):
         read_evaluation(tmp_path)
+
+
+def test_the_first_heading_of_the_confusions_is_no_class(tmp_path: Path, evaluation: Evaluation) -> None:
+    write_evaluation(tmp_path, evaluation)
+    with (tmp_path / "confusion.csv").open(encoding="utf-8", newline="") as file:
+        headings = next(csv.reader(file))
+    assert headings == ["true / predicted", *CLASSES]
+    assert len(set(headings)) == len(headings)
+
+
+def test_confusions_of_earlier_releases_are_read(tmp_path: Path, evaluation: Evaluation) -> None:
+    write_evaluation(tmp_path, evaluation)
+    path = tmp_path / "confusion.csv"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("true / predicted", "true", 1), encoding="utf-8")
+    back = read_evaluation(tmp_path)
+    assert back.classes == CLASSES
+    np.testing.assert_array_equal(back.confusion, evaluation.confusion)

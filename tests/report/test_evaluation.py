@@ -105,3 +105,10 @@ def test_of_many_classes_the_rows_say_how_many_are_between() -> None:
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert len(names) == 41
     assert names[20] == "(80 classes between)"
+
+
+def test_the_classes_of_a_matrix_are_in_natural_order() -> None:
+    confusion = np.array([[9, 0, 1], [0, 5, 0], [2, 0, 7]])
+    axes = confusion_figure(confusion, ("0", "10", "2"), "title").axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["0", "2", "10"]
+    assert [text.get_text() for text in axes.texts] == ["9", "1", "", "2", "7", "", "", "", "5"]

@@ -9,7 +9,7 @@ import numpy as np
 from vit_vs_cnn.core.records import Record
 from vit_vs_cnn.data.dataset import PREPARE_REMEDY, PREPARED_SPLITS, SplitName
 from vit_vs_cnn.data.decode import DecodedImages
-from vit_vs_cnn.data.duplicates import Rows, fingerprint, identical_groups, near_groups
+from vit_vs_cnn.data.duplicates import Groups, fingerprint, identical_groups, near_groups
 from vit_vs_cnn.data.notes import balance_note
 from vit_vs_cnn.data.sources.source import Source, Unreadable
 
@@ -29,6 +29,7 @@ Kind = Literal[
     "label_conflict",
     "near_duplicate",
     "near_leakage",
+    "look_alike",
 ]
 
 Severity = Literal["warning", "note"]
@@ -49,10 +50,16 @@ _SENTENCES: dict[Kind, tuple[Severity, str]] = {
     "label_conflict": ("warning", "groups of identical images with more than one label"),
     "near_duplicate": ("note", "groups of nearly identical images within a split"),
     "near_leakage": ("note", "groups of nearly identical images across splits"),
+    "look_alike": (
+        "note",
+        "of {different:,} different images are nearly identical to another: here looking alike is no sign of a copy",
+    ),
 }
 
 _MOST_EXAMPLES = 50
 _MOST_IMAGES_OF_A_GROUP = 10
+# Where more of the different images than this are nearly identical to another, they are of one kind, not copies.
+_LOOK_ALIKE_SHARE = 0.5
 
 
 class ImageRef(Record):
@@ -68,7 +75,8 @@ class Finding(Record):
     """One kind of thing that the checks found.
 
     `count` counts files, classes, images or groups of images, as `sentence` says. `examples` are names of files or
-    classes, `groups` are images that belong together; both hold 50 at most, and a group 10 images at most.
+    classes, `groups` are images that belong together; both hold 50 at most, and a group 10 images at most. `look_alike`
+    stands in place of the near-duplicates where most images have one.
     """
 
     kind: Kind
@@ -98,33 +106,32 @@ def check(
 ) -> Checks:
     """Check all images. What is found is reported; nothing is changed."""
     prints = fingerprint(decoded.images)
-    identical, near = identical_groups(prints), near_groups(decoded.images, prints)
+    identical, near = identical_groups(prints), near_groups(prints)
     names: dict[Kind, Sequence[str]] = {
         "unreadable": [f"{file.name}: {file.reason}" for file in unreadable],
         "stray_file": source.stray,
         **dict(source.row_findings.items()),
         **_rare_classes(decoded, source.classes, min_images_per_class),
     }
-    groups: dict[Kind, list[Rows]] = {
-        "constant": [np.array([row]) for row in np.flatnonzero(prints.constant)],
+    different = len(decoded.labels) - len(identical.rows) + len(identical)
+    groups: dict[Kind, Groups] = {
+        "constant": Groups(np.flatnonzero(prints.constant), np.arange(prints.constant.sum())),
         "duplicate": _within_split(decoded, identical),
         "leakage": _across_splits(decoded, identical),
-        "label_conflict": [rows for rows in identical if len(np.unique(decoded.labels[rows])) > 1],
-        "near_duplicate": _within_split(decoded, near),
-        "near_leakage": _across_splits(decoded, near),
+        "label_conflict": identical.select(identical.distinct(decoded.labels) > 1),
+        **_near_kinds(decoded, near, different),
     }
     counts = {kind: len(names.get(kind, ())) + len(groups.get(kind, ())) for kind in _SENTENCES}
+    if "look_alike" in groups:
+        counts["look_alike"] = len(near.rows)
     findings = tuple(
         Finding(
             kind=kind,
             severity=severity,
             count=counts[kind],
-            sentence=f"{counts[kind]:,} {sentence.format(minimum=min_images_per_class)}.",
+            sentence=f"{counts[kind]:,} {sentence.format(minimum=min_images_per_class, different=different)}.",
             examples=tuple(names.get(kind, ())[:_MOST_EXAMPLES]),
-            groups=tuple(
-                tuple(_reference(decoded, source.classes, row) for row in rows[:_MOST_IMAGES_OF_A_GROUP].tolist())
-                for rows in groups.get(kind, [])[:_MOST_EXAMPLES]
-            ),
+            groups=_references(decoded, source.classes, groups[kind]) if kind in groups else (),
         )
         for kind, (severity, sentence) in _SENTENCES.items()
         if counts[kind]
@@ -161,21 +168,36 @@ def _rare_classes(decoded: DecodedImages, classes: Sequence[str], minimum: int) 
     return {"tiny_class": tiny, "missing_class": missing}
 
 
-def _within_split(decoded: DecodedImages, groups: Sequence[Rows]) -> list[Rows]:
-    return [rows for rows in groups if len(np.unique(decoded.splits[rows])) < len(rows)]
+def _near_kinds(decoded: DecodedImages, near: Groups, different: int) -> dict[Kind, Groups]:
+    if len(near.rows) > _LOOK_ALIKE_SHARE * different:
+        return {"look_alike": near}
+    return {"near_duplicate": _within_split(decoded, near), "near_leakage": _across_splits(decoded, near)}
 
 
-def _across_splits(decoded: DecodedImages, groups: Sequence[Rows]) -> list[Rows]:
-    return [rows for rows in groups if len(np.unique(decoded.splits[rows])) > 1]
+def _within_split(decoded: DecodedImages, groups: Groups) -> Groups:
+    return groups.select(groups.distinct(decoded.splits) < groups.sizes)
 
 
-def _test_rows_in_train(decoded: DecodedImages, identical: Sequence[Rows], near: Sequence[Rows]) -> tuple[int, ...]:
+def _across_splits(decoded: DecodedImages, groups: Groups) -> Groups:
+    return groups.select(groups.distinct(decoded.splits) > 1)
+
+
+def _test_rows_in_train(decoded: DecodedImages, identical: Groups, near: Groups) -> tuple[int, ...]:
     found = np.zeros(len(decoded.labels), np.bool_)
     found[decoded.rows("train")] = True
     # Of identical images only the first was compared with those that are nearly so: it tells the others in the end.
-    for rows in (*identical, *near, *identical):
-        found[rows] = found[rows].any()
+    for groups in (identical, near, identical):
+        if len(groups):
+            any_found = np.logical_or.reduceat(found[groups.rows], groups.starts)
+            found[groups.rows] = np.repeat(any_found, groups.sizes)
     return tuple(np.flatnonzero(found[decoded.rows("test")]).tolist())
+
+
+def _references(decoded: DecodedImages, classes: Sequence[str], groups: Groups) -> tuple[tuple[ImageRef, ...], ...]:
+    return tuple(
+        tuple(_reference(decoded, classes, row) for row in rows[:_MOST_IMAGES_OF_A_GROUP].tolist())
+        for rows in groups.first(_MOST_EXAMPLES)
+    )
 
 
 def _reference(decoded: DecodedImages, classes: Sequence[str], row: int) -> ImageRef:

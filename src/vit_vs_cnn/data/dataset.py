@@ -2,15 +2,17 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from vit_vs_cnn.config.data import Channels, DataSettings, Fit
+from vit_vs_cnn.core.console import bar_options
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.records import Record
 
@@ -18,6 +20,8 @@ SplitName = Literal["train", "val", "test"]
 PREPARED_SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 PREPARE_REMEDY = "run `dvc repro --force prepare`"
 
+# What is computed of them fits a processor's cache.
+_CHUNK_BYTES = 2**20
 # Ends of a range that differ by no more than this part of it are the same: 5 of 255 levels.
 _SAME_RANGE = 0.02
 
@@ -106,6 +110,16 @@ class Split:
         return Split, (self.images, self.labels, self.names)
 
 
+def in_chunks(images: NDArray[np.uint8], task: str) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
+    """Copy images (N, S, S, 3), which may be memory-mapped, chunk by chunk: their rows and pixels, with a bar."""
+    size = max(1, _CHUNK_BYTES // images[:1].nbytes)
+    with tqdm(total=len(images), desc=task, unit=" images", **bar_options()) as bar:
+        for start in range(0, len(images), size):
+            pixels = np.array(images[start : start + size])
+            yield slice(start, start + size), pixels
+            bar.update(len(pixels))
+
+
 def decoding_of(settings: DataSettings) -> Decoding:
     """How the settings have image files decoded, before train says which levels images of more than 8 bits use."""
     levels = (0.0, 2.0**settings.bit_depth - 1) if settings.bit_depth else None
@@ -115,7 +129,10 @@ def decoding_of(settings: DataSettings) -> Decoding:
 def write_split(folder: Path, images: NDArray[np.uint8], labels: NDArray[np.int64], names: Sequence[str]) -> str:
     """Write one split into `folder` and return its content digest (hex)."""
     folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / "images.npy", images)
+    with (folder / "images.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(images))
+        for _, pixels in in_chunks(images, "writing"):
+            file.write(pixels.data)
     np.save(folder / "labels.npy", labels.astype(np.int64))
     (folder / "names.json").write_text(json.dumps(list(names), indent=0), encoding="utf-8")
     return digest_of_split(images, labels)
@@ -138,7 +155,8 @@ def read_split(prepared: Path, split: SplitName) -> Split:
 def digest_of_split(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
     """The content digest (hex) of a split's pixels and labels."""
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(np.ascontiguousarray(images).data)
+    for _, pixels in in_chunks(images, "digest"):
+        digest.update(pixels.data)
     digest.update(np.ascontiguousarray(labels, dtype=np.int64).data)
     return digest.hexdigest()
 

@@ -1,7 +1,9 @@
 """Identical and nearly identical images, found by digests and by perceptual hashes of the decoded pixels."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
 from vit_vs_cnn.core.console import bar_options
+from vit_vs_cnn.data.dataset import in_chunks
 
 Rows = NDArray[np.int64]
 
@@ -23,90 +26,158 @@ _HASH_SIDE = 8
 # A difference below half a grey level is noise: without this, flat areas would hash at random.
 _LEAST_STEP = 0.5
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
-_CHUNK_BYTES = 8 * 2**20
+# Their thumbnails fit a processor's cache.
+_CHUNK_PAIRS = 2**10
 
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """Of N images: `digests` of the pixels, 16 bytes (N,); `hashes`, dHash, uint64 (N,); `constant`, bool (N,)."""
+    """Of N images, a few hundred bytes each, so that nothing else needs their pixels again.
 
-    digests: NDArray[np.void]
+    `digests` of the pixels, uint64 (N, 2); `hashes`, dHash, uint64 (N,); `thumbnails`, 8×8 colours in 256ths of a
+    level, uint16 (N, 192); `constant`, whether an image is of one colour, bool (N,).
+    """
+
+    digests: NDArray[np.uint64]
     hashes: NDArray[np.uint64]
+    thumbnails: NDArray[np.uint16]
     constant: NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
+class Groups:
+    """G groups of rows: `rows` has those of all groups one after the other, `starts` (G,) where each group begins.
+
+    The rows of a group are sorted, the groups stand in the order of their first rows.
+    """
+
+    rows: Rows
+    starts: Rows
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @property
+    def sizes(self) -> Rows:
+        """The number of rows of each group, int64 (G,)."""
+        return np.diff(self.starts, append=len(self.rows))
+
+    def first(self, count: int) -> list[Rows]:
+        """The rows of the first `count` groups."""
+        return np.split(self.rows, self.starts[1 : count + 1])[: min(count, len(self))]
+
+    def select(self, chosen: NDArray[np.bool_]) -> "Groups":
+        """The groups where `chosen` (G,) says so."""
+        sizes = self.sizes
+        return Groups(self.rows[np.repeat(chosen, sizes)], np.cumsum(sizes[chosen]) - sizes[chosen])
+
+    def distinct(self, values: NDArray[np.int64]) -> Rows:
+        """How many different ones of `values` (one for each row there is, 0 or more) each group has, int64 (G,)."""
+        group = np.repeat(np.arange(len(self)), self.sizes)
+        span = int(values.max(initial=0)) + 1
+        return np.bincount(np.unique(group * span + values[self.rows]) // span, minlength=len(self))
+
+
 def fingerprint(images: NDArray[np.uint8]) -> Fingerprints:
-    """Compute the fingerprints of images uint8 (N, S, S, 3), which may be memory-mapped.
+    """Compute the fingerprints of images uint8 (N, S, S, 3), which may be memory-mapped; each pixel is read once.
 
     A dHash says for 8×8 places of the grey image whether it becomes brighter to the right (Krawetz 2013).
     """
     count, side = len(images), images.shape[1]
-    digests = np.empty(count, "V16")
+    digests = np.empty((count, 2), np.uint64)
     hashes = np.empty(count, np.uint64)
+    thumbnails = np.empty((count, _HASH_SIDE * _HASH_SIDE * 3), np.uint16)
     constant = np.empty(count, np.bool_)
     down, across = _averaging(side, _HASH_SIDE), _averaging(side, _HASH_SIDE + 1).T
-    chunk = max(1, _CHUNK_BYTES // images[0].nbytes)
-    with tqdm(total=count, desc="checking", unit=" images", **bar_options()) as bar:
-        for start in range(0, count, chunk):
-            part = slice(start, start + chunk)
-            pixels = np.array(images[part])
-            digests[part] = [np.void(hashlib.blake2b(image, digest_size=16).digest()) for image in pixels]
-            constant[part] = (pixels == pixels[:, :1, :1]).all(axis=(1, 2, 3))
-            small = down @ (pixels.astype(np.float32) @ _GREY) @ across
-            brighter = np.diff(small, axis=2) > _LEAST_STEP
-            hashes[part] = _packed(brighter.reshape(len(pixels), 64))
-            bar.update(len(pixels))
-    return Fingerprints(digests, hashes, constant)
+    for part, pixels in in_chunks(images, "checking"):
+        contents = b"".join(hashlib.blake2b(image, digest_size=16).digest() for image in pixels)
+        digests[part] = np.frombuffer(contents, np.uint64).reshape(-1, 2)
+        constant[part] = (pixels == pixels[:, :1, :1]).all(axis=(1, 2, 3))
+        levels = pixels.astype(np.float32)
+        small = down @ (levels @ _GREY) @ across
+        brighter = np.diff(small, axis=2) > _LEAST_STEP
+        hashes[part] = _packed(brighter.reshape(len(pixels), 64))
+        thumbnails[part] = _thumbnails(levels, down)
+    return Fingerprints(digests, hashes, thumbnails, constant)
 
 
-def identical_groups(prints: Fingerprints) -> list[Rows]:
-    """Find groups of rows with the same pixels, each group sorted."""
-    _, group = np.unique(prints.digests, return_inverse=True)
-    return _grouped(group)
+def identical_groups(prints: Fingerprints) -> Groups:
+    """Find groups of rows with the same pixels."""
+    return _grouped(_content(prints), np.arange(len(prints.digests)))
 
 
-def near_groups(images: NDArray[np.uint8], prints: Fingerprints) -> list[Rows]:
+def near_groups(prints: Fingerprints) -> Groups:
     """Find groups of rows that look the same without being identical; of identical ones only the first is compared.
 
-    Rows are neighbours if their hashes are at most 8 bits apart and their 8×8 thumbnails correlate by 0.98. Candidates
-    are close to one another in one of several sortings of the hashes by randomly permuted bits (Charikar 2002): the
-    time grows with N log N, and a few pairs may be missed.
+    Rows are neighbours if their hashes are at most 8 bits apart and their 8×8 thumbnails correlate by 0.98; what
+    neighbours connect, if only through others, is a group. Candidates are close to one another in one of several
+    sortings of the hashes by randomly permuted bits (Charikar 2002): time grows with N log N, memory with N, whatever
+    the images look like, and a few pairs may be missed.
     """
-    _, first = np.unique(prints.digests, return_index=True)
+    _, first = np.unique(_content(prints), return_index=True)
     rows = np.sort(first[~prints.constant[first]])
-    pairs = rows[_close_hashes(prints.hashes[rows])]
-    used, place = np.unique(pairs, return_inverse=True)
-    thumbnails = _thumbnails(images, used)[place.reshape(pairs.shape)]
-    alike = np.einsum("nd,nd->n", thumbnails[:, 0], thumbnails[:, 1]) >= _LEAST_CORRELATION
-    left, right = pairs[alike].T
-    links = coo_array((np.ones(len(left), np.bool_), (left, right)), shape=(len(images), len(images)))
-    _, group = connected_components(links, directed=False)
-    return _grouped(group)
+    group = np.arange(len(rows))
+    for left, right in _close_hashes(prints.hashes[rows]):
+        # A link within a group adds nothing: where all images look alike, these are almost all.
+        apart = group[left] != group[right]
+        alike = _look_alike(prints.thumbnails, rows[left[apart]], rows[right[apart]])
+        group = _linked(group, left[apart][alike], right[apart][alike])
+    return _grouped(group, rows)
 
 
-def _close_hashes(hashes: NDArray[np.uint64]) -> Rows:
-    """Pairs of positions (P, 2) of hashes that differ in few bits."""
+def _close_hashes(hashes: NDArray[np.uint64]) -> Iterator[tuple[Rows, Rows]]:
+    """Pairs of positions of hashes that differ in few bits, at most N pairs at a time."""
     bits = np.unpackbits(hashes.astype(">u8").view(np.uint8).reshape(-1, 8), axis=1)
     order_of_bits = np.random.default_rng(0)
-    found = []
-    for _ in range(_ORDERS):
+    for _ in tqdm(range(_ORDERS), desc="comparing", unit=" sortings", **bar_options()):
         order = np.argsort(_packed(bits[:, order_of_bits.permutation(64)]), kind="stable")
         for step in range(1, _NEIGHBOURS + 1):
             left, right = order[:-step], order[step:]
             close = np.bitwise_count(hashes[left] ^ hashes[right]) <= _MOST_BITS_APART
-            found.append(np.sort(np.stack([left[close], right[close]], axis=1), axis=1))
-    return np.unique(np.concatenate(found), axis=0)
+            yield left[close], right[close]
 
 
-def _thumbnails(images: NDArray[np.uint8], rows: Rows) -> NDArray[np.float32]:
-    """8×8 colour thumbnails of some rows as unit vectors around their mean, float32 (R, 192)."""
-    shrink = _averaging(images.shape[1], _HASH_SIDE)
-    vectors = np.empty((len(rows), _HASH_SIDE * _HASH_SIDE * 3), np.float32)
-    for place, row in enumerate(rows):
-        small = np.tensordot(shrink, images[row].astype(np.float32), axes=1)
-        vectors[place] = (shrink @ small).ravel()
+def _look_alike(thumbnails: NDArray[np.uint16], left: Rows, right: Rows) -> NDArray[np.bool_]:
+    """Whether the images at the rows `left` and `right` (P,) correlate, bool (P,)."""
+    alike = np.empty(len(left), np.bool_)
+    for start in range(0, len(left), _CHUNK_PAIRS):
+        part = slice(start, start + _CHUNK_PAIRS)
+        pair = _unit_vectors(thumbnails[left[part]]), _unit_vectors(thumbnails[right[part]])
+        alike[part] = np.einsum("nd,nd->n", *pair) >= _LEAST_CORRELATION
+    return alike
+
+
+def _linked(group: NDArray[Any], left: Rows, right: Rows) -> NDArray[Any]:
+    """The group of each position (N,) after those of the positions `left` and `right` (P,) are joined."""
+    if not len(left):
+        return group
+    links = np.ones(len(left), np.bool_), (group[left], group[right])
+    count = int(group.max()) + 1
+    _, joined = connected_components(coo_array(links, shape=(count, count)), directed=False)
+    return np.asarray(joined[group])
+
+
+def _content(prints: Fingerprints) -> Rows:
+    """A number for each image (N,), the same for identical pixels."""
+    order = np.lexsort(prints.digests.T)
+    changes = np.diff(prints.digests[order], axis=0).any(axis=1)
+    content = np.empty(len(order), np.int64)
+    content[order] = np.concatenate([[0], np.cumsum(changes)])
+    return content
+
+
+def _thumbnails(levels: NDArray[np.float32], shrink: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """8×8 colours of images (N, S, S, 3), uint16 (N, 192): in 256ths, which is exact at 32, 64 and 128 px."""
+    count, side = levels.shape[:2]
+    lines = (shrink @ levels.reshape(count, side, side * 3)).reshape(count, _HASH_SIDE, side, 3)
+    return np.asarray(np.rint(256 * (shrink @ lines)), np.uint16).reshape(count, -1)
+
+
+def _unit_vectors(thumbnails: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """Thumbnails (P, 192) around their mean, of length 1."""
+    vectors = thumbnails.astype(np.float32)
     vectors -= vectors.mean(axis=1, keepdims=True)
-    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-4)
     return vectors
 
 
@@ -125,8 +196,10 @@ def _packed(bits: NDArray[np.bool_] | NDArray[np.uint8]) -> NDArray[np.uint64]:
     return packed.view(">u8")[:, 0].astype(np.uint64)
 
 
-def _grouped(group: NDArray[np.int64]) -> list[Rows]:
-    """The rows of each group of two or more, in the order of their first rows."""
-    order = np.argsort(group, kind="stable")
-    members = np.split(order, np.cumsum(np.bincount(group))[:-1])
-    return sorted((rows for rows in members if len(rows) > 1), key=lambda rows: int(rows[0]))
+def _grouped(labels: NDArray[Any], rows: Rows) -> Groups:
+    """The groups of two or more of the sorted `rows` (N,) that have the same one of `labels` (N,)."""
+    _, first, label, sizes = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
+    repeated = np.flatnonzero(sizes[label] > 1)
+    begin = first[label[repeated]]
+    order = np.argsort(begin, kind="stable")
+    return Groups(rows[repeated[order]], np.unique(begin[order], return_index=True)[1])

@@ -25,6 +25,7 @@ from vit_vs_cnn.data.dataset import (
     SplitInfo,
     SplitName,
     decoding_of,
+    in_chunks,
     write_info,
     write_split,
 )
@@ -39,7 +40,6 @@ from vit_vs_cnn.data.sources.table_files import is_table
 from vit_vs_cnn.data.sources.torchvision import open_torchvision
 from vit_vs_cnn.data.split import assign_splits
 
-_CHUNK_BYTES = 8 * 2**20
 _MOST_NAMED = 5
 _BAD_ROWS: dict[RowFinding, str] = {
     "missing_file": "rows whose image is not there",
@@ -179,10 +179,9 @@ def _write_splits(decoded: DecodedImages, source: Source, settings: DataSettings
 def _histograms(images: NDArray[np.uint8]) -> NDArray[np.int64]:
     """The number of pixels at each level, (3, 256) for the channels."""
     histograms = np.zeros((3, 256), np.int64)
-    chunk = max(1, _CHUNK_BYTES // images[0].nbytes)
-    for start in range(0, len(images), chunk):
-        pixels = images[start : start + chunk].reshape(-1, 3)
-        histograms += np.stack([np.bincount(pixels[:, channel], minlength=256) for channel in range(3)])
+    for _, pixels in in_chunks(images, "colours"):
+        levels = pixels.reshape(-1, 3)
+        histograms += np.stack([np.bincount(levels[:, channel], minlength=256) for channel in range(3)])
     return histograms
 
 

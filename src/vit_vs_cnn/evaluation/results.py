@@ -14,6 +14,9 @@ from vit_vs_cnn.core.errors import UserError, first_line
 from vit_vs_cnn.core.paths import cost_file
 from vit_vs_cnn.core.records import Record
 
+# The heading of confusion.csv's first column: no folder has such a name, and a label of a table hardly.
+_TRUE_CLASS = "true / predicted"
+
 
 class Views(Record):
     """Test accuracy with answers averaged over several views of each image, beside that of the plain model.
@@ -125,7 +128,7 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
     evaluation.per_class.to_csv(folder / "per_class.csv", index=False)
     evaluation.reliability.to_csv(folder / "reliability.csv", index=False)
     confusion = pd.DataFrame(evaluation.confusion, columns=list(evaluation.classes))
-    confusion.insert(0, "true", list(evaluation.classes), allow_duplicates=True)
+    confusion.insert(0, _TRUE_CLASS, list(evaluation.classes))
     confusion.to_csv(folder / "confusion.csv", index=False)
     _write_predictions(folder / "predictions.parquet", evaluation.predictions)
 
@@ -133,9 +136,12 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
 def read_evaluation(folder: Path) -> Evaluation:
     """Read what `write_evaluation` wrote. Raises UserError where a file is missing or damaged."""
     try:
-        confusion = pd.read_csv(folder / "confusion.csv", dtype={"true": str}, keep_default_na=False)
+        # Without its headings: that of the first column was `true` up to release 0.1, as a class may be called too.
+        confusion = pd.read_csv(
+            folder / "confusion.csv", header=None, skiprows=1, dtype={0: str}, keep_default_na=False
+        )
         return Evaluation(
-            classes=tuple(confusion["true"]),
+            classes=tuple(confusion[0]),
             metrics=Metrics.model_validate_json((folder / "metrics.json").read_text(encoding="utf-8")),
             per_class=_read_per_class(folder / "per_class.csv"),
             confusion=confusion.iloc[:, 1:].to_numpy(np.int64),

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from vit_vs_cnn.report.grid import shortened
+from vit_vs_cnn.core.order import natural_order
+from vit_vs_cnn.report.fonts import plain, shortened, text_width
 from vit_vs_cnn.report.style import NEUTRAL, new_figure
 
 MOST_ROWS = 40
@@ -39,7 +40,7 @@ def name_rows(axes: Axes, classes: Sequence[str], rows: Sequence[int]) -> None:
     """Write the names of the classes at `rows` along the y axis, from top to bottom."""
     omitted = f"({len(classes) - MOST_ROWS} classes between)"
     names = [omitted if row == OMITTED else shortened(classes[row], _NAME_LENGTH) for row in rows]
-    axes.set_yticks(range(len(rows)), names)
+    plain(axes.set_yticks(range(len(rows)), names))
     axes.set(ylim=(len(rows) - 0.4, -0.6), ylabel="")
     axes.tick_params(axis="y", length=0)
 
@@ -68,31 +69,35 @@ def class_dots(
 def class_matrix(
     values: NDArray[Any], classes: Sequence[str], annotations: NDArray[np.str_], label: str, **options: Any
 ) -> Figure:
-    """A heat map (K, K) of true classes (rows) by predicted classes (columns).
+    """A heat map (K, K) of true classes (rows) by predicted classes (columns), in the natural order of their names.
 
     `annotations` (K, K) are written into the cells where there is room; of more than a hundred classes only some have
     their names. `label` is that of the colour bar, `options` are those of seaborn's heatmap.
     """
-    names = [shortened(name, _NAME_LENGTH) for name in classes]
+    order = natural_order(classes)
+    names = [shortened(classes[label], _NAME_LENGTH) for label in order]
     side = float(np.clip(0.45 * len(names), 3.2, 12.0))
     figure = new_figure(side + 2.2, side + 1.2)
     axes = figure.subplots()
     step = -(-len(names) // _MOST_NAMES)
     few = len(names) <= _MOST_ANNOTATED
     sns.heatmap(
-        pd.DataFrame(values, names, names),
-        annot=annotations if few else None,
+        pd.DataFrame(values[np.ix_(order, order)]),
+        annot=annotations[np.ix_(order, order)] if few else None,
         fmt="",
         annot_kws={"fontsize": 10},
         square=True,
-        xticklabels=step,
-        yticklabels=step,
+        xticklabels=False,
+        yticklabels=False,
         cbar_kws={"label": label, "shrink": 0.8},
         ax=axes,
         **options,
     )
+    places = np.arange(0, len(names), step)
+    plain(axes.set_xticks(places + 0.5, names[::step]))
+    plain(axes.set_yticks(places + 0.5, names[::step]))
     size = 10 if few else float(np.clip(420 / len(names), 5.5, 9))
-    upright = few and max(map(len, names)) <= 3
+    upright = few and max(map(text_width, names)) <= 3
     axes.tick_params(axis="x", length=0, labelsize=size, rotation=0 if upright else 90)
     axes.tick_params(axis="y", length=0, labelsize=size, rotation=0)
     axes.set(xlabel="predicted class", ylabel="true class")

@@ -164,7 +164,7 @@ def duplicates_sentence(comparison: Comparison) -> str | None:
     accuracies = {name: found.accuracy_without_duplicates for name, found in metrics.items()}
     without = [f"{name} {points(accuracy)} %" for name, accuracy in accuracies.items() if accuracy is not None]
     if not without:
-        return f"Train has an identical or nearly identical image of all {count}: this test measures memory only."
+        return f"Train has an identical or nearly identical image of all {count}: none is left to measure without them."
     return f"Train has an identical or nearly identical image of {count}; right on the others: {', '.join(without)}."
 
 

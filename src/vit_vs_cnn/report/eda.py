@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.order import natural_order
 from vit_vs_cnn.data.checks import Checks, Kind
 from vit_vs_cnn.data.dataset import DatasetInfo, Split, SplitName
 from vit_vs_cnn.data.statistics import (
@@ -47,6 +48,7 @@ _REPEATS: dict[Kind, str] = {
     "duplicate": "identical",
     "near_duplicate": "nearly identical",
     "near_leakage": "across splits",
+    "look_alike": "look alike",
 }
 
 
@@ -105,11 +107,11 @@ def _add_samples(
 ) -> None:
     """Add some images of each class, and under them what the notes say of all images."""
     random = np.random.default_rng(seed)
-    shown = range(min(len(classes), _MOST_CLASSES))
+    shown = natural_order(classes.tolist())[:_MOST_CLASSES]
     per_class = min(_SAMPLES, _MOST_SAMPLES // len(shown))
     drawn = [_draw(train.labels, label, per_class, random) for label in shown]
     rows = [[Tile(train.images[row]) for row in chosen] for chosen in drawn]
-    figure = image_grid(rows, tile_side(train.images), row_labels=classes[:_MOST_CLASSES].tolist())
+    figure = image_grid(rows, tile_side(train.images), row_labels=classes[shown].tolist())
     said = " ".join(filter(None, (_first_classes(writer, classes), *notes)))
     writer.add("samples", figure, per_class=per_class, notes=said)
     writer.table("samples", images.loc[np.concatenate(drawn), ["class", "file"]])
@@ -124,7 +126,7 @@ def _add_augmentation(
         writer.skip("augmentation")
         return
     random = np.random.default_rng(settings.seed)
-    shown = range(min(len(classes), _AUGMENTED))
+    shown = natural_order(classes.tolist())[:_AUGMENTED]
     drawn = images.loc[np.concatenate([_draw(train.labels, label, 1, random) for label in shown]), ["class", "file"]]
     mixed = _MIXED_DRAWS if augment.mixup or augment.cutmix else 0
     writer.add(
@@ -150,7 +152,7 @@ def _add_mean_images(
     writer: FigureWriter, pixels: PixelStatistics, classes: "pd.Index[str]", counts: NDArray[np.int64]
 ) -> None:
     means = pixels.mean_images
-    tiles = [Tile(image, name) for name, image in zip(classes, means[:_MOST_CLASSES], strict=False)]
+    tiles = [Tile(means[label], classes[label]) for label in natural_order(classes.tolist())[:_MOST_CLASSES]]
     figure = image_grid(in_rows(tiles, _MEAN_IMAGES_PER_ROW), MEAN_IMAGE_SIDE)
     writer.add("mean_images", figure, first_classes=_first_classes(writer, classes))
     colours = pd.DataFrame(means.reshape(len(means), -1, 3).mean(axis=1), classes, CHANNELS)

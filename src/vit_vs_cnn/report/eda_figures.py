@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from vit_vs_cnn.config.schema import AugmentSettings
+from vit_vs_cnn.core.order import natural_order
 from vit_vs_cnn.report.class_axes import MOST_ROWS, class_rows, name_rows
 from vit_vs_cnn.report.grid import Tile, image_grid
 from vit_vs_cnn.report.style import CHANNEL_COLOURS, CONTESTANT_COLOURS, DIVERGING, NEUTRAL, SPLIT_COLOURS, new_figure
@@ -21,7 +22,7 @@ _LIGHT_BLUE = "#A7CCE5"
 
 def class_distribution(counts: pd.DataFrame) -> Figure:
     """Images per class (the index of `counts`), one panel for each column (split)."""
-    rows = class_rows(counts["train"]) if len(counts) > MOST_ROWS else list(range(len(counts)))
+    rows = class_rows(counts["train"]) if len(counts) > MOST_ROWS else natural_order(counts.index.tolist())
     figure = new_figure(8, 1.3 + 0.28 * len(rows))
     panels = figure.subplots(1, len(counts.columns), sharey=True)
     for axes, (split, images) in zip(panels, counts.items(), strict=True):

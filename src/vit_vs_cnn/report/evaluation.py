@@ -13,6 +13,7 @@ from vit_vs_cnn.core.console import points
 from vit_vs_cnn.evaluation.metrics import accuracy_interval
 from vit_vs_cnn.evaluation.results import Evaluation, Metrics
 from vit_vs_cnn.report.class_axes import class_dots, class_matrix
+from vit_vs_cnn.report.fonts import save_figure
 from vit_vs_cnn.report.style import NEUTRAL, SCORE_COLOURS, SEQUENTIAL, new_figure
 
 
@@ -20,9 +21,9 @@ def save_evaluation_figures(folder: Path, contestant: str, evaluation: Evaluatio
     """Write confusion.png, reliability.png and per_class.png of a contestant into `folder`."""
     title = f"{contestant}, {evaluation.metrics.images:,} test images"
     folder.mkdir(parents=True, exist_ok=True)
-    confusion_figure(evaluation.confusion, evaluation.classes, title).savefig(folder / "confusion.png")
-    reliability_figure({contestant: evaluation}, {contestant: colour}).savefig(folder / "reliability.png")
-    per_class_figure(evaluation.per_class, title).savefig(folder / "per_class.png")
+    save_figure(confusion_figure(evaluation.confusion, evaluation.classes, title), folder / "confusion.png")
+    save_figure(reliability_figure({contestant: evaluation}, {contestant: colour}), folder / "reliability.png")
+    save_figure(per_class_figure(evaluation.per_class, title), folder / "per_class.png")
 
 
 def confusion_figure(confusion: NDArray[np.int64], classes: Sequence[str], title: str) -> Figure:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class FigureEntry(Record):
-    """One figure of figures.json; `file` is the name of the PNG, which is beside it."""
+    """One figure of figures.json; `file` is the name of the PNG or SVG that a page shows, which is beside it."""
 
     file: str
     title: str
@@ -42,10 +42,12 @@ class FigureWriter:
         self._figures: list[FigureEntry] = []
 
     def add(self, name: str, figure: "Figure", /, **values: object) -> None:
-        """Save `figure` as <name>.png, and list it with its title and caption."""
-        figure.savefig(self.folder / f"{name}.png")
+        """Save `figure` as <name>.png, and list it with its title and caption; see `save_figure` for names in SVG."""
+        from vit_vs_cnn.report.fonts import save_figure
+
+        shown = save_figure(figure, self.folder / f"{name}.png", vector=True)
         title, caption = self.text(name, "title", **values), self.text(name, "caption", **values)
-        self._figures.append(FigureEntry(file=f"{name}.png", title=title, caption=caption))
+        self._figures.append(FigureEntry(file=shown.name, title=title, caption=caption))
 
     def skip(self, name: str, /, **values: object) -> None:
         """Record why the figure is missing."""

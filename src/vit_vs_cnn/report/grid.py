@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from vit_vs_cnn.report.fonts import shortened, text_width
 from vit_vs_cnn.report.style import DOTS_PER_INCH, new_figure
 
 # Pixels of the PNG, at the style's resolution.
@@ -39,7 +40,9 @@ def image_grid(
     It is one image in one pair of axes: a pair for each tile would take seconds to draw.
     """
     row_labels = [_fitted(label, _LONGEST_LABEL) for label in row_labels]
-    label_width = _LABEL_CHARACTER * max((len(line) for label in row_labels for line in label.split("\n")), default=0)
+    label_width = _LABEL_CHARACTER * max(
+        (text_width(line) for label in row_labels for line in label.split("\n")), default=0
+    )
     lines = max((tile.caption.count("\n") + 1 for row in rows for tile in row if tile and tile.caption), default=0)
     pitch_x, pitch_y = side + _GAP, side + _GAP + lines * _LINE_HEIGHT
     left, top = label_width + 2 * _GAP, _HEADER * bool(column_labels) + _GAP
@@ -52,7 +55,7 @@ def image_grid(
     for i, row in enumerate(rows):
         y = top + i * pitch_y
         if row_labels:
-            axes.text(left - _GAP, y + side / 2, row_labels[i], ha="right", va="center", fontsize=10)
+            axes.text(left - _GAP, y + side / 2, row_labels[i], ha="right", va="center", fontsize=10, parse_math=False)
         for j, tile in enumerate(row):
             if tile is not None:
                 x = left + j * pitch_x
@@ -60,7 +63,8 @@ def image_grid(
                 canvas[y - 1 : y + side + 1, x - 1 : x + side + 1] = _FRAME
                 canvas[y : y + side, x : x + side] = resized(tile.image, side)
                 caption = _fitted(tile.caption, int(pitch_x / _CAPTION_CHARACTER))
-                axes.text(x + side / 2, y + side + 3, caption, ha="center", va="top", fontsize=8, linespacing=1.05)
+                below = axes.text(x + side / 2, y + side + 3, caption, ha="center", va="top", linespacing=1.05)
+                below.set(fontsize=8, parse_math=False)
     for j, label in enumerate(column_labels):
         axes.text(left + j * pitch_x + side / 2, top - _GAP, label, ha="center", va="bottom", fontsize=10)
     axes.imshow(canvas, interpolation="nearest")
@@ -76,14 +80,6 @@ def resized(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """`image` as a square of `side` pixels: averaged where it shrinks, with its pixels visible where it grows."""
     method = cv2.INTER_AREA if image.shape[0] > side else cv2.INTER_NEAREST
     return np.asarray(cv2.resize(image, (side, side), interpolation=method), np.uint8)
-
-
-def shortened(text: str, length: int) -> str:
-    """`text` in at most `length` characters: what is too much goes, more of its head than of its tail."""
-    if len(text) <= length:
-        return text
-    head = (length - 1) // 3
-    return f"{text[:head]}…{text[len(text) - (length - 1 - head) :]}"
 
 
 def _fitted(text: str, length: int) -> str:

@@ -122,8 +122,8 @@ def _unbroken(sentence: str) -> str:
 
 
 def _data_uri(path: Path) -> str:
-    content, kind = path.read_bytes(), "png"
-    if len(content) > _LARGEST_PNG:
+    content, kind = path.read_bytes(), "svg+xml" if path.suffix == ".svg" else "png"
+    if kind == "png" and len(content) > _LARGEST_PNG:
         smaller = io.BytesIO()
         with Image.open(path) as image:
             image.convert("RGB").save(smaller, "WEBP", quality=80)
