@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from vit_vs_cnn.config.gate import Fraction, GateSettings, SelectBy
 from vit_vs_cnn.config.nested import merge, nest, value_at
+from vit_vs_cnn.config.patterns import GroupPattern
 from vit_vs_cnn.config.search_space import Scalar, StrictModel, TuneSettings, settings_path
 from vit_vs_cnn.core.errors import UserError
 
@@ -31,7 +32,11 @@ def _former(key: str, is_default: Callable[[Any], bool], advice: str | None = No
 
 
 class DataSettings(StrictModel):
-    """The images: where they come from and how they are stored and split."""
+    """The images: where they come from and how they are stored and split.
+
+    `groups` is a regular expression that finds in an image's path what it shares with others:
+    no carved split takes a part of a group, and intervals are by groups.
+    """
 
     source: Literal["cifar10", "folder", "digits"]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
@@ -42,6 +47,7 @@ class DataSettings(StrictModel):
     test_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.2
     min_images_per_class: Annotated[int, Field(ge=3)] = 10
     on_bad: Literal["fail", "skip"] = "fail"
+    groups: GroupPattern | None = None
 
 
 class OptimizerSettings(StrictModel):

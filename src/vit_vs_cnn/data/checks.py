@@ -10,6 +10,7 @@ from vit_vs_cnn.core.records import Record
 from vit_vs_cnn.data.dataset import PREPARE_REMEDY, PREPARED_SPLITS, SplitName
 from vit_vs_cnn.data.decode import DecodedImages
 from vit_vs_cnn.data.duplicates import Rows, fingerprint, identical_groups, near_groups
+from vit_vs_cnn.data.groups import shared_groups
 from vit_vs_cnn.data.sources.source import Source, Unreadable
 
 Kind = Literal[
@@ -23,6 +24,7 @@ Kind = Literal[
     "label_conflict",
     "near_duplicate",
     "near_leakage",
+    "group_leakage",
 ]
 
 Severity = Literal["warning", "note"]
@@ -38,6 +40,7 @@ _SENTENCES: dict[Kind, tuple[Severity, str]] = {
     "label_conflict": ("warning", "groups of identical images with more than one label"),
     "near_duplicate": ("note", "groups of nearly identical images within a split"),
     "near_leakage": ("note", "groups of nearly identical images across splits"),
+    "group_leakage": ("warning", "groups of data.groups are in more than one split"),
 }
 
 _MOST_EXAMPLES = 50
@@ -91,6 +94,7 @@ def check(
     names: dict[Kind, Sequence[str]] = {
         "unreadable": [f"{file.name}: {file.reason}" for file in unreadable],
         "stray_file": source.stray,
+        "group_leakage": shared_groups(source),
         **_rare_classes(decoded, source.classes, min_images_per_class),
     }
     groups: dict[Kind, list[Rows]] = {

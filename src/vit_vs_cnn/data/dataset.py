@@ -16,14 +16,20 @@ from vit_vs_cnn.core.records import Record
 SplitName = Literal["train", "val", "test"]
 PREPARED_SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 PREPARE_REMEDY = "run `dvc repro --force prepare`"
+DIGESTS = "digests.npy"
+_GROUPS = "groups.json"
 
 
 class SplitInfo(Record):
-    """Size, images per class (in the order of the classes) and content digest of one split."""
+    """Size, images per class (in the order of the classes), content digest and number of groups of one split.
+
+    `groups` is None where nothing is known of groups.
+    """
 
     images: int
     counts: tuple[int, ...]
     digest: str
+    groups: int | None = None
 
 
 class DatasetInfo(Record):
@@ -48,13 +54,16 @@ class DatasetInfo(Record):
 class Split:
     """Images uint8 (N, H, W, 3), memory-mapped; labels int64 (N,); names, the N file names or positions.
 
-    `folder` is where they are stored, None for images that exist in memory only.
+    `folder` is where they are stored, None for images that exist in memory only. `digests` uint64 (N,) are of the
+    images as they came from the source, `groups` name what each shares with others; None where they are not known.
     """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
     names: tuple[str, ...]
     folder: Path | None = None
+    digests: NDArray[np.uint64] | None = None
+    groups: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -63,15 +72,26 @@ class Split:
         """Pickle the folder where there is one: another process maps the same files, and no pixel is sent."""
         if self.folder is not None:
             return read_split, (self.folder.parent, self.folder.name)
-        return Split, (self.images, self.labels, self.names)
+        return Split, (self.images, self.labels, self.names, None, self.digests, self.groups)
 
 
-def write_split(folder: Path, images: NDArray[np.uint8], labels: NDArray[np.int64], names: Sequence[str]) -> str:
-    """Write one split into `folder` and return its content digest (hex)."""
+def write_split(
+    folder: Path,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    names: Sequence[str],
+    digests: NDArray[np.uint64] | None = None,
+    groups: Sequence[str] | None = None,
+) -> str:
+    """Write one split into `folder` and return the digest (hex) of its pixels and labels."""
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "images.npy", images)
     np.save(folder / "labels.npy", labels.astype(np.int64))
     (folder / "names.json").write_text(json.dumps(list(names), indent=0), encoding="utf-8")
+    if digests is not None:
+        np.save(folder / DIGESTS, digests)
+    if groups is not None:
+        (folder / _GROUPS).write_text(json.dumps(list(groups), indent=0), encoding="utf-8")
     return digest_of_split(images, labels)
 
 
@@ -86,6 +106,8 @@ def read_split(prepared: Path, split: SplitName) -> Split:
         labels=np.load(folder / "labels.npy"),
         names=tuple(json.loads((folder / "names.json").read_text(encoding="utf-8"))),
         folder=folder,
+        digests=np.load(folder / DIGESTS) if (folder / DIGESTS).is_file() else None,
+        groups=tuple(json.loads((folder / _GROUPS).read_text("utf-8"))) if (folder / _GROUPS).is_file() else None,
     )
 
 
@@ -98,8 +120,8 @@ def digest_of_split(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> str
 
 
 def write_info(prepared: Path, info: DatasetInfo) -> None:
-    """Write dataset.json."""
-    info.write(prepared / "dataset.json")
+    """Write dataset.json, without what is not known of the data."""
+    info.write(prepared / "dataset.json", exclude_none=True)
 
 
 def read_info(prepared: Path) -> DatasetInfo:

@@ -36,13 +36,15 @@ Result = TypeVar("Result")
 class DecodedImages:
     """N decoded images, those of train first, then val, then test.
 
-    `images` uint8 (N, S, S, 3); `labels` int64 (N,); `splits` int64 (N,), positions in PREPARED_SPLITS; N `names`.
+    `images` uint8 (N, S, S, 3); `labels` int64 (N,); `splits` int64 (N,), positions in PREPARED_SPLITS; N `names`;
+    `positions` int64 (N,) in the source.
     """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
     splits: NDArray[np.int64]
     names: Sequence[str]
+    positions: NDArray[np.int64]
 
     def rows(self, split: SplitName) -> slice:
         """The rows of one split."""
@@ -88,6 +90,7 @@ def decode_source(
         labels=source.labels[order],
         splits=splits[order],
         names=[source.names[position] for position in order],
+        positions=order,
     )
     return decoded, [Unreadable(source.names[position], failures[position]) for position in sorted(failures)]
 
