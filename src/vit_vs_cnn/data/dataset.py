@@ -65,6 +65,11 @@ class Split:
     digests: NDArray[np.uint64] | None = None
     groups: tuple[str, ...] | None = None
 
+    @property
+    def group_codes(self) -> NDArray[np.int64] | None:
+        """A code for each image's group, int64 (N,)."""
+        return group_codes(self.groups)
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -73,6 +78,11 @@ class Split:
         if self.folder is not None:
             return read_split, (self.folder.parent, self.folder.name)
         return Split, (self.images, self.labels, self.names, None, self.digests, self.groups)
+
+
+def group_codes(groups: Sequence[str] | None) -> NDArray[np.int64] | None:
+    """A code for each image's group, int64 (N,), None where there are no groups."""
+    return None if groups is None else np.unique(np.array(groups), return_inverse=True)[1]
 
 
 def write_split(
