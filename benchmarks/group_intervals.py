@@ -113,9 +113,7 @@ def _truth(rng: np.random.Generator) -> dict[str, float]:
     return {"accuracy": float(first.correct.mean()), "calibration error": error, **differences}
 
 
-def _rounds(
-    rng: np.random.Generator, count: int, rounds: int, levels: tuple[float, float] = LEVELS
-) -> Iterator[Pair]:
+def _rounds(rng: np.random.Generator, count: int, rounds: int, levels: tuple[float, float] = LEVELS) -> Iterator[Pair]:
     groups = np.repeat(np.arange(count), IMAGES_OF_GROUP)
     names = tuple(map(str, groups))
     for _ in range(rounds):
@@ -149,9 +147,9 @@ def _passes(rng: np.random.Generator, count: int, share: float) -> list[bool]:
     groups = np.repeat(np.arange(count), IMAGES_OF_GROUP)
     lost, wrong = rng.random(count) < MARGIN / share, rng.random(len(groups)) >= share
     labels = np.zeros(len(groups), np.int64)
+    names, even = tuple(map(str, groups)), np.ones((len(groups), 2), np.float32)
     pair = [
-        Predictions((), labels, is_wrong.astype(np.int64), np.ones((len(groups), 2), np.float32), tuple(map(str, groups)))
-        for is_wrong in (wrong | lost[groups], wrong)
+        Predictions((), labels, is_wrong.astype(np.int64), even, names) for is_wrong in (wrong | lost[groups], wrong)
     ]
     return [
         paired_difference("accuracy", *chosen, CONFIDENCE).low >= -MARGIN

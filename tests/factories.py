@@ -1,7 +1,7 @@
 """Settings, evaluations, trained contestants and registered versions that tests make for themselves."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.paths import COST, cost_file, evaluated, trained
-from vit_vs_cnn.data.dataset import Split
+from vit_vs_cnn.data.dataset import DIGESTS, Split
 from vit_vs_cnn.evaluation.metrics import evaluate
 from vit_vs_cnn.evaluation.results import Cost, Evaluation, write_evaluation
 from vit_vs_cnn.registry.versions import TEST_DIGEST, Registry
@@ -67,14 +67,19 @@ def evaluation(
     first_image: str = "0",
     interval: float = 0.95,
     duplicates: Collection[int] = (),
+    groups: tuple[str, ...] | None = None,
 ) -> Evaluation:
-    """An evaluation that is wrong on the test images at these positions; image i shows class i modulo 3."""
+    """An evaluation that is wrong on the test images at these positions; image i shows class i modulo 3.
+
+    The digest of image i is i.
+    """
     labels: NDArray[np.int64] = np.arange(images) % len(CLASSES)
     predicted = np.where(np.isin(np.arange(images), list(wrong)), (labels + 1) % len(CLASSES), labels)
     probabilities = np.full((images, len(CLASSES)), (1 - confidence) / 2, np.float32)
     probabilities[np.arange(images), predicted] = confidence
     names = (first_image, *map(str, range(1, images)))
-    split = Split(np.zeros((images, 8, 8, 3), np.uint8), labels, names)
+    pixels, digests = np.zeros((images, 8, 8, 3), np.uint8), np.arange(images, dtype=np.uint64)
+    split = Split(pixels, labels, names, digests=digests, groups=groups)
     return evaluate(probabilities, split, CLASSES, interval, peak_memory_mb=100.0, duplicates=duplicates)
 
 
@@ -85,8 +90,13 @@ def add_version(
     latency_p95_ms: float = 2.0,
     test_digest: str = "same",
     model: Path | None = None,
+    trained_on: Sequence[int] | None = (10**9,),
+    groups: tuple[str, ...] | None = None,
 ) -> int:
-    """A new version of `registry` with this evaluation, and the MLflow model in `model` where one is given."""
+    """A new version of `registry` with this evaluation, and the MLflow model in `model` where one is given.
+
+    `trained_on` are the digests of its training images; None of a version that recorded none.
+    """
     count = len(registry.client.search_model_versions(f"name = '{registry.name}'"))
     folder = Path("made-up") / str(count)
     folder.mkdir(parents=True)
@@ -94,11 +104,14 @@ def add_version(
         model = folder / "model"
         model.mkdir()
         (model / "MLmodel").write_text("flavors: {}\n")
-    measured = evaluation(wrong)
+    measured = evaluation(wrong, groups=groups)
     write_evaluation(folder / "evaluation", measured)
     with start_run(settings, "train", "vit") as run:
         run.log_model(model, "vit", "image-classifier", {}, {}, step=1)
         run.log_artifact(folder / "evaluation", "evaluation")
+        if trained_on is not None:
+            np.save(folder / DIGESTS, np.array(trained_on, np.uint64))
+            run.log_artifact(folder / DIGESTS, "training_images/train")
         run.write_ref(folder)
     tags = {
         "accuracy": str(measured.metrics.accuracy),

@@ -113,6 +113,17 @@ class Predictions:
         """Whether each image was classified correctly, bool (N,)."""
         return np.equal(self.labels, self.predicted)
 
+    def of_rows(self, rows: NDArray[np.int64]) -> "Predictions":
+        """The predictions in some rows."""
+        return Predictions(
+            names=tuple(self.names[row] for row in rows),
+            labels=self.labels[rows],
+            predicted=self.predicted[rows],
+            probabilities=self.probabilities[rows],
+            groups=None if self.groups is None else tuple(self.groups[row] for row in rows),
+            digests=None if self.digests is None else self.digests[rows],
+        )
+
 
 @dataclass(frozen=True)
 class Evaluation:
