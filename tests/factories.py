@@ -140,6 +140,7 @@ def contestant(
     val_accuracy: float = 0.7,
     first_image: str = "0",
     duplicates: Collection[int] = (),
+    groups: tuple[str, ...] | None = None,
     **summary_fields: Any,
 ) -> None:
     """Write the results of a contestant that is wrong on the first `errors` of 300 test images."""
@@ -150,6 +151,7 @@ def contestant(
         first_image=first_image,
         interval=settings.evaluate.confidence,
         duplicates=duplicates,
+        groups=groups,
     )
     write_evaluation(evaluated(name), measured)
     COST.mkdir(exist_ok=True)
