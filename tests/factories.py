@@ -1,5 +1,6 @@
 """Settings, evaluations, trained contestants and registered versions that tests make for themselves."""
 
+import io
 import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -7,12 +8,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.paths import COST, cost_file, evaluated, trained
 from vit_vs_cnn.data.dataset import DIGESTS, Split
 from vit_vs_cnn.evaluation.metrics import evaluate
 from vit_vs_cnn.evaluation.results import Cost, Evaluation, write_evaluation
+from vit_vs_cnn.registry.signing import signature_tags
 from vit_vs_cnn.registry.versions import TEST_DIGEST, Registry
 from vit_vs_cnn.report.figure_writer import FigureEntry, FigureIndex
 from vit_vs_cnn.report.style import new_figure
@@ -122,7 +125,7 @@ def add_version(
         "timm": "some_vit",
         TEST_DIGEST: test_digest,
     }
-    return registry.add("vit", read_ref(folder), tags, "# A card")
+    return registry.add("vit", read_ref(folder), tags | signature_tags(model), "# A card")
 
 
 def new_registry() -> Registry:
@@ -203,3 +206,14 @@ def pictures(folder: Path) -> None:
     entry = FigureEntry(file="samples.png", title="A title", caption="A <caption>")
     index = FigureIndex(figures=(entry,), skipped=("No attention: this one has none.",))
     index.write(folder / "figures.json")
+
+
+def encoded(image: Image.Image, format_: str = "PNG", **options: object) -> bytes:
+    """The image as a file."""
+    file = io.BytesIO()
+    image.save(file, format_, **options)
+    return file.getvalue()
+
+
+def noise(height: int, width: int, *channels: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (height, width, *channels), dtype=np.uint8)

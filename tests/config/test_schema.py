@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from factories import REPOSITORY, TINY
-from vit_vs_cnn.config.load import parse_settings, read_settings, read_yaml
+from vit_vs_cnn.config.load import parse_settings, read_settings
 from vit_vs_cnn.config.nested import merge, nest
 from vit_vs_cnn.config.schema import ModelSettings, Settings
+from vit_vs_cnn.config.yaml_text import read_yaml
 from vit_vs_cnn.core.errors import UserError
 
 
@@ -42,7 +43,11 @@ def test_every_key_of_params_has_a_comment() -> None:
         ("train.epochs", 0, "train.epochs: input should be greater than or equal to 1, got 0"),
         ("train.epochs", 2.5, "train.epochs"),
         ("train.epochs", True, "train.epochs"),
-        ("data.source", "imagenet", "data.source: input should be 'cifar10', 'folder' or 'digits'"),
+        (
+            "data.source",
+            "imagenet",
+            "data.source: input should be 'cifar10', 'folder', 'table', 'torchvision' or 'digits'",
+        ),
         ("data.name", "Pets & Co", "data.name"),
         ("recipe.augment.flip", 1.5, "recipe.augment.flip"),
         ("models.vit.timm", None, "models.vit.timm"),

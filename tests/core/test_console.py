@@ -3,7 +3,7 @@ import io
 import pytest
 from tqdm import tqdm
 
-from vit_vs_cnn.core.console import PROGRESS_VARIABLE, bar_options, points, read_progress, table
+from vit_vs_cnn.core.console import PROGRESS_VARIABLE, bar_options, points, printable, read_progress, table
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,22 @@ def test_a_table_aligns_text_left_and_numbers_right() -> None:
         "resnet  12.0",
     ]
     assert table([("a", "b"), ("1", "long")], text_columns=2).splitlines()[2] == "1  long"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("cat\x1b[2J", "cat\\x1b[2J"),
+        ("a\nb\r", "a\\nb\\r"),
+        ("gpj\u202egnp.exe", "gpj\\u202egnp.exe"),
+        ("猫 قطة किताब 👩\u200d🔬", "猫 قطة किताब 👩\u200d🔬"),
+        ("\udcff", "\\udcff"),
+    ],
+)
+def test_what_a_terminal_would_obey_or_hide_is_printed_as_an_escape(text: str, shown: str) -> None:
+    assert printable(text) == shown
+    assert shown in table([("class",), (text,)])
+    assert printable("two\nlines", lines=True) == "two\nlines"
 
 
 def test_what_a_progress_bar_writes_for_a_parent_process_is_read_as_progress(monkeypatch: pytest.MonkeyPatch) -> None:

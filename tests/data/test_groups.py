@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from vit_vs_cnn.config.schema import DataSettings
+from vit_vs_cnn.config.data import DataSettings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.dataset import PREPARED_SPLITS, read_info, read_split
 from vit_vs_cnn.data.groups import shared_groups, with_groups
@@ -100,5 +100,5 @@ def test_given_splits_that_share_a_group_stop_the_run_or_are_reported(tmp_path: 
         prepare(data_settings(scans), tmp_path / "out")
     _, checks = prepare(data_settings(scans, on_bad="skip"), tmp_path / "out")
     (finding,) = (found for found in checks.findings if found.kind == "group_leakage")
-    assert finding.sentence == "3 groups of data.groups are in more than one split."
+    assert finding.sentence == "3 groups that images share are in more than one split."
     assert finding.examples == ("7: train, test", "8: val, test", "9: val, test")

@@ -1,6 +1,8 @@
 import hashlib
 import io
+import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -12,11 +14,11 @@ import pytest
 from PIL import Image
 
 from factories import REPOSITORY
-from vit_vs_cnn.config.schema import DataSettings
+from vit_vs_cnn.config.data import DataSettings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data import prepare as prepare_module
 from vit_vs_cnn.data.checks import read_checks
-from vit_vs_cnn.data.dataset import PREPARED_SPLITS, read_info, read_split
+from vit_vs_cnn.data.dataset import PREPARED_SPLITS, Decoding, read_info, read_split
 from vit_vs_cnn.data.prepare import prepare
 
 CIFAR10_IMAGES = REPOSITORY.parent / "shared/data/cifar10-images.tar.gz"
@@ -211,7 +213,7 @@ def test_a_disk_that_fills_up_meanwhile_is_one_sentence(tmp_path: Path):
     program = f"""
 import resource, signal
 from pathlib import Path
-from vit_vs_cnn.config.schema import DataSettings
+from vit_vs_cnn.config.data import DataSettings
 from vit_vs_cnn.data.prepare import prepare
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -229,7 +231,7 @@ def test_digits_are_prepared_without_torch(tmp_path: Path):
     program = f"""
 import sys
 from pathlib import Path
-from vit_vs_cnn.config.schema import DataSettings
+from vit_vs_cnn.config.data import DataSettings
 from vit_vs_cnn.data.prepare import prepare
 info, _ = prepare(DataSettings(source="digits", name="digits", path=""), Path({str(tmp_path / "out")!r}))
 assert sum(split.images for split in info.splits.values()) == 1797
@@ -253,3 +255,45 @@ def test_a_part_of_the_cifar10_copy(tmp_path: Path):
             file = part.extractfile(split.names[row])
             assert file is not None
             assert (split.images[row] == np.asarray(Image.open(io.BytesIO(file.read())))).all()
+
+
+def test_how_files_are_decoded_is_recorded_and_said(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    for bright, name in enumerate(("cat", "dog")):
+        (tmp_path / "xrays" / name).mkdir(parents=True)
+        for number in range(10 if bright else 40):
+            levels = rng.integers(1000 * bright, 1000 * bright + 3000, (16, 32)).astype(np.uint16)
+            Image.fromarray(levels).save(tmp_path / "xrays" / name / f"{number}.png")
+    settings = data_settings(tmp_path / "xrays", channels="grey")
+    info, checks = prepare(settings, tmp_path / "out")
+    assert read_info(tmp_path / "out").decoding == info.decoding
+    assert (info.decoding.fit, info.decoding.channels) == ("crop", "grey")
+    low, high = info.decoding.levels or (0, 0)
+    assert 0 <= low < 100
+    assert 3800 < high < 4000
+    carved, crop, levels, balance = checks.notes
+    assert carved.startswith("Splits are carved by the digests of their images")
+    assert "discards 50% of the area" in crop
+    assert f"their levels from {low:,g} to {high:,g}" in levels
+    assert re.match(r"cat has \d+ training images, [345]\.\d times as many as dog with \d+: accuracy says", balance)
+    before = contents(tmp_path / "out")
+    prepare(settings, tmp_path / "out")
+    assert contents(tmp_path / "out") == before
+    given, _ = prepare(data_settings(tmp_path / "xrays", fit="pad", bit_depth=12), tmp_path / "out")
+    assert given.decoding == Decoding(fit="pad", levels=(0, 4095))
+    padded = read_split(tmp_path / "out", "train").images
+    assert not padded[:, [0, 3, 12, 15]].any()
+    assert padded[:, 4:12].any(axis=(1, 2, 3)).all()
+
+
+def test_a_dataset_of_an_earlier_version_was_cropped_in_colour_with_16_bits_by_65535(tmp_path: Path):
+    prepare(data_settings(write_pets(tmp_path / "pets")), tmp_path / "out")
+    described = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    del described["decoding"]
+    (tmp_path / "out" / "dataset.json").write_text(json.dumps(described))
+    assert read_info(tmp_path / "out").decoding == Decoding(fit="crop", channels="rgb", levels=None)
+
+
+def test_balanced_classes_of_images_that_are_shown_whole_have_no_notes(tmp_path: Path):
+    settings = data_settings(write_pets(tmp_path / "pets", splits=("train", "val", "test")), fit="stretch")
+    assert prepare(settings, tmp_path / "out")[1].notes == ()

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from vit_vs_cnn.config.schema import DataSettings
+from vit_vs_cnn.config.data import DataSettings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.dataset import SplitName
 from vit_vs_cnn.data.sources.source import Source

@@ -17,6 +17,7 @@ from vit_vs_cnn.config.load import parse_settings
 from vit_vs_cnn.models.build import create_model
 from vit_vs_cnn.models.export import export_model
 from vit_vs_cnn.models.trained import TrainedModel, preprocess_for
+from vit_vs_cnn.registry.signing import signature_tags
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +44,8 @@ def store(
     made = Store(f"sqlite:///{database}", database, networks)
     made.client.create_registered_model(NAME)
     for version in networks:
-        made.client.create_model_version(NAME, source=str(models / str(version)))
+        model = models / str(version)
+        made.client.create_model_version(NAME, source=str(model), tags=signature_tags(model))
     made.promote(1)
     return made
 

@@ -1,5 +1,6 @@
 """A project whose stages do what a test asks of them, in the shape of the real one: DVC, git, params.yaml, flows."""
 
+import base64
 import json
 import os
 import shutil
@@ -170,10 +171,13 @@ class SmallProject:
         return found
 
 
-def ask_json(url: str, body: Any = None, method: str | None = None) -> Any:
+def ask_json(url: str, body: Any = None, method: str | None = None, key: str | None = None) -> Any:
     """The answer of an API, a text where it is no JSON, None while no server answers."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data=data, headers={"content-type": "application/json"}, method=method)
+    headers = {"content-type": "application/json"}
+    if key is not None:
+        headers["authorization"] = f"Basic {base64.b64encode(key.encode()).decode()}"
+    request = urllib.request.Request(url, data=data, headers=headers, method=method)
     for _ in range(10):
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:

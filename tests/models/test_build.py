@@ -23,8 +23,10 @@ SMALL_VIT = {"patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}
 )
 def test_any_timm_architecture_gives_logits_of_the_stored_image_size(timm: str, args: dict[str, int]) -> None:
     model = ModelSettings(timm=timm, args=args)
-    check_model(model, 7, 32, "models.x")
-    assert create_model(model, 7, 32)(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
+    for in_chans in (3, 1):
+        check_model(model, 7, 32, "models.x", in_chans)
+        network = create_model(model, 7, 32, in_chans=in_chans)
+        assert network(torch.zeros(2, in_chans, 32, 32)).shape == (2, 7)
 
 
 @pytest.mark.parametrize(
@@ -81,3 +83,16 @@ def test_a_frozen_backbone_leaves_the_classifier_to_train() -> None:
         "fc.weight",
         "fc.bias",
     }
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        ModelSettings(timm="resnet18", stem="cifar"),
+        ModelSettings(timm="vit_tiny_patch16_224", args=SMALL_VIT, stem="conv"),
+        ModelSettings(timm="airbench94"),
+    ],
+    ids=["cifar", "conv", "airbench"],
+)
+def test_every_stem_takes_one_channel(model: ModelSettings) -> None:
+    check_model(model, 10, 32, "models.x", 1)

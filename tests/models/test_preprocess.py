@@ -31,3 +31,12 @@ def test_bicubic_stays_between_black_and_white() -> None:
     images[:, 4:12, 4:12] = 255
     pixels = Preprocess((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 48, interpolation="bicubic")(images)
     assert (pixels.min(), pixels.max()) == (0.0, 1.0)
+
+
+def test_one_mean_makes_grey_of_colours_and_leaves_grey_as_it_is() -> None:
+    images = torch.randint(0, 256, (3, 16, 16, 3), dtype=torch.uint8)
+    shown = Preprocess((0.0,), (1.0,), 16)(images) * 255
+    expected = reference.rgb_to_grayscale(images.permute(0, 3, 1, 2).float())
+    torch.testing.assert_close(shown, expected, atol=0.1, rtol=0)
+    grey = images[..., :1].expand(-1, -1, -1, 3)
+    torch.testing.assert_close(Preprocess((0.0,), (1.0,), 16)(grey) * 255, grey[..., 0][:, None].float())

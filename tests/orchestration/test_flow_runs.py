@@ -19,77 +19,12 @@ import psutil
 import pytest
 
 from factories import TINY, add_version, new_registry
-from harness.small_project import SmallProject, ask_json, wait_for
+from harness.local_services import Server
+from harness.small_project import SmallProject, wait_for
 from vit_vs_cnn.config.load import parse_settings
 from vit_vs_cnn.core import paths
-from vit_vs_cnn.orchestration.prefect_server import free_port
 from vit_vs_cnn.registry.audit import open_audit_log
 from vit_vs_cnn.registry.versions import CHAMPION, Registry
-
-
-class Server:
-    """`vit-vs-cnn up` for a small project, and questions to its API."""
-
-    def __init__(self, small: SmallProject) -> None:
-        self.small = small
-        self.ports = [free_port() for _ in range(3)]
-        self.log = small.root.parent / "up.log"
-        self.start()
-
-    def start(self) -> None:
-        options = zip(("--prefect-port", "--mlflow-port", "--worker-port"), map(str, self.ports), strict=True)
-        with self.log.open("wb") as output:
-            self.process = subprocess.Popen(
-                self.small.command(
-                    "up", *(part for option in options for part in option), "--optuna-port", str(free_port())
-                ),
-                cwd=self.small.root,
-                env=self.small.environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-        wait_for(lambda: "Ctrl-C stops" in self.log.read_text() or self.process.poll() is not None, 120)
-        assert self.process.poll() is None, self.log.read_text()
-
-    def stop(self) -> None:
-        self.process.send_signal(signal.SIGINT)
-        assert self.process.wait(40) == 0
-
-    def ask(self, path: str, body: Any = None) -> Any:
-        return ask_json(f"http://127.0.0.1:{self.ports[0]}/api/{path}", body)
-
-    def deployment(self, name: str = "local") -> dict[str, Any]:
-        return self.ask(f"deployments/name/vit-vs-cnn/{name}")
-
-    def submit(self, **parameters: Any) -> str:
-        return self.submit_to("local", **parameters)
-
-    def submit_to(self, deployment: str, **parameters: Any) -> str:
-        body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
-        return self.ask(f"deployments/{self.deployment(deployment)['id']}/create_flow_run", body)["id"]
-
-    def state(self, flow_run: str) -> dict[str, Any]:
-        return self.ask(f"flow_runs/{flow_run}")["state"]
-
-    def end(self, flow_run: str, seconds: float = 90) -> dict[str, Any]:
-        final = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
-        wait_for(lambda: self.state(flow_run)["type"] in final, seconds)
-        return self.state(flow_run)
-
-    def run(self, **parameters: Any) -> dict[str, Any]:
-        return self.run_of("local", **parameters)
-
-    def run_of(self, deployment: str, **parameters: Any) -> dict[str, Any]:
-        return self.end(self.submit_to(deployment, **parameters))
-
-    def tasks(self, flow_run: str) -> dict[str, dict[str, Any]]:
-        body = {"flow_runs": {"id": {"any_": [flow_run]}}}
-        return {task["name"]: task for task in self.ask("task_runs/filter", body)}
-
-    def task_states(self, flow_run: str) -> dict[str, str | None]:
-        """Prefect learns of tasks by events, possibly after the run's end: None where there is no state yet."""
-        return {name: task["state"] and task["state"]["name"] for name, task in self.tasks(flow_run).items()}
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +75,7 @@ def test_up_prints_three_addresses_that_answer(server: Server) -> None:
 def test_a_taken_port_is_reported_with_its_holder(server: Server) -> None:
     output = server.small.call("up", "--prefect-port", str(server.ports[0]), code=2)
     assert output.startswith(f"error: port {server.ports[0]} is taken by process ")
-    assert "prefect server start" in output
+    assert "prefect_server:create_app" in output
     assert "--prefect-port" in output
 
 
@@ -280,7 +215,7 @@ def test_a_killed_worker_comes_back_and_its_run_has_crashed_and_continues(server
     small.control("killed", train_vit={"seconds": 120}, train_resnet={"seconds": 120})
     flow_run = server.submit(name="killed", overrides=["seed=9"])
     wait_for(lambda: [fact for fact in small.history("killed") if fact["stage"].startswith("train")])
-    worker = next(process for process in small.processes() if "worker" in process.cmdline())
+    worker = next(process for process in small.processes() if "vit_vs_cnn.orchestration.worker" in process.cmdline())
     for process in [*worker.children(recursive=True), worker]:
         process.kill()
     assert server.end(flow_run)["type"] == "CRASHED"
@@ -412,8 +347,7 @@ def test_the_folder_may_move_and_a_switched_schedule_stays(server: Server) -> No
     small = server.small
     nightly = server.deployment("nightly")
     schedule = nightly["schedules"][0]["id"]
-    url = f"http://127.0.0.1:{server.ports[0]}/api/deployments/{nightly['id']}/schedules/{schedule}"
-    ask_json(url, {"active": True}, "PATCH")
+    server.ask(f"deployments/{nightly['id']}/schedules/{schedule}", {"active": True}, "PATCH")
     server.stop()
     assert small.processes() == []
     moved = small.root.with_name("moved")

@@ -4,17 +4,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from factories import IMAGES, add_version, new_registry
-from vit_vs_cnn.config.schema import DataSettings, Settings
+from vit_vs_cnn.config.data import DataSettings
+from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import PREPARED
-from vit_vs_cnn.data.dataset import DatasetInfo, read_split
+from vit_vs_cnn.data.dataset import DatasetInfo, Decoding, read_split
 from vit_vs_cnn.data.prepare import prepare
 from vit_vs_cnn.models.build import create_model
 from vit_vs_cnn.models.export import export_model
 from vit_vs_cnn.models.trained import TrainedModel, preprocess_for
-from vit_vs_cnn.registry.evidence import FEWEST_IMAGES, collect
+from vit_vs_cnn.registry.evidence import FEWEST_IMAGES, collect, predict_test
+from vit_vs_cnn.registry.loading import load_exported
 from vit_vs_cnn.registry.promotion import promote, propose
 from vit_vs_cnn.registry.versions import Registry
 
@@ -119,3 +123,15 @@ def test_after_more_images_the_champion_is_judged_on_none_that_it_was_trained_on
     found = collect(registry, judged, PREPARED)
     assert found.left_out == len(test & (before["train"] | after["train"])) > 20
     assert found.evidence == () if len(test) - found.left_out < FEWEST_IMAGES else len(found.evidence) == 2
+
+
+def test_a_version_is_not_measured_on_images_that_were_decoded_in_another_way(
+    settings: Settings, prepared: DatasetInfo, tmp_path: Path
+) -> None:
+    model, padded = settings.models["resnet"], prepared.model_copy(update={"decoding": Decoding(fit="pad")})
+    trained = TrainedModel(create_model(model, 3, 16).eval(), preprocess_for(model, padded))
+    export_model(trained, "resnet", model, padded, np.zeros((2, 16, 16, 3), np.uint8), tmp_path / "model")
+    loaded = load_exported(tmp_path / "model", "pets-classifier", 3, torch.device("cpu"))
+    with pytest.raises(UserError, match=r"version 3 takes images with fit pad, channels rgb; those of tiny have fit"):
+        predict_test(loaded, prepared, read_split(PREPARED, "test"))
+    assert len(predict_test(loaded, padded, read_split(PREPARED, "test")).labels) == 24

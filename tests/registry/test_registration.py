@@ -141,6 +141,12 @@ def test_a_card_says_that_intervals_are_by_groups(settings: Settings, prepared: 
     assert "24 test (of 100 groups) images." in card
 
 
+def test_a_card_shows_what_a_name_holds_and_renders_none_of_it(settings: Settings, prepared: DatasetInfo) -> None:
+    info = prepared.model_copy(update={"classes": CLASSES, "description": "<img src=x> | [a](b)\x1b"})
+    card = write_card(settings, "vit", info, SUMMARY, evaluation([]), cost(), LINEAGE, Looks(versions=0, decisions=0))
+    assert r"(&lt;img src=x&gt; \| \[a\](b)\\x1b)" in card
+
+
 def test_of_many_classes_the_card_has_the_worst_and_stays_short(settings: Settings, prepared: DatasetInfo) -> None:
     names = tuple(f"a long name of class {n}" for n in range(1000))
     table = pd.DataFrame({"class": names, "precision": 0.5, "recall": range(1000), "f1": 0.5, "images": 10})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vit_vs_cnn.config.load import read_yaml
+from vit_vs_cnn.config.yaml_text import read_yaml
 from vit_vs_cnn.data.statistics import MEASURES
 from vit_vs_cnn.report import tuning
 from vit_vs_cnn.report.figure_writer import FigureWriter

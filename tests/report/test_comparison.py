@@ -15,8 +15,9 @@ from vit_vs_cnn.cli.pipeline import results_table
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import COMPARE, evaluated
-from vit_vs_cnn.data.dataset import DatasetInfo
-from vit_vs_cnn.evaluation.results import Views, read_evaluation
+from vit_vs_cnn.data.dataset import DatasetInfo, Split
+from vit_vs_cnn.evaluation.metrics import evaluate
+from vit_vs_cnn.evaluation.results import Views, read_evaluation, write_evaluation
 from vit_vs_cnn.report.comparison import (
     answer,
     comparison_table,
@@ -102,6 +103,23 @@ def test_one_alone_is_compared_with_nobody(settings: Settings) -> None:
     assert answer(comparison).endswith("there is no other contestant to compare it with.")
     assert validation_sentence(comparison) is None
     assert comparison.pairs == ()
+
+
+def test_where_the_classes_are_unbalanced_the_recall_of_the_smallest_stands_beside_the_accuracy(
+    settings: Settings,
+) -> None:
+    of_two(settings, 90, 30)
+    labels = np.repeat([0, 1, 2], [60, 20, 4])
+    for name, found in (("vit", 1), ("resnet", 3)):
+        predicted = np.where(np.arange(84) < 80 + found, labels, 0)
+        probabilities = np.full((84, 3), 0.1, np.float32)
+        probabilities[np.arange(84), predicted] = 0.8
+        split = Split(np.zeros((84, 8, 8, 3), np.uint8), labels, tuple(map(str, range(84))))
+        write_evaluation(evaluated(name), evaluate(probabilities, split, ("cat", "dog", "emu"), 0.95))
+    sentence = "Recall of emu, the smallest class with 4 test images: resnet 75.0 %, vit 25.0 %."
+    assert sentence in answer(read_comparison(settings))
+    alone = settings.model_copy(update={"models": {"vit": settings.models["vit"]}})
+    assert answer(read_comparison(alone)).endswith("with 4 test images: vit 25.0 %.")
 
 
 @pytest.mark.parametrize(

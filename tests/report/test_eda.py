@@ -172,6 +172,13 @@ def test_what_cannot_be_shown_is_said(make_settings: MakeSettings) -> None:
     assert table("duplicates")["split"] == ["train", "test"], "the names are known without opening test"
 
 
+def test_the_notes_of_prepare_stand_below_the_samples(make_settings: MakeSettings) -> None:
+    checks = checks_with().model_copy(update={"notes": ("data.fit: crop discards 25% of {everything}.", "Two.")})
+    prepare(noise(12, 8), np.arange(12) % 2, ("cat", "dog"), checks)
+    analyse(make_settings())
+    assert figures()["samples.png"]["caption"].endswith("data.fit: crop discards 25% of {everything}. Two.")
+
+
 def test_the_augmentation_figure_also_shows_mixed_images(make_settings: MakeSettings) -> None:
     prepare(noise(12, 8), np.arange(12) % 2, ("cat", "dog"), checks_with())
     analyse(make_settings({"recipe": {"augment": {"mixup": 0.8, "cutmix": 1.0}}}))

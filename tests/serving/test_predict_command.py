@@ -142,3 +142,12 @@ def test_each_format_is_one_line_for_any_file_name() -> None:
     assert Formatter("table", ["cat", "giraffe"]).line(odd) == 'cat           0.7500  a,b\\n\\udcff".png'
     assert json.loads(Formatter("json", []).line(odd))["file"] == odd.file
     assert next(csv.reader(io.StringIO(Formatter("csv", []).line(odd), newline=""))) == [odd.file, "cat", "0.75"]
+
+
+@pytest.mark.parametrize(
+    ("name", "cell"),
+    [("=SUM(1)", "'=SUM(1)"), ("@x", "'@x"), ("-a", "'-a"), ("-1", "-1"), ("+2.5", "+2.5"), ("a=b", "a=b")],
+)
+def test_a_spreadsheet_computes_no_class_and_no_file_name(name: str, cell: str) -> None:
+    line = Formatter("csv", []).line(Prediction(name, ((name, 0.75), ("dog", 0.25))))
+    assert next(csv.reader(io.StringIO(line))) == [cell, cell, "0.75"]

@@ -18,7 +18,7 @@ from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.tracking.outbox import outbox_dir
 from vit_vs_cnn.tracking.run import TrackedRun, add_to_run, read_ref, start_run, sync
-from vit_vs_cnn.tracking.store import tracking_uri
+from vit_vs_cnn.tracking.store import experiment, open_client, tracking_uri
 
 KEY = "0" * 32
 
@@ -343,3 +343,18 @@ def test_a_run_json_that_is_not_valid_is_one_sentence(project: Path) -> None:
     (project / "run.json").write_text(json.dumps({"run": 1}))
     with pytest.raises(UserError, match=r"run\.json: was written by another version; run the stage that writes it"):
         read_ref(project)
+
+
+def test_an_experiment_that_was_deleted_in_mlflow_is_restored(
+    settings: Settings, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with start_run(settings, "prepare") as run:
+        run.log_params({"a": 1})
+    client = open_client()
+    client.delete_experiment(experiment(client, settings.data.name).experiment_id)
+    with start_run(settings, "prepare") as run:
+        run.log_params({"a": 2})
+    assert "had been deleted in MLflow; it is restored" in capsys.readouterr().err
+    found = client.get_experiment_by_name(settings.data.name)
+    assert found is not None
+    assert found.lifecycle_stage == "active"

@@ -9,6 +9,7 @@ from vit_vs_cnn.cli.maintenance import clean, doctor, sync, up
 from vit_vs_cnn.cli.pipeline import STAGES, params, run, tune
 from vit_vs_cnn.cli.registry import registry
 from vit_vs_cnn.cli.serving import predict, serve
+from vit_vs_cnn.core.console import printable
 from vit_vs_cnn.core.errors import GateRejectedError, GateUndecidedError, RunError, UserError, write_error_report
 
 USER_MISTAKE = 2
@@ -63,5 +64,5 @@ def main() -> None:
 
 
 def _fail(sentence: str, code: int) -> None:
-    click.echo(sentence, err=True)
+    click.echo(printable(sentence, lines=True), err=True)
     sys.exit(code)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from vit_vs_cnn.core.errors import UserError, first_line
+from vit_vs_cnn.core.errors import UserError, first_line, without_password
 from vit_vs_cnn.core.paths import main_root, state_dir
 from vit_vs_cnn.orchestration.active_runs import active_runs
 
@@ -115,7 +115,7 @@ def _dvc() -> Check:
 def _tracking_store() -> Check:
     from vit_vs_cnn.tracking.store import open_client, store_errors, tracking_uri
 
-    uri = tracking_uri()
+    uri = without_password(tracking_uri())
     try:
         experiments = len(open_client().search_experiments())
     except store_errors() as error:

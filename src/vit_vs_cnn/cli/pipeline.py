@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vit_vs_cnn.core.console import table
+from vit_vs_cnn.core.errors import without_password
 from vit_vs_cnn.core.paths import COMPARE, REGISTERED
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def _run_summary(finished: "PipelineRun") -> str:
 
 report    {report.relative_to(here) if report.is_relative_to(here) else report}
 registry  {registered["name"]}, challenger: {registered["challenger"]}   (vit-vs-cnn registry promote)
-MLflow    make ui   (store: {tracking_uri()})
+MLflow    make ui   (store: {without_password(tracking_uri())})
 DVC       dvc exp show   (experiment: {finished.name})"""
 
 

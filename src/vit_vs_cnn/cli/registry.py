@@ -39,7 +39,7 @@ _reason = click.option("--reason", default="", help="The reason, which is record
 
 @click.group(epilog=_EPILOG)
 def registry() -> None:
-    """The registered models: list, show, promote, roll back, history, verify."""
+    """The registered models: list, show, promote, roll back, history, verify, trust."""
 
 
 @registry.command("list", epilog="\b\nExample:\n  vit-vs-cnn registry list --registry digits")
@@ -124,6 +124,20 @@ def rollback(version: str | None, reason: str, given: str | None) -> None:
     opened, _ = _open(given)
     decision = promotion.rollback(opened, version, reason)
     click.echo(f"{opened.name}: version {decision.version} is the champion again; before: {decision.previous_version}.")
+
+
+@registry.command(epilog="\b\nExample:\n  vit-vs-cnn registry trust 3")
+@click.argument("version")
+@_registry
+def trust(version: str, given: str | None) -> None:
+    """Sign VERSION, which was registered elsewhere or by an earlier release, so that it may be loaded here.
+
+    A model file is a program: sign only what comes from somebody you trust.
+    """
+    from vit_vs_cnn.registry.loading import trust as sign
+
+    opened, _ = _open(given)
+    click.echo(f"{opened.name}: version {sign(opened, version).number} is signed and may be loaded now.")
 
 
 @registry.command(epilog="\b\nExample:\n  vit-vs-cnn registry history --format json")

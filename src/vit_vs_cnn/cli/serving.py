@@ -35,11 +35,11 @@ def predict(paths: tuple[Path, ...], model: str, registry: str | None, kind: "Fo
     """
     from tqdm import tqdm
 
-    from vit_vs_cnn.core.console import bar_options
+    from vit_vs_cnn.core.console import bar_options, printable
     from vit_vs_cnn.core.errors import UserError
     from vit_vs_cnn.data.sources.source import Unreadable
     from vit_vs_cnn.registry.loading import load_registered
-    from vit_vs_cnn.serving.predict import Formatter, image_files, predict_files, printable
+    from vit_vs_cnn.serving.predict import Formatter, image_files, predict_files
 
     total = sum(1 for _ in image_files(paths))
     if not total:
@@ -67,6 +67,11 @@ def predict(paths: tuple[Path, ...], model: str, registry: str | None, kind: "Fo
 @click.command(epilog="\b\nExample:\n  vit-vs-cnn serve --port 8000\n  curl -F image=@photo.jpg localhost:8000/predict")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="Port; 0: any free one.")
+@click.option(
+    "--allowed-hosts",
+    metavar="NAME,…",
+    help="The host names under which it may be asked; default: localhost on loopback, any on another address.",
+)
 @_model
 @_registry
 @click.option("--max-mb", default=16, show_default=True, type=click.IntRange(1, 1024), help="Size of a request.")
@@ -76,6 +81,7 @@ def predict(paths: tuple[Path, ...], model: str, registry: str | None, kind: "Fo
 def serve(
     host: str,
     port: int,
+    allowed_hosts: str | None,
     model: str,
     registry: str | None,
     max_mb: int,
@@ -91,7 +97,8 @@ def serve(
     from vit_vs_cnn.serving.uploads import ServerLimits
 
     limits = ServerLimits(max_mb * 2**20, max_images, max_seconds, max_waiting)
-    start(_registered_model(registry), model, host, port, limits)
+    hosts = [name.strip() for name in allowed_hosts.split(",")] if allowed_hosts else []
+    start(_registered_model(registry), model, host, port, limits, hosts)
 
 
 def _registered_model(given: str | None) -> str:

@@ -4,21 +4,21 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
 from vit_vs_cnn.config.nested import merge, nest
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.config.search_space import settings_path
+from vit_vs_cnn.config.yaml_text import parse_yaml, parse_yaml_with_comments, read_text, read_yaml, round_trip
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import PARAMS, PRESETS, project_root, tuned
 
-if TYPE_CHECKING:
-    from ruamel.yaml import YAML
-
 # Pydantic names them in the location of an error; params.yaml has no such keys.
 _DIMENSION_TYPES = ("float", "int", "categorical")
+_LONGEST_PATH = 20
+_LONGEST_VALUE = 100
 
 
 def parse_settings(values: Any, key_path: str = "params.yaml") -> Settings:
@@ -79,19 +79,6 @@ def _nested_values(values: Mapping[str, Any]) -> dict[str, Any]:
     return nest({settings_path(path): value for path, value in values.items()})
 
 
-def read_yaml(path: Path) -> Any:
-    """Read the plain values of a YAML 1.2 file. Raises UserError where it cannot be read or parsed."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}.") from None
-
-
 def _sentences(error: ValidationError) -> list[str]:
     sentences = []
     for problem in error.errors(include_url=False):
@@ -101,13 +88,18 @@ def _sentences(error: ValidationError) -> list[str]:
         elif problem["type"] == "missing":
             text = "is missing"
         elif problem["type"] == "model_type":
-            text = f"expected a mapping of settings, got {problem['input']!r}"
+            text = f"expected a mapping of settings, got {_shown(problem['input'])}"
         elif problem["type"] == "value_error":
             text = str(problem["ctx"]["error"])
         else:
-            text = f"{problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}"
+            text = f"{problem['msg'][0].lower()}{problem['msg'][1:]}, got {_shown(problem['input'])}"
         sentences.append(f"{location}: {text}" if location else text)
     return list(dict.fromkeys(sentences))
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
 
 
 def merged_params(root: Path, preset: str | None, overrides: Sequence[str]) -> dict[str, Any]:
@@ -116,7 +108,9 @@ def merged_params(root: Path, preset: str | None, overrides: Sequence[str]) -> d
     A contestant that is null in the end takes no part. Raises UserError for a preset that does not exist or an override
     of another form.
     """
-    params: dict[str, Any] = _round_trip().load((root / PARAMS).read_text(encoding="utf-8"))
+    params: dict[str, Any] = parse_yaml_with_comments(read_text(root / PARAMS), str(PARAMS))
+    if not isinstance(params, dict):
+        raise UserError(f"{PARAMS}: expected a mapping of settings.")
     if preset is not None:
         params = merge(params, _read_preset(root, preset))
     for override in overrides:
@@ -129,15 +123,13 @@ def merged_params(root: Path, preset: str | None, overrides: Sequence[str]) -> d
 
 def settings_of(params: dict[str, Any]) -> Settings:
     """Check merged parameters and return the settings. Raises UserError where they are not valid."""
-    from ruamel.yaml import YAML
-
-    return parse_settings(YAML(typ="safe").load(dump(params)))
+    return parse_settings(parse_yaml(dump(params), str(PARAMS)))
 
 
 def dump(params: dict[str, Any]) -> str:
     """Return the parameters as YAML text, with their comments."""
     text = io.StringIO()
-    _round_trip().dump(params, text)
+    round_trip().dump(params, text)
     return text.getvalue()
 
 
@@ -157,22 +149,8 @@ def _read_preset(root: Path, name: str) -> Any:
 
 
 def _parse_override(override: str) -> dict[str, Any]:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
     path, equals, text = override.partition("=")
-    if not equals or not all(path.strip().split(".")):
-        raise UserError(f"--set {override}: expected key.path=value, for example --set train.epochs=3.")
-    try:
-        return nest({path.strip(): YAML(typ="safe").load(text)})
-    except YAMLError:
-        raise UserError(f"--set {override}: the value is not valid YAML; quote it if it is a text.") from None
-
-
-def _round_trip() -> "YAML":
-    from ruamel.yaml import YAML
-
-    yaml = YAML()
-    yaml.width = 120
-    yaml.preserve_quotes = True
-    return yaml
+    keys = path.strip().split(".")
+    if not equals or not all(keys) or len(keys) > _LONGEST_PATH:
+        raise UserError(f"--set {override[:100]}: expected key.path=value, for example --set train.epochs=3.")
+    return nest({path.strip(): parse_yaml(text, f"--set {path.strip()[:100]}")})

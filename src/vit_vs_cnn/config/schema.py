@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from vit_vs_cnn.config.data import DataSettings
 from vit_vs_cnn.config.gate import Fraction, GateSettings, SelectBy
 from vit_vs_cnn.config.nested import merge, nest, value_at
-from vit_vs_cnn.config.patterns import GroupPattern
 from vit_vs_cnn.config.search_space import Scalar, StrictModel, TuneSettings, settings_path
 from vit_vs_cnn.core.errors import UserError
 
@@ -29,25 +29,6 @@ def _former(key: str, is_default: Callable[[Any], bool], advice: str | None = No
         return section
 
     return BeforeValidator(read)
-
-
-class DataSettings(StrictModel):
-    """The images: where they come from and how they are stored and split.
-
-    `groups` is a regular expression that finds in an image's path what it shares with others:
-    no carved split takes a part of a group, and intervals are by groups.
-    """
-
-    source: Literal["cifar10", "folder", "digits"]
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-    path: str
-    image_size: Annotated[int, Field(ge=8, le=1024)] = 32
-    split_seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    val_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
-    test_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.2
-    min_images_per_class: Annotated[int, Field(ge=3)] = 10
-    on_bad: Literal["fail", "skip"] = "fail"
-    groups: GroupPattern | None = None
 
 
 class OptimizerSettings(StrictModel):

@@ -35,8 +35,20 @@ def read_progress(line: str) -> Progress | None:
     return Progress(int(found["percent"]), found["task"].strip(), found["text"].strip()) if found else None
 
 
+def printable(text: str, *, lines: bool = False) -> str:
+    """The text with escapes for what a terminal obeys or hides: control characters, marks that reverse the direction.
+
+    The joiners of emoji and of several scripts stay, and with `lines` the ends of lines.
+    """
+    kept = "\u200c\u200d\n" if lines else "\u200c\u200d"
+    return "".join(
+        char if char.isprintable() or char in kept else char.encode("unicode_escape").decode() for char in text
+    )
+
+
 def table(rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
     """Format rows of equal length, the first one underlined; columns after `text_columns` are aligned right."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(

@@ -5,16 +5,21 @@ The command writes the report (cli), the process that started it reads it (orche
 
 import json
 import os
+import re
 from pathlib import Path
 
 ERROR_REPORT_VARIABLE = "VIT_VS_CNN_ERROR_REPORT"
+_PASSWORD = re.compile(r"(://[^:/@\s]*):[^@/\s]*@")
 
 
 class UserError(Exception):
     """A mistake that the user can fix: one sentence saying what is wrong, where, and what to do.
 
-    The command prints the sentence without a traceback and exits with code 2.
+    The command prints the sentence without a traceback and exits with code 2. Addresses in it lose their passwords.
     """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(without_password(sentence))
 
 
 class TransientError(UserError):
@@ -23,6 +28,9 @@ class TransientError(UserError):
 
 class RunError(Exception):
     """A run failed, for the reason in the output above. The command exits with code 1."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(without_password(sentence))
 
 
 class GateRejectedError(Exception):
@@ -53,6 +61,11 @@ def read_error_report(path: Path) -> UserError | None:
     return (TransientError if report["retryable"] else UserError)(report["message"])
 
 
+def without_password(text: str) -> str:
+    """The text as it may be shown and kept: `***` stands for the password of every address in it."""
+    return _PASSWORD.sub(r"\1:***@", text)
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its type's name, without a full stop at its end."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
+    return without_password((str(error).strip() or type(error).__name__).splitlines()[0])[:200].rstrip(".")

@@ -3,6 +3,7 @@
 Paths of stages are relative to the project folder, the working directory of every stage, as in dvc.yaml.
 """
 
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -82,8 +83,14 @@ def mlruns_dir() -> Path:
 
 
 def state_dir() -> Path:
-    """What must survive a killed run and is no output: checkpoints, pending records of runs, measured choices."""
-    return main_root() / ".vit-vs-cnn"
+    """What must survive a killed run and is no output: checkpoints, pending records of runs, keys, logs.
+
+    It is for its owner alone: logs and settings of servers may hold a password.
+    """
+    folder = main_root() / ".vit-vs-cnn"
+    with suppress(OSError):  # whoever writes there says that it cannot be
+        folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
 
 
 def runs_dir() -> Path:

@@ -11,11 +11,17 @@ from vit_vs_cnn.data.dataset import PREPARE_REMEDY, PREPARED_SPLITS, SplitName
 from vit_vs_cnn.data.decode import DecodedImages
 from vit_vs_cnn.data.duplicates import Rows, fingerprint, identical_groups, near_groups
 from vit_vs_cnn.data.groups import shared_groups
+from vit_vs_cnn.data.notes import balance_note
 from vit_vs_cnn.data.sources.source import Source, Unreadable
 
 Kind = Literal[
     "unreadable",
     "stray_file",
+    "missing_file",
+    "contradiction",
+    "no_label",
+    "repeated_row",
+    "unlisted_file",
     "tiny_class",
     "missing_class",
     "constant",
@@ -32,6 +38,11 @@ Severity = Literal["warning", "note"]
 _SENTENCES: dict[Kind, tuple[Severity, str]] = {
     "unreadable": ("warning", "files could not be read as images and are skipped"),
     "stray_file": ("note", "files lie outside the class folders and are ignored"),
+    "missing_file": ("warning", "rows of the tables name an image that is not there and are skipped"),
+    "contradiction": ("warning", "images have rows with different labels or splits and are skipped"),
+    "no_label": ("warning", "images have a row without a label and are skipped"),
+    "repeated_row": ("note", "images have the same row more than once and count once"),
+    "unlisted_file": ("note", "image files are in no row of the tables and are ignored"),
     "tiny_class": ("warning", "classes have fewer than {minimum} training images"),
     "missing_class": ("warning", "times a class has no image in a split"),
     "constant": ("warning", "images are of one colour all over"),
@@ -40,7 +51,7 @@ _SENTENCES: dict[Kind, tuple[Severity, str]] = {
     "label_conflict": ("warning", "groups of identical images with more than one label"),
     "near_duplicate": ("note", "groups of nearly identical images within a split"),
     "near_leakage": ("note", "groups of nearly identical images across splits"),
-    "group_leakage": ("warning", "groups of data.groups are in more than one split"),
+    "group_leakage": ("warning", "groups that images share are in more than one split"),
 }
 
 _MOST_EXAMPLES = 50
@@ -74,7 +85,7 @@ class Finding(Record):
 class Checks(Record):
     """checks.json: how many images were checked, the count of every kind of finding, and the findings.
 
-    `notes` say how the source was understood.
+    `notes` say how the source and its images were understood.
     `test_rows_in_train` are the rows of all test images of which train has an identical or nearly identical one.
     """
 
@@ -95,6 +106,7 @@ def check(
         "unreadable": [f"{file.name}: {file.reason}" for file in unreadable],
         "stray_file": source.stray,
         "group_leakage": shared_groups(source),
+        **dict(source.row_findings.items()),
         **_rare_classes(decoded, source.classes, min_images_per_class),
     }
     groups: dict[Kind, list[Rows]] = {
@@ -121,9 +133,13 @@ def check(
         for kind, (severity, sentence) in _SENTENCES.items()
         if counts[kind]
     )
-    rows = _test_rows_in_train(decoded, identical, near)
+    train_counts = np.bincount(decoded.labels[decoded.rows("train")], minlength=len(source.classes)).tolist()
     return Checks(
-        images=len(decoded.labels), counts=counts, findings=findings, test_rows_in_train=rows, notes=source.notes
+        images=len(decoded.labels),
+        counts=counts,
+        findings=findings,
+        test_rows_in_train=_test_rows_in_train(decoded, identical, near),
+        notes=(*source.notes, *decoded.notes, *balance_note(source.classes, train_counts)),
     )
 
 

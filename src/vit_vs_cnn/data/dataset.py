@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from vit_vs_cnn.config.data import Channels, DataSettings, Fit
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.records import Record
 
@@ -18,6 +19,9 @@ PREPARED_SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 PREPARE_REMEDY = "run `dvc repro --force prepare`"
 DIGESTS = "digests.npy"
 _GROUPS = "groups.json"
+
+# Ends of a range that differ by no more than this part of it are the same: 5 of 255 levels.
+_SAME_RANGE = 0.02
 
 
 class SplitInfo(Record):
@@ -30,6 +34,41 @@ class SplitInfo(Record):
     counts: tuple[int, ...]
     digest: str
     groups: int | None = None
+
+
+class Decoding(Record):
+    """How image files become pixels: in `prepare` and, kept with the model, in `predict` and `serve`.
+
+    `fit` and `channels` are the settings of these names; grey images are stored as three equal channels, and networks
+    see one. `levels` are what becomes black and white in images of more than 8 bits, None where train has none. The
+    defaults are what data sets and models of earlier versions were made with.
+    """
+
+    fit: Fit = "crop"
+    channels: Channels = "rgb"
+    levels: tuple[float, float] | None = None
+
+    @property
+    def in_chans(self) -> int:
+        """How many channels a network sees, by timm's word."""
+        return 1 if self.channels == "grey" else 3
+
+    def agrees_with(self, other: "Decoding") -> bool:
+        """Whether models of the one can be measured on images of the other: ranges found in train differ a little."""
+        if (self.fit, self.channels) != (other.fit, other.channels):
+            return False
+        if self.levels is None or other.levels is None:
+            return self.levels == other.levels
+        span = max(high - low for low, high in (self.levels, other.levels))
+        return all(abs(a - b) <= _SAME_RANGE * span for a, b in zip(self.levels, other.levels, strict=True))
+
+    def __str__(self) -> str:
+        """For people, in the words of the settings."""
+        levels = "" if self.levels is None else ", levels from {:,g} to {:,g}".format(*self.levels)
+        return f"fit {self.fit}, channels {self.channels}{levels}"
+
+
+BY_DEFAULT = Decoding()
 
 
 class DatasetInfo(Record):
@@ -48,6 +87,7 @@ class DatasetInfo(Record):
     std: tuple[float, float, float]
     splits: dict[SplitName, SplitInfo]
     digest: str
+    decoding: Decoding = BY_DEFAULT
 
 
 @dataclass(frozen=True)
@@ -78,6 +118,12 @@ class Split:
         if self.folder is not None:
             return read_split, (self.folder.parent, self.folder.name)
         return Split, (self.images, self.labels, self.names, None, self.digests, self.groups)
+
+
+def decoding_of(settings: DataSettings) -> Decoding:
+    """How the settings have image files decoded, before train says which levels images of more than 8 bits use."""
+    levels = (0.0, 2.0**settings.bit_depth - 1) if settings.bit_depth else None
+    return Decoding(fit=settings.fit, channels=settings.channels, levels=levels)
 
 
 def group_codes(groups: Sequence[str] | None) -> NDArray[np.int64] | None:

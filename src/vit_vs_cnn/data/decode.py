@@ -1,32 +1,29 @@
-"""From encoded files of any mode and size to square uint8 RGB pixels."""
+"""From the encoded files of a source to square uint8 RGB pixels, in one pass, or two where a range has to be found."""
 
-import io
 import os
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from tqdm import tqdm
 
 from vit_vs_cnn.core.console import bar_options
 from vit_vs_cnn.core.errors import UserError
-from vit_vs_cnn.data.dataset import PREPARED_SPLITS, SplitName
+from vit_vs_cnn.data.dataset import BY_DEFAULT, PREPARED_SPLITS, Decoding, SplitName
+from vit_vs_cnn.data.levels import find_range, highest_level, is_deep, sample_levels
+from vit_vs_cnn.data.notes import Survey, pixel_notes
+from vit_vs_cnn.data.pixels import open_image, reason_of, square_pixels
 from vit_vs_cnn.data.sources.source import RawImage, Source, Unreadable
 
-# Raster formats decoded by Pillow itself. Not among them: EPS, which would run Ghostscript on the user's file.
-_FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
 _BATCH_BYTES = 2**18
 _MOST_WORKERS = 16
-
-# `decode_image` refuses images above Pillow's limit of pixels; Pillow's own warning would only repeat it.
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+# A second pass that is over sooner has no bar.
+_SECONDS_WITHOUT_BAR = 2.0
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -37,7 +34,8 @@ class DecodedImages:
     """N decoded images, those of train first, then val, then test.
 
     `images` uint8 (N, S, S, 3); `labels` int64 (N,); `splits` int64 (N,), positions in PREPARED_SPLITS; N `names`;
-    `positions` int64 (N,) in the source.
+    `positions` int64 (N,) in the source. `decoding` is how they were decoded, and `notes` are sentences for people on
+    that.
     """
 
     images: NDArray[np.uint8]
@@ -45,6 +43,8 @@ class DecodedImages:
     splits: NDArray[np.int64]
     names: Sequence[str]
     positions: NDArray[np.int64]
+    decoding: Decoding = BY_DEFAULT
+    notes: tuple[str, ...] = ()
 
     def rows(self, split: SplitName) -> slice:
         """The rows of one split."""
@@ -54,31 +54,22 @@ class DecodedImages:
 
 
 def decode_source(
-    source: Source, splits: NDArray[np.int64], images: NDArray[np.uint8]
+    source: Source, splits: NDArray[np.int64], images: NDArray[np.uint8], decoding: Decoding = BY_DEFAULT
 ) -> tuple[DecodedImages, list[Unreadable]]:
     """Decode all images of `source` into the array `images`, uint8 (N, S, S, 3), in the order of their `splits` (N,).
 
-    Returns the images that could be decoded, in a part of `images`, and the others with the reason. Raises UserError
-    if the source does not hold what it listed.
+    Where `decoding` has no levels and images have more than 8 bits, the levels of those in train are sampled in the
+    first pass, and these images are decoded in a second one. Returns the images that could be decoded, in a part of
+    `images`, and the others with the reason. Raises UserError if the source does not hold what it listed.
     """
     order = np.argsort(splits, kind="stable")
-    row_of = np.argsort(order)
-    seen = np.zeros(len(order), np.bool_)
-    failures: dict[int, str] = {}
-
-    def decode(batch: Sequence[tuple[int, RawImage]]) -> None:
-        for position, image in batch:
-            seen[position] = True
-            try:
-                images[row_of[position]] = _decode(image, images.shape[1])
-            # On a damaged file Pillow's readers raise almost anything; the reason is kept and reported.
-            except Exception as error:
-                failures[position] = reason_of(error)
-
-    for _ in map_in_threads(decode, _batches(source.read(), len(order))):
-        pass
-    if not seen.all():
-        raise UserError(f"{source.description}: changed while it was read: run the stage again.")
+    reader = _Reader(source, images, np.argsort(order), splits == PREPARED_SPLITS.index("train"))
+    reader.decode_all(decoding)
+    used = decoding
+    if decoding.levels is None and reader.survey.deep.any():
+        used = decoding.model_copy(update={"levels": find_range(reader.samples.values())})
+        reader.decode_deep(used)
+    failures = reader.failures
     kept = np.array([position not in failures for position in order], np.bool_)
     for row, kept_row in enumerate(np.flatnonzero(kept)):
         # A row only ever moves towards the front, onto one that has moved already.
@@ -91,32 +82,78 @@ def decode_source(
         splits=splits[order],
         names=[source.names[position] for position in order],
         positions=order,
+        decoding=used,
+        notes=pixel_notes(reader.survey, decoding, used, source.names),
     )
     return decoded, [Unreadable(source.names[position], failures[position]) for position in sorted(failures)]
 
 
-def decode_image(content: bytes, size: int) -> NDArray[np.uint8]:
-    """Decode an image file to uint8 (size, size, 3); one that has this size already keeps its pixels exactly.
+class _Reader:
+    """Decodes the images of a source, each into its row of an array, and remembers what it saw.
 
-    Turned upright as EXIF says; transparency over white; 16 bits scaled to 8; the centre square, resized with
-    antialiasing. Raises whatever Pillow raises on a file that it cannot read, ValueError on 32-bit pixels and on more
-    pixels than Pillow's limit.
+    `row_of` int64 (N,) and `in_train` bool (N,) are in the order of the source. `failures` are reasons and `samples`
+    levels of images of more than 8 bits in train, both by position in the source.
     """
-    with Image.open(io.BytesIO(content), formats=_known_formats()) as image:
-        pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
-        if limit and pixels > limit:
-            raise ValueError(f"{pixels:,} pixels, more than the {limit:,} accepted")
-        # Lets libjpeg skip most of the work on a photograph many times too large.
-        image.draft(None, (2 * size, 2 * size))
-        ImageOps.exif_transpose(image, in_place=True)
-        return np.asarray(_square(_rgb(image), size))
 
+    def __init__(
+        self, source: Source, images: NDArray[np.uint8], row_of: NDArray[np.int64], in_train: NDArray[np.bool_]
+    ) -> None:
+        self.survey = Survey.of(len(row_of))
+        self.failures: dict[int, str] = {}
+        self.samples: dict[int, NDArray[np.float32]] = {}
+        self._source, self._images, self._row_of, self._in_train = source, images, row_of, in_train
 
-def reason_of(error: Exception) -> str:
-    """Why a file could not be decoded, from what `decode_image` raised."""
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image in a known format"
-    return " ".join(str(error).split()) or type(error).__name__
+    def decode_all(self, decoding: Decoding) -> None:
+        """Decode all images but those whose range of levels is still unknown, which are sampled."""
+        train_images = int(self._in_train.sum())
+
+        def decode(position: int, image: Image.Image) -> None:
+            self.survey.see(position, image)
+            if is_deep(image):
+                levels = np.asarray(image)
+                self.survey.highest[position] = highest_level(levels)
+                self.survey.deep[position] = True
+                if decoding.levels is None:
+                    if self._in_train[position]:
+                        self.samples[position] = sample_levels(levels, train_images, position)
+                    return
+            self._store(position, image, decoding)
+
+        self._read(range(len(self._row_of)), decode, desc="decoding")
+
+    def decode_deep(self, decoding: Decoding) -> None:
+        """Decode the images of more than 8 bits, whose range is known by now."""
+        deep = np.flatnonzero(self.survey.deep).tolist()
+        self._read(
+            deep,
+            lambda position, image: self._store(position, image, decoding),
+            desc="scaling",
+            delay=_SECONDS_WITHOUT_BAR,
+        )
+
+    def _store(self, position: int, image: Image.Image, decoding: Decoding) -> None:
+        self._images[self._row_of[position]] = square_pixels(image, self._images.shape[1], decoding)
+
+    def _read(self, positions: Sequence[int], decode: Callable[[int, Image.Image], None], **bar: Any) -> None:
+        wanted = np.zeros(len(self._row_of), np.bool_)
+        wanted[positions] = True
+        missing = wanted.copy()
+
+        def decode_batch(batch: Sequence[tuple[int, RawImage]]) -> None:
+            for position, raw in batch:
+                missing[position] = False
+                try:
+                    with open_image(raw) as image:
+                        decode(position, image)
+                # On a damaged file Pillow's readers raise almost anything; the reason is kept and reported.
+                except Exception as error:
+                    self.failures[position] = reason_of(error)
+
+        images = ((position, raw) for position, raw in self._source.read() if wanted[position])
+        for _ in map_in_threads(decode_batch, _batches(images, len(positions), **bar)):
+            pass
+        if missing.any():
+            raise UserError(f"{self._source.description}: changed while it was read: run the stage again.")
 
 
 def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
@@ -135,50 +172,13 @@ def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item]) ->
             yield pending.popleft().result()
 
 
-def _batches(images: Iterable[tuple[int, RawImage]], total: int) -> Iterator[list[tuple[int, RawImage]]]:
+def _batches(images: Iterable[tuple[int, RawImage]], total: int, **bar: Any) -> Iterator[list[tuple[int, RawImage]]]:
     batch: list[tuple[int, RawImage]] = []
     size = 0
-    for position, image in tqdm(images, total=total, desc="decoding", unit=" images", **bar_options()):
+    for position, image in tqdm(images, total=total, unit=" images", **bar, **bar_options()):
         batch.append((position, image))
         size += len(image) if isinstance(image, bytes) else image.nbytes
         if size >= _BATCH_BYTES:
             yield batch
             batch, size = [], 0
     yield batch
-
-
-def _decode(image: RawImage, size: int) -> NDArray[np.uint8]:
-    return decode_image(image, size) if isinstance(image, bytes) else np.asarray(_square(Image.fromarray(image), size))
-
-
-@cache
-def _known_formats() -> tuple[str, ...]:
-    Image.init()
-    return tuple(name for name in _FORMATS if name in Image.OPEN)
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        return _eight_bits(image).convert("RGB")
-    if image.has_transparency_data:
-        opaque = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque).convert("RGB")
-    return image.convert("RGB")
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit grey to 8 bits: Pillow's own conversion would clip at 255."""
-    levels = np.asarray(image)
-    if image.mode == "F" or levels.min() < 0 or levels.max() > 65535:
-        raise ValueError("32-bit pixels, whose range is not known: save it with 8 or 16 bits")
-    return Image.fromarray(((levels.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
-
-
-def _square(image: Image.Image, size: int) -> Image.Image:
-    if image.size == (size, size):
-        return image
-    # Cutting the square first is the same as cutting it after, and an image 1 pixel high never becomes a huge one.
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    box = (left, top, left + side, top + side)
-    return image.resize((size, size), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)

@@ -52,6 +52,6 @@ def refuse_shared_groups(shared: Sequence[str], path: str) -> None:
     if shared:
         raise UserError(
             f"data.groups: {len(shared):,} groups are in more than one split of {path} "
-            f"({'; '.join(shared[:_MOST_NAMED])}): put each into one split, or remove the split folders to have the "
-            "splits carved by group, or set data.on_bad to skip to have this reported only."
+            f"({'; '.join(shared[:_MOST_NAMED])}): put each into one split, or have the splits carved by group: "
+            "remove the given ones; or set data.on_bad to skip to have this reported only."
         )

@@ -15,21 +15,37 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_vs_cnn.config.schema import DataSettings
+from vit_vs_cnn.config.data import DataSettings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.records import digest_of
+from vit_vs_cnn.data.archive import open_store
 from vit_vs_cnn.data.checks import Checks, check, write_checks
-from vit_vs_cnn.data.dataset import PREPARED_SPLITS, DatasetInfo, SplitInfo, SplitName, write_info, write_split
+from vit_vs_cnn.data.dataset import (
+    PREPARED_SPLITS,
+    DatasetInfo,
+    SplitInfo,
+    SplitName,
+    decoding_of,
+    write_info,
+    write_split,
+)
 from vit_vs_cnn.data.decode import DecodedImages, decode_source
 from vit_vs_cnn.data.groups import refuse_shared_groups, shared_groups, with_groups
 from vit_vs_cnn.data.sources.cifar10 import open_cifar10
 from vit_vs_cnn.data.sources.digits import open_digits
 from vit_vs_cnn.data.sources.folder import open_folder
-from vit_vs_cnn.data.sources.source import Source, Unreadable
+from vit_vs_cnn.data.sources.source import RowFinding, Source, Unreadable
+from vit_vs_cnn.data.sources.table import open_metadata, open_table
+from vit_vs_cnn.data.sources.torchvision import open_torchvision
 from vit_vs_cnn.data.split import assign_splits, carved_shares, content_digests
 
 _CHUNK_BYTES = 8 * 2**20
 _MOST_NAMED = 5
+_BAD_ROWS: dict[RowFinding, str] = {
+    "missing_file": "rows whose image is not there",
+    "contradiction": "images with contradicting rows",
+    "no_label": "images without a label",
+}
 
 
 def prepare(settings: DataSettings, folder: Path) -> tuple[DatasetInfo, Checks]:
@@ -48,10 +64,10 @@ def prepare(settings: DataSettings, folder: Path) -> tuple[DatasetInfo, Checks]:
     shape = (len(splits), settings.image_size, settings.image_size, 3)
     # Twice the pixels: they wait in a scratch file until it is known which images can be read.
     with _fresh_folder(folder, 2 * math.prod(shape)), tempfile.TemporaryFile(dir=folder) as scratch:
-        decoded, undecodable = decode_source(source, splits, _reserve(scratch, shape))
+        decoded, undecodable = decode_source(source, splits, _reserve(scratch, shape), decoding_of(settings))
         unreadable = [*source.unreadable, *undecodable]
         if settings.on_bad == "fail":
-            _refuse_unreadable(unreadable, settings.path)
+            _refuse_bad(unreadable, source, settings.path)
         _refuse_gaps(decoded, source.classes, settings.path)
         checks = check(decoded, source, unreadable, settings.min_images_per_class)
         info = _write_splits(decoded, digests, source, settings, folder)
@@ -66,7 +82,12 @@ def open_source(settings: DataSettings) -> Source:
         case "cifar10":
             return open_cifar10(Path(settings.path))
         case "folder":
-            return open_folder(Path(settings.path))
+            store = open_store(Path(settings.path))
+            return open_metadata(settings, store) or open_folder(Path(settings.path), store)
+        case "table":
+            return open_table(settings)
+        case "torchvision":
+            return open_torchvision(Path(settings.path), settings.dataset)
         case "digits":
             return open_digits(settings.image_size)
 
@@ -98,12 +119,16 @@ def _reserve(file: BinaryIO, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     return np.memmap(file, np.uint8, "r+", shape=shape)
 
 
-def _refuse_unreadable(unreadable: Sequence[Unreadable], path: str) -> None:
-    if unreadable:
-        named = "; ".join(f"{file.name} ({file.reason})" for file in unreadable[:_MOST_NAMED])
+def _refuse_bad(unreadable: Sequence[Unreadable], source: Source, path: str) -> None:
+    """Raise UserError if there are unreadable files or rows that cannot be used, naming some of each kind."""
+    bad = {
+        "files that cannot be read as images": [f"{file.name} ({file.reason})" for file in unreadable],
+        **{sentence: source.row_findings.get(kind, ()) for kind, sentence in _BAD_ROWS.items()},
+    }
+    named = [f"{what}, {len(names):,} in all: {'; '.join(names[:_MOST_NAMED])}" for what, names in bad.items() if names]
+    if named:
         raise UserError(
-            f"data.path: {path} holds files that cannot be read as images, {len(unreadable):,} in all: {named}: "
-            "fix or remove them, or set data.on_bad to skip."
+            f"data.path: {path} holds {', and '.join(named)}: fix or remove them, or set data.on_bad to skip."
         )
 
 
@@ -149,6 +174,7 @@ def _write_splits(
         std=(red[1], green[1], blue[1]),
         splits=infos,
         digest=digest_of(contents.encode()),
+        decoding=decoded.decoding,
     )
 
 

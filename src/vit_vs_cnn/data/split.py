@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from vit_vs_cnn.config.schema import DataSettings
+from vit_vs_cnn.config.data import DataSettings
 from vit_vs_cnn.core.console import bar_options
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.dataset import PREPARED_SPLITS, Split, SplitName

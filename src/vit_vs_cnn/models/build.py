@@ -19,8 +19,10 @@ def input_size(model: ModelSettings, image_size: int) -> int:
     return model.input_size or image_size
 
 
-def create_model(model: ModelSettings, num_classes: int, image_size: int, key_path: str = "models") -> nn.Module:
-    """Build the network with random weights: float32 (N, 3, S, S) in, logits (N, num_classes) out.
+def create_model(
+    model: ModelSettings, num_classes: int, image_size: int, key_path: str = "models", in_chans: int = 3
+) -> nn.Module:
+    """Build the network with random weights: float32 (N, in_chans, S, S) in, logits (N, num_classes) out.
 
     `key_path` is the key that an error names. Raises UserError for a name that timm does not have, arguments that the
     architecture refuses, or a stem that does not fit it.
@@ -33,6 +35,8 @@ def create_model(model: ModelSettings, num_classes: int, image_size: int, key_pa
     cfg = timm.get_pretrained_cfg(model.timm)
     if cfg and cfg.fixed_input_size:  # as of most transformers
         arguments.setdefault("img_size", size)
+    if in_chans != 3:
+        arguments["in_chans"] = in_chans
     try:
         network: nn.Module = timm.create_model(model.timm, pretrained=False, num_classes=num_classes, **arguments)
     except (TypeError, ValueError, AssertionError, RuntimeError, KeyError) as error:
@@ -50,13 +54,13 @@ def create_model(model: ModelSettings, num_classes: int, image_size: int, key_pa
     return network
 
 
-def check_model(model: ModelSettings, num_classes: int, image_size: int, key_path: str) -> None:
+def check_model(model: ModelSettings, num_classes: int, image_size: int, key_path: str, in_chans: int = 3) -> None:
     """Build the network without memory and run it on a shapeless batch. Raises UserError where it does not fit."""
     with torch.device("meta"):
-        network = create_model(model, num_classes, image_size, key_path).eval()
+        network = create_model(model, num_classes, image_size, key_path, in_chans).eval()
         size = input_size(model, image_size)
         try:
-            network(torch.empty(2, 3, size, size))
+            network(torch.empty(2, in_chans, size, size))
         except (RuntimeError, ValueError, AssertionError) as error:
             raise UserError(
                 f"{key_path}: {model.timm} does not take images of {size} px ({first_line(error)}); "

@@ -26,7 +26,7 @@ def export_model(
 
     `example` are at least two uint8 images (N, H, W, 3): the exporter would fix the size of a batch of one. Only mlflow
     and torch are needed to load the model, on any device; it refuses images of another dtype or shape. Its metadata
-    has the class names, and what is needed to rebuild the timm network.
+    has the class names, how files become images, and what is needed to rebuild the timm network.
     """
     import mlflow.pytorch
     from mlflow.models import ModelSignature
@@ -53,6 +53,7 @@ def export_model(
                 "contestant": contestant,
                 "timm": model.timm,
                 "image_size": info.image_size,
+                "decoding": info.decoding.model_dump(mode="json"),
                 "settings": model.model_dump(mode="json"),
                 "preprocess": {"interpolation": trained.preprocess.interpolation, "crop": trained.preprocess.crop},
             },

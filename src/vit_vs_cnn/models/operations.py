@@ -10,17 +10,17 @@ _CONVOLUTIONS = "convolutions"
 _REST = "other"
 
 
-def operation_shares(network: nn.Module, input_size: int) -> dict[str, float]:
+def operation_shares(network: nn.Module, input_size: int, in_chans: int = 3) -> dict[str, float]:
     """Return the shares of attention, MLPs, convolutions and all other operations in a forward pass; they sum to 1.
 
-    They are floating-point operations of one image (1, 3, `input_size`, `input_size`) as PyTorch counts them: matrix
-    products, convolutions and attention. The projections of queries, keys and values belong to attention, the
+    They are floating-point operations of one image (1, `in_chans`, `input_size`, `input_size`) as PyTorch counts them:
+    matrix products, convolutions and attention. The projections of queries, keys and values belong to attention, the
     embedding of patches to the convolutions, the classifier to the others.
     """
     device = next(network.parameters()).device
     was_training = network.training
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network.eval()(torch.zeros(1, 3, input_size, input_size, device=device))
+        network.eval()(torch.zeros(1, in_chans, input_size, input_size, device=device))
     network.train(was_training)
     counts, root = counter.get_flop_counts(), type(network).__name__
     shares = dict.fromkeys((*_KINDS.values(), _CONVOLUTIONS, _REST), 0.0)

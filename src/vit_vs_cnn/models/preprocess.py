@@ -12,12 +12,15 @@ from torch.nn import functional
 
 Interpolation = Literal["bilinear", "bicubic"]
 
+# ITU-R BT.601, as Pillow converts to grey.
+_RED, _GREEN, _BLUE = 0.299, 0.587, 0.114
+
 
 class Preprocess(nn.Module):
-    """uint8 images (N, S, S, 3) to normalised float32 (N, 3, input_size, input_size).
+    """uint8 images (N, S, S, 3) to normalised float32 (N, C, input_size, input_size).
 
-    `mean` and `std` are per channel on the scale 0 to 1. `crop` is the part of the side that the network sees, in the
-    middle: the images are resized to `input_size / crop` and cut.
+    `mean` and `std` are per channel on the scale 0 to 1; where they are of one only, images become grey. `crop` is the
+    part of the side that the network sees, in the middle: the images are resized to `input_size / crop` and cut.
     """
 
     mean: Tensor
@@ -33,8 +36,8 @@ class Preprocess(nn.Module):
     ) -> None:
         super().__init__()
         self.input_size, self.interpolation, self.crop = input_size, interpolation, crop
-        self.register_buffer("mean", 255.0 * torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", 255.0 * torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", 255.0 * torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", 255.0 * torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
     @property
     def resized_size(self) -> int:
@@ -44,6 +47,8 @@ class Preprocess(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Resize, crop and normalise."""
         pixels = images.permute(0, 3, 1, 2).to(torch.float32)
+        if self.mean.shape[1] == 1:
+            pixels = _RED * pixels[:, :1] + _GREEN * pixels[:, 1:2] + _BLUE * pixels[:, 2:]
         (height, width), side = pixels.shape[-2:], self.resized_size
         if (height, width) != (side, side):
             # Only the antialiased form of PyTorch's bicubic interpolation is that of Pillow, which checkpoints know.

@@ -1,5 +1,6 @@
 """A contestant after training: the network with its preprocessing, and its weights as safetensors."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import trained
 from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.models.build import create_model, input_size
-from vit_vs_cnn.models.preprocess import Preprocess
+from vit_vs_cnn.models.preprocess import Interpolation, Preprocess
 from vit_vs_cnn.models.weights import checkpoint_configuration, is_pretrained
 
 _TEMPERATURE = "temperature"
@@ -55,12 +56,13 @@ def preprocess_for(model: ModelSettings, info: DatasetInfo) -> Preprocess:
     around their object already; of them the network sees everything, in training as on test, as in the fine-tuning of
     Dosovitskiy et al. 2021 (arXiv 2010.11929) and Kolesnikov et al. 2020 (arXiv 1912.11370).
     """
-    size = input_size(model, info.image_size)
+    size, in_chans = input_size(model, info.image_size), info.decoding.in_chans
     if not is_pretrained(model):
-        return Preprocess(info.mean, info.std, size)
+        return Preprocess(_adapted(info.mean, in_chans), _adapted(info.std, in_chans), size)
     cfg = checkpoint_configuration(model)
     crop = cfg.crop_pct if info.image_size >= int(size / cfg.crop_pct) else 1.0
-    return Preprocess(cfg.mean, cfg.std, size, "bicubic" if cfg.interpolation == "bicubic" else "bilinear", crop)
+    interpolation: Interpolation = "bicubic" if cfg.interpolation == "bicubic" else "bilinear"
+    return Preprocess(_adapted(cfg.mean, in_chans), _adapted(cfg.std, in_chans), size, interpolation, crop)
 
 
 def save_weights(model: TrainedModel, path: Path) -> None:
@@ -77,7 +79,8 @@ def load_trained(settings: Settings, contestant: str, info: DatasetInfo) -> Trai
     path = trained(contestant) / "weights.safetensors"
     if not path.is_file():
         raise UserError(f"{path}: no trained weights here; run `dvc repro train@{contestant}` first.")
-    network = create_model(model, len(info.classes), info.image_size, f"models.{contestant}")
+    key_path, in_chans = f"models.{contestant}", info.decoding.in_chans
+    network = create_model(model, len(info.classes), info.image_size, key_path, in_chans)
     try:
         load_model(network, str(path))
         with safe_open(str(path), "pt") as file:
@@ -89,3 +92,8 @@ def load_trained(settings: Settings, contestant: str, info: DatasetInfo) -> Trai
             f"run `dvc repro train@{contestant}`."
         ) from None
     return TrainedModel(network, preprocess_for(model, info), temperature).eval()
+
+
+def _adapted(values: Sequence[float], in_chans: int) -> Sequence[float]:
+    """The mean or std of RGB for so many channels: for one of them their average, beside the sum of the weights."""
+    return values if in_chans == len(values) else (sum(values) / len(values),)

@@ -12,7 +12,7 @@ import torch
 from huggingface_hub import constants, try_to_load_from_cache
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.models import PretrainedCfg, load_state_dict_from_hf
+from timm.models import PretrainedCfg, adapt_input_conv, load_state_dict_from_hf
 from torch import Tensor, nn
 
 from vit_vs_cnn.config.schema import ModelSettings
@@ -130,11 +130,15 @@ def _read_file(path: Path, source: str) -> dict[str, Tensor]:
 
 def _fill(network: nn.Module, state: dict[str, Tensor], source: str) -> None:
     """Load a state whole, but for a classifier of other classes; timm would let other keys be missing with it."""
-    own, classifier = network.state_dict(), _classifier_keys(network)
+    own, classifier = network.state_dict(), _keys_of(network, "classifier")
     checkpoint_filter = _checkpoint_filter(network)
     try:
         if checkpoint_filter is not None:
             state = checkpoint_filter(state, network)
+        for key in _keys_of(network, "first_conv") & state.keys() & own.keys():
+            # Weights of RGB images in a network of grey ones: their sum, which gives the same for three equal channels.
+            if state[key].ndim == 4 and state[key].shape[1] > own[key].shape[1]:
+                state[key] = adapt_input_conv(1, state[key])
         for key in classifier & state.keys() & own.keys():
             if state[key].shape != own[key].shape:
                 del state[key]
@@ -149,9 +153,10 @@ def _fill(network: nn.Module, state: dict[str, Tensor], source: str) -> None:
         raise UserError(f"{source} does not fit the network: {'; '.join(wrong[:3])}{more}.")
 
 
-def _classifier_keys(network: nn.Module) -> set[str]:
-    names = (getattr(network, "pretrained_cfg", None) or {}).get("classifier") or ()
-    return {f"{name}.{part}" for name in ([names] if isinstance(names, str) else names) for part in ("weight", "bias")}
+def _keys_of(network: nn.Module, part: str) -> set[str]:
+    """The parameters of the layers that timm calls the `classifier` or the `first_conv` of an architecture."""
+    names = (getattr(network, "pretrained_cfg", None) or {}).get(part) or ()
+    return {f"{name}.{kind}" for name in ([names] if isinstance(names, str) else names) for kind in ("weight", "bias")}
 
 
 def _short(error: Exception) -> str:

@@ -5,6 +5,7 @@ import csv
 import os
 from pathlib import Path
 
+from vit_vs_cnn.core.errors import without_password
 from vit_vs_cnn.core.paths import COMPARE, RUN_FILE
 from vit_vs_cnn.tracking.outbox import RunRef
 from vit_vs_cnn.tracking.run import read_ref
@@ -63,7 +64,7 @@ def _mlflow_runs(workspace: Path) -> str:
     address = tracking_server() or os.environ.get(MLFLOW_UI_VARIABLE)
     refs = [read_ref(file.parent) for file in sorted((workspace / "trained").glob(f"*/{RUN_FILE}"))]
     lines = [f"- {_link(ref, address)}" for ref in refs]
-    hint = "" if address else f"\n\nThey are in {tracking_uri()}: `make ui` shows them."
+    hint = "" if address else f"\n\nThey are in {without_password(tracking_uri())}: `make ui` shows them."
     return "\n".join(lines) + hint
 
 

@@ -1,5 +1,6 @@
 """`vit-vs-cnn up`: the servers, their pages and a worker on this machine, watched until Ctrl-C."""
 
+import shlex
 import signal
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from vit_vs_cnn.orchestration.artifacts import MLFLOW_UI_VARIABLE
 from vit_vs_cnn.orchestration.prefect_server import (
     HOST,
     POOL,
+    api_key_file,
     api_url,
     deploy,
     running_server_file,
@@ -120,7 +122,7 @@ def up(ports: Ports, limit: int, say: Callable[[str], None]) -> None:
 def _services(ports: Ports, limit: int, environment: Mapping[str, str]) -> list[Service]:
     prefect, mlflow, worker, optuna = (f"http://{HOST}:{port}" for port in asdict(ports).values())
     listen_mlflow = ("--host", HOST, "--port", str(ports.mlflow), "--workers", "1")
-    name_worker = ("--name", f"vit-vs-cnn-{ports.worker}", "--limit", str(limit), "--with-healthcheck")
+    name_worker = ("--name", f"vit-vs-cnn-{ports.worker}", "--limit", str(limit))
     worker_environment = {"PREFECT_WORKER_WEBSERVER_PORT": str(ports.worker), MLFLOW_UI_VARIABLE: mlflow}
     services = [
         Service(
@@ -132,14 +134,19 @@ def _services(ports: Ports, limit: int, environment: Mapping[str, str]) -> list[
         ),
         Service(
             "mlflow",
-            exit_with_parent("mlflow", "server", "--backend-store-uri", tracking_uri(), *listen_mlflow),
+            exit_with_parent("mlflow", "server", *listen_mlflow),
             f"{mlflow}/health",
-            # Its job runner serves language models, with eight processes.
-            {**environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            # The store and its password are no argument, which `ps` would show. The job runner serves language
+            # models, with eight processes.
+            {
+                **environment,
+                "MLFLOW_BACKEND_STORE_URI": tracking_uri(),
+                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            },
         ),
         Service(
             "worker",
-            exit_with_parent("prefect", "worker", "start", "--pool", POOL, "--type", "process", *name_worker),
+            exit_with_parent("vit_vs_cnn.orchestration.worker", "--pool", POOL, *name_worker),
             f"{worker}/health",
             {**environment, **worker_environment},
         ),
@@ -148,9 +155,8 @@ def _services(ports: Ports, limit: int, environment: Mapping[str, str]) -> list[
         from vit_vs_cnn.tuning.storage import open_storage, storage_url
 
         open_storage(storage_url())  # the dashboard shows a storage, it does not make one
-        command = exit_with_parent(
-            "optuna_dashboard._cli", "--host", HOST, "--port", str(ports.optuna), "--quiet", storage_url()
-        )
+        # Not its own command, which takes the storage and its password as an argument that `ps` shows.
+        command = exit_with_parent("vit_vs_cnn.orchestration.dashboard", "--port", str(ports.optuna))
         services.append(Service("optuna", command, f"{optuna}/dashboard", environment))
     # A tracking server that the user has needs no second one in front of it.
     return [service for service in services if service.name != "mlflow" or tracking_server() is None]
@@ -175,12 +181,12 @@ def _watch(services: list[Service], api: str, say: Callable[[str], None]) -> Non
 def _addresses(ports: Ports) -> str:
     optuna = f"Optuna    http://{HOST}:{ports.optuna}/dashboard\n" if _has_dashboard() else ""
     return f"""
-Prefect   http://{HOST}:{ports.prefect}
+Prefect   http://{HOST}:{ports.prefect}   (asks once for the key in {api_key_file()})
 MLflow    {tracking_server() or f"http://{HOST}:{ports.mlflow}"}
 {optuna}worker    http://{HOST}:{ports.worker}/health   (serves the pool {POOL!r})
 
 In another terminal, from any directory:
-  export PREFECT_API_URL={api_url(ports.prefect)}
+  export PREFECT_API_URL={api_url(ports.prefect)} PREFECT_API_AUTH_STRING=$(cat {shlex.quote(str(api_key_file()))})
   {Path(sys.executable).parent / "prefect"} deployment run 'vit-vs-cnn/local' -p preset=demo --watch
 
 Ctrl-C stops all of it."""

@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -13,9 +14,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from vit_vs_cnn.core.errors import RunError, UserError
+from vit_vs_cnn.core.own_pages import LOOPBACK, OwnPagesOnly
 from vit_vs_cnn.core.paths import main_root, state_dir
+from vit_vs_cnn.core.private_files import read_or_make_secret
 from vit_vs_cnn.core.process import exit_with_parent, stop_tree
 
 if TYPE_CHECKING:
@@ -32,7 +36,7 @@ _SHORTEST_RETENTION_SECONDS = 3601
 def prefect_settings() -> dict[str, str]:
     """Prefect's settings for this project, for its server and for every process that talks to it.
 
-    What the environment sets already stays: another server (PREFECT_API_URL), another database.
+    What the environment sets already stays: another server (PREFECT_API_URL) and its key, another database.
     """
     ours = {
         "PREFECT_HOME": str(state_dir() / "prefect"),
@@ -49,23 +53,57 @@ def prefect_settings() -> dict[str, str]:
         "PREFECT_WORKER_QUERY_SECONDS": "3",
         "PREFECT_WORKER_WEBSERVER_HOST": HOST,
     }
-    return ours | {key: value for key, value in os.environ.items() if key in ours}
+    url = os.environ.get("PREFECT_API_URL")
+    if url is None:
+        return ours | {name: value for name, value in os.environ.items() if name in ours} | _key_settings()
+    if urlsplit(url).hostname in LOOPBACK:
+        ours |= _key_settings()
+    return ours | {name: value for name, value in os.environ.items() if name in ours}
+
+
+def _key_settings() -> dict[str, str]:
+    return {"PREFECT_API_AUTH_STRING": api_key()}
+
+
+def api_key_file() -> Path:
+    """The file with the key of this project's server, for its owner alone."""
+    return state_dir() / "prefect" / "api-key"
+
+
+def api_key() -> str:
+    """The key that Prefect's API asks for, made once, so that terminals opened before a restart still have it."""
+    return read_or_make_secret(api_key_file(), lambda: f"vit-vs-cnn:{secrets.token_urlsafe(24)}")
 
 
 def server_settings(api: str, keep_days: float) -> dict[str, str]:
     """The environment of a server at `api`, which removes flow runs that ended more than `keep_days` days ago."""
+    port = urlsplit(api).port
+    own = {
+        "PREFECT_SERVER_API_AUTH_STRING": api_key(),
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port},http://localhost:{port}",
+    }
     retention = {
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(
             max(_SHORTEST_RETENTION_SECONDS, round(keep_days * 86_400))
         ),
     }
-    return retention | os.environ | prefect_settings() | {"PREFECT_API_URL": api}
+    return retention | os.environ | prefect_settings() | own | _key_settings() | {"PREFECT_API_URL": api}
 
 
 def server_command(port: int) -> list[str]:
-    """The command that starts the server."""
-    return exit_with_parent("prefect", "server", "start", "--host", HOST, "--port", str(port))
+    """The command that starts the server: Prefect's, behind the check of who asks."""
+    application = f"{__name__}:create_app"
+    return exit_with_parent(
+        "uvicorn", application, "--factory", "--host", HOST, "--port", str(port), "--log-level", "warning"
+    )
+
+
+def create_app() -> OwnPagesOnly:
+    """Prefect's server, for its own pages and for programs of this machine that have the key."""
+    from prefect.server.api.server import create_app as create_prefect_app
+
+    return OwnPagesOnly(create_prefect_app(final=True))
 
 
 def api_url(port: int) -> str:

@@ -46,14 +46,17 @@ def check_models(settings: Settings) -> None:
 
     Raises UserError where one cannot be built, or where tuning cannot be set up.
     """
-    facts = (settings.models, settings.data.image_size, settings.tune if settings.tune.trials else None)
+    data = settings.data
+    facts = (settings.models, data.image_size, data.channels, settings.tune if settings.tune.trials else None)
     stamp = state_dir() / "checked" / digest_of(repr(facts).encode())
     if stamp.is_file():
         return
+    from vit_vs_cnn.data.dataset import decoding_of
     from vit_vs_cnn.models.build import check_model
 
+    in_chans = decoding_of(data).in_chans
     for contestant, model in settings.models.items():
-        check_model(model, 10, settings.data.image_size, f"models.{contestant}")
+        check_model(model, 10, data.image_size, f"models.{contestant}", in_chans)
     if settings.tune.trials:
         from vit_vs_cnn.tuning.sampling import check_search
 

@@ -102,13 +102,18 @@ def collect(registry: Registry, versions: Sequence[Version], prepared: Path) -> 
 def predict_test(model: RegisteredModel, info: DatasetInfo, test: Split) -> Predictions:
     """The model's predictions for the test split, with a progress bar.
 
-    Raises UserError where the model has other classes or takes images of another size.
+    Raises UserError where the model has other classes, or takes images of another size or decoded in another way.
     """
     if model.classes != info.classes:
         raise UserError(f"version {model.version} has the classes {', '.join(model.classes)}; {info.name} has others.")
     if model.image_size != info.image_size:
         raise UserError(
             f"version {model.version} takes images of {model.image_size} px; {info.name} has {info.image_size} px."
+        )
+    if not model.decoding.agrees_with(info.decoding):
+        raise UserError(
+            f"version {model.version} takes images with {model.decoding}; those of {info.name} have {info.decoding}: "
+            "prepare them in the same way (data.fit, data.channels, data.bit_depth)."
         )
     probabilities = model.probabilities(test.images, f"version {model.version}")
     return Predictions(test.names, test.labels, probabilities.argmax(axis=1), probabilities, test.groups, test.digests)

@@ -17,12 +17,14 @@ from torch import nn
 
 from vit_vs_cnn.config.schema import ModelSettings
 from vit_vs_cnn.core.errors import NotApplicableError, UserError, first_line
+from vit_vs_cnn.data.dataset import BY_DEFAULT, Decoding
 from vit_vs_cnn.evaluation.predict import batch_predict
 from vit_vs_cnn.models.build import create_model, input_size
 from vit_vs_cnn.models.export import load_program
 from vit_vs_cnn.models.preprocess import Preprocess
 from vit_vs_cnn.models.trained import TrainedModel
-from vit_vs_cnn.registry.versions import Registry, registry_errors
+from vit_vs_cnn.registry.signing import require_own_format, require_trusted, signature_tags
+from vit_vs_cnn.registry.versions import Registry, Version, registry_errors
 
 BATCH = 64
 
@@ -33,7 +35,7 @@ class RegisteredModel:
 
     `program` takes uint8 (N, S, S, 3) with S = `image_size` and returns float32 (N, K) for the K `classes`. `settings`
     are those that build its network, None where the version has none; `resizing` are the arguments of its preprocessing
-    beside mean, std and size.
+    beside mean, std and size; `decoding` is how it wants image files decoded.
     """
 
     name: str
@@ -45,6 +47,7 @@ class RegisteredModel:
     resizing: Mapping[str, Any]
     program: nn.Module
     device: torch.device
+    decoding: Decoding = BY_DEFAULT
 
     def probabilities(self, images: NDArray[np.uint8], desc: str | None = None) -> NDArray[np.float32]:
         """Class probabilities float32 (N, K) of uint8 images (N, S, S, 3); `desc` names a progress bar."""
@@ -67,7 +70,7 @@ class RegisteredModel:
             for key, value in self.program.state_dict().items()
             if key.startswith(prefix)
         }
-        network = create_model(self.settings, len(self.classes), self.image_size)
+        network = create_model(self.settings, len(self.classes), self.image_size, in_chans=self.decoding.in_chans)
         network.load_state_dict(state)
         buffers = dict(self.program.named_buffers())
         mean, std = ((buffers[f"preprocess.{name}"].flatten() / 255).tolist() for name in ("mean", "std"))
@@ -80,27 +83,51 @@ class RegisteredModel:
 def load_registered(name: str, given: str | int, device: torch.device | None = None) -> RegisteredModel:
     """Load the version with this number or alias on `device` (None: the GPU where there is one), and run it once.
 
-    Raises UserError where there is no such version or it was not exported by this project, TransientError where the
+    Raises UserError where there is no such version or it was not signed by this installation, TransientError where the
     registry is unreachable.
     """
-    # A version that was registered by other means may be a pickle, which could run code here.
+    # Beside the check of the signature: MLflow itself refuses pickles then.
     os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    number = Registry(name).version(given).number
+    registry = Registry(name)
+    version = registry.version(given)
+    unusable = f"{name} version {version.number} cannot be used"
+    with tempfile.TemporaryDirectory() as folder:
+        path = _download(registry, version, folder)
+        try:
+            require_trusted(path, version.tags, f"vit-vs-cnn registry trust {version.number} --registry {name}")
+        except UserError as error:
+            raise UserError(f"{unusable}: {error}.") from None
+        try:
+            model = load_exported(path, name, version.number, device)
+            model.probabilities(np.zeros((2, model.image_size, model.image_size, 3), np.uint8))
+        # What was made by a release or a library that fits this one badly can fail to load, or to run, in any way.
+        except Exception as error:
+            raise UserError(f"{unusable}: it does not load and run here ({first_line(error)}).") from None
+    return model
+
+
+def trust(registry: Registry, given: str | int) -> Version:
+    """Sign a version that was registered elsewhere or before there were signatures. Nothing of it is run.
+
+    Raises UserError where there is no such version or it is not of the kind that this project exports.
+    """
+    version = registry.version(given)
+    with tempfile.TemporaryDirectory() as folder, registry_errors():
+        path = _download(registry, version, folder)
+        try:
+            require_own_format(path)
+        except UserError as error:
+            raise UserError(f"{registry.name} version {version.number} cannot be trusted: {error}.") from None
+        registry.tag(version.number, signature_tags(path))
+    return version
+
+
+def _download(registry: Registry, version: Version, folder: str) -> Path:
     import mlflow
 
-    with tempfile.TemporaryDirectory() as folder:
-        with registry_errors():
-            path = mlflow.artifacts.download_artifacts(f"models:/{name}/{number}", dst_path=folder)
-        try:
-            model = load_exported(Path(path), name, number, device)
-            model.probabilities(np.zeros((2, model.image_size, model.image_size, 3), np.uint8))
-        # What was registered by other means can fail to load, or to run, in any way.
-        except Exception as error:
-            raise UserError(
-                f"{name} version {number} cannot be used: it is not one that this project exported "
-                f"({first_line(error)})."
-            ) from None
-    return model
+    with registry_errors():
+        uri = f"models:/{registry.name}/{version.number}"
+        return Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder))
 
 
 def load_exported(folder: Path, name: str, version: int, device: torch.device | None = None) -> RegisteredModel:
@@ -125,6 +152,7 @@ def load_exported(folder: Path, name: str, version: int, device: torch.device | 
         resizing=metadata.get("preprocess", {}),
         program=program,
         device=device,
+        decoding=Decoding.model_validate(metadata.get("decoding", {})),
     )
 
 

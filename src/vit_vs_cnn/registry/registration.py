@@ -3,7 +3,9 @@
 A version has tags with numbers for the gate and the tables, and a model card for people.
 """
 
+import html
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -13,10 +15,12 @@ from jinja2 import Environment, StrictUndefined
 
 from vit_vs_cnn.config.load import with_tuned
 from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.console import printable
 from vit_vs_cnn.core.paths import evaluated, trained
 from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.evaluation.results import Cost, Evaluation, read_cost, read_evaluation
 from vit_vs_cnn.registry.audit import Decision, looks_at, open_audit_log
+from vit_vs_cnn.registry.signing import signature_tags
 from vit_vs_cnn.registry.versions import CHALLENGER, TEST_DIGEST, Registry, registered_name, registry_errors
 from vit_vs_cnn.tracking.lineage import lineage_tags
 from vit_vs_cnn.tracking.run import read_ref
@@ -58,6 +62,7 @@ def register(settings: Settings, info: DatasetInfo) -> tuple[dict[str, int], str
         for contestant, (summary, evaluation, cost) in results.items():
             folder = trained(contestant)
             tags = _version_tags(folder / "model", info, summary, evaluation, cost, lineage)
+            tags |= signature_tags(folder / "model")
             tuned_settings = with_tuned(settings, contestant)
             card = write_card(tuned_settings, contestant, info, summary, evaluation, cost, lineage, looks)
             versions[contestant] = registry.add(contestant, read_ref(folder), tags, card)
@@ -122,6 +127,7 @@ def write_card(
 ) -> str:
     """The model card of `contestant` in Markdown, from what its stages recorded."""
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
+    environment.filters["plain"] = _plain
     template = environment.from_string((files("vit_vs_cnn.registry") / "card.md.j2").read_text(encoding="utf-8"))
     classes = evaluation.per_class[evaluation.per_class["images"] > 0].sort_values("recall", kind="stable")
     return template.render(
@@ -137,6 +143,11 @@ def write_card(
         lineage=lineage,
         looks=looks,
     )
+
+
+def _plain(name: str) -> str:
+    """A name from the data as Markdown that shows it: not as markup, not across cells of a table."""
+    return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", html.escape(printable(name), quote=False))
 
 
 def _confusions(evaluation: Evaluation) -> list[tuple[str, str, int]]:

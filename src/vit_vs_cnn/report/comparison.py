@@ -11,6 +11,7 @@ from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.console import points
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import evaluated, trained
+from vit_vs_cnn.data.notes import UNBALANCED
 from vit_vs_cnn.evaluation.results import Cost, Evaluation, read_cost, read_evaluation
 from vit_vs_cnn.evaluation.significance import PairedComparison, compare_all_pairs, verdict
 from vit_vs_cnn.report.style import contestant_colour
@@ -101,8 +102,9 @@ def answer(comparison: Comparison) -> str:
         [f"is right on {points(best.accuracy)} % of the test images"]
         + [f"{other.name} on {points(other.accuracy)} %" for other in others]
     )
+    small = _smallest_class_sentence([best, *others])
     if not others:
-        return f"{best.name} {scores}; there is no other contestant to compare it with."
+        return f"{best.name} {scores}; there is no other contestant to compare it with.{f' {small}' if small else ''}"
     beaten = comparison.beaten_by(best)
     tied = [other.name for other in others if other.name not in beaten]
     if not beaten:
@@ -115,7 +117,7 @@ def answer(comparison: Comparison) -> str:
             f"{best.name} {scores}. It is better than {_listed(beaten)} by more than chance and cannot be told apart "
             f"from {_listed(tied)}."
         )
-    sentences = [winner, _cost_sentence([best, *others]), _conditions_sentence(comparison.contestants)]
+    sentences = [winner, small, _cost_sentence([best, *others]), _conditions_sentence(comparison.contestants)]
     return " ".join(sentence for sentence in sentences if sentence)
 
 
@@ -215,6 +217,18 @@ def write_tables(comparison: Comparison, folder: Path) -> None:
 
 def _listed(names: Sequence[str], conjunction: str = "and") -> str:
     return f" {conjunction} ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def _smallest_class_sentence(contestants: Sequence[Contestant]) -> str | None:
+    """The recall of the smallest class; None where the classes of test are balanced."""
+    tables = {contestant.name: contestant.evaluation.per_class.query("images > 0") for contestant in contestants}
+    images = tables[contestants[0].name]["images"].to_numpy()
+    smallest = int(images.argmin())
+    if images.max() <= UNBALANCED * images[smallest]:
+        return None
+    recalls = ", ".join(f"{name} {points(table['recall'].iloc[smallest])} %" for name, table in tables.items())
+    name = tables[contestants[0].name]["class"].iloc[smallest]
+    return f"Recall of {name}, the smallest class with {images[smallest]:,} test images: {recalls}."
 
 
 def _cost_sentence(contestants: Sequence[Contestant]) -> str:

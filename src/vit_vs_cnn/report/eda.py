@@ -67,7 +67,7 @@ def write_eda(
     writer = FigureWriter(folder, "eda")
     writer.table("images", images)
     _add_class_distribution(writer, info, classes)
-    _add_samples(writer, train, images, classes, settings.seed)
+    _add_samples(writer, train, images, classes, settings.seed, checks.notes)
     _add_augmentation(writer, train, images, classes, settings)
     _add_colours(writer, pixels)
     _add_mean_images(writer, pixels, classes, np.bincount(train.labels, minlength=len(classes)))
@@ -95,14 +95,23 @@ def _add_class_distribution(writer: FigureWriter, info: DatasetInfo, classes: "p
     writer.table("class_distribution", counts.reset_index())
 
 
-def _add_samples(writer: FigureWriter, train: Split, images: pd.DataFrame, classes: "pd.Index[str]", seed: int) -> None:
+def _add_samples(
+    writer: FigureWriter,
+    train: Split,
+    images: pd.DataFrame,
+    classes: "pd.Index[str]",
+    seed: int,
+    notes: Sequence[str],
+) -> None:
+    """Add some images of each class, and under them what the notes say of all images."""
     random = np.random.default_rng(seed)
     shown = range(min(len(classes), _MOST_CLASSES))
     per_class = min(_SAMPLES, _MOST_SAMPLES // len(shown))
     drawn = [_draw(train.labels, label, per_class, random) for label in shown]
     rows = [[Tile(train.images[row]) for row in chosen] for chosen in drawn]
     figure = image_grid(rows, tile_side(train.images), row_labels=classes[:_MOST_CLASSES].tolist())
-    writer.add("samples", figure, per_class=per_class, first_classes=_first_classes(writer, classes))
+    said = " ".join(filter(None, (_first_classes(writer, classes), *notes)))
+    writer.add("samples", figure, per_class=per_class, notes=said)
     writer.table("samples", images.loc[np.concatenate(drawn), ["class", "file"]])
 
 

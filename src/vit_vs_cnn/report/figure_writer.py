@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vit_vs_cnn.config.load import read_yaml
+from vit_vs_cnn.config.yaml_text import read_yaml
 from vit_vs_cnn.core.records import Record
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -28,6 +28,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vit_vs_cnn.core.errors import NotApplicableError, UserError
+from vit_vs_cnn.core.own_pages import LOOPBACK, OwnPagesOnly
 from vit_vs_cnn.registry.loading import RegisteredModel
 from vit_vs_cnn.serving.batching import Batcher
 from vit_vs_cnn.serving.predict import top_classes
@@ -62,9 +63,12 @@ _REQUEST_SECONDS = Histogram(
 )
 
 
-def serve(name: str, alias: str, host: str, port: int, limits: ServerLimits) -> None:
+def serve(
+    name: str, alias: str, host: str, port: int, limits: ServerLimits, allowed_hosts: Collection[str] = ()
+) -> None:
     """Serve the version that `alias` of the registered model `name` points to, until Ctrl-C.
 
+    Requests must name one of `allowed_hosts`; where there are none, loopback on loopback, and any host elsewhere.
     Raises UserError where the address cannot be used or there is no such model.
     """
     listening = _listen(host, port)
@@ -72,7 +76,7 @@ def serve(name: str, alias: str, host: str, port: int, limits: ServerLimits) -> 
     Image.MAX_IMAGE_PIXELS = _MOST_PIXELS
     sys.setswitchinterval(_SWITCH_SECONDS)
     config = uvicorn.Config(
-        create_app(watcher, limits),
+        OwnPagesOnly(create_app(watcher, limits), allowed_hosts or (LOOPBACK if host in LOOPBACK else None)),
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -154,7 +158,7 @@ class Endpoints:
         """Predict the classes of image files."""
         async with self._accepted(request) as (model, body):
             uploads = await read_uploads(request, body, self._limits)
-            images = await self._decode(decode_uploads, uploads, model.image_size)
+            images = await self._decode(decode_uploads, uploads, model.image_size, model.decoding)
             rows = await self._batcher.call(model.probabilities, images)
         predictions = [
             top_classes(upload.name, row, model.classes).as_json() for upload, row in zip(uploads, rows, strict=True)
@@ -167,7 +171,7 @@ class Endpoints:
             uploads = await read_uploads(request, body, self._limits)
             if len(uploads) > 1:
                 raise HTTPException(400, "/explain takes one image at a time.")
-            image = await self._decode(decode_uploads, uploads, model.image_size)
+            image = await self._decode(decode_uploads, uploads, model.image_size, model.decoding)
             row = (await self._batcher.call(model.probabilities, image))[0]
             shown = await self._saliency(model, int(row.argmax()), image)
         prediction = top_classes(uploads[0].name, row, model.classes).as_json()

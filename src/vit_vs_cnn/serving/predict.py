@@ -13,8 +13,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from vit_vs_cnn.core.console import printable
 from vit_vs_cnn.data.archive import MAX_FILE_BYTES
-from vit_vs_cnn.data.decode import decode_image, map_in_threads, reason_of
+from vit_vs_cnn.data.dataset import Decoding
+from vit_vs_cnn.data.decode import map_in_threads
+from vit_vs_cnn.data.pixels import decode_image, reason_of
 from vit_vs_cnn.data.sources.source import Unreadable
 from vit_vs_cnn.registry.loading import BATCH, RegisteredModel
 
@@ -57,7 +60,7 @@ def image_files(paths: Iterable[Path]) -> Iterator[Path]:
 
 def predict_files(model: RegisteredModel, files: Iterable[Path]) -> Iterator[Prediction | Unreadable]:
     """The prediction of `model` for each file, or why it cannot be read, in their order."""
-    decoded = map_in_threads(lambda path: (path, _decode(path, model.image_size)), files)
+    decoded = map_in_threads(lambda path: (path, _decode(path, model.image_size, model.decoding)), files)
     while batch := list(islice(decoded, BATCH)):
         images = [image for _, image in batch if isinstance(image, np.ndarray)]
         rows = iter(model.probabilities(np.stack(images)) if images else ())
@@ -65,13 +68,13 @@ def predict_files(model: RegisteredModel, files: Iterable[Path]) -> Iterator[Pre
             yield image if isinstance(image, Unreadable) else top_classes(str(path), next(rows), model.classes)
 
 
-def _decode(path: Path, size: int) -> NDArray[np.uint8] | Unreadable:
+def _decode(path: Path, size: int, decoding: Decoding) -> NDArray[np.uint8] | Unreadable:
     try:
         if not path.is_file():
             return Unreadable(str(path), "is not a file" if path.exists() else "does not exist")
         if path.stat().st_size > MAX_FILE_BYTES:
             return Unreadable(str(path), f"more than the {MAX_FILE_BYTES:,} bytes accepted")
-        return decode_image(path.read_bytes(), size)
+        return decode_image(path.read_bytes(), size, decoding)
     # On a damaged file Pillow's readers raise almost anything.
     except Exception as error:
         return Unreadable(str(path), reason_of(error))
@@ -83,7 +86,7 @@ class Formatter:
     def __init__(self, kind: Format, classes: Sequence[str]) -> None:
         """`header` is None where the format has none."""
         self._kind = kind
-        self._width = max(len(name) for name in ("class", *classes))
+        self._width = max(len(printable(name)) for name in ("class", *classes))
         headers = {"table": f"{'class':<{self._width}}  probability  file", "csv": "file,class,probability"}
         self.header = headers.get(kind)
 
@@ -94,12 +97,20 @@ class Formatter:
             return json.dumps(prediction.as_json())
         if self._kind == "csv":
             line = io.StringIO()
-            csv.writer(line, lineterminator="").writerow([prediction.file, name, probability])
+            csv.writer(line, lineterminator="").writerow([_inert(prediction.file), _inert(name), probability])
             return line.getvalue()
         # The file comes last, or the longest name would have to be known before the first line.
-        return f"{name:<{self._width}}  {probability:>11.4f}  {printable(prediction.file)}"
+        return f"{printable(name):<{self._width}}  {probability:>11.4f}  {printable(prediction.file)}"
 
 
-def printable(name: str) -> str:
-    """A file's name on one line, with escapes for what cannot be printed."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in name)
+def _inert(text: str) -> str:
+    """As a cell that no spreadsheet takes for a formula, by the leading apostrophe that they hide (OWASP)."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) and not _is_number(text) else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

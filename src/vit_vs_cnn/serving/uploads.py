@@ -14,7 +14,8 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from vit_vs_cnn.data.decode import decode_image, reason_of
+from vit_vs_cnn.data.dataset import Decoding
+from vit_vs_cnn.data.pixels import decode_image, reason_of
 
 _LONGEST_NAME = 200
 _MOST_FIELDS = 16
@@ -106,12 +107,12 @@ async def read_uploads(request: Request, body: bytes, limits: ServerLimits) -> l
     return uploads
 
 
-def decode_uploads(uploads: list[Upload], size: int) -> NDArray[np.uint8]:
+def decode_uploads(uploads: list[Upload], size: int, decoding: Decoding) -> NDArray[np.uint8]:
     """The images as uint8 (N, size, size, 3). Raises HTTPException 400 naming a file that cannot be decoded."""
     images = []
     for upload in uploads:
         try:
-            images.append(decode_image(upload.content, size))
+            images.append(decode_image(upload.content, size, decoding))
         # On a damaged file Pillow's readers raise almost anything.
         except Exception as error:
             reason = reason_of(error).rstrip(".")

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from prometheus_client import Gauge, Info
 
-from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.errors import UserError, first_line
 from vit_vs_cnn.registry.loading import RegisteredModel, load_registered
 from vit_vs_cnn.registry.versions import Registry
 
@@ -56,6 +56,9 @@ class AliasWatcher:
                 self._check()
             except UserError as raised:
                 error = str(raised)
+            # A full disk, too many open files: the thread must live on, and /health say so.
+            except Exception as raised:
+                error = f"{self.name}: {self.alias} cannot be read: {type(raised).__name__}: {first_line(raised)}."
             if error != self.last_error:
                 self.last_error = error
                 print(f"warning: {error}" if error else f"{self.name}: the registry works again.", file=sys.stderr)

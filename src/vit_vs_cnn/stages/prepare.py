@@ -1,6 +1,7 @@
 """prepare: data/prepared/ with the arrays of each split, dataset.json and checks.json."""
 
 from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.console import printable
 from vit_vs_cnn.core.paths import PREPARED
 from vit_vs_cnn.data.prepare import prepare
 from vit_vs_cnn.tracking.run import start_run
@@ -11,13 +12,13 @@ def run(settings: Settings) -> None:
     info, checks = prepare(settings.data, PREPARED)
     with start_run(settings, "prepare") as tracked:
         tracked.set_tags({"data.digest": info.digest})
-        tracked.log_params({"data": settings.data.model_dump()})
+        tracked.log_params({"data": settings.data.model_dump(exclude={"class_names"})})
         tracked.log_metrics({f"data/images_{split}": part.images for split, part in info.splits.items()})
         for file in ("dataset.json", "checks.json"):
             tracked.log_artifact(PREPARED / file)
     sizes = ", ".join(f"{split} {part.images:,}" for split, part in info.splits.items())
-    print(f"{info.description}: {len(info.classes)} classes; {sizes} images")
+    print(printable(f"{info.description}: {len(info.classes)} classes; {sizes} images"))
     for note in checks.notes:
-        print(f"note: {note}")
+        print(printable(f"note: {note}"))
     for finding in checks.findings:
-        print(f"{finding.severity}: {finding.sentence}")
+        print(printable(f"{finding.severity}: {finding.sentence}"))

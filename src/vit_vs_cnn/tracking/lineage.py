@@ -3,6 +3,8 @@
 import getpass
 import os
 import platform
+import subprocess
+import tempfile
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -12,6 +14,9 @@ from vit_vs_cnn.core.records import digest_of
 
 GIT_COMMIT_TAG = "mlflow.source.git.commit"
 RUN_NAME_TAG = "vit_vs_cnn.run_name"
+# Beyond these, files that git does not track are named and not copied: they may be a person's images.
+_LARGEST = 256 * 2**10
+_MOST_UNTRACKED = 100
 _ENVIRONMENT_TAGS = {"prefect.flow_run_id": "PREFECT__FLOW_RUN_ID", RUN_NAME_TAG: "VIT_VS_CNN_RUN"}
 
 
@@ -40,10 +45,36 @@ def write_lineage(folder: Path) -> None:
             (folder / path.name).write_bytes(path.read_bytes())
     packages = sorted({f"{package.name}=={package.version}" for package in distributions()}, key=str.lower)
     (folder / "packages.txt").write_text("\n".join(packages) + "\n", encoding="utf-8")
-    # DVC writes dvc.lock while it runs, so it always differs; it has a copy of its own above.
-    difference = git(Path.cwd(), "diff", "HEAD", "--", ".", ":(exclude)dvc.lock").stdout
+    difference, missing = uncommitted_changes(Path.cwd())
     if difference:
-        (folder / "uncommitted.diff").write_text(difference, encoding="utf-8")
+        (folder / "uncommitted.diff").write_bytes(difference)
+    if missing:
+        (folder / "untracked.txt").write_text("\n".join(missing) + "\n", encoding="utf-8", errors="surrogateescape")
+
+
+def uncommitted_changes(folder: Path) -> tuple[bytes, list[str]]:
+    """What `git apply` turns the commit of the repository in `folder` into its files, and what that leaves out.
+
+    These are names of files that git does not track and that are large or many.
+    """
+    untracked = git(folder, "ls-files", "--others", "--exclude-standard", "-z").stdout.split("\0")[:-1]
+    small = [name for name in untracked if (folder / name).is_file() and (folder / name).stat().st_size <= _LARGEST]
+    small = small[:_MOST_UNTRACKED]
+    with tempfile.TemporaryDirectory() as scratch:
+        # An index of its own: what the person has staged stays staged.
+        environment = os.environ | {"GIT_INDEX_FILE": str(Path(scratch) / "index")}
+
+        def run(*arguments: str) -> bytes:
+            command = ["git", "-C", str(folder), *arguments]
+            return subprocess.run(command, env=environment, capture_output=True, check=False).stdout
+
+        run("read-tree", "HEAD")
+        run("add", "--update", "--", ".")
+        if small:
+            run("add", "--", *small)
+        # DVC writes dvc.lock while it runs, so it always differs; it has a copy of its own.
+        difference = run("diff", "--cached", "--binary", "HEAD", "--", ".", ":(exclude)dvc.lock")
+    return difference, sorted(set(untracked).difference(small))
 
 
 def user_name() -> str:

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 import psutil
 
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.core.errors import UserError, first_line
+from vit_vs_cnn.core.errors import UserError, first_line, without_password
 from vit_vs_cnn.core.paths import RUN_FILE
 from vit_vs_cnn.data.dataset import DatasetInfo, SplitName
 from vit_vs_cnn.tracking.lineage import lineage_tags, write_lineage
@@ -52,11 +52,13 @@ class TrackedRun:
         if self._outbox.header.creates_run:
             if error is not None and self._status is None:
                 self._status = "FAILED" if isinstance(error, Exception) else "KILLED"
-                self.set_tags({"failure": str(error)[:500] or type(error).__name__})
+                self.set_tags({"failure": without_password(str(error))[:500] or type(error).__name__})
             self._outbox.append(new_event("finish", status=self._status or "FINISHED"))
         failure = self.close()
         if failure:
-            reason = f"the tracking store {tracking_uri()} could not be written ({first_line(failure)})"
+            reason = (
+                f"the tracking store {without_password(tracking_uri())} could not be written ({first_line(failure)})"
+            )
             print(f"warning: {reason}; nothing is lost, `vit-vs-cnn sync` delivers it later.", file=sys.stderr)
 
     def end(self, status: RunStatus) -> None:

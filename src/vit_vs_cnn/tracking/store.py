@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,7 +63,7 @@ def store_errors() -> tuple[type[Exception], ...]:
 
 
 def experiment(client: "MlflowClient", name: str) -> "Experiment":
-    """The experiment `name`, created where it does not exist."""
+    """The experiment `name`: created where it does not exist, restored where somebody deleted it in MLflow's pages."""
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
@@ -75,6 +76,10 @@ def experiment(client: "MlflowClient", name: str) -> "Experiment":
             found = client.get_experiment_by_name(name)
             if found is None:
                 raise  # and not because another process was faster
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+        print(f"note: the experiment {name} had been deleted in MLflow; it is restored.", file=sys.stderr)
+        found = client.get_experiment(found.experiment_id)
     return found
 
 

@@ -47,7 +47,7 @@ def fingerprint(job: TrainingJob) -> str:
         "select_by": job.settings.select_by,
         "budget": [budget.epochs, budget.patience, budget.refit],
         "model": job.model.model_dump(),
-        "data": [splits["train"].digest, splits["val"].digest],
+        "data": [splits["train"].digest, splits["val"].digest, job.info.decoding.in_chans],
         "plan": [plan.device.type, plan.devices, plan.precision, plan.compiled, plan.deterministic],
         "checkpoint_gradients": budget.checkpoint_gradients,
         "torch": torch.__version__,

@@ -63,7 +63,7 @@ def prepare_contestant(
     """
     model, key_path = settings.model(contestant), f"models.{contestant}"
     torch.manual_seed(settings.seed)
-    network = create_model(model, len(info.classes), info.image_size, key_path)
+    network = create_model(model, len(info.classes), info.image_size, key_path, info.decoding.in_chans)
     preprocess = preprocess_for(model, info)
     if is_pretrained(model):
         load_pretrained_weights(network, model, key_path)
@@ -184,16 +184,16 @@ def _summarize(job: TrainingJob, history: list[Epoch], temperature: float) -> Tr
         batch_size=job.model.recipe.batch_size,
         pretraining_data=seen_before.data,
         pretraining_images=seen_before.images,
-        operation_shares=operation_shares(job.network, job.preprocess.input_size),
+        operation_shares=operation_shares(job.network, job.preprocess.input_size, job.info.decoding.in_chans),
         temperature=temperature,
     )
 
 
 def _estimate_seconds(job: TrainingJob) -> float | None:
     """Seconds of all epochs, from a few steps of a copy of the network on noise; None where memory does not suffice."""
-    plan, size = replace(job.plan, devices=1), job.preprocess.input_size
+    plan, size, in_chans = replace(job.plan, devices=1), job.preprocess.input_size, job.info.decoding.in_chans
     images = min(job.model.recipe.batch_size, _MOST_TIMED_IMAGES, max(2, _TIMED_PIXELS // size**2))
-    inputs = torch.randn(images, 3, size, size, device=plan.device).to(memory_format=torch.channels_last)
+    inputs = torch.randn(images, in_chans, size, size, device=plan.device).to(memory_format=torch.channels_last)
     labels = torch.zeros(images, dtype=torch.long, device=plan.device)
     fabric, network = make_fabric(plan), copy.deepcopy(job.network).to(memory_format=torch.channels_last)
     stepper = fabric.setup(network)

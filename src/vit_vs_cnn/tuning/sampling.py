@@ -78,6 +78,7 @@ def check_search(settings: Settings, contestant: str) -> None:
 
     Raises UserError where one of them is impossible.
     """
+    from vit_vs_cnn.data.dataset import decoding_of
     from vit_vs_cnn.models.build import check_model
     from vit_vs_cnn.training.optimization import check_optimizer
 
@@ -89,7 +90,7 @@ def check_search(settings: Settings, contestant: str) -> None:
             key_path = f"tune.space.{path}: {end!r}: models.{contestant}"
             model = with_values(settings, contestant, {path: end}, key_path).model(contestant)
             if path.startswith("model."):
-                check_model(model, 10, settings.data.image_size, key_path)
+                check_model(model, 10, settings.data.image_size, key_path, decoding_of(settings.data).in_chans)
             if path == "optimizer.name":
                 check_optimizer(model.recipe.optimizer.name, key_path)
 

@@ -61,14 +61,7 @@ def open_storage(url: str) -> RDBStorage:
             return RDBStorage(url, options, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS)
     except (SQLAlchemyError, StorageInternalError, ImportError, OSError, RuntimeError) as error:
         hint = "; its driver: pip install 'vit-vs-cnn[postgres]'" if isinstance(error, ImportError) else ""
-        raise TransientError(
-            f"{STORAGE_VARIABLE}: {without_password(url)} cannot be used ({first_line(error)}){hint}."
-        ) from None
-
-
-def without_password(url: str) -> str:
-    """The URL as it may be shown."""
-    return make_url(url).render_as_string(hide_password=True)
+        raise TransientError(f"{STORAGE_VARIABLE}: {url} cannot be used ({first_line(error)}){hint}.") from None
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.records import digest_of
 from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.tuning.sampling import make_pruner, make_sampler, recipe_values
-from vit_vs_cnn.tuning.storage import storage_lock, without_password
+from vit_vs_cnn.tuning.storage import storage_lock
 
 # The trial of the recipe as it is. It is never pruned, because the gain is measured against all of it.
 RECIPE_TRIAL = 0
@@ -173,7 +173,7 @@ def find_study(storage: RDBStorage, contestant: str) -> TuningStudy:
     reason = "`vit-vs-cnn run --set tune.trials=20` begins one; OPTUNA_STORAGE has to be the same on every machine"
     if other_code:
         reason = "the unfinished ones were begun by another version of the code: check out the same commit here"
-    raise UserError(f"{contestant}: no study to join in {without_password(storage.url)}: {reason}.")
+    raise UserError(f"{contestant}: no study to join in {storage.url}: {reason}.")
 
 
 def number_of(trial: FrozenTrial) -> int:
@@ -210,7 +210,7 @@ def _tune_settings(attributes: dict[str, Any]) -> dict[str, Any]:
 def _question_digest(settings: Settings, contestant: str, info: DatasetInfo) -> str:
     tune = settings.tune
     facts: dict[str, Any] = {
-        "data": [info.splits["train"].digest, info.splits["val"].digest],
+        "data": [info.splits["train"].digest, info.splits["val"].digest, info.decoding.in_chans],
         "seed": settings.seed,
         "select_by": settings.select_by,
         "model": settings.model(contestant).model_dump(),

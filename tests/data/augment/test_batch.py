@@ -190,3 +190,8 @@ def test_cutout_takes_a_square_around_any_pixel_from_every_image() -> None:
     tops = erased.any(dim=2).int().argmax(dim=1)[heights == size]
     counts = torch.bincount(tops, minlength=side - size + 1)
     assert chisquare(counts[1:]).pvalue > 1e-3
+
+
+def test_colours_of_grey_images_do_not_change() -> None:
+    grey = torch.randint(0, 256, (16, 12, 12, 1), dtype=torch.uint8).expand(-1, -1, -1, 3).contiguous()
+    assert torch.equal(only(saturation=1.0, hue=0.5)(grey, seeded()), grey)

@@ -1,1 +1,1 @@
-"""Sources of images: the official CIFAR-10 archive, any image folder, scikit-learn's digits."""
+"""Sources of images: official CIFAR archives, image folders, tables, torchvision's data sets, scikit-learn's digits."""

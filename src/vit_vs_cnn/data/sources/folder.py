@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from vit_vs_cnn.core.errors import UserError
-from vit_vs_cnn.data.archive import Member, open_store
+from vit_vs_cnn.data.archive import Member, Store, open_store
 from vit_vs_cnn.data.dataset import PREPARED_SPLITS
 from vit_vs_cnn.data.sources.source import Source, Unreadable
 
@@ -33,13 +33,13 @@ class _Entry:
         return len(self.folders) >= 2
 
 
-def open_folder(path: Path) -> Source:
-    """Open the images in the folder, tar or zip at `path`, sorted by their paths.
+def open_folder(path: Path, store: Store | None = None) -> Source:
+    """Open the images in the folder, tar or zip at `path`, or in its `store` if that is open, sorted by their paths.
 
     Hidden files are ignored; files outside the class folders are reported as stray. Raises UserError if the layout is
     none of the two, a class folder is empty, or there are fewer than two classes.
     """
-    store = open_store(path)
+    store = store or open_store(path)
     entries = _in_splits(path, _unwrapped(_visible(path, store.members)))
     entries.sort(key=lambda entry: entry.parts)
     classes = _classes(path, entries)

@@ -3,8 +3,9 @@
 A source is one module beside this one with one function `open_…` that returns a Source, called by data/prepare.py.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from vit_vs_cnn.data.dataset import SplitName
 
 RawImage = bytes | NDArray[np.uint8]
+RowFinding = Literal["missing_file", "contradiction", "no_label", "repeated_row", "unlisted_file"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Source:
     each image once, in any order, with its position: an encoded file, or pixels as uint8 (H, W, 3).
     `unreadable` and `stray` (files outside the class folders) are not among the N. `groups` names for each image what
     it shares with others (a person, a place, a video), None where nothing is known. `notes` are sentences for people:
-    how the source was understood, what was passed over and why.
+    how the source was understood, what was passed over and why. `row_findings` are what does not fit in a table of
+    images, by kind; what the first three kinds name is not among the N.
     """
 
     description: str
@@ -45,3 +48,4 @@ class Source:
     stray: tuple[str, ...] = ()
     groups: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    row_findings: Mapping[RowFinding, tuple[str, ...]] = field(default_factory=dict)

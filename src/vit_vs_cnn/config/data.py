@@ -1,0 +1,47 @@
+"""The settings `data`: where the images come from, how they are decoded, stored and split."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from vit_vs_cnn.config.patterns import GroupPattern
+from vit_vs_cnn.config.search_space import StrictModel
+
+Fit = Literal["crop", "pad", "stretch"]
+Channels = Literal["rgb", "grey"]
+
+
+class ColumnSettings(StrictModel):
+    """The columns of a table whose names are not the usual ones; a list for `label` names one 0/1 column per class."""
+
+    image: str | None = None
+    label: str | list[str] | None = None
+    split: str | None = None
+    group: str | None = None
+
+
+class DataSettings(StrictModel):
+    """The images: where they come from and how they are stored and split.
+
+    `dataset` is for the source torchvision; `columns`, `images` and `class_names` are for tables. `bit_depth` is how
+    many bits images of more than 8 use; None finds the range of their levels in train. `groups` finds in an image's
+    path what it shares with others: no carved split takes a part of a group, and intervals are by groups.
+    """
+
+    source: Literal["cifar10", "folder", "table", "torchvision", "digits"]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+    path: str
+    dataset: str | None = None
+    columns: ColumnSettings = ColumnSettings()
+    images: str | None = None
+    class_names: dict[str | int, str] = Field(default_factory=dict)
+    image_size: Annotated[int, Field(ge=8, le=1024)] = 32
+    fit: Fit = "crop"
+    channels: Channels = "rgb"
+    bit_depth: Annotated[int, Field(ge=8, le=16)] | None = None
+    split_seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    val_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
+    test_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.2
+    min_images_per_class: Annotated[int, Field(ge=3)] = 10
+    on_bad: Literal["fail", "skip"] = "fail"
+    groups: GroupPattern | None = None
