@@ -214,7 +214,7 @@ def test_a_full_queue_asks_to_try_again_later(narrow: Server, images: NDArray[np
 
 def test_a_request_that_does_not_arrive_times_out(narrow: Server) -> None:
     with socket.create_connection(("127.0.0.1", narrow.port), timeout=30) as connection:
-        connection.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
+        connection.sendall(b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{")
         assert b"408" in connection.recv(1000).splitlines()[0]
 
 

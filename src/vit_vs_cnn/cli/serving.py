@@ -96,7 +96,7 @@ def serve(
     from vit_vs_cnn.serving.app import serve as start
     from vit_vs_cnn.serving.uploads import ServerLimits
 
-    limits = ServerLimits(max_mb * 2**20, max_images, max_seconds, max_waiting)
+    limits = ServerLimits(max_mb * 2**20, max_images, seconds=max_seconds, queue=max_waiting)
     hosts = [name.strip() for name in allowed_hosts.split(",")] if allowed_hosts else []
     start(_registered_model(registry), model, host, port, limits, hosts)
 

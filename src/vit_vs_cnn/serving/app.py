@@ -2,13 +2,11 @@
 
 import asyncio
 import base64
-import os
 import secrets
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.resources import files
@@ -31,12 +29,12 @@ from vit_vs_cnn.core.errors import NotApplicableError, UserError
 from vit_vs_cnn.core.own_pages import LOOPBACK, OwnPagesOnly
 from vit_vs_cnn.registry.loading import RegisteredModel
 from vit_vs_cnn.serving.batching import Batcher
+from vit_vs_cnn.serving.decoders import Decoders
 from vit_vs_cnn.serving.predict import top_classes
 from vit_vs_cnn.serving.saliency import caution, render_saliency
-from vit_vs_cnn.serving.uploads import BodyReader, ServerLimits, decode_uploads, parse_invocation, read_uploads
+from vit_vs_cnn.serving.uploads import BodyReader, ServerLimits, read_uploads
 from vit_vs_cnn.serving.watcher import AliasWatcher
 
-_MOST_DECODERS = 4
 _MOST_RENDERINGS = 8
 # A saliency map is measured in parts of so many images, between which predictions have their turn, and not for longer
 # than a person waits.
@@ -130,7 +128,7 @@ class Endpoints:
     def __init__(self, watcher: AliasWatcher, limits: ServerLimits) -> None:
         self._watcher, self._limits = watcher, limits
         self._reader = BodyReader(limits)
-        self._decoders = ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_DECODERS), thread_name_prefix="decode")
+        self._decoders = Decoders(limits)
         self._batcher = Batcher(limits.queue)
         # Saliency maps share no call: more of them in the queue would keep predictions waiting.
         self._rendering = asyncio.Semaphore(_MOST_RENDERINGS)
@@ -146,7 +144,7 @@ class Endpoints:
         finally:
             self._watcher.stop()
             batching.cancel()
-            self._decoders.shutdown(wait=False, cancel_futures=True)
+            self._decoders.shutdown()
 
     async def page(self, _: Request) -> Response:
         """Return the page for people."""
@@ -158,7 +156,7 @@ class Endpoints:
         """Predict the classes of image files."""
         async with self._accepted(request) as (model, body):
             uploads = await read_uploads(request, body, self._limits)
-            images = await self._decode(decode_uploads, uploads, model.image_size, model.decoding)
+            images = await self._decoders.uploads(uploads, model)
             rows = await self._batcher.call(model.probabilities, images)
         predictions = [
             top_classes(upload.name, row, model.classes).as_json() for upload, row in zip(uploads, rows, strict=True)
@@ -171,7 +169,7 @@ class Endpoints:
             uploads = await read_uploads(request, body, self._limits)
             if len(uploads) > 1:
                 raise HTTPException(400, "/explain takes one image at a time.")
-            image = await self._decode(decode_uploads, uploads, model.image_size, model.decoding)
+            image = await self._decoders.uploads(uploads, model)
             row = (await self._batcher.call(model.probabilities, image))[0]
             shown = await self._saliency(model, int(row.argmax()), image)
         prediction = top_classes(uploads[0].name, row, model.classes).as_json()
@@ -201,7 +199,7 @@ class Endpoints:
     async def invocations(self, request: Request) -> Response:
         """Return the probabilities of pixels, in MLflow's protocol."""
         async with self._accepted(request) as (model, body):
-            images = await self._decode(parse_invocation, body, model.image_size, self._limits.images)
+            images = await self._decoders.invocation(body, model)
             rows = await self._batcher.call(model.probabilities, images)
         return JSONResponse({"predictions": rows.tolist()})
 
@@ -240,9 +238,6 @@ class Endpoints:
             except TimeoutError:
                 sentence = f"The request would take longer than {self._limits.seconds:g} seconds: try again later."
                 raise HTTPException(503, sentence) from None
-
-    async def _decode(self, decode: Callable[..., NDArray[np.uint8]], *arguments: Any) -> NDArray[np.uint8]:
-        return await asyncio.get_running_loop().run_in_executor(self._decoders, decode, *arguments)
 
 
 def _with_metrics_and_headers(app: ASGIApp, routes: set[str]) -> ASGIApp:

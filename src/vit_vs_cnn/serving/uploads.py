@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 
@@ -15,7 +15,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from vit_vs_cnn.data.dataset import Decoding
-from vit_vs_cnn.data.pixels import decode_image, reason_of
+from vit_vs_cnn.data.pixels import decode_image, open_image, reason_of
 
 _LONGEST_NAME = 200
 _MOST_FIELDS = 16
@@ -24,10 +24,14 @@ _BODIES_IN_MEMORY = 16
 
 @dataclass(frozen=True)
 class ServerLimits:
-    """Bytes and images of a request, its seconds to arrive and again to be answered; images in the queue."""
+    """Bytes, images and pixels of a request, its seconds to arrive and again to be answered; images in the queue.
+
+    A few kilobytes of a file can say of themselves that they are fifty million pixels.
+    """
 
     body_bytes: int = 16 * 2**20
     images: int = 64
+    pixels: int = 100_000_000
     seconds: float = 30.0
     queue: int = 256
 
@@ -107,17 +111,37 @@ async def read_uploads(request: Request, body: bytes, limits: ServerLimits) -> l
     return uploads
 
 
+def count_pixels(uploads: list[Upload], limits: ServerLimits) -> int:
+    """The pixels of all images, as their headers say; nothing is decoded.
+
+    Raises HTTPException where they are too many (413), or naming a file that is no image (400).
+    """
+    pixels = 0
+    for upload in uploads:
+        with _readable(upload), open_image(upload.content) as image:
+            pixels += image.width * image.height
+    if pixels > limits.pixels:
+        raise HTTPException(413, f"The images have {pixels:,} pixels, more than the {limits.pixels:,} of a request.")
+    return pixels
+
+
 def decode_uploads(uploads: list[Upload], size: int, decoding: Decoding) -> NDArray[np.uint8]:
     """The images as uint8 (N, size, size, 3). Raises HTTPException 400 naming a file that cannot be decoded."""
     images = []
     for upload in uploads:
-        try:
+        with _readable(upload):
             images.append(decode_image(upload.content, size, decoding))
-        # On a damaged file Pillow's readers raise almost anything.
-        except Exception as error:
-            reason = reason_of(error).rstrip(".")
-            raise HTTPException(400, f"{upload.name or 'The file'} cannot be read: {reason}.") from None
     return np.stack(images)
+
+
+@contextmanager
+def _readable(upload: Upload) -> Iterator[None]:
+    try:
+        yield
+    # On a damaged file Pillow's readers raise almost anything.
+    except Exception as error:
+        reason = reason_of(error).rstrip(".")
+        raise HTTPException(400, f"{upload.name or 'The file'} cannot be read: {reason}.") from None
 
 
 def parse_invocation(body: bytes, size: int, most_images: int) -> NDArray[np.uint8]:
