@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.paths import COST, cost_file, evaluated, trained
-from vit_vs_cnn.data.dataset import Split
+from vit_vs_cnn.data.dataset import DIGESTS, Split
 from vit_vs_cnn.evaluation.metrics import evaluate
 from vit_vs_cnn.evaluation.results import Cost, Evaluation, write_evaluation
 from vit_vs_cnn.registry.signing import signature_tags
@@ -70,14 +70,19 @@ def evaluation(
     first_image: str = "0",
     interval: float = 0.95,
     duplicates: Collection[int] = (),
+    groups: tuple[str, ...] | None = None,
 ) -> Evaluation:
-    """An evaluation that is wrong on the test images at these positions; image i shows class i modulo 3."""
+    """An evaluation that is wrong on the test images at these positions; image i shows class i modulo 3.
+
+    The digest of image i is i.
+    """
     labels: NDArray[np.int64] = np.arange(images) % len(CLASSES)
     predicted = np.where(np.isin(np.arange(images), list(wrong)), (labels + 1) % len(CLASSES), labels)
     probabilities = np.full((images, len(CLASSES)), (1 - confidence) / 2, np.float32)
     probabilities[np.arange(images), predicted] = confidence
     names = (first_image, *map(str, range(1, images)))
-    split = Split(np.zeros((images, 8, 8, 3), np.uint8), labels, names)
+    pixels, digests = np.zeros((images, 8, 8, 3), np.uint8), np.arange(images, dtype=np.uint64)
+    split = Split(pixels, labels, names, digests=digests, groups=groups)
     return evaluate(probabilities, split, CLASSES, interval, peak_memory_mb=100.0, duplicates=duplicates)
 
 
@@ -88,8 +93,13 @@ def add_version(
     latency_p95_ms: float = 2.0,
     test_digest: str = "same",
     model: Path | None = None,
+    trained_on: Sequence[int] | None = (10**9,),
+    groups: tuple[str, ...] | None = None,
 ) -> int:
-    """A new version of `registry` with this evaluation, and the MLflow model in `model` where one is given."""
+    """A new version of `registry` with this evaluation, and the MLflow model in `model` where one is given.
+
+    `trained_on` are the digests of its training images; None of a version that recorded none.
+    """
     count = len(registry.client.search_model_versions(f"name = '{registry.name}'"))
     folder = Path("made-up") / str(count)
     folder.mkdir(parents=True)
@@ -97,11 +107,14 @@ def add_version(
         model = folder / "model"
         model.mkdir()
         (model / "MLmodel").write_text("flavors: {}\n")
-    measured = evaluation(wrong)
+    measured = evaluation(wrong, groups=groups)
     write_evaluation(folder / "evaluation", measured)
     with start_run(settings, "train", "vit") as run:
         run.log_model(model, "vit", "image-classifier", {}, {}, step=1)
         run.log_artifact(folder / "evaluation", "evaluation")
+        if trained_on is not None:
+            np.save(folder / DIGESTS, np.array(trained_on, np.uint64))
+            run.log_artifact(folder / DIGESTS, "training_images/train")
         run.write_ref(folder)
     tags = {
         "accuracy": str(measured.metrics.accuracy),
@@ -130,6 +143,7 @@ def contestant(
     val_accuracy: float = 0.7,
     first_image: str = "0",
     duplicates: Collection[int] = (),
+    groups: tuple[str, ...] | None = None,
     **summary_fields: Any,
 ) -> None:
     """Write the results of a contestant that is wrong on the first `errors` of 300 test images."""
@@ -140,6 +154,7 @@ def contestant(
         first_image=first_image,
         interval=settings.evaluate.confidence,
         duplicates=duplicates,
+        groups=groups,
     )
     write_evaluation(evaluated(name), measured)
     COST.mkdir(exist_ok=True)

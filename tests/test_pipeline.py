@@ -190,7 +190,7 @@ def test_a_version_is_promoted_and_its_evidence_rebuilt_bit_for_bit(clone: Path)
     assert call(clone, command("registry", "show", "champion", "--card")).startswith("# ")
     verified = call(clone, command("registry", "verify", "champion", "--retrain"))
     assert "DIFFERS" not in verified
-    assert re.search(r"trained again: predicted classes +same +359 +0 differ", verified), verified
+    assert re.search(r"trained again: predicted classes +same +\d+ +0 differ", verified), verified
     assert git(clone, "status", "--short") == ""
     assert not list((clone / "runs").glob("verify-*"))
 

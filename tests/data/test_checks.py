@@ -24,6 +24,7 @@ def images_of(train: int = 18, val: int = 6, test: int = 6) -> DecodedImages:
         labels=np.arange(count) % len(CLASSES),
         splits=np.repeat([0, 1, 2], [train, val, test]),
         names=[f"{position}.png" for position in range(count)],
+        positions=np.arange(count),
     )
 
 

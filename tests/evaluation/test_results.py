@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,21 @@ def test_predictions_have_a_row_for_each_image_and_a_column_for_each_class(
     assert table.column_names == ["name", "label", "predicted", "p_0", "p_1", "p_2", "p_3"]
     assert table.num_rows == 20
     assert [str(field.type) for field in table.schema] == ["string", "int64", "int64", *["float"] * 4]
+
+
+def test_groups_and_digests_are_beside_the_predictions_where_they_are_known(
+    tmp_path: Path, evaluation: Evaluation
+) -> None:
+    groups, digests = tuple(f"person {row // 5}" for row in range(20)), np.arange(2**64 - 20, 2**64, dtype=np.uint64)
+    predictions = replace(evaluation.predictions, groups=groups, digests=digests)
+    write_evaluation(tmp_path, replace(evaluation, predictions=predictions))
+    back = read_evaluation(tmp_path).predictions
+    assert back.groups == groups
+    assert back.group_codes is not None
+    assert back.group_codes.tolist() == [row // 5 for row in range(20)]
+    np.testing.assert_array_equal(back.digests, digests)
+    assert back.probabilities.shape == (20, 4)
+    assert evaluation.predictions.group_codes is None
 
 
 def test_metrics_are_flat_numbers_without_what_there_is_not(tmp_path: Path, evaluation: Evaluation) -> None:

@@ -26,12 +26,14 @@ def evidence(wrong: Collection[int], images: int = IMAGES, **changes: float) -> 
     return dataclasses.replace(known, **changes)
 
 
-def evidence_of(correct: Any, labels: Any, classes: int, confidence: float = 0.9) -> Evidence:
+def evidence_of(
+    correct: Any, labels: Any, classes: int, confidence: float = 0.9, groups: tuple[str, ...] | None = None
+) -> Evidence:
     """A model that is right where `correct`, and says so with this confidence; otherwise it takes the next class."""
     predicted = np.where(correct, labels, (labels + 1) % classes)
     probabilities = np.full((len(labels), classes), (1 - confidence) / (classes - 1), np.float32)
     probabilities[np.arange(len(labels)), predicted] = confidence
-    predictions = Predictions((), labels, predicted, probabilities)
+    predictions = Predictions((), labels, predicted, probabilities, groups)
     return Evidence([str(index) for index in range(classes)], predictions, 0.02, 2.0, 0.5)
 
 
@@ -246,3 +248,52 @@ def test_a_loss_at_the_margin_seldom_passes_where_the_challenger_alone_is_never_
         (rule,) = (outcome for outcome in rules.values() if outcome.required.startswith("interval not below"))
         passed += rule.state == "pass"
     assert passed / rounds <= 0.035
+
+
+def people(count: int, images: int) -> tuple[str, ...]:
+    return tuple(f"person {number}" for number in range(count) for _ in range(images))
+
+
+def test_a_loss_in_whole_groups_is_undecided_where_images_alone_would_refuse() -> None:
+    """Four of 60 people are lost: 20 of 300 images that only the champion is right on, 5 on which only the other is."""
+    labels, groups = np.arange(300) % 3, people(60, 5)
+    challenger, champion = np.arange(300) >= 20, np.arange(300) < 295
+    by_images = judged(evidence_of(challenger, labels, 3), evidence_of(champion, labels, 3))[ACCURACY]
+    assert by_images.state == "fail"
+    grouped = [evidence_of(right, labels, 3, groups=groups) for right in (challenger, champion)]
+    outcome = judged(grouped[0], grouped[1])[ACCURACY]
+    assert outcome.state == "undecided"
+    assert outcome.measured.endswith("Tango by 60 groups)")
+    assert "images in such groups would let an equal model pass" in outcome.note
+    # A champion that was evaluated before groups were known has the same images.
+    assert judged(grouped[0], evidence_of(champion, labels, 3))[ACCURACY] == outcome
+
+
+@pytest.mark.parametrize("select_by", ["accuracy", "balanced_accuracy", "macro_f1", "nll"])
+def test_fewer_than_twenty_groups_decide_nothing(select_by: SelectBy) -> None:
+    labels = np.arange(3000) % 3
+    for count, expected in ((19, "undecided"), (20, "fail")):
+        groups = (people(count, 3000 // count) + ("person 0",) * 3000)[:3000]
+        worse, champion = (
+            evidence_of(right, labels, 3, groups=groups) for right in (np.arange(3000) % 2 == 0, labels >= 0)
+        )
+        rules = judged(worse, champion, select_by=select_by)
+        (rule,) = (found for found in rules.values() if found.required.startswith("interval not below"))
+        assert rule.state == expected
+        if count == 19:
+            assert "are of 19 groups only, and 20 at least are needed" in rule.note
+
+
+def test_a_class_that_two_people_lost_is_a_warning_and_its_recall_is_by_groups() -> None:
+    labels, groups = np.arange(600) % 3, people(20, 30)
+    lost = (labels == 0) & (np.arange(600) >= 60)
+    assert states(evidence_of(lost | (labels > 0), labels, 3), evidence_of(labels >= 0, labels, 3))[CLASS] == "fail"
+    pair = [evidence_of(right, labels, 3, groups=groups) for right in (lost | (labels > 0), labels >= 0)]
+    assert judged(pair[0], pair[1])[CLASS].state == "warn"
+    gate = GateSettings(min_recall={"0": 0.9})
+    by_groups, by_images = (
+        judged(found, None, gate)["recall of 0"].measured
+        for found in (pair[0], evidence_of(lost | (labels > 0), labels, 3))
+    )
+    assert by_groups.split(" (")[0] == by_images.split(" (")[0] == "90.00% of 200 images"
+    assert by_groups != by_images

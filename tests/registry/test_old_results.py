@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,10 @@ from harness.model_server import Store, serving
 from vit_vs_cnn.cli import main
 from vit_vs_cnn.config.load import parse_settings
 from vit_vs_cnn.core import paths
+from vit_vs_cnn.data import prepare as prepare_module
 from vit_vs_cnn.data.dataset import read_split
+from vit_vs_cnn.data.sources.digits import open_digits
+from vit_vs_cnn.data.sources.source import Source
 from vit_vs_cnn.evaluation.results import Predictions, read_evaluation
 from vit_vs_cnn.registry.loading import trust
 from vit_vs_cnn.registry.versions import Registry
@@ -87,7 +91,10 @@ def old_project(results: Path, empty_store: Path, tmp_path_factory: pytest.TempP
         enter(patch, folder)
         run("git", "init", "--quiet")
         run(sys.executable, "-m", "dvc", "init", "--quiet")
+        patch.setattr(prepare_module, "open_source", lambda data: digits_as_0_1_split_them(data.image_size))
         prepare.run(parse_settings(TINY))
+        patch.undo()
+        enter(patch, folder)
         run(sys.executable, "-m", "dvc", "commit", "--force", "prepare", "tune@vit")
         run("git", "add", "--all")
         run("git", "-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "--quiet", "-m", "0.1.0")
@@ -101,6 +108,19 @@ def old_project(results: Path, empty_store: Path, tmp_path_factory: pytest.TempP
     yield folder
     paths.project_root.cache_clear()
     paths.main_root.cache_clear()
+
+
+def digits_as_0_1_split_them(image_size: int) -> Source:
+    """The digits with the splits that version 0.1.0 carved: each class was dealt in a random order of its images."""
+    source = open_digits(image_size)
+    splits = source.splits.copy()
+    for label in range(10):
+        rest = np.random.default_rng([0, label]).permutation(np.flatnonzero(source.labels == label))
+        for split, fraction in ((2, 0.2), (1, 0.1)):
+            size = max(1, round(len(rest) * fraction))
+            splits[rest[:size]] = split
+            rest = rest[size:]
+    return replace(source, splits=splits, missing=())
 
 
 def enter(patch: pytest.MonkeyPatch, folder: Path) -> None:

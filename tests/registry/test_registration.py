@@ -132,6 +132,15 @@ def test_a_card_says_what_was_measured(settings: Settings, prepared: DatasetInfo
     assert not re.search(r"\{[{%]|\n\n\n", card)
 
 
+def test_a_card_says_that_intervals_are_by_groups(settings: Settings, prepared: DatasetInfo) -> None:
+    made_up = evaluation([2, 5, 8], groups=tuple(f"person {row // 6}" for row in range(600)))
+    splits = {name: part.model_copy(update={"groups": 100}) for name, part in prepared.splits.items()}
+    info = prepared.model_copy(update={"classes": CLASSES, "splits": splits})
+    card = write_card(settings, "vit", info, SUMMARY, made_up, cost(), LINEAGE, Looks(0, 0))
+    assert " %, by the 100 groups that they are of)." in card
+    assert "24 test (of 100 groups) images." in card
+
+
 def test_a_card_shows_what_a_name_holds_and_renders_none_of_it(settings: Settings, prepared: DatasetInfo) -> None:
     info = prepared.model_copy(update={"classes": CLASSES, "description": "<img src=x> | [a](b)\x1b"})
     card = write_card(settings, "vit", info, SUMMARY, evaluation([]), cost(), LINEAGE, Looks(versions=0, decisions=0))

@@ -14,7 +14,7 @@ from vit_vs_cnn.config.schema import PublishedResult, Settings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import COMPARE, EDA, PREPARED, explained, trained, tuned, tuning_summary
 from vit_vs_cnn.data.checks import Checks, Finding, write_checks
-from vit_vs_cnn.data.dataset import DatasetInfo
+from vit_vs_cnn.data.dataset import DatasetInfo, write_info
 from vit_vs_cnn.report.comparison import read_comparison
 from vit_vs_cnn.report.figure_writer import FigureWriter
 from vit_vs_cnn.report.html import embedded_figures, render_report
@@ -98,6 +98,19 @@ def test_the_report_is_one_safe_file_with_everything_in_it(inputs: Settings) -> 
     for kind, content in embedded:
         with Image.open(io.BytesIO(base64.b64decode(content))) as picture:
             assert picture.format == kind.upper()
+
+
+def test_the_report_says_that_intervals_are_by_groups(settings: Settings, prepared: DatasetInfo) -> None:
+    pictures(EDA)
+    splits = {name: part.model_copy(update={"groups": 60}) for name, part in prepared.splits.items()}
+    write_info(PREPARED, prepared.model_copy(update={"splits": splits}))
+    for name, errors in (("vit", 90), ("resnet", 30)):
+        contestant(settings, name, errors, groups=tuple(f"person {row // 5}" for row in range(300)))
+        pictures(explained(name))
+    html = run_stage(settings)
+    assert "both by the 60 groups of these images; sign-flip p " in html
+    assert "The test images are of 60 groups" in html
+    assert "24 for test of 60 groups" in html
 
 
 def test_one_contestant_alone_has_a_report(inputs: Settings) -> None:

@@ -30,10 +30,11 @@ from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import PREPARED, state_dir, trained
 from vit_vs_cnn.data import dataset as prepared_module
 from vit_vs_cnn.data.augment.batch import augment
-from vit_vs_cnn.data.dataset import DatasetInfo, read_split
+from vit_vs_cnn.data.dataset import DIGESTS, DatasetInfo, read_split
 from vit_vs_cnn.evaluation.metrics import negative_log_likelihood
 from vit_vs_cnn.models.temperature import fit_temperature, softmax
 from vit_vs_cnn.models.trained import load_trained
+from vit_vs_cnn.registry.versions import Registry, Version
 from vit_vs_cnn.stages import train
 from vit_vs_cnn.tracking.run import read_ref, sync
 from vit_vs_cnn.tracking.store import tracking_uri
@@ -244,6 +245,21 @@ def test_training_completes_while_the_store_is_unreachable_and_sync_delivers_all
     (run,) = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
     assert [metric.step for metric in client.get_metric_history(run.info.run_id, "val/loss")] == [1, 2]
     assert run.outputs.model_outputs
+
+
+def test_the_digests_of_the_training_images_are_in_its_run(make_settings: Make, prepared: DatasetInfo) -> None:
+    digests = {"train": np.arange(64, dtype=np.uint64), "val": np.arange(64, 88, dtype=np.uint64)}
+    for split, values in digests.items():
+        np.save(PREPARED / split / DIGESTS, values)
+    registry = Registry("tiny-classifier")
+    for refit, expected in ((False, range(64)), (True, range(88))):
+        train.run(make_settings({"train": {"epochs": 1, "refit": refit}}), "resnet")
+        run_id = read_ref(trained("resnet")).run_id
+        assert run_id is not None
+        version = Version(number=1, run_id=run_id, created_ms=0, aliases=(), tags={}, card="")
+        found = registry.trained_on(version)
+        assert found is not None
+        assert sorted(found.tolist()) == list(expected)
 
 
 def test_training_opens_train_and_val_only(

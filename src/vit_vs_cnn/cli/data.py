@@ -25,14 +25,14 @@ def data(path: str, overrides: tuple[str, ...]) -> None:
     """
     from vit_vs_cnn.config.load import parse_data_settings
     from vit_vs_cnn.core.console import printable
-    from vit_vs_cnn.data.overview import class_table, hints
+    from vit_vs_cnn.data.overview import class_table, group_lines, hints
     from vit_vs_cnn.data.prepare import open_source, source_at
 
     values = {"source": source_at(Path(path)), "name": data_name(path), "path": path}
     settings = parse_data_settings(values, overrides)
     source = open_source(settings)
     lines = [f"{source.description}: {len(source.names):,} images, {len(source.classes):,} classes", ""]
-    lines += [class_table(source), "", *(f"note: {note}" for note in source.notes)]
+    lines += [class_table(source), "", *group_lines(source), *(f"note: {note}" for note in source.notes)]
     if source.unreadable:
         first = source.unreadable[0]
         lines.append(f"note: {len(source.unreadable):,} files cannot be read, the first {first.name}: {first.reason}.")

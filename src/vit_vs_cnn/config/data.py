@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from vit_vs_cnn.config.patterns import GroupPattern
 from vit_vs_cnn.config.search_space import StrictModel
 
 Fit = Literal["crop", "pad", "stretch"]
@@ -42,7 +43,8 @@ class DataSettings(StrictModel):
 
     `dataset` is for the source torchvision; `columns`, `images` and `class_names` are for tables. `bit_depth` is how
     many bits images of more than 8 use; None finds the range of their levels in train. `splits` and `class_level` (of
-    the class folders below the split folders) are for folders; None: as their names tell.
+    the class folders below the split folders) are for folders; None: as their names tell. `groups` finds in an image's
+    path what it shares with others: no carved split takes a part of a group, and intervals are by groups.
     """
 
     source: Literal["cifar10", "folder", "table", "torchvision", "digits"]
@@ -63,3 +65,4 @@ class DataSettings(StrictModel):
     on_bad: Literal["fail", "skip"] = "fail"
     splits: SplitFolders | None = None
     class_level: Annotated[int, Field(ge=1, le=16)] | None = None
+    groups: GroupPattern | None = None

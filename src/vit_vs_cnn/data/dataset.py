@@ -19,6 +19,8 @@ from vit_vs_cnn.core.records import Record
 SplitName = Literal["train", "val", "test"]
 PREPARED_SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 PREPARE_REMEDY = "run `dvc repro --force prepare`"
+DIGESTS = "digests.npy"
+_GROUPS = "groups.json"
 
 # What is computed of them fits a processor's cache.
 _CHUNK_BYTES = 2**20
@@ -27,11 +29,15 @@ _SAME_RANGE = 0.02
 
 
 class SplitInfo(Record):
-    """Size, images per class (in the order of the classes) and content digest of one split."""
+    """Size, images per class (in the order of the classes), content digest and number of groups of one split.
+
+    `groups` is None where nothing is known of groups.
+    """
 
     images: int
     counts: tuple[int, ...]
     digest: str
+    groups: int | None = None
 
 
 class Decoding(Record):
@@ -92,13 +98,21 @@ class DatasetInfo(Record):
 class Split:
     """Images uint8 (N, H, W, 3), memory-mapped; labels int64 (N,); names, the N file names or positions.
 
-    `folder` is where they are stored, None for images that exist in memory only.
+    `folder` is where they are stored, None for images that exist in memory only. `digests` uint64 (N,) are of the
+    images as they came from the source, `groups` name what each shares with others; None where they are not known.
     """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
     names: tuple[str, ...]
     folder: Path | None = None
+    digests: NDArray[np.uint64] | None = None
+    groups: tuple[str, ...] | None = None
+
+    @property
+    def group_codes(self) -> NDArray[np.int64] | None:
+        """A code for each image's group, int64 (N,)."""
+        return group_codes(self.groups)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -107,7 +121,7 @@ class Split:
         """Pickle the folder where there is one: another process maps the same files, and no pixel is sent."""
         if self.folder is not None:
             return read_split, (self.folder.parent, self.folder.name)
-        return Split, (self.images, self.labels, self.names)
+        return Split, (self.images, self.labels, self.names, None, self.digests, self.groups)
 
 
 def in_chunks(images: NDArray[np.uint8], task: str) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
@@ -126,8 +140,20 @@ def decoding_of(settings: DataSettings) -> Decoding:
     return Decoding(fit=settings.fit, channels=settings.channels, levels=levels)
 
 
-def write_split(folder: Path, images: NDArray[np.uint8], labels: NDArray[np.int64], names: Sequence[str]) -> str:
-    """Write one split into `folder` and return its content digest (hex)."""
+def group_codes(groups: Sequence[str] | None) -> NDArray[np.int64] | None:
+    """A code for each image's group, int64 (N,), None where there are no groups."""
+    return None if groups is None else np.unique(np.array(groups), return_inverse=True)[1]
+
+
+def write_split(
+    folder: Path,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    names: Sequence[str],
+    digests: NDArray[np.uint64] | None = None,
+    groups: Sequence[str] | None = None,
+) -> str:
+    """Write one split into `folder` and return the digest (hex) of its pixels and labels."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "images.npy").open("wb") as file:
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(images))
@@ -135,6 +161,10 @@ def write_split(folder: Path, images: NDArray[np.uint8], labels: NDArray[np.int6
             file.write(pixels.data)
     np.save(folder / "labels.npy", labels.astype(np.int64))
     (folder / "names.json").write_text(json.dumps(list(names), indent=0), encoding="utf-8")
+    if digests is not None:
+        np.save(folder / DIGESTS, digests)
+    if groups is not None:
+        (folder / _GROUPS).write_text(json.dumps(list(groups), indent=0), encoding="utf-8")
     return digest_of_split(images, labels)
 
 
@@ -149,6 +179,8 @@ def read_split(prepared: Path, split: SplitName) -> Split:
         labels=np.load(folder / "labels.npy"),
         names=tuple(json.loads((folder / "names.json").read_text(encoding="utf-8"))),
         folder=folder,
+        digests=np.load(folder / DIGESTS) if (folder / DIGESTS).is_file() else None,
+        groups=tuple(json.loads((folder / _GROUPS).read_text("utf-8"))) if (folder / _GROUPS).is_file() else None,
     )
 
 
@@ -162,8 +194,8 @@ def digest_of_split(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> str
 
 
 def write_info(prepared: Path, info: DatasetInfo) -> None:
-    """Write dataset.json."""
-    info.write(prepared / "dataset.json")
+    """Write dataset.json, without what is not known of the data."""
+    info.write(prepared / "dataset.json", exclude_none=True)
 
 
 def read_info(prepared: Path) -> DatasetInfo:

@@ -33,14 +33,16 @@ Result = TypeVar("Result")
 class DecodedImages:
     """N decoded images, those of train first, then val, then test.
 
-    `images` uint8 (N, S, S, 3); `labels` int64 (N,); `splits` int64 (N,), positions in PREPARED_SPLITS; N `names`.
-    `decoding` is how they were decoded, and `notes` are sentences for people on that.
+    `images` uint8 (N, S, S, 3); `labels` int64 (N,); `splits` int64 (N,), positions in PREPARED_SPLITS; N `names`;
+    `positions` int64 (N,) in the source. `decoding` is how they were decoded, and `notes` are sentences for people on
+    that.
     """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
     splits: NDArray[np.int64]
     names: Sequence[str]
+    positions: NDArray[np.int64]
     decoding: Decoding = BY_DEFAULT
     notes: tuple[str, ...] = ()
 
@@ -79,6 +81,7 @@ def decode_source(
         labels=source.labels[order],
         splits=splits[order],
         names=[source.names[position] for position in order],
+        positions=order,
         decoding=used,
         notes=pixel_notes(reader.survey, decoding, used, source.names),
     )

@@ -36,7 +36,18 @@ def summary_lines(source: Source) -> list[str]:
     return [
         f"{source.description}: {splits} images",
         f"{len(named):,} classes (images in train): {', '.join(named[:_MOST_CLASSES])}{more}",
+        *group_lines(source),
         *(f"note: {note}" for note in source.notes),
+    ]
+
+
+def group_lines(source: Source) -> list[str]:
+    """How many groups the images are in, no line where nothing is known of groups."""
+    if source.groups is None:
+        return []
+    sizes = Counter(source.groups)
+    return [
+        f"{len(sizes):,} groups of {min(sizes.values()):,} to {max(sizes.values()):,} images; no carved split takes a part of one"
     ]
 
 
@@ -51,7 +62,8 @@ def class_table(source: Source) -> str:
 def hints(source: Source) -> list[str]:
     """What a person should think about before training: unbalanced classes, files that belong together."""
     counts = split_sizes(source)["train"].tolist()
-    return [*balance_note(source.classes, counts), *_name_groups(source.names, source.labels)]
+    grouped = [] if source.groups is not None else _name_groups(source.names, source.labels)
+    return [*balance_note(source.classes, counts), *grouped]
 
 
 def _name_groups(names: Sequence[str], labels: NDArray[np.int64]) -> list[str]:
@@ -72,5 +84,5 @@ def _name_groups(names: Sequence[str], labels: NDArray[np.int64]) -> list[str]:
     return [
         f"File names look as if they held {len(shared):,} groups, such as {shared[largest]:,} files like "
         f"{example[largest]} that begin with {largest[1]!r}: where a group is one person, place or video, its images "
-        "must all be in the same split."
+        "must all be in the same split: give data.groups a pattern that finds it in the path, such as 'patient_(\\d+)'."
     ]

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,6 +31,7 @@ from vit_vs_cnn.data.dataset import (
     write_split,
 )
 from vit_vs_cnn.data.decode import DecodedImages, decode_source
+from vit_vs_cnn.data.groups import refuse_shared_groups, shared_groups, with_groups
 from vit_vs_cnn.data.overview import summary_lines
 from vit_vs_cnn.data.sources.cifar10 import open_cifar10
 from vit_vs_cnn.data.sources.digits import open_digits
@@ -38,7 +40,7 @@ from vit_vs_cnn.data.sources.source import RowFinding, Source, Unreadable
 from vit_vs_cnn.data.sources.table import open_metadata, open_table
 from vit_vs_cnn.data.sources.table_files import is_table
 from vit_vs_cnn.data.sources.torchvision import open_torchvision
-from vit_vs_cnn.data.split import assign_splits
+from vit_vs_cnn.data.split import assign_splits, carved_shares, content_digests
 
 _MOST_NAMED = 5
 _BAD_ROWS: dict[RowFinding, str] = {
@@ -61,7 +63,11 @@ def prepare(
     source = open_source(settings)
     for line in summary_lines(source):
         say(line)
-    splits = assign_splits(source, settings)
+    if settings.on_bad == "fail":
+        refuse_shared_groups(shared_groups(source), settings.path)
+    digests = content_digests(source)
+    splits = assign_splits(source, digests, settings)
+    source = replace(source, notes=(*source.notes, *carved_shares(source, splits, settings)))
     shape = (len(splits), settings.image_size, settings.image_size, 3)
     # Twice the pixels: they wait in a scratch file until it is known which images can be read.
     with _fresh_folder(folder, 2 * math.prod(shape)), tempfile.TemporaryFile(dir=folder) as scratch:
@@ -71,14 +77,22 @@ def prepare(
             _refuse_bad(unreadable, source, settings.path)
         _refuse_gaps(decoded, source.classes, settings.path)
         checks = check(decoded, source, unreadable, settings.min_images_per_class)
-        info = _write_splits(decoded, source, settings, folder)
+        info = _write_splits(decoded, digests, source, settings, folder)
         write_checks(folder, checks)
         write_info(folder, info)
     return info, checks
 
 
 def open_source(settings: DataSettings) -> Source:
-    """Open the source that the settings name; each is a module of data/sources/ with one such function."""
+    """Open the source that the settings name, with the groups of its images.
+
+    Raises UserError for whatever it cannot be read as.
+    """
+    return with_groups(_open(settings), settings.groups)
+
+
+def _open(settings: DataSettings) -> Source:
+    """Each source is a module of data/sources/ with one such function."""
     match settings.source:
         case "cifar10":
             return open_cifar10(Path(settings.path))
@@ -151,14 +165,24 @@ def _refuse_gaps(decoded: DecodedImages, classes: Sequence[str], path: str) -> N
             raise UserError(f"data.path: {path} has no readable image for {split}: add images.")
 
 
-def _write_splits(decoded: DecodedImages, source: Source, settings: DataSettings, folder: Path) -> DatasetInfo:
+def _write_splits(
+    decoded: DecodedImages, digests: NDArray[np.uint64], source: Source, settings: DataSettings, folder: Path
+) -> DatasetInfo:
     infos: dict[SplitName, SplitInfo] = {}
     for split in PREPARED_SPLITS:
         rows = decoded.rows(split)
-        labels = decoded.labels[rows]
+        labels, positions = decoded.labels[rows], decoded.positions[rows]
         counts = np.bincount(labels, minlength=len(source.classes)).tolist()
-        digest = write_split(folder / split, decoded.images[rows], labels, decoded.names[rows])
-        infos[split] = SplitInfo(images=len(labels), counts=tuple(counts), digest=digest)
+        groups = None if source.groups is None else [source.groups[position] for position in positions]
+        digest = write_split(
+            folder / split, decoded.images[rows], labels, decoded.names[rows], digests[positions], groups
+        )
+        infos[split] = SplitInfo(
+            images=len(labels),
+            counts=tuple(counts),
+            digest=digest,
+            groups=None if groups is None else len(set(groups)),
+        )
     red, green, blue = (_mean_and_std(histogram) for histogram in _histograms(decoded.images[decoded.rows("train")]))
     contents = json.dumps([source.classes, [infos[split].digest for split in PREPARED_SPLITS]])
     return DatasetInfo(

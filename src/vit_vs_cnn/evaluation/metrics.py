@@ -1,11 +1,11 @@
 """Quality on the test split, from class probabilities and labels."""
 
+import math
 from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
 
 from vit_vs_cnn.data.dataset import Split
@@ -14,6 +14,7 @@ from vit_vs_cnn.evaluation.calibration import (
     expected_calibration_error,
     reliability_table,
 )
+from vit_vs_cnn.evaluation.clusters import Groups, effective_images, quantile
 from vit_vs_cnn.evaluation.results import Evaluation, Metrics, Predictions, Views
 
 Probabilities = NDArray[np.float32]
@@ -38,13 +39,15 @@ def evaluate(
     if uncalibrated is None:
         uncalibrated = probabilities
     labels = test.labels
-    predictions = Predictions(test.names, labels, probabilities.argmax(axis=1), probabilities)
+    predictions = Predictions(
+        test.names, labels, probabilities.argmax(axis=1), probabilities, test.groups, test.digests
+    )
     per_class = per_class_scores(labels, predictions.predicted, classes)
     reliability, before = reliability_table(probabilities, labels), reliability_table(uncalibrated, labels)
-    correct = int(predictions.correct.sum())
+    correct, groups = int(predictions.correct.sum()), predictions.group_codes
     without = np.delete(predictions.correct, list(duplicates))
-    low, high = accuracy_interval(correct, len(labels), confidence)
-    error_low, error_high = calibration_error_interval(probabilities, labels, confidence)
+    low, high = share_interval(predictions.correct, groups, confidence)
+    error_low, error_high = calibration_error_interval(probabilities, labels, confidence, groups)
     metrics = Metrics(
         accuracy=correct / len(labels),
         accuracy_low=low,
@@ -63,6 +66,7 @@ def evaluate(
         uncalibrated_expected_calibration_error=expected_calibration_error(before),
         roc_auc_ovr=roc_auc_ovr(probabilities, labels),
         images=len(labels),
+        groups=None if groups is None else len(np.unique(groups)),
         confidence=confidence,
         peak_memory_mb=peak_memory_mb,
         views=views,
@@ -74,8 +78,20 @@ def evaluate(
 
 def accuracy_interval(correct: int, images: int, confidence: float) -> tuple[float, float]:
     """Wilson's score interval of an accuracy (Wilson 1927, JASA 22); it holds near 100 % and for few images too."""
-    interval = binomtest(correct, images).proportion_ci(confidence, method="wilson")
-    return float(interval.low), float(interval.high)
+    return _wilson(correct / images, images, confidence)
+
+
+def share_interval(correct: NDArray[np.bool_], groups: Groups | None, confidence: float) -> tuple[float, float]:
+    """Wilson's interval of the share of the images that are `correct` (N,); by groups, of their effective number."""
+    return _wilson(float(correct.mean()), effective_images(correct, groups, confidence), confidence)
+
+
+def _wilson(share: float, images: float, confidence: float) -> tuple[float, float]:
+    squared = quantile(confidence, None) ** 2
+    middle = (share + squared / (2 * images)) / (1 + squared / images)
+    half_width = math.sqrt(squared * (share * (1 - share) + squared / (4 * images)) / images) / (1 + squared / images)
+    # Not beyond the share itself, by a rounding error, where it is 0 or 1.
+    return max(0.0, min(share, middle - half_width)), min(1.0, max(share, middle + half_width))
 
 
 def per_class_scores(labels: Labels, predicted: Labels, classes: Sequence[str]) -> pd.DataFrame:

@@ -1,16 +1,18 @@
 """The metrics that models may be chosen by (`select_by`): their differences between two models on the same images."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, t
+from scipy.stats import norm
 
 from vit_vs_cnn.config.gate import SelectBy
+from vit_vs_cnn.evaluation.clusters import Groups, design_effect, mean_interval, quantile, sums_by_group
 from vit_vs_cnn.evaluation.metrics import log_losses
 from vit_vs_cnn.evaluation.results import Predictions
-from vit_vs_cnn.evaluation.significance import discordant, tango_interval
+from vit_vs_cnn.evaluation.significance import accuracy_difference_interval, discordant
 
 # An equal model passes a test of non-inferiority with this probability on as many images as `images_needed` says.
 POWER = 0.8
@@ -20,7 +22,8 @@ POWER = 0.8
 class PairedDifference:
     """A metric of the first model minus that of the second on the same images, with its interval by `method`.
 
-    It is positive where the first is better, of every metric. `variance` is that of one image's part in it.
+    It is positive where the first is better, of every metric. `variance` is that of one image's part in it, larger by
+    the design effect where the interval is by groups; `groups` is their number.
     """
 
     value: float
@@ -28,6 +31,7 @@ class PairedDifference:
     high: float
     method: str
     variance: float
+    groups: int | None = None
 
 
 def images_needed(variance: float, margin: float, confidence: float, *, of_shares: bool) -> int:
@@ -44,44 +48,64 @@ def images_needed(variance: float, margin: float, confidence: float, *, of_share
 def paired_difference(
     select_by: SelectBy, first: Predictions, second: Predictions, confidence: float
 ) -> PairedDifference:
-    """The metric of `first` minus that of `second`, made of the same images in the same order."""
+    """The metric of `first` minus that of `second`, made of the same images in the same order; by groups, if known."""
+    groups = first.group_codes if first.groups is not None else second.group_codes
     if select_by == "accuracy":
-        first_only, second_only = discordant(first.correct, second.correct)
-        images = len(first.labels)
-        low, high = tango_interval(first_only, second_only, images, confidence)
-        variance = (first_only + second_only) / images
-        return PairedDifference((first_only - second_only) / images, low, high, "Tango", variance)
-    if select_by == "nll":
-        return _log_likelihood_difference(first, second, confidence)
-    return _class_mean_difference(select_by, first, second, confidence)
+        difference = _accuracy_difference(first, second, groups, confidence)
+    elif select_by == "nll":
+        difference = _log_likelihood_difference(first, second, groups, confidence)
+    else:
+        difference = _class_mean_difference(select_by, first, second, groups, confidence)
+    return difference if groups is None else replace(difference, groups=len(np.unique(groups)))
 
 
-def _log_likelihood_difference(first: Predictions, second: Predictions, confidence: float) -> PairedDifference:
+def _accuracy_difference(
+    first: Predictions, second: Predictions, groups: Groups | None, confidence: float
+) -> PairedDifference:
+    first_only, second_only = discordant(first.correct, second.correct)
+    images, gains = len(first.labels), first.correct.astype(np.int64) - second.correct
+    low, high = accuracy_difference_interval(first.correct, second.correct, groups, confidence)
+    variance = (first_only + second_only) / images * _design_effect(gains, groups)
+    return PairedDifference((first_only - second_only) / images, low, high, "Tango", variance)
+
+
+def _log_likelihood_difference(
+    first: Predictions, second: Predictions, groups: Groups | None, confidence: float
+) -> PairedDifference:
     """The t interval of the mean difference per image, in nats."""
     gains = log_losses(second.probabilities, second.labels) - log_losses(first.probabilities, first.labels)
-    value, variance = float(gains.mean()), float(gains.var(ddof=1))
-    half_width = float(t.ppf((1 + confidence) / 2, len(gains) - 1)) * math.sqrt(variance / len(gains))
-    return PairedDifference(value, value - half_width, value + half_width, "paired t", variance)
+    low, high = mean_interval(gains, groups, confidence)
+    variance = float(gains.var(ddof=1)) * _design_effect(gains, groups)
+    return PairedDifference(float(gains.mean()), low, high, "paired t", variance)
+
+
+def _design_effect(gains: NDArray[Any], groups: Groups | None) -> float:
+    return 1.0 if groups is None else design_effect(gains, groups)
 
 
 def _class_mean_difference(
-    select_by: SelectBy, first: Predictions, second: Predictions, confidence: float
+    select_by: SelectBy, first: Predictions, second: Predictions, groups: Groups | None, confidence: float
 ) -> PairedDifference:
     """The interval of balanced accuracy or macro F1 by the delta method.
 
-    Its variance is the sum of the squared differences of what each image contributes. Where hardly an image divides the
-    two, that is no measure of what other images would do: as in Wilson's interval, z² images of the smallest class are
-    added to it.
+    Its variance is the sum of the squared differences of what each image, or each group, contributes. Where hardly an
+    image divides the two, that is no measure of what other images would do: as in Wilson's interval, z² images of the
+    smallest class are added to it, or as many groups of the class that the fewest have.
     """
-    quantile = float(norm.ppf((1 + confidence) / 2))
+    reach = quantile(confidence, groups)
     (own, own_shares), (others, other_shares) = (
         _contributions(select_by, predictions) for predictions in (first, second)
     )
-    images_of_class = np.bincount(first.labels)
-    images_of_class = images_of_class[images_of_class > 0]
-    of_one_image = 1 / (len(images_of_class) * images_of_class.min())
-    variance = float(np.square(own_shares - other_shares).sum())
-    half_width = quantile * math.sqrt(variance + (quantile * of_one_image) ** 2)
+    shares = own_shares - other_shares
+    draws = first.labels if groups is None else np.unique(np.stack([first.labels, groups]), axis=1)[0]
+    draws_of_class = np.bincount(draws)
+    draws_of_class = draws_of_class[draws_of_class > 0]
+    of_one_draw = 1 / (len(draws_of_class) * draws_of_class.min())
+    if groups is not None:
+        shares = sums_by_group(shares, groups)
+        shares *= math.sqrt(len(shares) / max(1, len(shares) - 1))
+    variance = float(np.square(shares).sum())
+    half_width = reach * math.sqrt(variance + (reach * of_one_draw) ** 2)
     value, images = own - others, len(first.labels)
     return PairedDifference(value, value - half_width, value + half_width, "delta method", variance * images)
 

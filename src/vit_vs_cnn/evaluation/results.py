@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vit_vs_cnn.core.errors import UserError, first_line
 from vit_vs_cnn.core.paths import cost_file
 from vit_vs_cnn.core.records import Record
+from vit_vs_cnn.data.dataset import group_codes
 
 # The heading of confusion.csv's first column: no folder has such a name, and a label of a table hardly.
 _TRUE_CLASS = "true / predicted"
@@ -38,7 +39,8 @@ class Metrics(Record):
 
     What is `uncalibrated` is of the network's own probabilities, before its temperature. `peak_memory_mb` is what the
     predictions took (see `evaluation.cost`), `duplicates_in_train` counts the test images of which train has an
-    identical or nearly identical one. What may be None for another reason is not in results of release 0.1.
+    identical or nearly identical one. With `groups`, the number of groups of the test images, intervals are by groups.
+    What may be None for another reason is not in results of release 0.1.
     """
 
     accuracy: float
@@ -58,6 +60,7 @@ class Metrics(Record):
     uncalibrated_expected_calibration_error: float | None = None
     roc_auc_ovr: float | None = None
     images: int
+    groups: int | None = None
     confidence: float
     peak_memory_mb: float | None = None
     views: Views | None = None
@@ -90,17 +93,39 @@ class Cost(Speed):
 
 @dataclass(frozen=True)
 class Predictions:
-    """One row per test image: labels and predicted int64 (N,), probabilities float32 (N, K)."""
+    """One row per test image: labels and predicted int64 (N,), probabilities float32 (N, K).
+
+    `groups` name what an image shares with others, `digests` uint64 (N,) are of the images as they came from the
+    source; None where they are not known.
+    """
 
     names: tuple[str, ...]
     labels: NDArray[np.int64]
     predicted: NDArray[np.int64]
     probabilities: NDArray[np.float32]
+    groups: tuple[str, ...] | None = None
+    digests: NDArray[np.uint64] | None = None
+
+    @property
+    def group_codes(self) -> NDArray[np.int64] | None:
+        """A code for each image's group, int64 (N,)."""
+        return group_codes(self.groups)
 
     @property
     def correct(self) -> NDArray[np.bool_]:
         """Whether each image was classified correctly, bool (N,)."""
         return np.equal(self.labels, self.predicted)
+
+    def of_rows(self, rows: NDArray[np.int64]) -> "Predictions":
+        """The predictions in some rows."""
+        return Predictions(
+            names=tuple(self.names[row] for row in rows),
+            labels=self.labels[rows],
+            predicted=self.predicted[rows],
+            probabilities=self.probabilities[rows],
+            groups=None if self.groups is None else tuple(self.groups[row] for row in rows),
+            digests=None if self.digests is None else self.digests[rows],
+        )
 
 
 @dataclass(frozen=True)
@@ -172,6 +197,10 @@ def _write_predictions(path: Path, predictions: Predictions) -> None:
         "label": predictions.labels,
         "predicted": predictions.predicted,
     }
+    if predictions.groups is not None:
+        columns["group"] = predictions.groups
+    if predictions.digests is not None:
+        columns["digest"] = predictions.digests
     columns |= {f"p_{index}": column for index, column in enumerate(predictions.probabilities.T)}
     # Almost every value is there once: a dictionary of them would only add to the file.
     pq.write_table(pa.table(columns), path, compression="zstd", use_dictionary=False)
@@ -185,4 +214,6 @@ def _read_predictions(path: Path) -> Predictions:
         labels=table["label"].to_numpy(),
         predicted=table["predicted"].to_numpy(),
         probabilities=np.column_stack([table[f"p_{index}"].to_numpy() for index in range(classes)]),
+        groups=tuple(table["group"].to_pylist()) if "group" in table.column_names else None,
+        digests=table["digest"].to_numpy() if "digest" in table.column_names else None,
     )

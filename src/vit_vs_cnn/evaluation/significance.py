@@ -11,6 +11,7 @@ from scipy.optimize import brentq
 from scipy.stats import binom, binomtest, norm
 
 from vit_vs_cnn.core.console import points
+from vit_vs_cnn.evaluation.clusters import Groups, effective_images, sign_flip_p_values
 
 Count = float | NDArray[np.int64]
 
@@ -20,7 +21,8 @@ class PairedComparison:
     """Two contestants on the same images; `difference` and its interval, Tango's, are of accuracy, first minus second.
 
     `first_only` and `second_only` count the images that only one of them got right. `p_value` is McNemar's;
-    `adjusted_p_value` allows for the number of pairs that were compared.
+    `adjusted_p_value` allows for the number of pairs that were compared. With `groups`, the number of groups that the
+    images are of, the interval counts effective images and the test exchanges the two in whole groups.
     """
 
     first: str
@@ -34,6 +36,7 @@ class PairedComparison:
     confidence: float
     p_value: float
     adjusted_p_value: float
+    groups: int | None = None
 
     @property
     def is_significant(self) -> bool:
@@ -48,15 +51,17 @@ class PairedComparison:
         return self.first if self.difference > 0 else self.second
 
 
-def compare_all_pairs(correct: Mapping[str, NDArray[np.bool_]], confidence: float) -> list[PairedComparison]:
+def compare_all_pairs(
+    correct: Mapping[str, NDArray[np.bool_]], confidence: float, groups: Groups | None = None
+) -> list[PairedComparison]:
     """Compare each pair of contestants once, in order, from whether each was right on each image, bool (N,)."""
     pairs = list(combinations(correct, 2))
-    p_values = [mcnemar_p_value(correct[first], correct[second]) for first, second in pairs]
+    p_values = [mcnemar_p_value(correct[first], correct[second], groups) for first, second in pairs]
     comparisons = []
     for (first, second), p_value, adjusted_p_value in zip(pairs, p_values, holm(p_values), strict=True):
         images = len(correct[first])
         first_only, second_only = discordant(correct[first], correct[second])
-        low, high = tango_interval(first_only, second_only, images, confidence)
+        low, high = accuracy_difference_interval(correct[first], correct[second], groups, confidence)
         comparisons.append(
             PairedComparison(
                 first=first,
@@ -70,17 +75,30 @@ def compare_all_pairs(correct: Mapping[str, NDArray[np.bool_]], confidence: floa
                 confidence=confidence,
                 p_value=p_value,
                 adjusted_p_value=adjusted_p_value,
+                groups=None if groups is None else len(np.unique(groups)),
             )
         )
     return comparisons
 
 
-def mcnemar_p_value(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+def accuracy_difference_interval(
+    first: NDArray[np.bool_], second: NDArray[np.bool_], groups: Groups | None, confidence: float
+) -> tuple[float, float]:
+    """Tango's interval of accuracy(first) − accuracy(second); by groups, of the effective number of images."""
+    first_only, second_only = discordant(first, second)
+    images = effective_images(first.astype(np.int64) - second, groups, confidence)
+    scale = images / len(first)
+    return tango_interval(scale * first_only, scale * second_only, images, confidence)
+
+
+def mcnemar_p_value(first: NDArray[np.bool_], second: NDArray[np.bool_], groups: Groups | None = None) -> float:
     """Two-sided p value of McNemar's test (1947) that both are right equally often; 1 where no image divides them.
 
     The exact binomial form at every size: it costs a millisecond for a million images, so the chi-square
-    approximation has no use.
+    approximation has no use. With `groups` the two are exchanged in whole groups.
     """
+    if groups is not None:
+        return sign_flip_p_values(first.astype(np.int64) - second, groups)[0]
     first_only, second_only = discordant(first, second)
     if first_only + second_only == 0:
         return 1.0
@@ -162,7 +180,8 @@ def verdict(pair: PairedComparison, pairs: int = 1) -> str:
     p_value = pair.adjusted_p_value
     digits = 3 if p_value < 0.1 else 2
     evidence = (
-        f"({100 * pair.confidence:g} % interval {points(low)} to {points(high)}; McNemar p "
+        f"({100 * pair.confidence:g} % interval {points(low)} to {points(high)}; "
+        + ("McNemar p " if pair.groups is None else f"both by the {pair.groups:,} groups of these images; sign-flip p ")
         + (f"= {p_value:.{digits}f}" if p_value >= 0.001 else "< 0.001")
         + (f", adjusted for {pairs} pairs)" if pairs > 1 else ")")
     )

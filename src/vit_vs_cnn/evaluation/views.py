@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vit_vs_cnn.config.schema import EvaluateSettings
 from vit_vs_cnn.data.dataset import Split
-from vit_vs_cnn.evaluation.metrics import accuracy_interval
+from vit_vs_cnn.evaluation.metrics import share_interval
 from vit_vs_cnn.evaluation.predict import batch_predict
 from vit_vs_cnn.evaluation.results import Views
 
@@ -25,7 +25,7 @@ def measure_views(
     call = mirrored(logits) if settings.views == "flip" else six_views(logits)
     averaged = batch_predict(call, test.images, settings.batch_size, device, "views")
     correct, before = averaged.argmax(axis=1) == test.labels, plain.argmax(axis=1) == test.labels
-    low, high = accuracy_interval(int(correct.sum()), len(correct), settings.confidence)
+    low, high = share_interval(correct, test.group_codes, settings.confidence)
     return Views(
         forwards=2 if settings.views == "flip" else 6,
         accuracy=float(correct.mean()),

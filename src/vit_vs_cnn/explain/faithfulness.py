@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import sem, t
 
+from vit_vs_cnn.evaluation.clusters import mean_interval
 from vit_vs_cnn.evaluation.predict import batch_predict
 from vit_vs_cnn.explain.samples import SampleExplanations
 from vit_vs_cnn.models.trained import TrainedModel
@@ -32,11 +32,12 @@ class Areas:
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """`Areas` of one kind of map, each float64 (N,) for N images."""
+    """`Areas` of one kind of map, each float64 (N,) for N images; `groups` are codes of what images share, if known."""
 
     deletion: NDArray[np.float64]
     insertion: NDArray[np.float64]
     random: NDArray[np.float64]
+    groups: NDArray[np.int64] | None = None
 
     def mean_areas(self) -> dict[str, float]:
         """The mean of each area over the images, by its name in tables and in MLflow."""
@@ -44,11 +45,9 @@ class Faithfulness:
         return {name: float(values.mean()) for name, values in areas.items()}
 
     def difference_from_random(self, areas: NDArray[np.float64]) -> tuple[float, float, float]:
-        """The mean of `areas` minus `random`, paired by image, and its 95 % interval (Student's t)."""
+        """The mean of `areas` minus `random`, paired by image, and its 95 % interval (Student's t), by groups."""
         differences = areas - self.random
-        mean = float(differences.mean())
-        margin = float(sem(differences) * t.ppf((1 + _CONFIDENCE) / 2, len(differences) - 1))
-        return mean, mean - margin, mean + margin
+        return float(differences.mean()), *mean_interval(differences, self.groups, _CONFIDENCE)
 
     @property
     def is_better_than_random(self) -> bool:
@@ -137,7 +136,9 @@ def measure_maps(model: TrainedModel, samples: SampleExplanations, device: torch
         return batch_predict(moved.probabilities, variants, _BATCH, device)
 
     return {
-        kind: deletion_insertion(call, samples.images, saliency, samples.predicted, blank)
+        kind: replace(
+            deletion_insertion(call, samples.images, saliency, samples.predicted, blank), groups=samples.group_codes
+        )
         for kind, saliency in maps.items()
         if saliency is not None
     }

@@ -22,7 +22,8 @@ class SampleExplanations:
     `images` uint8 (N, H, W, 3) are what the network sees of them, `pixels` float32 (N, 3, H', W') its input; `labels`,
     `predicted` int64 (N,); `confidence` float32 (N,) of the prediction. `cam_predicted` and, if asked for, `cam_true`
     are Grad-CAM of `layer` for that class, float32 (N, G, G).
-    What the network cannot give is None, and `skipped` has a sentence about it.
+    What the network cannot give is None, and `skipped` has a sentence about it. `group_codes` int64 (N,) say which
+    images share a group, None where that is not known.
     """
 
     images: NDArray[np.uint8]
@@ -35,6 +36,7 @@ class SampleExplanations:
     cam_true: NDArray[np.float32] | None
     attention: Attention | None
     skipped: tuple[str, ...]
+    group_codes: NDArray[np.int64] | None = None
 
 
 def shared_images(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
@@ -99,6 +101,7 @@ def explain_samples(
         cam_true=cam_true,
         attention=attention,
         skipped=tuple(skipped),
+        group_codes=None if (codes := test.group_codes) is None else codes[positions],
     )
 
 

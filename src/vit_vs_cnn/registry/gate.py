@@ -8,11 +8,15 @@ import numpy as np
 from vit_vs_cnn.config.gate import GateSettings, SelectBy
 from vit_vs_cnn.core.console import points
 from vit_vs_cnn.core.errors import UserError
-from vit_vs_cnn.evaluation.metrics import accuracy_interval
+from vit_vs_cnn.evaluation.clusters import Groups, sign_flip_p_values
+from vit_vs_cnn.evaluation.metrics import share_interval
 from vit_vs_cnn.evaluation.paired_difference import POWER, PairedDifference, images_needed, paired_difference
 from vit_vs_cnn.evaluation.results import Predictions
-from vit_vs_cnn.evaluation.significance import class_losses
+from vit_vs_cnn.evaluation.significance import class_losses, holm
 from vit_vs_cnn.registry.audit import RuleOutcome, State
+
+# Of fewer groups nobody knows how much they differ, and the comparison is undecided.
+FEWEST_GROUPS = 20
 
 _NAMES: dict[SelectBy, str] = {
     "accuracy": "accuracy",
@@ -94,7 +98,9 @@ class Judge:
             measured, recall = "no test image", None
             if len(of_class):
                 recall = float(of_class.mean())
-                low, high = accuracy_interval(int(of_class.sum()), len(of_class), self.confidence)
+                groups = predictions.group_codes
+                rows = predictions.labels == challenger.classes.index(name)
+                low, high = share_interval(of_class, None if groups is None else groups[rows], self.confidence)
                 measured = f"{recall:.2%} of {len(of_class):,} images ({self._interval} {low:.2%} to {high:.2%})"
             yield RuleOutcome(
                 rule=f"recall of {name}",
@@ -109,14 +115,22 @@ class Judge:
         metric, images = _NAMES[self.select_by], len(challenger.predictions.labels)
         found = paired_difference(self.select_by, challenger.predictions, reference.predictions, self.confidence)
         margin = self.gate.nll_margin if self.select_by == "nll" else self.gate.margin
+        few_groups = found.groups is not None and found.groups < FEWEST_GROUPS
         state: State = "pass" if found.low >= -margin else "fail" if found.high < 0 else "undecided"
         note = (
             f"These {images:,} test images cannot exclude a loss of {_amount(-found.low, self.select_by)} of {metric} "
             f"beside {whom}; the margin is {_amount(margin, self.select_by)}."
         )
-        if margin > 0:
+        if few_groups:
+            state = "undecided"
+            note = (
+                f"These {images:,} test images are of {found.groups} groups only, and {FEWEST_GROUPS} at least are "
+                f"needed to compare {metric} beside {whom}."
+            )
+        elif margin > 0:
             needed = images_needed(found.variance, margin, self.confidence, of_shares=self.select_by != "nll")
-            note += f" About {needed:,} such images would let an equal model pass {100 * POWER:g} times in 100."
+            such = "such images" if found.groups is None else "images in such groups"
+            note += f" About {needed:,} {such} would let an equal model pass {100 * POWER:g} times in 100."
         return RuleOutcome(
             rule=f"{metric} beside {whom}",
             measured=self._measured(found, self.select_by),
@@ -136,6 +150,10 @@ class Judge:
         )
         present = np.flatnonzero(images)
         losses, p_values = class_losses(only_own[present], only_others[present], images[present])
+        groups = _groups_of(challenger, champion)
+        if groups is not None:
+            gains, rows_of = own.astype(np.int64) - others, [labels == label for label in present]
+            p_values = np.array(holm([sign_flip_p_values(gains[rows], groups[rows])[1] for rows in rows_of]))
         # A small tolerance: 0.95 - 1.0 is not exactly -0.05.
         beyond = losses > margin + 1e-9
         lost = beyond & (p_values < 1 - self.confidence)
@@ -173,7 +191,14 @@ class Judge:
 
     def _measured(self, found: PairedDifference, metric: SelectBy) -> str:
         value, low, high = (_amount(amount, metric, sign=True) for amount in (found.value, found.low, found.high))
-        return f"{value} ({self._interval} {low.split()[0]} to {high.split()[0]}, {found.method})"
+        method = found.method if found.groups is None else f"{found.method} by {found.groups:,} groups"
+        return f"{value} ({self._interval} {low.split()[0]} to {high.split()[0]}, {method})"
+
+
+def _groups_of(challenger: Evidence, reference: Evidence) -> Groups | None:
+    """Codes of the groups of the images, which a version that was evaluated before may not have recorded."""
+    own = challenger.predictions.group_codes
+    return reference.predictions.group_codes if own is None else own
 
 
 def _amount(value: float, metric: SelectBy, *, sign: bool = False) -> str:

@@ -29,12 +29,14 @@ def propose(registry: Registry, given: str, settings: Settings, prepared: Path) 
     versions = [challenger, *champions]
     digest = judged_digest(versions, prepared)
     judge = Judge(settings.gate, settings.select_by, settings.evaluate.confidence)
-    rules = judge.outcomes(*collect(registry, versions, prepared))
+    collected = collect(registry, versions, prepared)
+    rules = collected.rules + (judge.outcomes(*collected.evidence) if collected.evidence else ())
     judged = f"version {challenger.number} ({challenger.contestant}), "
     judged += f"beside the champion, version {champion}" if champion else "the first champion"
     judged += "".join(f", and the best champion so far, version {best.number}" for best in champions[1:])
     if not on_same_images(versions):
         judged += f"; not all were evaluated on the same test images, so all are measured again on {prepared / 'test'}"
+    judged += collected.sentence
     return Decision(
         action="promoted",
         alias=CHAMPION,

@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vit_vs_cnn.core.errors import TransientError, UserError, first_line
 from vit_vs_cnn.tracking.outbox import RunRef
 from vit_vs_cnn.tracking.store import experiment, find_run, model_of_run, open_client, store_errors, tracking_uri
@@ -15,6 +18,8 @@ CHALLENGER = "challenger"
 CHAMPION = "champion"
 # The tag of a version that identifies the test images it was evaluated on.
 TEST_DIGEST = "data.test_digest"
+# The folder of a training run's artifacts with the digests of the images that it trained on.
+TRAINING_IMAGES = "training_images"
 # The column of MLflow's database holds no more.
 _LONGEST_DESCRIPTION = 5000
 
@@ -159,6 +164,14 @@ class Registry:
                     f"{tracking_uri()}; run `vit-vs-cnn sync` if the store was unreachable when it was made."
                 ) from None
             yield path
+
+    @registry_errors()
+    def trained_on(self, version: Version) -> NDArray[np.uint64] | None:
+        """The digests of the images that the version was trained on; None of versions that recorded none."""
+        if not self.client.list_artifacts(version.run_id, TRAINING_IMAGES):
+            return None
+        with self.artifacts(version, TRAINING_IMAGES) as folder:
+            return np.concatenate([np.load(path) for path in sorted(folder.rglob("*.npy"))])
 
 
 def registered_name(data_name: str) -> str:

@@ -91,7 +91,7 @@ def read_comparison(settings: Settings) -> Comparison:
                 "run `dvc repro` to evaluate both on the present ones."
             )
     correct = {contestant.name: contestant.evaluation.predictions.correct for contestant in contestants}
-    pairs = compare_all_pairs(correct, settings.evaluate.confidence)
+    pairs = compare_all_pairs(correct, settings.evaluate.confidence, first.evaluation.predictions.group_codes)
     return Comparison(contestants, tuple(pairs))
 
 

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from vit_vs_cnn.core.console import points
-from vit_vs_cnn.evaluation.metrics import accuracy_interval
+from vit_vs_cnn.evaluation.calibration import bins_of
+from vit_vs_cnn.evaluation.metrics import share_interval
 from vit_vs_cnn.evaluation.results import Evaluation, Metrics
 from vit_vs_cnn.report.class_axes import class_dots, class_matrix
 from vit_vs_cnn.report.fonts import save_figure
@@ -60,9 +61,8 @@ def reliability_figure(evaluations: Mapping[str, Evaluation], colours: Mapping[s
     for contestant, evaluation in evaluations.items():
         metrics, bins = evaluation.metrics, evaluation.reliability
         filled = bins[bins["images"] > 0]
-        accuracy, images = filled["accuracy"], filled["images"]
-        counts = zip((accuracy * images).round().astype(int), images, strict=True)
-        low, high = np.transpose([accuracy_interval(correct, total, metrics.confidence) for correct, total in counts])
+        accuracy = filled["accuracy"]
+        low, high = _bin_intervals(evaluation)
         label = f"{contestant}, {_calibration_error(metrics)}"
         colour, error = colours[contestant], [accuracy - low, high - accuracy]
         if metrics.uncalibrated_expected_calibration_error is not None:
@@ -78,6 +78,20 @@ def reliability_figure(evaluations: Mapping[str, Evaluation], colours: Mapping[s
         axis.set_major_formatter("{x:.0%}")
     figure.legend(*diagram.get_legend_handles_labels(), loc="outside upper left", ncols=2)
     return figure
+
+
+def _bin_intervals(evaluation: Evaluation) -> NDArray[np.float64]:
+    """The ends of the interval of the accuracy in each bin that has images, (2, bins)."""
+    predictions, groups = evaluation.predictions, evaluation.predictions.group_codes
+    bin_of = bins_of(predictions.probabilities.max(axis=1).astype(np.float64))
+    rows_of_bins = [bin_of == filled for filled in np.unique(bin_of)]
+    intervals = [
+        share_interval(
+            predictions.correct[rows], None if groups is None else groups[rows], evaluation.metrics.confidence
+        )
+        for rows in rows_of_bins
+    ]
+    return np.transpose(intervals)
 
 
 def _calibration_error(metrics: Metrics) -> str:

@@ -45,5 +45,6 @@ def run(settings: Settings, contestant: str) -> None:
         tracked.log_artifact(folder, "evaluation")
     print(
         f"evaluate {contestant}: {metrics.accuracy:.2%} of {metrics.images:,} test images right "
-        f"({100 * metrics.confidence:g} % interval {metrics.accuracy_low:.2%} to {metrics.accuracy_high:.2%})"
+        f"({100 * metrics.confidence:g} % interval {metrics.accuracy_low:.2%} to {metrics.accuracy_high:.2%}"
+        + (f", by {metrics.groups:,} groups)" if metrics.groups is not None else ")")
     )

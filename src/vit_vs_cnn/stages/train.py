@@ -3,7 +3,7 @@
 from vit_vs_cnn.config.load import with_tuned
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.paths import PREPARED, trained
-from vit_vs_cnn.data.dataset import read_info, read_split
+from vit_vs_cnn.data.dataset import DIGESTS, read_info, read_split
 from vit_vs_cnn.models.export import export_model
 from vit_vs_cnn.models.trained import save_weights
 from vit_vs_cnn.tracking.names import contestant_params
@@ -45,6 +45,9 @@ def run(settings: Settings, contestant: str) -> None:
         tracked.log_metrics(summary_metrics(summary), step=summary.epochs)
         tracked.log_artifact(folder / "history.csv")
         tracked.log_artifact(folder / "training.json")
+        for split in (train, val) if settings.train.refit else (train,):
+            if split.folder is not None and split.digests is not None:
+                tracked.log_artifact(split.folder / DIGESTS, f"training_images/{split.folder.name}")
         tags = {"contestant": contestant, "timm": summary.timm, "data.digest": info.digest}
         params = summary.model_dump()
         tracked.log_model(folder / "model", contestant, "image-classifier", params, tags, summary.best_epoch)
