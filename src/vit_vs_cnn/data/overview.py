@@ -46,9 +46,8 @@ def group_lines(source: Source) -> list[str]:
     if source.groups is None:
         return []
     sizes = Counter(source.groups)
-    return [
-        f"{len(sizes):,} groups of {min(sizes.values()):,} to {max(sizes.values()):,} images; no carved split takes a part of one"
-    ]
+    fewest, most = min(sizes.values()), max(sizes.values())
+    return [f"{len(sizes):,} groups of {fewest:,} to {most:,} images; no carved split takes a part of one"]
 
 
 def class_table(source: Source) -> str:
