@@ -45,6 +45,25 @@ def test_a_workspace_has_what_is_uncommitted_and_folders_from_elsewhere_as_links
             assert (run.workspace / "inner" / "file").exists()
 
 
+def test_untracked_code_is_copied_and_a_folder_of_images_is_linked(committed: Path) -> None:
+    for name, count in (("images/cat", 501), ("package", 3)):
+        (committed / name).mkdir(parents=True)
+        for number in range(count):
+            (committed / name / f"{number}.txt").write_text("x")
+    (committed / "big.bin").write_bytes(bytes(21 * 2**20))
+    for _ in range(2):
+        with open_run(Request(name="x")) as run:
+            assert (run.workspace / "images").is_symlink()
+            assert (run.workspace / "images/cat/500.txt").read_text() == "x"
+            assert (run.workspace / "package/2.txt").is_file()
+            assert not (run.workspace / "package").is_symlink()
+            assert (run.workspace / "big.bin").stat().st_size == 21 * 2**20
+    (committed / "images/cat/500.txt").unlink()
+    with open_run(Request(name="x")) as run:
+        assert not (run.workspace / "images").is_symlink()
+        assert len(list((run.workspace / "images/cat").iterdir())) == 500
+
+
 @pytest.mark.parametrize(("setting", "expected"), [("", ".dvc/cache"), ("[cache]\n    dir = ../shared\n", "shared")])
 def test_a_workspace_shares_the_cache_of_the_project(committed: Path, setting: str, expected: str) -> None:
     (committed / ".dvc" / "config.local").write_text(setting)

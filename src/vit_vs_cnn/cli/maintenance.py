@@ -28,9 +28,11 @@ def clean(days: float | None) -> None:
 
     keep = project_settings().flow.keep_days if days is None else days
     removed = apply_retention(keep)
+    shared = "; the cache is outside the project, may be shared, and was left as it is: `dvc gc` is yours to run"
+    cache = shared if removed.cache_mb is None else f"; {removed.cache_mb:.1f} MB of the cache"
     click.echo(
         f"removed what is older than {keep:g} days: {removed.workspaces} workspaces, {removed.checkpoints} "
-        f"checkpoints; {removed.cache_mb:.1f} MB of the cache."
+        f"checkpoints{cache}."
     )
 
 

@@ -17,7 +17,7 @@ from vit_vs_cnn.core.errors import RunError, UserError
 from vit_vs_cnn.core.paths import PARAMS, main_root, runs_dir, state_dir
 from vit_vs_cnn.orchestration.active_runs import active_runs
 from vit_vs_cnn.orchestration.prefect_server import RunServer, client_at
-from vit_vs_cnn.orchestration.workspace import IN_PLACE, remove_workspace
+from vit_vs_cnn.orchestration.workspace import IN_PLACE, cache_dir, remove_workspace
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -25,11 +25,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Removed:
-    """How many isolated workspaces and checkpoints were removed, and how many megabytes of DVC's cache."""
+    """How many isolated workspaces and checkpoints were removed, and how many megabytes of DVC's cache.
+
+    The megabytes are None where the cache lies outside the project: other projects may refer to what is in it.
+    """
 
     workspaces: int
     checkpoints: int
-    cache_mb: float
+    cache_mb: float | None
 
 
 def report_dead_runs(api: str) -> None:
@@ -62,8 +65,8 @@ def remove_dead_runs(keep_days: float) -> list[str]:
 def apply_retention(days: float) -> Removed:
     """Remove workspaces and checkpoints that were not used for `days` days.
 
-    Then remove from DVC's cache what no commit, no experiment and no workspace refers to. Raises UserError while a run
-    is active: what it has just put into the cache is not referred to yet.
+    Then remove from DVC's cache, if it is in the project, what no commit, no experiment and no workspace refers to.
+    Raises UserError while a run is active: what it has just put into the cache is not referred to yet.
     """
     active = [run.name for run in active_runs(dead=False)]
     if active:
@@ -104,9 +107,11 @@ def _remove_old(folders: Mapping[Path, Path], days: float, remove: Callable[[Pat
     return removed
 
 
-def _collect_garbage() -> float:
-    """Run `dvc gc`; the megabytes that it removed."""
-    cache = main_root() / ".dvc" / "cache"
+def _collect_garbage() -> float | None:
+    """Run `dvc gc`; the megabytes that it removed, None where the cache is not this project's alone."""
+    cache = cache_dir(main_root())
+    if not cache.is_relative_to(main_root()):
+        return None
     before = _bytes_in(cache)
     projects = [str(path.parent) for path in runs_dir().glob("*/dvc.yaml")]
     command = [sys.executable, "-m", "dvc", "gc", "--workspace", "--all-commits", "--all-experiments", "--force"]

@@ -23,6 +23,9 @@ from vit_vs_cnn.orchestration.request import Request, check_models, read_request
 
 IN_PLACE = "in-place"
 _GIT_WAIT_SECONDS = 120.0
+# An untracked folder beyond this is images rather than code, and is linked.
+_MOST_COPIED = 500
+_MOST_COPIED_BYTES = 20 * 2**20
 _GIT_IDENTITY = {
     "GIT_AUTHOR_NAME": "vit-vs-cnn",
     "GIT_AUTHOR_EMAIL": "vit-vs-cnn@localhost",
@@ -153,20 +156,40 @@ def _prepare_workspace(root: Path, workspace: Path) -> None:
     else:
         _add_worktree(root, workspace, head)
     changed = git_output(root, "diff", "--name-only", "-z", "HEAD").split("\0")
-    untracked = git_output(root, "ls-files", "--others", "--exclude-standard", "-z").split("\0")
-    for name in filter(None, [*changed, *untracked]):
+    for name in filter(None, [*changed, *_untracked(root)]):
         source, target = root / name, workspace / name
+        for folder in filter(Path.is_symlink, (workspace / parent for parent in Path(name).parents)):
+            folder.unlink()  # of the time when it held more
         if not source.exists():
             target.unlink(missing_ok=True)
         elif name not in {"dvc.lock", str(PARAMS)}:
             target.parent.mkdir(parents=True, exist_ok=True)
             if source.is_dir():
-                # A link to a folder, or a repository inside this one: both may be larger than a copy should be.
-                target.unlink(missing_ok=True)
+                # A link to a folder, a repository inside this one, or images: all may be larger than a copy should be.
+                _remove(target)
                 target.symlink_to(source.resolve(), target_is_directory=True)
             else:
                 shutil.copy2(source, target)
     _share_cache(root, workspace)
+
+
+def _untracked(root: Path) -> list[str]:
+    """Files that git does not know, and of folders that hold many or large ones the folder itself."""
+    listed = ("ls-files", "--others", "--exclude-standard", "-z")
+    names: list[str] = []
+    for name in filter(None, git_output(root, *listed, "--directory").split("\0")):
+        files = list(filter(None, git_output(root, *listed, "--", name).split("\0"))) if name.endswith("/") else [name]
+        size = sum((root / file).lstat().st_size for file in files[: _MOST_COPIED + 1])
+        large = len(files) > _MOST_COPIED or size > _MOST_COPIED_BYTES
+        names += [name.rstrip("/")] if large else files
+    return names
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _add_worktree(root: Path, workspace: Path, commit: str) -> None:
@@ -175,16 +198,23 @@ def _add_worktree(root: Path, workspace: Path, commit: str) -> None:
     git_output(root, "worktree", "add", "--quiet", "--force", "--detach", str(workspace), commit)
 
 
-def _share_cache(root: Path, workspace: Path) -> None:
-    # As `dvc cache dir` does it, twice: as commands they would take a second.
+def cache_dir(root: Path) -> Path:
+    """Where DVC keeps the cache of the project in `root`. Raises UserError where its configuration cannot be read."""
+    # As `dvc cache dir` does it; as a command it would take a second.
     from dvc.config import Config, ConfigError
 
-    local = root / ".dvc" / "config.local"
-    if local.is_file():
-        shutil.copy2(local, workspace / ".dvc" / "config.local")
     try:
-        cache = Config(str(root / ".dvc"))["cache"].get("dir", root / ".dvc" / "cache")
-        with Config(str(workspace / ".dvc")).edit("local") as config:
-            config["cache"]["dir"] = str((root / cache).resolve())
+        configured = Config(str(root / ".dvc"))["cache"].get("dir", root / ".dvc" / "cache")
     except ConfigError as error:
         raise UserError(f"{root / '.dvc'}: DVC cannot read its configuration: {error}") from None
+    return Path(root, configured).resolve()
+
+
+def _share_cache(root: Path, workspace: Path) -> None:
+    from dvc.config import Config
+
+    local, cache = root / ".dvc" / "config.local", cache_dir(root)
+    if local.is_file():
+        shutil.copy2(local, workspace / ".dvc" / "config.local")
+    with Config(str(workspace / ".dvc")).edit("local") as config:
+        config["cache"]["dir"] = str(cache)
