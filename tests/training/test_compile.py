@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.paths import trained
 from vit_vs_cnn.data.dataset import DatasetInfo
-from vit_vs_cnn.stages import train
 
 Make = Callable[..., Settings]
 
@@ -24,19 +23,26 @@ def losses() -> list[float]:
         return [float(row["train_loss"]) for row in csv.DictReader(file)]
 
 
+def train_vit(settings: Settings, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """The stage in a process of its own, as DVC runs it: what other tests imported may keep the compiler from working."""
+    YAML().dump(settings.model_dump(mode="json"), Path("params.yaml"))
+    command = [sys.executable, "-c", "from vit_vs_cnn.cli import main; main()", "train", "vit"]
+    return subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, check=False)
+
+
 def test_a_compiled_training_comes_out_as_any_other(make_settings: Make, prepared: DatasetInfo) -> None:
-    train.run(make_settings({"train": {"compile": False}}), "vit")
+    answer = train_vit(make_settings({"train": {"compile": False}}))
+    assert answer.returncode == 0, answer.stderr
     plain, names = losses(), load_file(trained("vit") / "weights.safetensors").keys()
-    train.run(make_settings({"train": {"compile": True}}), "vit")
+    answer = train_vit(make_settings({"train": {"compile": True}}))
+    assert answer.returncode == 0, answer.stderr
     assert losses() == pytest.approx(plain, abs=1e-3)
     assert load_file(trained("vit") / "weights.safetensors").keys() == names
 
 
 def test_where_there_is_no_compiler_it_says_so(make_settings: Make, prepared: DatasetInfo, tmp_path: Path) -> None:
-    YAML().dump(make_settings({"train": {"compile": True}}).model_dump(mode="json"), Path("params.yaml"))
-    command = [sys.executable, "-c", "from vit_vs_cnn.cli import main; main()", "train", "vit"]
     nowhere = {"CXX": str(tmp_path / "no-compiler"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
-    answer = subprocess.run(command, env=os.environ | nowhere, capture_output=True, text=True, check=False)
+    answer = train_vit(make_settings({"train": {"compile": True}}), **nowhere)
     assert answer.returncode == 2
     last = answer.stderr.strip().splitlines()[-1]
     assert last.startswith("error: train.compile: torch.compile does not work here (InvalidCxxCompiler: No working C++")

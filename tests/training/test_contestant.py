@@ -34,7 +34,7 @@ def test_a_training_is_announced_with_what_it_runs_on_and_an_estimate_that_nothi
     assert said.out.startswith("train vit: vit_tiny_patch16_224, 64 images, 2 epochs, 32-true on CPU, ")
     assert said.out.endswith("threads: about 0 s\n")
     assert not said.err
-    assert not state_dir().exists()
+    assert not list(state_dir().iterdir())
     announce(job(make_settings({"train": {"precision": "bf16-mixed", "compile": True}}), prepared))
     assert "2 epochs, bf16-mixed, compiled, on CPU" in capsys.readouterr().out
 
