@@ -37,7 +37,9 @@ def is_hybrid(network: nn.Module) -> bool:
 
 
 def is_residual_network(network: nn.Module) -> bool:
-    """Whether every stage consists of residual blocks."""
+    """Whether every stage has residual blocks."""
+    if isinstance(network, Airbench):
+        return all(group.residual for group in network.groups)
     stages = [getattr(network, f"layer{number}", None) for number in (1, 2, 3, 4)]
     return all(
         isinstance(stage, nn.Sequential)
@@ -66,8 +68,10 @@ def test_contestants_are_what_their_names_say(contestant: str, model: ModelSetti
     check_model(model, 10, image_size, f"models.{contestant}")
     with torch.device("meta"):
         network = create_model(model, 10, image_size)
-    assert KINDS[contestant](network)
-    assert [kind for kind, fits in KINDS.items() if fits(network)] == [contestant]
+    kinds = {kind for kind, fits in KINDS.items() if fits(network)}
+    assert contestant in kinds
+    # The larger of airbench's networks has residual blocks.
+    assert kinds in ({contestant}, {"resnet", "airbench"})
 
 
 def test_the_cpu_preset_compares_all_three_kinds() -> None:
