@@ -6,6 +6,7 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -230,8 +231,11 @@ def test_a_killed_worker_comes_back_and_its_run_has_crashed_and_continues(server
 def test_ctrl_c_ends_a_run_with_its_processes(server: Server) -> None:
     small = server.small
     small.control("interrupted", prepare={"seconds": 60, "child": 1})
+    # As a shell does to what a script starts in the background.
+    ignore = "import os, signal, sys; signal.signal(2, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    ignoring = [sys.executable, "-c", ignore]
     run = subprocess.Popen(
-        small.command("run", "--name", "interrupted", "--set", "seed=13"),
+        [*ignoring, *small.command("run", "--name", "interrupted", "--set", "seed=13")],
         cwd=small.root,
         env=small.environment(),
         stderr=subprocess.PIPE,

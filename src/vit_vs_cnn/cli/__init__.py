@@ -1,6 +1,7 @@
 """The command `vit-vs-cnn`: one sub-command per stage, and what a person needs around them."""
 
 import errno
+import signal
 import sys
 
 import click
@@ -41,6 +42,8 @@ for command in (data, *STAGES, tune, run, params, registry, predict, serve, up, 
 
 def main() -> None:
     """The entry point: a user's mistake is one sentence and exit code 2."""
+    # A shell that starts it in the background has it, and all that it starts, ignore Ctrl-C's signal.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         commands(standalone_mode=False)
     except click.exceptions.Abort:
