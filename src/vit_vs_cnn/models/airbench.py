@@ -114,7 +114,7 @@ def fit_whitening(network: nn.Module, images: NDArray[np.uint8], preprocess: nn.
     layers = [module for module in network.modules() if isinstance(module, WhitenedPatches)]
     if layers:
         sample = images[:: math.ceil(len(images) / _FITTED_IMAGES)]
-        pixels = preprocess(torch.from_numpy(np.ascontiguousarray(sample)))
+        pixels = preprocess(torch.from_numpy(np.array(sample)))
         for layer in layers:
             layer.fit(pixels)
 
