@@ -197,8 +197,16 @@ def test_folders_without_classes_beside_splits_are_left_out_and_said(tmp_path: P
 
 
 def test_a_table_beside_the_class_folders_is_said(tmp_path: Path):
-    source = open_folder(write(tmp_path, "part_1/1.png", "part_2/1.png", "metadata.csv"))
+    source = open_folder(write(tmp_path, "cat/1.png", "dog/1.png", "metadata.csv"))
     assert note(source, "Tables are not read (metadata.csv): if one has the labels, set data.source: table.")
+
+
+def test_numbered_folders_beside_a_table_are_a_question(tmp_path: Path):
+    folder = write(tmp_path, "HAM10000_images_part_1/1.png", "HAM10000_images_part_2/1.png", "HAM10000_metadata.csv")
+    readings = r"set data\.source: table; if the folders are the classes, set data\.class_level: 1"
+    with pytest.raises(UserError, match=readings):
+        open_folder(folder)
+    assert len(open_folder(folder, class_level=1).classes) == 2
 
 
 def test_a_folder_of_labels_beside_split_folders_is_no_class(tmp_path: Path):

@@ -1,5 +1,6 @@
 """Images in folders, one for each class, with or without split folders above them; layout.py tells which is which."""
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -64,6 +65,11 @@ def open_folder(
     position = {listing.images[parts].name: index for index, parts in enumerate(images)}
     label_of = {name: classes.index(class_name) for name, class_name in names.items()}
     stray = [parts for parts in files.keys() - class_of.keys() - set(not_images) if not layout.drops(parts)]
+    tables = sorted("/".join(parts) for parts in stray if is_table(parts[-1]))
+    if splits is None and class_level is None:
+        _refuse_parts(path, classes, tables)
+    if tables:
+        notes.append(f"Tables are not read ({listed(tables, '')}): if one has the labels, set data.source: table.")
 
     def read() -> Iterator[tuple[int, bytes]]:
         for name, content in store.read(position):
@@ -83,7 +89,7 @@ def open_folder(
             if (problem := listing.images[parts].problem)
         ),
         stray=tuple(files[parts].name for parts in sorted(stray)),
-        notes=(*layout.notes, *names_alike, *notes, *_tables(stray), *_passed_over(listing, not_images)),
+        notes=(*layout.notes, *names_alike, *notes, *_passed_over(listing, not_images)),
     )
 
 
@@ -148,11 +154,15 @@ def _empty_classes(
     return [f"{len(names):,} class folders hold no images and are left out: {listed(names, '')}."]
 
 
-def _tables(stray: Sequence[Parts]) -> list[str]:
-    names = sorted("/".join(parts) for parts in stray if is_table(parts[-1]))
-    return (
-        [f"Tables are not read ({listed(names, '')}): if one has the labels, set data.source: table."] if names else []
-    )
+def _refuse_parts(path: Path, classes: Sequence[str], tables: Sequence[str]) -> None:
+    """Raise UserError if folders that are only numbered stand beside a table, as `part_1` and `part_2` in HAM10000."""
+    stems = {re.sub(r"\d+$", "", name) for name in classes}
+    if tables and len(stems) == 1 and "" not in stems:
+        raise UserError(
+            f"data.path: {path} has {listed(tables, '')} beside folders that differ by a number alone "
+            f"({listed(classes)}): if a table has the labels, set data.source: table; if the folders are the "
+            "classes, set data.class_level: 1."
+        )
 
 
 def _passed_over(listing: _Listing, not_images: Sequence[Parts]) -> list[str]:
