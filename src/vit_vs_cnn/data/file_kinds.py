@@ -44,7 +44,9 @@ _SIGNATURES = (
 )
 _BMP = re.compile(rb"BM.{4}\0{4}", re.DOTALL)
 _NETPBM = re.compile(rb"P[1-6]\s")
-_HEIF_BRANDS = frozenset({b"avif", b"avis", b"heic", b"heix", b"hevc", b"mif1", b"msf1"})
+# How an ISO base media file says that it is a HEIC image; Apple's cameras write the first.
+HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"})
+_BRANDS = HEIC_BRANDS | {b"avif", b"avis"}
 
 
 def is_clutter(name: str) -> bool:
@@ -64,6 +66,6 @@ def is_image_head(head: bytes) -> bool:
         or _BMP.match(head)
         or _NETPBM.match(head)
         or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
-        or (head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS)
+        or (head[4:8] == b"ftyp" and head[8:12] in _BRANDS)
         or head[128:132] == b"DICM"
     )

@@ -9,13 +9,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vit_vs_cnn.data.dataset import BY_DEFAULT, Decoding
+from vit_vs_cnn.data.file_kinds import HEIC_BRANDS
 from vit_vs_cnn.data.levels import is_deep, to_8_bits
 
 # Raster formats decoded by Pillow itself. Not among them: EPS, which would run Ghostscript on the user's file.
 _FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
 _HEIF = "HEIF"
-# How an ISO base media file says that it is a HEIC image; Apple's cameras write the first.
-_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 
 # `open_image` refuses images above Pillow's limit of pixels; Pillow's own warning would only repeat it.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -40,7 +39,7 @@ def open_image(raw: bytes | NDArray[np.uint8]) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(raw), formats=_known_formats())
     except UnidentifiedImageError:
-        if raw[4:8] == b"ftyp" and raw[8:12] in _HEIC_BRANDS and _HEIF not in _known_formats():
+        if raw[4:8] == b"ftyp" and raw[8:12] in HEIC_BRANDS and _HEIF not in _known_formats():
             raise ValueError("HEIC needs pillow-heif: pip install 'vit-vs-cnn[heic]'") from None
         raise
     pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS

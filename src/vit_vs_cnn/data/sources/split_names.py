@@ -41,6 +41,12 @@ def read_split_name(name: str) -> tuple[SplitName, Affix] | None:
     return None
 
 
+def split_named(name: str) -> SplitName | None:
+    """The split that a name stands for by itself, with nothing around the split's word, None where it is none."""
+    found = read_split_name(name)
+    return found[0] if found and found[1] == _PLAIN else None
+
+
 def named_splits(names: Iterable[str]) -> dict[str, SplitName]:
     """The names among those of neighbouring folders that name splits.
 

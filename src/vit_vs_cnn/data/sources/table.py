@@ -14,14 +14,11 @@ from vit_vs_cnn.config.data import DataSettings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.archive import Member, Store, open_store
 from vit_vs_cnn.data.dataset import PREPARED_SPLITS
+from vit_vs_cnn.data.file_kinds import has_image_suffix, is_clutter
 from vit_vs_cnn.data.sources.source import RowFinding, Source, Unreadable
+from vit_vs_cnn.data.sources.split_names import split_named
 from vit_vs_cnn.data.sources.table_files import Table, is_table, read_table
-from vit_vs_cnn.data.sources.table_rows import Labelled, MissingColumnError, Row, rows_of, split_named
-
-_IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2", ".avif"}
-    | {".heic", ".heif"}
-)
+from vit_vs_cnn.data.sources.table_rows import Labelled, MissingColumnError, Row, rows_of
 
 _Found = dict[RowFinding, list[str]]
 
@@ -67,7 +64,7 @@ def open_metadata(settings: DataSettings, store: Store) -> Source | None:
 def _members(store: Store) -> dict[str, Member]:
     """The files by their paths, without hidden ones and those that systems add."""
     files = {posixpath.normpath(member.name): member for member in store.members if not member.is_folder}
-    return {name: member for name, member in files.items() if not re.search(r"(^|/)(\.|__MACOSX/)", name)}
+    return {name: member for name, member in files.items() if not any(map(is_clutter, name.split("/")))}
 
 
 def _open(path: Path, store: Store, member: Member) -> Table:
@@ -137,7 +134,7 @@ def _files(store: Store, settings: DataSettings) -> _Files:
     images: dict[str, list[str]] = defaultdict(list)
     for name in members:
         inside, path = PurePosixPath(name), PurePosixPath(settings.images or "")
-        if inside.suffix.lower() in _IMAGE_SUFFIXES and inside.is_relative_to(path):
+        if has_image_suffix(inside.name) and inside.is_relative_to(path):
             images[inside.name].append(name)
             images[inside.stem].append(name)
     if settings.images and not images:

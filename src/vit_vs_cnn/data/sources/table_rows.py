@@ -10,6 +10,7 @@ from typing import Any, Literal
 from vit_vs_cnn.config.data import ColumnSettings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.dataset import SplitName
+from vit_vs_cnn.data.sources.split_names import split_named
 from vit_vs_cnn.data.sources.table_files import Table
 
 _USUAL_NAMES: dict[Literal["image", "label", "split"], frozenset[str]] = {
@@ -21,11 +22,6 @@ _USUAL_NAMES: dict[Literal["image", "label", "split"], frozenset[str]] = {
 }
 # Names of an image where no column has its file.
 _IDENTIFIERS = frozenset({"image_id", "image_name", "id"})
-_SPLITS: dict[str, SplitName] = {
-    **dict.fromkeys(("train", "training", "trn"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing", "tst"), "test"),
-}
 
 
 class MissingColumnError(UserError):
@@ -85,11 +81,6 @@ def rows_of(table: Table, columns: ColumnSettings) -> Labelled:
         class_names={str(number): name for number, name in names.items()},
         notes=notes,
     )
-
-
-def split_named(name: str) -> SplitName | None:
-    """The split that a word stands for in its usual spellings, None where it is none."""
-    return _SPLITS.get(name.strip().lower())
 
 
 def _image_column(table: Table, chosen: str | None) -> str:
