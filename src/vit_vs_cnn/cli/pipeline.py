@@ -178,6 +178,7 @@ STAGES = (
     _stage("eda", "Look at the training images: figures and the numbers behind them."),
     _stage("train", "Train CONTESTANT; killed and started again it continues where it was.", of_contestant=True),
     _stage("evaluate", "Measure CONTESTANT on the test split.", of_contestant=True),
+    _stage("robustness", "Measure CONTESTANT on corrupted and shifted test images.", of_contestant=True),
     _stage("cost", "Measure what the contestants' models cost to use, in turns."),
     _stage("explain", "Show what CONTESTANT looks at.", of_contestant=True),
     _stage("compare", "Compare the contestants: statistics, charts, report."),

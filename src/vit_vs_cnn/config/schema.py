@@ -149,6 +149,12 @@ class EvaluateSettings(StrictModel):
     views: Literal[1, "flip", 6] = 1
 
 
+class RobustnessSettings(StrictModel):
+    """How many test images, or all, are measured under each corruption; the same for every contestant."""
+
+    images: Annotated[int, Field(ge=10)] = 1000
+
+
 class ExplainSettings(StrictModel):
     """How many test images the explanations show, the same for every contestant.
 
@@ -192,6 +198,7 @@ class Settings(StrictModel):
     train: Annotated[TrainSettings, _former("compile", lambda value: value == "auto")]
     tune: TuneSettings
     evaluate: Annotated[EvaluateSettings, _former("bootstrap", lambda _: True)]
+    robustness: RobustnessSettings = RobustnessSettings()
     explain: ExplainSettings
     models: Annotated[dict[str, ModelSettings], Field(min_length=1)]
     gate: GateSettings = GateSettings()

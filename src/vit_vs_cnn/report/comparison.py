@@ -12,7 +12,7 @@ from vit_vs_cnn.core.console import points
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import evaluated, trained
 from vit_vs_cnn.data.notes import UNBALANCED
-from vit_vs_cnn.evaluation.results import Cost, Evaluation, read_cost, read_evaluation
+from vit_vs_cnn.evaluation.results import Cost, Evaluation, Predictions, read_cost, read_evaluation
 from vit_vs_cnn.evaluation.significance import PairedComparison, compare_all_pairs, verdict
 from vit_vs_cnn.report.style import contestant_colour
 from vit_vs_cnn.training.results import TrainingSummary, read_summary, selection_score
@@ -55,6 +55,11 @@ class Comparison:
 
     contestants: tuple[Contestant, ...]
     pairs: tuple[PairedComparison, ...]
+
+    @property
+    def predictions(self) -> dict[str, list[Predictions]]:
+        """The predictions of each replicate, by contestant."""
+        return {contestant.name: [contestant.evaluation.predictions] for contestant in self.contestants}
 
     @property
     def sentences(self) -> list[str]:

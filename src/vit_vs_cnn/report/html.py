@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.core.paths import COMPARE, EDA, PREPARED, explained
+from vit_vs_cnn.core.paths import COMPARE, EDA, ERRORS, PREPARED, SHIFT, explained
 from vit_vs_cnn.data.checks import read_checks
 from vit_vs_cnn.data.dataset import read_info
 from vit_vs_cnn.report.comparison import (
@@ -24,7 +24,9 @@ from vit_vs_cnn.report.comparison import (
     validation_sentence,
     views_sentences,
 )
+from vit_vs_cnn.report.errors import Errors, error_sentences
 from vit_vs_cnn.report.figure_writer import FigureIndex
+from vit_vs_cnn.report.robustness import Shift, shift_rows, shift_sentence
 from vit_vs_cnn.tuning.summary import read_tuning_summary
 
 _PACKAGES = ("torch", "timm", "mlflow", "dvc", "scikit-learn", "numpy")
@@ -48,7 +50,14 @@ def embedded_figures(folder: Path, only: Collection[str] | None = None) -> Figur
     return FigureIndex(figures=figures, skipped=index.skipped)
 
 
-def render_report(settings: Settings, comparison: Comparison, commit: str, run_name: str | None) -> str:
+def render_report(
+    settings: Settings,
+    comparison: Comparison,
+    shift: Shift,
+    errors: Errors | None,
+    commit: str,
+    run_name: str | None,
+) -> str:
     """Render the page, with the figures and results of all stages of the project in the working directory.
 
     `commit` and `run_name` say which code and which run made them. Raises UserError where a result is missing.
@@ -65,7 +74,7 @@ def render_report(settings: Settings, comparison: Comparison, commit: str, run_n
     return environment.get_template("report.html.j2").render(
         settings=settings,
         title=f"{' or '.join(settings.models)} on {info.name}?",
-        answer=_unbroken(answer(comparison)),
+        answer=_unbroken(" ".join(filter(None, [answer(comparison), shift_sentence(shift)]))),
         sentences=[
             _unbroken(sentence)
             for sentence in (
@@ -80,6 +89,11 @@ def render_report(settings: Settings, comparison: Comparison, commit: str, run_n
         rows=comparison_table(comparison).to_dict("records"),
         contestants={contestant.name: contestant for contestant in comparison.contestants},
         charts=embedded_figures(COMPARE),
+        shift=embedded_figures(SHIFT),
+        shift_rows=shift_rows(shift),
+        shift_images=shift.images,
+        errors=embedded_figures(ERRORS) if errors else None,
+        error_sentences=[_unbroken(sentence) for sentence in error_sentences(errors)] if errors else [],
         info=info,
         findings=read_checks(PREPARED).findings,
         eda=embedded_figures(EDA, _EDA_SHOWN),
