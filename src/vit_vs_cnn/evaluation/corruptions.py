@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 CLEAN = "clean"
+MOST_SEVERE = 5
 # Cells along a side of the grid whose cells are dropped.
 _DROP_GRID = 8
 # How far around an image its reflection has to reach for the largest rotation and the largest shear.
@@ -55,6 +56,11 @@ class Corruption:
     change: Change
     is_corruption: bool = True
     needs_colour: bool = False
+
+    @property
+    def title(self) -> str:
+        """The name for people."""
+        return self.name.replace("_", " ")
 
     @property
     def labels(self) -> list[str]:
@@ -185,8 +191,8 @@ CORRUPTIONS = (
         "±{:g} px",
         _both_ways(_within_reflection(lambda images, shift: tv.affine(images, 0, [int(shift)] * 2, 1, [0, 0]))),
     ),
-    Corruption("dropped", (0.1, 0.3, 0.5, 0.7, 0.9), "{:.0%}", _dropped, is_corruption=False),
-    Corruption("shuffled", (2, 4, 8), "{0:g}×{0:g}", _shuffled, is_corruption=False),
+    Corruption("patches_dropped", (0.1, 0.3, 0.5, 0.7, 0.9), "{:.0%}", _dropped, is_corruption=False),
+    Corruption("patches_shuffled", (2, 4, 8), "{0:g}×{0:g}", _shuffled, is_corruption=False),
 )
 
 

@@ -67,6 +67,11 @@ def chosen_images(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[n
     return np.sort(by_class[places])
 
 
+def mean_colour(info: DatasetInfo) -> list[int]:
+    """The mean colour of the training images, in levels: nothing to a network that is normalised by it."""
+    return [round(255 * mean) for mean in info.mean]
+
+
 def measure_robustness(
     models: Mapping[int, TrainedModel],
     test: Split,
@@ -78,8 +83,7 @@ def measure_robustness(
     """Measure replicates, by seed and on `device`, on at most so many images of `test` under every condition."""
     positions = chosen_images(test.labels, images, info.split_seed)
     pixels, labels = test.images[positions], test.labels[positions]
-    blank = [round(255 * mean) for mean in info.mean]
-    grey = info.decoding.channels == "grey"
+    blank, grey = mean_colour(info), info.decoding.channels == "grey"
     conditions = [
         (corruption, severity, level)
         for corruption in corruptions_of(pixels)

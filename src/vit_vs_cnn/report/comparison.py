@@ -119,8 +119,8 @@ def answer(comparison: Comparison) -> str:
         winner = f"{best.name} is {degree}: it {scores}, more than chance explains."
     else:
         winner = (
-            f"{best.name} {scores}. It is better than {_listed(beaten)} by more than chance and cannot be told apart "
-            f"from {_listed(tied)}."
+            f"{best.name} {scores}. It is better than {listed(beaten)} by more than chance and cannot be told apart "
+            f"from {listed(tied)}."
         )
     sentences = [winner, small, _cost_sentence([best, *others]), _conditions_sentence(comparison.contestants)]
     return " ".join(sentence for sentence in sentences if sentence)
@@ -140,7 +140,7 @@ def validation_sentence(comparison: Comparison) -> str | None:
     lead = f"On validation {ahead.name} was ahead with {shown}{metric}"
     if not unbeaten:
         return f"{lead}, and test bears it out."
-    return f"{lead}; the test images do not show that it is better than {_listed(unbeaten, 'or')}."
+    return f"{lead}; the test images do not show that it is better than {listed(unbeaten, 'or')}."
 
 
 def training_sentences(comparison: Comparison) -> list[str]:
@@ -154,7 +154,7 @@ def training_sentences(comparison: Comparison) -> list[str]:
     rising = [contestant.name for contestant in comparison.contestants if contestant.summary.still_rising]
     if rising:
         sentences.append(
-            f"Validation was still rising in the last epoch of {_listed(rising)}: more epochs may change the answer."
+            f"Validation was still rising in the last epoch of {listed(rising)}: more epochs may change the answer."
         )
     return sentences
 
@@ -220,7 +220,8 @@ def write_tables(comparison: Comparison, folder: Path) -> None:
         (folder / f"{name}.json").write_text(text, encoding="utf-8")
 
 
-def _listed(names: Sequence[str], conjunction: str = "and") -> str:
+def listed(names: Sequence[str], conjunction: str = "and") -> str:
+    """The names as in a sentence."""
     return f" {conjunction} ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.console import points
 from vit_vs_cnn.core.paths import robustness
-from vit_vs_cnn.evaluation.corruptions import CLEAN, CORRUPTIONS, Corruption, corrupted
-from vit_vs_cnn.evaluation.robustness import Robustness, read_robustness
+from vit_vs_cnn.data.dataset import DatasetInfo
+from vit_vs_cnn.evaluation.corruptions import CLEAN, CORRUPTIONS, MOST_SEVERE, Corruption, corrupted
+from vit_vs_cnn.evaluation.robustness import Robustness, mean_colour, read_robustness
 from vit_vs_cnn.evaluation.shift import Lead, UnderCorruption, compare_under_shift
-from vit_vs_cnn.report.comparison import Comparison
+from vit_vs_cnn.report.comparison import Comparison, listed
 from vit_vs_cnn.report.figure_writer import FigureWriter
 from vit_vs_cnn.report.grid import Tile, image_grid
 from vit_vs_cnn.report.style import NEUTRAL, new_figure
@@ -65,26 +66,34 @@ def read_shift(settings: Settings, comparison: Comparison) -> Shift:
 
 
 def shift_sentence(shift: Shift) -> str | None:
-    """What changes under shift: the largest lead of each contestant, and where the order stays; None of one alone."""
+    """What changes under shift: under what each contestant leads, and where the order stays; None of one alone."""
     if shift.clean.lead is None:
         return None
     corruptions = shift.corruptions
-    leads = [(result.corruption, result.lead) for result in corruptions if result.lead and result.lead.is_significant]
-    largest: dict[str, tuple[str, Lead]] = {}
-    for corruption, lead in sorted(leads, key=lambda found: -found[1].difference):
-        largest.setdefault(lead.leader, (corruption, lead))
-    if largest:
-        parts = [
-            f"under {corruption} {lead.leader} {'leads ' if first else ''}by {points(lead.difference)}"
-            f"{' points' if first else ''} ({points(lead.low)} to {points(lead.high)})"
-            for first, (corruption, lead) in zip([True] + [False] * len(largest), largest.values(), strict=False)
-        ]
-        found = ", ".join(parts)
+    leads = sorted(
+        ((result.corruption, result.lead) for result in corruptions if result.lead and result.lead.is_significant),
+        key=lambda found: -found[1].difference,
+    )
+    by_leader: dict[str, list[tuple[str, Lead]]] = {}
+    for corruption, lead in leads:
+        by_leader.setdefault(lead.leader, []).append((corruption, lead))
+    if by_leader:
+        found = "; ".join(_leads_in_words(leader, own) for leader, own in by_leader.items())
     else:
         found = f"under none of {len(corruptions)} corruptions is one better by more than chance"
     kept = sum(result.order == shift.clean.order for result in corruptions)
-    sentence = f"{found}; the order on clean images holds in {kept} of {len(corruptions)} corruptions."
+    sentence = f"{found}. The order on clean images holds in {kept} of {len(corruptions)} corruptions."
     return sentence[0].upper() + sentence[1:]
+
+
+def _leads_in_words(leader: str, leads: Sequence[tuple[str, Lead]]) -> str:
+    """The corruptions under which one leads, the largest lead first and with its interval."""
+    (corruption, lead), *others = leads
+    also = f", and under {listed([_title(other) for other, _ in others])}" if others else ""
+    return (
+        f"under {_title(corruption)} {leader} leads by {points(lead.difference)} points ({points(lead.low)} to "
+        f"{points(lead.high)}){also}"
+    )
 
 
 def shift_rows(shift: Shift) -> list[dict[str, str]]:
@@ -92,7 +101,7 @@ def shift_rows(shift: Shift) -> list[dict[str, str]]:
     rows = []
     measures = {name: measured.by_corruption() for name, measured in shift.measured.items()}
     for result in shift.results:
-        row = {"corruption": result.corruption}
+        row = {"corruption": _title(result.corruption)}
         for name, (value, low, high) in result.accuracies.items():
             own = measures[name].loc[result.corruption].to_dict()
             row |= {
@@ -102,6 +111,10 @@ def shift_rows(shift: Shift) -> list[dict[str, str]]:
             }
         rows.append(row | {"lead": _lead_in_words(result.lead)})
     return rows
+
+
+def _title(corruption: str) -> str:
+    return corruption.replace("_", " ")
 
 
 def _lead_in_words(lead: Lead | None) -> str:
@@ -126,10 +139,10 @@ def shift_table(shift: Shift) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def write_shift(shift: Shift, example: NDArray[np.uint8], classes: int, folder: Path) -> None:
-    """Write the figures, robustness.csv and figures.json into `folder`.
+def write_shift(shift: Shift, example: NDArray[np.uint8], info: DatasetInfo, folder: Path) -> None:
+    """Write the figures, robustness.csv and figures.json into `folder`; the corruptions are shown on `example`.
 
-    `example`, uint8 (S, S, 3), is the image that shows the corruptions; of so many `classes` chance gets its share.
+    That is an image uint8 (S, S, 3) of the data that `info` is about.
     """
     writer = FigureWriter(folder, "robustness")
     writer.table("robustness", shift_table(shift))
@@ -138,8 +151,8 @@ def write_shift(shift: Shift, example: NDArray[np.uint8], classes: int, folder: 
     corruptions = [corruption for corruption in measured if corruption.is_corruption]
     writer.add("severities", _severities_figure(shift, corruptions))
     patches = [corruption for corruption in measured if not corruption.is_corruption]
-    writer.add("patches", _patches_figure(shift, patches, 1 / classes))
-    writer.add("examples", _examples_figure(example, measured))
+    writer.add("patches", _patches_figure(shift, patches, 1 / len(info.classes)))
+    writer.add("examples", _examples_figure(example, measured, info))
     writer.close()
 
 
@@ -153,7 +166,7 @@ def _means_figure(shift: Shift) -> Figure:
         heights = np.arange(len(values)) + (place - (len(contestants) - 1) / 2) * 0.5 / len(contestants)
         errors = np.abs(values[:, 1:] - values[:, :1]).T
         axes.errorbar(values[:, 0], heights, xerr=errors, fmt="o", ms=5, color=shift.colours[name], label=name)
-    axes.set_yticks(range(len(shift.results)), [result.corruption for result in shift.results])
+    axes.set_yticks(range(len(shift.results)), [_title(result.corruption) for result in shift.results])
     axes.set(ylim=(len(shift.results) - 0.4, -0.6), xlabel="accuracy, mean over severities")
     axes.xaxis.set_major_formatter("{x:.0%}")
     axes.tick_params(axis="y", length=0)
@@ -167,8 +180,9 @@ def _severities_figure(shift: Shift, corruptions: Sequence[Corruption]) -> Figur
     figure = new_figure(_WIDTH, 0.7 + 1.75 * rows)
     panels = figure.subplots(rows, _PANELS_PER_ROW, sharex=True, sharey=True, squeeze=False)
     for axes, corruption in zip(panels.flat, corruptions, strict=False):
-        _draw_levels(axes, shift, corruption.name, range(len(corruption.levels) + 1))
-        axes.set_title(corruption.name, fontsize=10)
+        _draw_levels(axes, shift, corruption.name)
+        axes.set_xticks(range(MOST_SEVERE + 1))
+        axes.set_title(corruption.title, fontsize=10)
     for axes in panels.flat[len(corruptions) :]:
         axes.set_axis_off()
     for axes in panels.flat[max(0, len(corruptions) - _PANELS_PER_ROW) : len(corruptions)]:
@@ -181,39 +195,38 @@ def _severities_figure(shift: Shift, corruptions: Sequence[Corruption]) -> Figur
 
 def _patches_figure(shift: Shift, corruptions: Sequence[Corruption], chance: float) -> Figure:
     """Accuracy over the share of patches that is dropped, and over how finely the patches are that change places."""
-    figure = new_figure(_WIDTH, 3.2)
+    figure = new_figure(_WIDTH, 3.4)
     panels = figure.subplots(1, len(corruptions), sharey=True)
     for axes, corruption in zip(panels, corruptions, strict=True):
-        _draw_levels(axes, shift, corruption.name, range(len(corruption.levels) + 1))
+        _draw_levels(axes, shift, corruption.name)
         axes.set_xticks(range(len(corruption.levels) + 1), ["0", *corruption.labels])
         axes.axhline(chance, color=NEUTRAL, linestyle="--", label="chance")
-        axes.set(title=f"patches {corruption.name}")
-        axes.title.set_fontsize(10)
+        axes.set_title(corruption.title, fontsize=10)
     panels[0].yaxis.set_major_formatter("{x:.0%}")
     panels[0].set_ylabel("accuracy")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=4)
     return figure
 
 
-def _draw_levels(axes: Axes, shift: Shift, corruption: str, severities: Sequence[int]) -> None:
+def _draw_levels(axes: Axes, shift: Shift, corruption: str) -> None:
     """The mean over the replicates as a line, from clean images on, and the range of them as a band."""
     for name, measured in shift.measured.items():
         is_shown = measured.conditions["corruption"].isin([CLEAN, corruption])
         found = measured.conditions[is_shown].groupby("severity")["accuracy"]
-        colour = shift.colours[name]
-        axes.plot(severities, found.mean(), "o-", ms=3.5, color=colour, label=name)
-        axes.fill_between(severities, found.min(), found.max(), color=colour, alpha=0.2, linewidth=0)
+        mean, colour = found.mean(), shift.colours[name]
+        axes.plot(mean.index, mean, "o-", ms=3.5, color=colour, label=name)
+        axes.fill_between(mean.index, found.min(), found.max(), color=colour, alpha=0.2, linewidth=0)
     axes.set_ylim(0, 1.03)
-    axes.set_xticks(severities)
 
 
-def _examples_figure(image: NDArray[np.uint8], corruptions: Sequence[Corruption]) -> Figure:
+def _examples_figure(image: NDArray[np.uint8], corruptions: Sequence[Corruption], info: DatasetInfo) -> Figure:
     """One image in each severity of each corruption; darker and lighter and both directions are drawn by image."""
+    blank, grey = mean_colour(info), info.decoding.channels == "grey"
     rows = [
         [
-            Tile(corrupted(image[None], [0], corruption, level, blank=[128] * 3)[0], label)
+            Tile(corrupted(image[None], [0], corruption, level, blank=blank, grey=grey)[0], label)
             for level, label in zip(corruption.levels, corruption.labels, strict=True)
         ]
         for corruption in corruptions
     ]
-    return image_grid(rows, _TILE, row_labels=[corruption.name for corruption in corruptions])
+    return image_grid(rows, _TILE, row_labels=[corruption.title.replace(" ", "\n") for corruption in corruptions])

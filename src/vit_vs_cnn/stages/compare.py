@@ -22,7 +22,7 @@ def run(settings: Settings) -> None:
     write_tables(comparison, COMPARE)
     write_comparison_figures(comparison, COMPARE)
     shift, errors = read_shift(settings, comparison), find_errors(comparison.predictions, settings.evaluate.confidence)
-    write_shift(shift, test.images[0], len(info.classes), SHIFT)
+    write_shift(shift, test.images[0], info, SHIFT)
     if errors is not None:
         write_errors(errors, test.images, info.classes, ERRORS)
     lineage = lineage_tags()
