@@ -155,6 +155,12 @@ class RobustnessSettings(StrictModel):
     images: Annotated[int, Field(ge=10)] = 1000
 
 
+class CompareSettings(StrictModel):
+    """When contestants are practically equal: where the interval of their difference is within `margin` of 0."""
+
+    margin: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.01
+
+
 class ExplainSettings(StrictModel):
     """How many test images the explanations show, the same for every contestant.
 
@@ -199,6 +205,7 @@ class Settings(StrictModel):
     tune: TuneSettings
     evaluate: Annotated[EvaluateSettings, _former("bootstrap", lambda _: True)]
     robustness: RobustnessSettings = RobustnessSettings()
+    compare: CompareSettings = CompareSettings()
     explain: ExplainSettings
     models: Annotated[dict[str, ModelSettings], Field(min_length=1)]
     gate: GateSettings = GateSettings()

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from vit_vs_cnn.evaluation.replicates import compare_replicates
 from vit_vs_cnn.evaluation.results import Predictions
-from vit_vs_cnn.evaluation.significance import accuracy_difference_interval
 
 ByReplicate = Mapping[str, Sequence[Predictions]]
 
@@ -92,8 +92,8 @@ def average_of_all(predictions: ByReplicate, confidence: float) -> Average:
         for together in zip(*predictions.values(), strict=False)
     ]
     right, of_best = np.array(averaged), _right(predictions[best])[: len(averaged)]
-    low, high = accuracy_difference_interval(right[0], of_best[0], any_of.group_codes, confidence)
-    return Average(float(right.mean()), best, float(right.mean() - of_best.mean()), low, high)
+    found = compare_replicates(right, of_best, confidence, any_of.group_codes)
+    return Average(float(right.mean()), best, found.value, found.low, found.high)
 
 
 def label_suspects(predictions: ByReplicate) -> pd.DataFrame:

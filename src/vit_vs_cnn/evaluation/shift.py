@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.evaluation.clusters import Groups
 from vit_vs_cnn.evaluation.corruptions import CLEAN
-from vit_vs_cnn.evaluation.metrics import share_interval
+from vit_vs_cnn.evaluation.replicates import Correct, MeanAccuracy, compare_replicates, mean_accuracy
 from vit_vs_cnn.evaluation.robustness import Robustness
-from vit_vs_cnn.evaluation.significance import accuracy_difference_interval, holm, mcnemar_p_value
+from vit_vs_cnn.evaluation.significance import holm
 
 
 @dataclass(frozen=True)
@@ -35,19 +34,19 @@ class Lead:
 
 @dataclass(frozen=True)
 class UnderCorruption:
-    """Accuracies under one corruption by contestant: the mean over its severities with its interval (value, low, high).
+    """Accuracies under one corruption by contestant, means over its severities and replicates with their intervals.
 
     `lead` is of the best over the next best; None of one contestant alone.
     """
 
     corruption: str
-    accuracies: dict[str, tuple[float, float, float]]
+    accuracies: dict[str, MeanAccuracy]
     lead: Lead | None
 
     @property
     def order(self) -> list[str]:
         """The contestants by falling accuracy."""
-        return sorted(self.accuracies, key=lambda name: -self.accuracies[name][0])
+        return sorted(self.accuracies, key=lambda name: -self.accuracies[name].value)
 
 
 def compare_under_shift(
@@ -55,8 +54,8 @@ def compare_under_shift(
 ) -> list[UnderCorruption]:
     """Compare the contestants on clean images, first, and under each corruption.
 
-    The severities of an image are no independent evidence, so intervals and tests are by images, or by `groups` (N,) of
-    these. Raises UserError where the contestants were not measured on the same images.
+    Intervals and tests are those of `compare_replicates`. The severities of an image are no independent evidence, so
+    they are by images, or by `groups` (N,) of these. Raises UserError where the contestants were not measured on the same images.
     """
     first_name, first = next(iter(measured.items()))
     for name, other in measured.items():
@@ -84,25 +83,21 @@ def _compare(
     severities = next(iter(correct.values())).shape[1] // images
     if severities > 1:
         groups = np.tile(np.arange(images) if groups is None else groups, severities)
-    accuracies = {
-        name: (float(right.mean()), *share_interval(right[0], groups, confidence)) for name, right in correct.items()
-    }
-    best, *others = sorted(accuracies, key=lambda name: -accuracies[name][0])
+    accuracies = {name: mean_accuracy(right, confidence, groups) for name, right in correct.items()}
+    best, *others = sorted(accuracies, key=lambda name: -accuracies[name].value)
     lead = _lead(best, others[0], correct, confidence, groups) if others else None
     return UnderCorruption(corruption, accuracies, lead)
 
 
-def _lead(
-    leader: str, other: str, correct: Mapping[str, NDArray[np.bool_]], confidence: float, groups: Groups | None
-) -> Lead:
-    first, second = correct[leader][0], correct[other][0]
-    p_value = mcnemar_p_value(first, second, groups)
+def _lead(leader: str, other: str, correct: Mapping[str, Correct], confidence: float, groups: Groups | None) -> Lead:
+    found = compare_replicates(correct[leader], correct[other], confidence, groups)
     return Lead(
         leader=leader,
         other=other,
-        difference=float(first.mean() - second.mean()),
-        **dict(zip(("low", "high"), accuracy_difference_interval(first, second, groups, confidence), strict=True)),
+        difference=found.value,
+        low=found.low,
+        high=found.high,
         confidence=confidence,
-        p_value=p_value,
-        adjusted_p_value=p_value,
+        p_value=found.p_value,
+        adjusted_p_value=found.p_value,
     )

@@ -102,10 +102,10 @@ def shift_rows(shift: Shift) -> list[dict[str, str]]:
     measures = {name: measured.by_corruption() for name, measured in shift.measured.items()}
     for result in shift.results:
         row = {"corruption": _title(result.corruption)}
-        for name, (value, low, high) in result.accuracies.items():
+        for name, accuracy in result.accuracies.items():
             own = measures[name].loc[result.corruption].to_dict()
             row |= {
-                f"accuracy {name}": f"{points(value)} ({points(low)} – {points(high)})",
+                f"accuracy {name}": f"{points(accuracy.value)} ({points(accuracy.low)} – {points(accuracy.high)})",
                 f"NLL {name}": f"{own['nll']:.2f}",
                 f"ECE {name}": f"{points(own['ece'])}",
             }
@@ -128,10 +128,11 @@ def shift_table(shift: Shift) -> pd.DataFrame:
     """A row per corruption and contestant with accuracy, interval, nll and ece, and who leads by how much."""
     rows = []
     for result in shift.results:
-        for name, (value, low, high) in result.accuracies.items():
+        for name, accuracy in result.accuracies.items():
             own = shift.measured[name].by_corruption().loc[result.corruption]
             row = {"corruption": result.corruption, "contestant": name, "images": shift.images}
-            row |= {"accuracy": value, "accuracy_low": low, "accuracy_high": high, "nll": own["nll"], "ece": own["ece"]}
+            row |= {"accuracy": accuracy.value, "accuracy_low": accuracy.low, "accuracy_high": accuracy.high}
+            row |= {"nll": own["nll"], "ece": own["ece"]}
             if lead := result.lead:
                 row |= {"leader": lead.leader, "lead": lead.difference, "lead_low": lead.low, "lead_high": lead.high}
                 row |= {"adjusted_p_value": lead.adjusted_p_value, "significant": lead.is_significant}
@@ -162,7 +163,8 @@ def _means_figure(shift: Shift) -> Figure:
     axes = figure.subplots()
     contestants = list(shift.measured)
     for place, name in enumerate(contestants):
-        values = np.array([result.accuracies[name] for result in shift.results])
+        found = [result.accuracies[name] for result in shift.results]
+        values = np.array([(accuracy.value, accuracy.low, accuracy.high) for accuracy in found])
         heights = np.arange(len(values)) + (place - (len(contestants) - 1) / 2) * 0.5 / len(contestants)
         errors = np.abs(values[:, 1:] - values[:, :1]).T
         axes.errorbar(values[:, 0], heights, xerr=errors, fmt="o", ms=5, color=shift.colours[name], label=name)
