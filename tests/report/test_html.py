@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from factories import contestant, pictures
+from factories import contestant, pictures, write_test_split
 from vit_vs_cnn.config.schema import PublishedResult, Settings
 from vit_vs_cnn.core.errors import UserError
-from vit_vs_cnn.core.paths import COMPARE, EDA, PREPARED, explained, trained, tuned, tuning_summary
+from vit_vs_cnn.core.paths import COMPARE, EDA, ERRORS, PREPARED, SHIFT, explained, trained, tuned, tuning_summary
 from vit_vs_cnn.data.checks import Checks, Finding, write_checks
 from vit_vs_cnn.data.dataset import DatasetInfo, write_info
 from vit_vs_cnn.report.comparison import read_comparison
+from vit_vs_cnn.report.errors import find_errors
 from vit_vs_cnn.report.figure_writer import FigureWriter
 from vit_vs_cnn.report.html import embedded_figures, render_report
+from vit_vs_cnn.report.robustness import read_shift
 from vit_vs_cnn.report.style import new_figure
 from vit_vs_cnn.stages import compare
 from vit_vs_cnn.tracking.run import start_run
@@ -42,6 +44,7 @@ def run_stage(settings: Settings) -> str:
             run.write_ref(trained(name))
         tuned(name).parent.mkdir(exist_ok=True)
         TuningSummary().write(tuning_summary(name))
+    write_test_split()
     compare.run(settings)
     return (COMPARE / "report.html").read_text(encoding="utf-8")
 
@@ -58,7 +61,11 @@ def page(
     for name in settings.models:
         tuned(name).parent.mkdir(exist_ok=True)
         (searches or {}).get(name, TuningSummary()).write(tuning_summary(name))
-    return render_report(settings, read_comparison(settings), "0123456789abcdef", run_name)
+    pictures(SHIFT)
+    pictures(ERRORS)
+    comparison = read_comparison(settings)
+    shift, errors = read_shift(settings, comparison), find_errors(comparison.predictions, 0.95)
+    return render_report(settings, comparison, shift, errors, "0123456789abcdef", run_name)
 
 
 def test_published_results_are_quoted_for_their_data_set_only(inputs: Settings) -> None:
@@ -94,7 +101,9 @@ def test_the_report_is_one_safe_file_with_everything_in_it(inputs: Settings) -> 
     embedded = re.findall(r'src="data:image/(\w+);base64,([^"]+)"', html)
     charts = len(embedded_figures(COMPARE).figures)
     assert charts == 6
-    assert len(embedded) == charts + 1 + 2
+    under_shift, of_errors = len(embedded_figures(SHIFT).figures), len(embedded_figures(ERRORS).figures)
+    assert (under_shift, of_errors) == (4, 2)
+    assert len(embedded) == charts + under_shift + of_errors + 1 + 2
     for kind, content in embedded:
         with Image.open(io.BytesIO(base64.b64decode(content))) as picture:
             assert picture.format == kind.upper()

@@ -151,7 +151,7 @@ def _shuffled(batch: Batch, grid: float) -> Tensor:
 # Lengths are shares of the image's side, so that small and large images have comparable ones; docs/robustness.md.
 CORRUPTIONS = (
     Corruption("noise", (0.05, 0.1, 0.15, 0.2, 0.3), "σ {:.0%}", _noise),
-    Corruption("blur", (1 / 128, 1 / 64, 1 / 32, 3 / 64, 1 / 16), "σ {:.1%}", _blur),
+    Corruption("blur", (1 / 80, 1 / 48, 1 / 32, 3 / 64, 1 / 16), "σ {:.1%}", _blur),
     Corruption(
         "brightness",
         (0.15, 0.3, 0.45, 0.6, 0.75),

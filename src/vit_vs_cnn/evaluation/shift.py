@@ -55,7 +55,8 @@ def compare_under_shift(
     """Compare the contestants on clean images, first, and under each corruption.
 
     Intervals and tests are those of `compare_replicates`. The severities of an image are no independent evidence, so
-    they are by images, or by `groups` (N,) of these. Raises UserError where the contestants were not measured on the same images.
+    they are by images, or by `groups` (N,) of these. Raises UserError where the contestants were not measured on the
+    same images.
     """
     first_name, first = next(iter(measured.items()))
     for name, other in measured.items():

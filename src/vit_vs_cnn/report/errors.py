@@ -9,6 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from vit_vs_cnn.core.console import inert, points
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.data.dataset import Split
 from vit_vs_cnn.evaluation.errors import (
     Average,
     ByReplicate,
@@ -28,8 +30,12 @@ _MOST_TILES = 12
 
 @dataclass(frozen=True)
 class Errors:
-    """What the contestants get right and wrong together; the tables have the columns of `label_suspects`."""
+    """What the contestants get right and wrong together on the test images of these `names`.
 
+    The tables have the columns of `label_suspects`.
+    """
+
+    names: tuple[str, ...]
     overlaps: Sequence[Overlap]
     average: Average
     suspects: pd.DataFrame
@@ -41,6 +47,7 @@ def find_errors(predictions: ByReplicate, confidence: float) -> Errors | None:
     if len(predictions) == 1:
         return None
     return Errors(
+        names=next(iter(predictions.values()))[0].names,
         overlaps=overlaps(predictions),
         average=average_of_all(predictions, confidence),
         suspects=label_suspects(predictions),
@@ -54,7 +61,7 @@ def error_sentences(errors: Errors) -> list[str]:
     for pair in errors.overlaps:
         consistency = pair.error_consistency
         sentences.append(
-            f"{pair.first} and {pair.second} are both right on {_images(pair.both)}, only {pair.first} on "
+            f"{pair.first} and {pair.second} are both right on {_images(pair.both)} test images, only {pair.first} on "
             f"{_images(pair.first_only)}, only {pair.second} on {_images(pair.second_only)}, neither on "
             f"{_images(pair.neither)}; were their errors independent, neither would be on "
             f"{_images(pair.expected_neither)}"
@@ -74,15 +81,17 @@ def _images(count: float) -> str:
     return f"{count:,.0f}" if abs(count - round(count)) < 0.05 else f"{count:,.1f}"
 
 
-def write_errors(errors: Errors, images: NDArray[np.uint8], classes: Sequence[str], folder: Path) -> None:
+def write_errors(errors: Errors, test: Split, classes: Sequence[str], folder: Path) -> None:
     """Write the pictures, the tables with all file names, and figures.json into `folder`.
 
-    `images`, uint8 (N, S, S, 3), are those of test.
+    Raises UserError where `errors` are of other images than `test` has.
     """
+    if errors.names != test.names:
+        raise UserError("the evaluations are of other test images than data/prepared/test has; run `dvc repro`.")
     writer = FigureWriter(folder, "errors")
     writer.table("label_suspects", _with_names(errors.suspects, classes))
     if len(errors.suspects):
-        tiles = _tiles(errors.suspects.head(_MOST_TILES), images, classes, "they say")
+        tiles = _tiles(errors.suspects.head(_MOST_TILES), test.images, classes, "they say")
         figure = image_grid(in_rows(tiles, _TILES_PER_ROW), _TILE)
         writer.add("label_suspects", figure, shown=len(tiles), images=len(errors.suspects))
     else:
@@ -91,7 +100,7 @@ def write_errors(errors: Errors, images: NDArray[np.uint8], classes: Sequence[st
     named = [_with_names(found, classes).assign(contestant=name) for name, found in errors.only_right.items()]
     writer.table("only_right", pd.concat(named))
     if alone:
-        rows = [_tiles(found.head(_TILES_PER_ROW), images, classes, "others:") for found in alone.values()]
+        rows = [_tiles(found.head(_TILES_PER_ROW), test.images, classes, "others:") for found in alone.values()]
         counts = ", ".join(f"{contestant} {len(found):,}" for contestant, found in alone.items())
         writer.add("only_right", image_grid(rows, _TILE, row_labels=list(alone)), counts=counts)
     else:

@@ -24,7 +24,7 @@ def run(settings: Settings) -> None:
     shift, errors = read_shift(settings, comparison), find_errors(comparison.predictions, settings.evaluate.confidence)
     write_shift(shift, test.images[0], info, SHIFT)
     if errors is not None:
-        write_errors(errors, test.images, info.classes, ERRORS)
+        write_errors(errors, test, info.classes, ERRORS)
     lineage = lineage_tags()
     page = render_report(settings, comparison, shift, errors, lineage[GIT_COMMIT_TAG], lineage.get(RUN_NAME_TAG))
     (COMPARE / "report.html").write_text(page, encoding="utf-8")
