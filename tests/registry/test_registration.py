@@ -46,11 +46,11 @@ def results(settings: Settings, prepared: DatasetInfo) -> None:
     """Two trained and evaluated contestants, of which the ResNet is better by validation."""
     for name, val_accuracy in (("vit", 0.7), ("resnet", 0.8)):
         contestant(settings, name, errors=20, val_accuracy=val_accuracy)
-        (trained(name) / "model").mkdir()
-        (trained(name) / "model" / "MLmodel").write_text("flavors: {}\n")
+        (trained(name, 0) / "model").mkdir()
+        (trained(name, 0) / "model" / "MLmodel").write_text("flavors: {}\n")
         with start_run(settings, "train", name) as training:
-            training.log_model(trained(name) / "model", name, "image-classifier", {}, {}, step=1)
-            training.write_ref(trained(name))
+            training.log_model(trained(name, 0) / "model", name, "image-classifier", {}, {}, step=1)
+            training.write_ref(trained(name, 0))
 
 
 def test_contestants_become_versions_and_the_better_by_validation_the_challenger(
@@ -65,7 +65,7 @@ def test_contestants_become_versions_and_the_better_by_validation_the_challenger
     assert "challenger (best by validation) is resnet" in capsys.readouterr().out
     challenger = Registry("tiny-classifier").version("challenger")
     assert challenger.number == 2
-    assert challenger.run_id == read_ref(trained("resnet")).run_id
+    assert challenger.run_id == read_ref(trained("resnet", 0)).run_id
     assert challenger.contestant == "resnet"
     assert challenger.metric("val_accuracy") == 0.8
     assert challenger.metric("size_mb") == pytest.approx(12e-6)
@@ -80,7 +80,7 @@ def test_the_challenger_is_the_best_by_the_metric_that_models_are_chosen_by(
     results: None, make_settings: Callable[..., Settings]
 ) -> None:
     for contestant_name, loss in (("vit", 0.4), ("resnet", 0.6)):
-        path = trained(contestant_name) / "training.json"
+        path = trained(contestant_name, 0) / "training.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"val_loss": loss}))
     run(make_settings({"select_by": "nll"}))
     assert Registry("tiny-classifier").version("challenger").contestant == "vit"

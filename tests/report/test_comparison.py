@@ -115,7 +115,7 @@ def test_where_the_classes_are_unbalanced_the_recall_of_the_smallest_stands_besi
         probabilities = np.full((84, 3), 0.1, np.float32)
         probabilities[np.arange(84), predicted] = 0.8
         split = Split(np.zeros((84, 8, 8, 3), np.uint8), labels, tuple(map(str, range(84))))
-        write_evaluation(evaluated(name), evaluate(probabilities, split, ("cat", "dog", "emu"), 0.95))
+        write_evaluation(evaluated(name, 0), evaluate(probabilities, split, ("cat", "dog", "emu"), 0.95))
     sentence = "Recall of emu, the smallest class with 4 test images: resnet 75.0 %, vit 25.0 %."
     assert sentence in answer(read_comparison(settings))
     alone = settings.model_copy(update={"models": {"vit": settings.models["vit"]}})
@@ -191,9 +191,9 @@ def test_accuracy_without_images_that_train_has_too_is_one_sentence(settings: Se
 def test_views_are_a_sentence_for_each_contestant_that_has_them(settings: Settings) -> None:
     of_two(settings, 60, 30)
     assert views_sentences(read_comparison(settings)) == []
-    metrics = read_evaluation(evaluated("vit")).metrics
+    metrics = read_evaluation(evaluated("vit", 0)).metrics
     views = Views(forwards=6, accuracy=0.82, accuracy_low=0.8, accuracy_high=0.84, gained=10, lost=4)
-    metrics.model_copy(update={"views": views}).write(evaluated("vit") / "metrics.json")
+    metrics.model_copy(update={"views": views}).write(evaluated("vit", 0) / "metrics.json")
     assert views_sentences(read_comparison(settings)) == [
         "Averaged over 6 views of each image, at 6 times the time, vit is right on 82.0 % instead of 80.0 %: on 10 "
         "images more and 4 fewer."

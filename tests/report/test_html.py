@@ -39,7 +39,7 @@ def run_stage(settings: Settings) -> str:
     write_checks(PREPARED, Checks(images=112, counts={}, findings=()))
     for name in settings.models:
         with start_run(settings, "train", name) as run:
-            run.write_ref(trained(name))
+            run.write_ref(trained(name, 0))
         tuned(name).parent.mkdir(exist_ok=True)
         TuningSummary().write(tuning_summary(name))
     compare.run(settings)
