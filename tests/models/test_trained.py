@@ -74,5 +74,5 @@ def test_weights_of_another_configuration_are_refused(settings: Settings, prepar
 
 
 def test_missing_weights_name_the_stage_that_makes_them(settings: Settings, prepared: DatasetInfo) -> None:
-    with pytest.raises(UserError, match=r"run `dvc repro train@vit` first"):
+    with pytest.raises(UserError, match=r"run `dvc repro train@vit-0` first"):
         load_trained(settings, "vit", 0, prepared)

@@ -182,15 +182,20 @@ def _what_it_takes(undecided: Sequence[PairedComparison]) -> str:
     seeds = [pair.seeds_needed for pair in undecided]
     if undecided and all(seeds):
         return f" About {max(filter(None, seeds))} trainings of each would settle it, if the difference stays as it is."
-    images = [pair.images_needed for pair in undecided if pair.images_needed is not None]
-    if not images:
+    images = max((pair.images_needed for pair in undecided if pair.images_needed is not None), default=None)
+    if images is None:
         return ""
-    return f" More trainings alone would not settle it: about {max(images):,} test images would, if it stays as it is."
+    needed = f"about {round(images, 2 - len(str(images))):,} such test images would"
+    if undecided[0].training_share is None:
+        return f" For these trainings {needed} settle it."
+    return f" More trainings alone would not settle it: {needed}, if the difference stays as it is."
 
 
 def _too_few_images(comparison: Comparison) -> list[str]:
     """Where the choice of the test images, and not the training, leaves a pair open, a sentence."""
-    open_pairs = [pair for pair in comparison.pairs if pair.verdict == "undecided" and (pair.training_share or 0.0) < 0.5]
+    open_pairs = [
+        pair for pair in comparison.pairs if pair.verdict == "undecided" and (pair.training_share or 0.0) < 0.5
+    ]
     if not open_pairs:
         return []
     width = max((pair.high - pair.low) / 2 for pair in open_pairs)
