@@ -62,7 +62,7 @@ def test_a_small_difference_has_no_winner(settings: Settings) -> None:
     assert duplicates_sentence(read_comparison(settings)) is None
     assert answer(read_comparison(settings)).startswith(
         "In this one training of each, no winner: resnet is right on 90.0 % of the test images, vit on 89.7 %, a "
-        "difference of 0.3 points (−1.0 to 1.9) that may be chance. For these trainings about 860 such test images "
+        "difference of 0.3 points (−0.9 to 1.9) that may be chance. For these trainings about 860 such test images "
         "would settle it. An epoch of vit"
     )
 
@@ -75,8 +75,8 @@ def test_of_three_the_two_best_may_be_tied(three: Settings) -> None:
     assert all("adjusted for 3 pairs" in sentence for sentence in comparison.sentences)
     assert answer(comparison) == (
         "In this one training of each, vit is right on 90.0 % of the test images, resnet on 89.7 %, third on 60.0 %. "
-        "It is better than third by more than chance and not told apart from resnet. For these trainings about 860 such "
-        "test images would settle it. Their epochs take about the same time."
+        "It is better than third by more than chance and not told apart from resnet. For these trainings about 860 "
+        "such test images would settle it. Their epochs take about the same time."
     )
 
 
