@@ -25,6 +25,7 @@ from vit_vs_cnn.stages import evaluate, train
 from vit_vs_cnn.stages import robustness as stage
 from vit_vs_cnn.tracking.run import read_ref
 from vit_vs_cnn.tracking.store import tracking_uri
+from vit_vs_cnn.training.results import choose_replicate
 
 CPU = torch.device("cpu")
 
@@ -102,15 +103,17 @@ def test_missing_and_damaged_results_name_the_stage_to_run(prepared: DatasetInfo
 
 
 def test_the_stage_measures_a_trained_contestant(make_settings: Callable[..., Settings], prepared: DatasetInfo) -> None:
-    settings = make_settings({"robustness": {"images": 10}})
-    train.run(settings, "resnet")
-    evaluate.run(settings, "resnet")
+    settings = make_settings({"seeds": [0, 4], "robustness": {"images": 10}})
+    for seed in settings.seeds:
+        train.run(settings, "resnet", seed)
+        evaluate.run(settings, "resnet", seed)
     stage.run(settings, "resnet")
     measured = read_robustness(robustness("resnet"))
-    predictions = read_evaluation(evaluated("resnet")).predictions
     assert len(measured.positions) == 10
-    assert measured.correct[CLEAN, 0][0].tolist() == predictions.correct[measured.positions].tolist()
-    run_id = read_ref(trained("resnet")).run_id
+    for seed, right in zip(settings.seeds, measured.correct[CLEAN, 0], strict=True):
+        predictions = read_evaluation(evaluated("resnet", seed)).predictions
+        assert right.tolist() == predictions.correct[measured.positions].tolist()
+    run_id = read_ref(trained("resnet", choose_replicate(settings, "resnet").seed)).run_id
     assert run_id is not None
     client = MlflowClient(tracking_uri())
     logged = client.get_run(run_id).data.metrics

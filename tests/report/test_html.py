@@ -15,10 +15,11 @@ from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import COMPARE, EDA, ERRORS, PREPARED, SHIFT, explained, trained, tuned, tuning_summary
 from vit_vs_cnn.data.checks import Checks, Finding, write_checks
 from vit_vs_cnn.data.dataset import DatasetInfo, write_info
+from vit_vs_cnn.report.answer import answer, weaknesses
 from vit_vs_cnn.report.comparison import read_comparison
 from vit_vs_cnn.report.errors import find_errors
 from vit_vs_cnn.report.figure_writer import FigureWriter
-from vit_vs_cnn.report.html import embedded_figures, render_report
+from vit_vs_cnn.report.html import Provenance, embedded_figures, render_report
 from vit_vs_cnn.report.robustness import read_shift
 from vit_vs_cnn.report.style import new_figure
 from vit_vs_cnn.stages import compare
@@ -41,7 +42,7 @@ def run_stage(settings: Settings) -> str:
     write_checks(PREPARED, Checks(images=112, counts={}, findings=()))
     for name in settings.models:
         with start_run(settings, "train", name) as run:
-            run.write_ref(trained(name))
+            run.write_ref(trained(name, 0))
         tuned(name).parent.mkdir(exist_ok=True)
         TuningSummary().write(tuning_summary(name))
     write_test_split()
@@ -63,9 +64,11 @@ def page(
         (searches or {}).get(name, TuningSummary()).write(tuning_summary(name))
     pictures(SHIFT)
     pictures(ERRORS)
-    comparison = read_comparison(settings)
+    comparison, provenance = read_comparison(settings), Provenance("0123456789abcdef", run_name)
     shift, errors = read_shift(settings, comparison), find_errors(comparison.predictions, 0.95)
-    return render_report(settings, comparison, shift, errors, "0123456789abcdef", run_name)
+    found = {name: (searches or {}).get(name, TuningSummary()) for name in settings.models}
+    weak = weaknesses(comparison, settings, found)
+    return render_report(settings, comparison, shift, errors, answer(comparison), weak, found, provenance)
 
 
 def test_published_results_are_quoted_for_their_data_set_only(inputs: Settings) -> None:
@@ -89,7 +92,9 @@ def test_published_results_are_quoted_for_their_data_set_only(inputs: Settings) 
 def test_the_report_is_one_safe_file_with_everything_in_it(inputs: Settings) -> None:
     html = run_stage(inputs)
     first_screen = html[: html.index("<h2>")]
-    assert "resnet is better: it is right on 90.0\u00a0% of the test images" in first_screen
+    assert (
+        "resnet is better by 20.0 points (15.9 to 24.9): it is right on 90.0\u00a0% of the test images" in first_screen
+    )
     assert "McNemar p" in first_screen
     assert "A &lt;caption&gt;" in html
     assert "<caption>" not in html

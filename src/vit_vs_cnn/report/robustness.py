@@ -17,7 +17,8 @@ from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.evaluation.corruptions import CLEAN, CORRUPTIONS, MOST_SEVERE, Corruption, corrupted
 from vit_vs_cnn.evaluation.robustness import Robustness, mean_colour, read_robustness
 from vit_vs_cnn.evaluation.shift import Lead, UnderCorruption, compare_under_shift
-from vit_vs_cnn.report.comparison import Comparison, listed
+from vit_vs_cnn.report.answer import listed
+from vit_vs_cnn.report.comparison import Comparison
 from vit_vs_cnn.report.figure_writer import FigureWriter
 from vit_vs_cnn.report.grid import Tile, image_grid
 from vit_vs_cnn.report.style import NEUTRAL, new_figure
@@ -59,10 +60,9 @@ def read_shift(settings: Settings, comparison: Comparison) -> Shift:
     """
     measured = {name: read_robustness(robustness(name)) for name in settings.models}
     positions = next(iter(measured.values())).positions
-    groups = comparison.contestants[0].evaluation.predictions.group_codes
+    groups = comparison.contestants[0].chosen.evaluation.predictions.group_codes
     results = compare_under_shift(measured, settings.evaluate.confidence, None if groups is None else groups[positions])
-    colours = {contestant.name: contestant.colour for contestant in comparison.contestants}
-    return Shift(measured, colours, results)
+    return Shift(measured, comparison.colours, results)
 
 
 def shift_sentence(shift: Shift) -> str | None:

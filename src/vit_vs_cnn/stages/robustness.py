@@ -9,19 +9,20 @@ from vit_vs_cnn.evaluation.robustness import measure_robustness, write_robustnes
 from vit_vs_cnn.models.trained import load_trained
 from vit_vs_cnn.tracking.names import prefixed_metrics
 from vit_vs_cnn.tracking.run import add_to_run
+from vit_vs_cnn.training.results import choose_replicate
 from vit_vs_cnn.training.setup import choose_device
 
 
 def run(settings: Settings, contestant: str) -> None:
-    """Measure a contestant on corrupted, shifted and cut test images, the same for every contestant."""
+    """Measure all replicates of a contestant on corrupted test images, the same for every contestant."""
     settings = with_tuned(settings, contestant)
     info, test = read_info(PREPARED), read_split(PREPARED, "test")
     device = choose_device(settings.train)
-    models = {settings.seed: load_trained(settings, contestant, info).to(device)}
+    models = {seed: load_trained(settings, contestant, seed, info).to(device) for seed in settings.seeds}
     measured = measure_robustness(models, test, info, settings.robustness.images, settings.evaluate.batch_size, device)
     folder, means = robustness(contestant), measured.means()
     write_robustness(folder, measured)
-    with add_to_run(trained(contestant)) as tracked:
+    with add_to_run(trained(contestant, choose_replicate(settings, contestant).seed)) as tracked:
         tracked.log_metrics(prefixed_metrics("robustness", means))
         tracked.log_artifact(folder, "robustness")
     print(
