@@ -43,7 +43,7 @@ def test_the_sentences_count_images_and_say_what_an_average_reaches() -> None:
     overlap, average = error_sentences(found({1: 2, 2: 0}, {2: 0, 5: 0, 8: 0}))
     assert overlap == (
         "vit and resnet are both right on 56 test images, only vit on 2, only resnet on 1, neither on 1; were their "
-        "errors independent, neither would be on 0.1 (error consistency κ = 0.38)."
+        "errors independent, neither would be on 0.1 (error consistency κ = 0.37)."
     )
     assert average.startswith("The average of the probabilities of all would be right on ")
     assert "points beside vit alone (" in average

@@ -93,7 +93,7 @@ def _jpeg(batch: Batch, quality: float) -> Tensor:
 def _pixelation(batch: Batch, share: float) -> Tensor:
     side = batch.images.shape[-1]
     small = tv.resize(batch.images, [max(1, round(share * side))] * 2)
-    blocks: Tensor = tv.resize(small, [side, side], interpolation=InterpolationMode.NEAREST)
+    blocks: Tensor = tv.resize(small, [side, side], interpolation=InterpolationMode.NEAREST_EXACT)
     return blocks
 
 

@@ -1,7 +1,7 @@
 """What the replicates of a contestant are worth on changed test images, and the files in robustness/<contestant>/."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
 from vit_vs_cnn.core.console import bar_options
@@ -21,7 +22,6 @@ from vit_vs_cnn.evaluation.calibration import expected_calibration_error, reliab
 from vit_vs_cnn.evaluation.corruptions import CLEAN, CORRUPTIONS, Corruption, corrupted, corruptions_of
 from vit_vs_cnn.evaluation.metrics import negative_log_likelihood
 from vit_vs_cnn.evaluation.predict import batch_predict
-from vit_vs_cnn.models.trained import TrainedModel
 
 _POSITION = "position"
 
@@ -73,14 +73,17 @@ def mean_colour(info: DatasetInfo) -> list[int]:
 
 
 def measure_robustness(
-    models: Mapping[int, TrainedModel],
+    replicates: Mapping[int, Callable[[Tensor], Tensor]],
     test: Split,
     info: DatasetInfo,
     images: int,
     batch_size: int,
     device: torch.device,
 ) -> Robustness:
-    """Measure replicates, by seed and on `device`, on at most so many images of `test` under every condition."""
+    """Measure replicates on at most so many images of `test` under every condition.
+
+    By seed, each takes a batch of uint8 images (N, S, S, 3) on `device` and returns its probabilities.
+    """
     positions = chosen_images(test.labels, images, info.split_seed)
     pixels, labels = test.images[positions], test.labels[positions]
     blank, grey = mean_colour(info), info.decoding.channels == "grey"
@@ -93,8 +96,8 @@ def measure_robustness(
 
     def measure(name: str, severity: int, level: float, changed: NDArray[np.uint8]) -> None:
         right = []
-        for seed, model in models.items():
-            probabilities = batch_predict(model.probabilities, changed, batch_size, device)
+        for seed, call in replicates.items():
+            probabilities = batch_predict(call, changed, batch_size, device)
             right.append(probabilities.argmax(axis=1) == labels)
             rows.append(
                 {

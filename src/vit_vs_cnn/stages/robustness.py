@@ -19,7 +19,8 @@ def run(settings: Settings, contestant: str) -> None:
     info, test = read_info(PREPARED), read_split(PREPARED, "test")
     device = choose_device(settings.train)
     models = {seed: load_trained(settings, contestant, seed, info).to(device) for seed in settings.seeds}
-    measured = measure_robustness(models, test, info, settings.robustness.images, settings.evaluate.batch_size, device)
+    calls = {seed: model.probabilities for seed, model in models.items()}
+    measured = measure_robustness(calls, test, info, settings.robustness.images, settings.evaluate.batch_size, device)
     folder, means = robustness(contestant), measured.means()
     write_robustness(folder, measured)
     with add_to_run(trained(contestant, choose_replicate(settings, contestant).seed)) as tracked:
