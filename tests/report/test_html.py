@@ -180,6 +180,21 @@ def test_a_contestant_that_nothing_explains_is_said_to_have_no_pictures(inputs: 
     assert "Mistakes are skipped: the contestant made none on the test images." in page(inputs)
 
 
+def test_how_far_the_maps_of_each_can_be_trusted_stands_side_by_side(inputs: Settings) -> None:
+    assert "deletion AUC" not in page(inputs)
+    row = "gradcam,64,0.31,0.72,0.5,-0.19,-0.25,-0.13,0.22,0.1,0.3,True"
+    columns = (
+        "map,images,deletion_auc,insertion_auc,random_auc,deletion_difference,deletion_low,deletion_high,"
+        "insertion_difference,insertion_low,insertion_high,better_than_random"
+    )
+    (explained("resnet") / "faithfulness.csv").write_text(f"{columns}\n{row}\n")
+    (explained("vit") / "faithfulness.csv").write_text("\n")
+    html = page(inputs)
+    table = html[html.index("deletion AUC") : html.index("<h2>The images")]
+    assert table.count("<tr>") == 1
+    assert "0.31 (-0.25 to -0.13)" in table
+
+
 def test_a_large_picture_is_embedded_smaller(tmp_path: Path) -> None:
     writer = FigureWriter(tmp_path, "comparison")
     figure = new_figure(8, 8)

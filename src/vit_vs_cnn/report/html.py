@@ -3,12 +3,13 @@
 import base64
 import io
 import platform
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
@@ -105,6 +106,7 @@ def render_report(
         findings=read_checks(PREPARED).findings,
         eda=embedded_figures(EDA, _EDA_SHOWN),
         explanations={contestant: embedded_figures(explained(contestant)) for contestant in settings.models},
+        faithfulness={contestant: _faithfulness(explained(contestant)) for contestant in settings.models},
         searches={contestant: search for contestant, search in searches.items() if search.trials},
         recipes={contestant: _differences(settings, contestant) for contestant in settings.models},
         devices=sorted(
@@ -115,6 +117,14 @@ def render_report(
         run_name=provenance.run_name,
         packages={package: version(package) for package in _PACKAGES},
     )
+
+
+def _faithfulness(folder: Path) -> list[dict[Hashable, Any]]:
+    """The rows of faithfulness.csv, none where a contestant has no maps."""
+    try:
+        return pd.read_csv(folder / "faithfulness.csv").to_dict("records")
+    except (FileNotFoundError, pd.errors.EmptyDataError):
+        return []
 
 
 def _differences(settings: Settings, contestant: str) -> dict[str, str]:
