@@ -62,7 +62,7 @@ class ChanceModel:
         """The square of how far from a true `difference` the mean difference lies with probability `tail` on each side.
 
         A sum of variances, each times its own squared quantile, reaches at least that far for any sizes of the
-        variances (Banerjee 1960, Sankhya 22:357-358). With one training each it is Tango's score interval.
+        variances (Banerjee 1960, Sankhyā 22:357-358). With one training each it is Tango's score interval.
         """
         reach = t.isf(tail, self.degrees) ** 2 * self.image_variance(difference)
         for training in self.trainings:
