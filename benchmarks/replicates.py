@@ -234,7 +234,7 @@ def _model(images: int, first: Shares, second: Shares, own: Shares, other: Share
         if seeds > 1:
             variance = accuracies.var(axis=1, ddof=1)
             residual = (seeds / (seeds - 1) * (mean - square) - variance) / (images - 1)
-            trainings.append(TrainingChance(np.maximum(0, variance - residual), residual, seeds - 1, seeds))
+            trainings.append(TrainingChance(variance, residual, seeds - 1, seeds))
     counted = images * (of_one_pair + 1) / (of_means + 1)
     return ChanceModel(difference, means[0] - both, means[1] - both, counted, np.inf, tuple(trainings))
 
