@@ -15,7 +15,12 @@ from scipy.stats import t
 
 from vit_vs_cnn.evaluation.clusters import Groups, design_effect, sums_by_group
 from vit_vs_cnn.evaluation.metrics import share_interval
-from vit_vs_cnn.evaluation.significance import accuracy_difference_interval, mcnemar_p_value, tango_variance
+from vit_vs_cnn.evaluation.significance import (
+    accuracy_difference_interval,
+    mcnemar_p_value,
+    mean_discordant,
+    tango_variance,
+)
 
 Correct = NDArray[np.bool_]
 
@@ -133,7 +138,7 @@ class ChanceModel:
         return replace(self, images=self.images * (present / expected if expected else 1.0), trainings=trainings)
 
     def seeds_needed(self, margin: float, tail: float, test_tail: float | None = None) -> int | None:
-        """How many trainings of each would settle it, if difference and chances stay; None of one, or over MOST_SEEDS."""
+        """How many trainings of each would settle it, if all chances stay; None of one each, or above MOST_SEEDS."""
         if not self.trainings:
             return None
         present = max(training.seeds for training in self.trainings)
@@ -194,7 +199,7 @@ def compare_replicates(
 
     With one training each the interval is Tango's and the p value McNemar's, or the sign-flip test's by groups.
     """
-    chance = chance_model(first, second, groups)
+    chance, (first_only, second_only) = chance_model(first, second, groups), mean_discordant(first, second)
     if len(first) == len(second) == 1:
         low, high = accuracy_difference_interval(first[0], second[0], groups, confidence)
         p_value, training_share = mcnemar_p_value(first[0], second[0], groups), None
@@ -209,8 +214,8 @@ def compare_replicates(
         low=low,
         high=high,
         p_value=p_value,
-        first_only=chance.first_only * first.shape[1],
-        second_only=chance.second_only * first.shape[1],
+        first_only=first_only,
+        second_only=second_only,
         training_share=training_share,
         chance=chance,
     )
@@ -218,11 +223,8 @@ def compare_replicates(
 
 def chance_model(first: Correct, second: Correct, groups: Groups | None = None) -> ChanceModel:
     """Estimate what the mean difference of two contestants, bool (S1, N) and (S2, N), varies by."""
-    shares = first.mean(axis=0), second.mean(axis=0)
-    first_only = float((shares[0] * (1 - shares[1])).mean())
-    second_only = float((shares[1] * (1 - shares[0])).mean())
-    gains = shares[0] - shares[1]
-    difference = float(gains.mean())
+    first_only, second_only = (count / first.shape[1] for count in mean_discordant(first, second))
+    gains, difference = first.mean(axis=0) - second.mean(axis=0), first_only - second_only
     images, degrees = _independent_images(gains, first_only + second_only - difference**2, groups)
     trainings = tuple(_trainings(first, second, groups))
     return ChanceModel(difference, first_only, second_only, images, degrees, trainings)
