@@ -3,8 +3,7 @@
     python benchmarks/replicates.py
 
 An image has an ease for all networks, one more for each contestant and one more for each training (normal, of variance
-0.75, 0.10 and 0.15), so that two trainings of a contestant that is right on 92 % are divided by 5 % of the images and
-two contestants by 7 %. A training has its own level; their variance is a ratio of the variance by images of one pair,
+0.75, 0.10 and 0.15). A training has its own level; their variance is a ratio of the variance by images of one pair,
 but no training's deviation is more than half of the error rate. Of unequal contestants one has 95 % of it.
 """
 
@@ -17,7 +16,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.stats import multivariate_normal, norm, t
+from scipy.stats import multivariate_normal, norm
 
 from record import json_option, mlflow_option, publish
 from vit_vs_cnn.evaluation.replicates import (
@@ -55,8 +54,7 @@ class Scenario:
 
     def levels(self, images: int) -> tuple[tuple[float, float], tuple[float, float]]:
         """Where on the scale of ease each stands, and the deviation of its trainings there."""
-        both = multivariate_normal.cdf([norm.ppf(self.accuracy)] * 2, cov=[[1, SHARED], [SHARED, 1]])
-        variance = self.ratio * 2 * (self.accuracy - both) / images
+        variance = self.ratio * _divided(self.accuracy, SHARED) / images
         first = variance * (0.5 if self.equal else UNEQUAL)
         return _level(self.accuracy, first), _level(self.accuracy - self.difference, variance - first)
 
@@ -77,14 +75,17 @@ def main(speed: float, file: Path | None, to_mlflow: bool) -> None:
     rounds = {images: max(100, int(count / speed)) for images, count in ROUNDS.items()}
     models = {images: _models(rng, images, count, scenarios) for images, count in rounds.items()}
     counts = ", ".join(f"{count:,} of {images:,} images" for images, count in rounds.items())
-    print(f"Rounds of each scenario: {counts}.")
+    divided = _percent(_divided(0.92, SHARED + OWN), _divided(0.92, SHARED))
+    print(
+        f"Rounds of each scenario: {counts}. Two trainings of one / of two, 92 %, are divided by {divided} % of images."
+    )
     results = {
         "coverage": _print_coverage(models),
         "better under equality": _print_errors(models),
         "answers": _print_answers(models),
-        "bootstrap": _print_bootstrap(rng, rounds[1_000]),
-        "mean accuracy": _print_mean_accuracy(rng, rounds[1_000] // 5),
-        "groups": _print_groups(rng, rounds[1_000] // 5),
+        "bootstrap": _print_bootstrap(rounds[1_000]),
+        "mean accuracy": _print_mean_accuracy(rounds[1_000] // 5),
+        "groups": _print_groups(rounds[1_000] // 5),
     }
     publish("replicates", results, file, to_mlflow=to_mlflow)
 
@@ -144,28 +145,30 @@ def _print_answers(models: Mapping[int, Models]) -> dict[str, list[float]]:
     return results
 
 
-def _print_bootstrap(rng: np.random.Generator, rounds: int) -> dict[str, list[float]]:
-    print("\nMean accuracies that only training makes differ, intervals that hold the true mean, %:\n")
-    _print_row("method", *_names(SEEDS[2:]))
+def _print_bootstrap(rounds: int) -> dict[str, list[float]]:
+    print("\nDifferences of two mean accuracies that only training makes vary: intervals that hold the truth, %:\n")
+    _print_row("interval", *_names(SEEDS[2:]))
     _print_row(*["---"] * (1 + len(SEEDS[2:])))
-    results: dict[str, list[float]] = {"percentile bootstrap of seeds": [], "Student's t": []}
+    rng = np.random.default_rng(SEED)
+    results: dict[str, list[float]] = {"percentile bootstrap of seeds": [], "t quantiles by seeds": []}
     for seeds in SEEDS[2:]:
-        accuracies = rng.normal(size=(rounds, seeds))
-        means = accuracies[:, rng.integers(0, seeds, (RESAMPLES, seeds))].mean(axis=-1)
-        low, high = np.quantile(means, [TAIL, 1 - TAIL], axis=1)
+        accuracies = rng.normal(size=(2, rounds, seeds))
+        drawn = [of_one[:, rng.integers(0, seeds, (RESAMPLES, seeds))].mean(axis=-1) for of_one in accuracies]
+        low, high = np.quantile(drawn[0] - drawn[1], [TAIL, 1 - TAIL], axis=1)
         results["percentile bootstrap of seeds"].append(float(((low <= 0) & (high >= 0)).mean()))
-        error = accuracies.std(axis=1, ddof=1) / np.sqrt(seeds)
-        results["Student's t"].append(float((abs(accuracies.mean(axis=1)) <= t.isf(TAIL, seeds - 1) * error).mean()))
-    for method, shares in results.items():
-        _print_row(method, *map(_percent, shares))
+        chances = tuple(TrainingChance(of_one.var(axis=1, ddof=1), 0.0, seeds - 1, seeds) for of_one in accuracies)
+        model = ChanceModel(accuracies[0].mean(axis=1) - accuracies[1].mean(axis=1), 0.0, 0.0, 1.0, np.inf, chances)
+        results["t quantiles by seeds"].append(float(_holds(model, 0.0).mean()))
+    for name, shares in results.items():
+        _print_row(name, *map(_percent, shares))
     return results
 
 
-def _print_mean_accuracy(rng: np.random.Generator, rounds: int) -> dict[str, list[float]]:
+def _print_mean_accuracy(rounds: int) -> dict[str, list[float]]:
     print(f"\nIntervals of one's mean accuracy that hold it, %: the lowest of 3 accuracies ({rounds:,} rounds):\n")
     _print_row("images", "training : images", *_names(SEEDS))
     _print_row(*["---"] * (2 + len(SEEDS)))
-    results = {}
+    rng, results = np.random.default_rng(SEED), {}
     for images in (60, 300, 1_000):
         for ratio in RATIOS:
             held = np.zeros((len(ACCURACIES), len(SEEDS)))
@@ -180,14 +183,13 @@ def _print_mean_accuracy(rng: np.random.Generator, rounds: int) -> dict[str, lis
     return results
 
 
-def _print_groups(rng: np.random.Generator, rounds: int) -> dict[str, list[float]]:
+def _print_groups(rounds: int) -> dict[str, list[float]]:
     print(
-        f"\nEqual contestants, 75 %, 1 : 1, {IMAGES_OF_GROUP} images of one ease in each group ({rounds:,} rounds): "
-        "intervals that hold the true difference, %:\n"
+        f"\nEqual contestants, 75 %, 1 : 1, {IMAGES_OF_GROUP} alike images in each group ({rounds:,} rounds), held, %:\n"
     )
     _print_row("groups", "by", *_names(SEEDS))
     _print_row(*["---"] * (2 + len(SEEDS)))
-    results = {}
+    rng, results = np.random.default_rng(SEED), {}
     for count in GROUPS:
         groups, images = np.repeat(np.arange(count), IMAGES_OF_GROUP), count * IMAGES_OF_GROUP
         held = np.zeros((2, len(SEEDS)))
@@ -270,6 +272,12 @@ def _level(accuracy: float, variance: float) -> tuple[float, float]:
 
     deviation = float(brentq(excess, 0.0, 5.0))
     return float(norm.ppf(accuracy) * np.sqrt(1 + deviation**2)), deviation
+
+
+def _divided(accuracy: float, shared: float) -> float:
+    """The share of the images that one of two networks is right on alone, which share so much of the ease."""
+    both = multivariate_normal.cdf([norm.ppf(accuracy)] * 2, cov=[[1, shared], [shared, 1]])
+    return float(2 * (accuracy - both))
 
 
 def _holds(model: ChanceModel, difference: float) -> Any:

@@ -51,8 +51,8 @@ class TrainingChance:
     def cautious(self) -> Any:
         """As `own`, with less of the residual subtracted the fewer the seeds.
 
-        Two estimates, from few seeds and floored at 0, differ by chance too: where all variance by images is residual,
-        an interval by `own` of 2 seeds would hold the truth in 92 % instead of 95 %.
+        Both are estimates: floored at 0, their difference is so often too small that an interval by `own` of 2 seeds
+        holds the truth too seldom where all variance by images is residual.
         """
         return np.maximum(0.0, self.variance - self.residual * self.degrees / (self.degrees + 1)) / self.seeds
 
