@@ -26,16 +26,14 @@ from vit_vs_cnn.evaluation.replicates import (
     mean_accuracy,
 )
 
-CONFIDENCE, MARGIN, SEED = 0.95, 0.01, 0
-TAIL = (1 - CONFIDENCE) / 2
+CONFIDENCE, TAIL, MARGIN, SEED = 0.95, 0.025, 0.01, 0
 SEEDS = (1, 2, 3, 5, 10)
 ROUNDS = {60: 20_000, 300: 10_000, 1_000: 5_000, 10_000: 2_000}
 ACCURACIES = (0.75, 0.92, 0.98)
 RATIOS = (0.1, 1.0, 10.0)
 DIFFERENCES = (0.0, 0.01, 0.03)
 SHARED, OWN, RESIDUAL = 0.75, 0.10, 0.15
-UNEQUAL = 0.95
-RESAMPLES = 500
+UNEQUAL, RESAMPLES = 0.95, 500
 GROUPS, IMAGES_OF_GROUP = (20, 50, 200), 5
 
 Shares = NDArray[np.float64]
@@ -184,9 +182,7 @@ def _print_mean_accuracy(rounds: int) -> dict[str, list[float]]:
 
 
 def _print_groups(rounds: int) -> dict[str, list[float]]:
-    print(
-        f"\nEqual contestants, 75 %, 1 : 1, {IMAGES_OF_GROUP} alike images in each group ({rounds:,} rounds), held, %:\n"
-    )
+    print(f"\nEqual contestants, 75 %, 1 : 1, {IMAGES_OF_GROUP} alike images per group ({rounds:,} rounds), held, %:\n")
     _print_row("groups", "by", *_names(SEEDS))
     _print_row(*["---"] * (2 + len(SEEDS)))
     rng, results = np.random.default_rng(SEED), {}
