@@ -159,7 +159,7 @@ def _run_summary(finished: "PipelineRun") -> str:
 {results_table(finished.workspace)}
 
 report    {report.relative_to(here) if report.is_relative_to(here) else report}
-registry  {registered["name"]}, challenger: {registered["challenger"]}   (vit-vs-cnn registry promote)
+registry  {registered["name"]}: {registered["reason"]}   (vit-vs-cnn registry promote)
 MLflow    make ui   (store: {without_password(tracking_uri())})
 DVC       dvc exp show   (experiment: {finished.name})"""
 
