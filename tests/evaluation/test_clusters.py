@@ -19,13 +19,12 @@ from vit_vs_cnn.evaluation.clusters import (
 )
 from vit_vs_cnn.evaluation.metrics import accuracy_interval, share_interval
 from vit_vs_cnn.evaluation.paired_difference import paired_difference
+from vit_vs_cnn.evaluation.pairs import compare_all_pairs, verdict
 from vit_vs_cnn.evaluation.results import Predictions
 from vit_vs_cnn.evaluation.significance import (
     accuracy_difference_interval,
-    compare_all_pairs,
     mcnemar_p_value,
     mid_p_value,
-    verdict,
 )
 
 DIFFERENCES = st.lists(st.tuples(st.integers(-1, 1), st.integers(0, 5)), min_size=1, max_size=40)
@@ -146,8 +145,8 @@ def test_the_calibration_errors_interval_resamples_groups():
 def test_what_is_said_names_the_groups_and_the_test():
     first, groups = alike(60, 5, 0.9, 0)
     second, _ = alike(60, 5, 0.6, 1)
-    (by_images,) = compare_all_pairs({"vit": first, "resnet": second}, 0.95)
-    (pair,) = compare_all_pairs({"vit": first, "resnet": second}, 0.95, groups)
+    (by_images,) = compare_all_pairs({"vit": first[None], "resnet": second[None]}, 0.95, 0.01)
+    (pair,) = compare_all_pairs({"vit": first[None], "resnet": second[None]}, 0.95, 0.01, groups)
     assert (pair.groups, pair.difference) == (60, by_images.difference)
     assert pair.high - pair.low > 2 * (by_images.high - by_images.low)
     assert pair.p_value > by_images.p_value

@@ -149,6 +149,12 @@ class EvaluateSettings(StrictModel):
     views: Literal[1, "flip", 6] = 1
 
 
+class CompareSettings(StrictModel):
+    """When contestants are practically equal: where the interval of their difference is within `margin` of 0."""
+
+    margin: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.01
+
+
 class ExplainSettings(StrictModel):
     """How many test images the explanations show, the same for every contestant.
 
@@ -192,6 +198,7 @@ class Settings(StrictModel):
     train: Annotated[TrainSettings, _former("compile", lambda value: value == "auto")]
     tune: TuneSettings
     evaluate: Annotated[EvaluateSettings, _former("bootstrap", lambda _: True)]
+    compare: CompareSettings = CompareSettings()
     explain: ExplainSettings
     models: Annotated[dict[str, ModelSettings], Field(min_length=1)]
     gate: GateSettings = GateSettings()

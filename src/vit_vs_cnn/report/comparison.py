@@ -12,8 +12,8 @@ from vit_vs_cnn.core.console import points
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import evaluated, trained
 from vit_vs_cnn.data.notes import UNBALANCED
+from vit_vs_cnn.evaluation.pairs import PairedComparison, compare_all_pairs, verdict
 from vit_vs_cnn.evaluation.results import Cost, Evaluation, read_cost, read_evaluation
-from vit_vs_cnn.evaluation.significance import PairedComparison, compare_all_pairs, verdict
 from vit_vs_cnn.report.style import contestant_colour
 from vit_vs_cnn.training.results import TrainingSummary, read_summary, selection_score
 
@@ -90,8 +90,9 @@ def read_comparison(settings: Settings) -> Comparison:
                 f"evaluated/{other.name}: was measured on other test images than {first.name}; "
                 "run `dvc repro` to evaluate both on the present ones."
             )
-    correct = {contestant.name: contestant.evaluation.predictions.correct for contestant in contestants}
-    pairs = compare_all_pairs(correct, settings.evaluate.confidence, first.evaluation.predictions.group_codes)
+    correct = {contestant.name: contestant.evaluation.predictions.correct[None] for contestant in contestants}
+    groups = first.evaluation.predictions.group_codes
+    pairs = compare_all_pairs(correct, settings.evaluate.confidence, settings.compare.margin, groups)
     return Comparison(contestants, tuple(pairs))
 
 
