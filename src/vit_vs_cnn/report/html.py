@@ -53,21 +53,14 @@ def render_report(settings: Settings, comparison: Comparison, commit: str, run_n
 
     `commit` and `run_name` say which code and which run made them. Raises UserError where a result is missing.
     """
-    environment = Environment(
-        loader=PackageLoader("vit_vs_cnn", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["flat"] = _flat
+    environment = page_environment()
     info = read_info(PREPARED)
     return environment.get_template("report.html.j2").render(
         settings=settings,
         title=f"{' or '.join(settings.models)} on {info.name}?",
-        answer=_unbroken(answer(comparison)),
+        answer=unbroken(answer(comparison)),
         sentences=[
-            _unbroken(sentence)
+            unbroken(sentence)
             for sentence in (
                 *comparison.sentences,
                 validation_sentence(comparison),
@@ -96,6 +89,20 @@ def render_report(settings: Settings, comparison: Comparison, commit: str, run_n
     )
 
 
+def page_environment() -> Environment:
+    """Where the templates of pages are, the CSS that they share, and how they are filled in."""
+    environment = Environment(
+        loader=PackageLoader("vit_vs_cnn", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["flat"] = _flat
+    environment.filters["unbroken"] = unbroken
+    return environment
+
+
 def _differences(settings: Settings, contestant: str) -> dict[str, str]:
     """What is particular to one contestant: its architecture, and where its recipe differs from the shared one."""
     model = settings.models[contestant].model_dump()
@@ -116,7 +123,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def _unbroken(sentence: str) -> str:
+def unbroken(sentence: str) -> str:
     """The sentence without line breaks between a number and its per cent sign."""
     return sentence.replace(" %", "\N{NO-BREAK SPACE}%")
 

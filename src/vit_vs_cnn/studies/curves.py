@@ -78,7 +78,7 @@ def fit_power_law(images: Floats, errors: Floats) -> PowerLaw:
         return PowerLaw(a, b, 0.0)
 
     def law(n: Floats, log_a: float, b: float, c: float) -> Floats:
-        return np.log(np.exp(log_a) * n**-b + c)
+        return np.asarray(np.log(np.exp(log_a) * n**-b + c))
 
     least, most = float(errors.min()), np.log(images.max() ** _STEEPEST)
     bounds = ([-np.inf, 0.0, 0.0], [np.inf, _STEEPEST, least])

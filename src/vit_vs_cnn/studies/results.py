@@ -128,9 +128,11 @@ def record_result(folder: Path, result: RunResult | RunFailure) -> None:
     done.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(result, RunFailure):
         result.write(failed)
-    else:
-        result.write(done)
-        failed.unlink(missing_ok=True)
+        return
+    earlier = _read_done(done)
+    if earlier is None or (earlier.overrides, earlier.replicates) != (result.overrides, result.replicates):
+        result.write(done)  # what comes from the cache took longer before
+    failed.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -155,10 +157,7 @@ def read_results(folder: Path, plan: Plan) -> Results:
         if failed_file.is_file():
             failed[run.name] = RunFailure.read(failed_file, _REMEDY).sentence
             continue
-        try:
-            result = RunResult.read(done_file, _REMEDY) if done_file.is_file() else None
-        except UserError:
-            continue  # of another version: it is measured again
+        result = _read_done(done_file)
         if result is not None and result.overrides == run.overrides:
             done[run.name] = result
     return Results(plan, done, failed)
@@ -186,6 +185,14 @@ def write_table(table: pd.DataFrame, folder: Path) -> None:
     # A column of an axis may hold values of several types.
     mixed = {column: str for column in table.columns if table[column].dtype == object}
     table.astype(mixed).to_parquet(folder / "results.parquet", index=False)
+
+
+def _read_done(path: Path) -> RunResult | None:
+    """The record of a run, None where there is none or where another version wrote it: it is measured again."""
+    try:
+        return RunResult.read(path, _REMEDY) if path.is_file() else None
+    except UserError:
+        return None
 
 
 def _files(folder: Path, name: str) -> tuple[Path, Path]:
