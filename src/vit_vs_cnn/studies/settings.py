@@ -103,9 +103,9 @@ def read_study(path: Path, root: Path) -> StudySettings:
         try:
             value_at(known, axis)
         except (KeyError, TypeError):
-            near = get_close_matches(axis, _paths(known), 1)
+            near = get_close_matches(axis, [IMAGES, EPOCHS, SECONDS, *_paths(known)], 1)
             hint = f"; do you mean {near[0]}?" if near else ""
-            raise UserError(f"{path}: axes.{axis}: there is no such setting{hint}") from None
+            raise UserError(f"{path}: axes.{axis}: there is no such setting{hint or '.'}") from None
     for axis, tried in study.axes.items():
         found = [_at(study, {axis: value}, f"{path}: axes.{axis}: {_as_yaml(value)}: ", root) for value in tried]
         if axis.startswith("recipe.") and len(tried) > 1:

@@ -49,12 +49,13 @@ def planned(axes: Mapping[str, list[AxisValue]], seeds: tuple[int, ...] = (0, 1)
 def measured(run: PlannedRun, test_images: int = 2000, digest: str = "test") -> RunResult:
     """A result by LAWS; more epochs or seconds halve the error."""
     budget = float(run.values.get("epochs") or run.values.get("seconds") or 1)
-    difficulty = np.random.default_rng(0).random(test_images)
+    split = int(run.values.get("data.split_seed") or 0)
+    difficulty = np.random.default_rng(split).random(test_images)
     replicates = []
     for contestant in run.contestants:
         a, b = LAWS[contestant]
         for seed in run.seeds:
-            key = [seed, list(LAWS).index(contestant), run.train_images]
+            key = [split, seed, list(LAWS).index(contestant), run.train_images]
             noise = np.random.default_rng(key).normal(0, 0.05, test_images)
             error = min(0.9, a * run.train_images**-b / budget**0.5)
             right = difficulty + noise > error
