@@ -89,7 +89,7 @@ def _train(
     """The recall of each class."""
     recipe = {"balance": balance, "batch_size": 32, "optimizer": {"lr": 0.01}}
     changes: dict[str, Any] = {
-        "seed": seed,
+        "seeds": [seed],
         "select_by": "balanced_accuracy",
         "train": {"epochs": epochs},
         "models": {contestant: {"recipe": recipe}},

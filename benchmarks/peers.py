@@ -160,7 +160,7 @@ def train(tool: str, folder: Path, epochs: int) -> None:
     from vit_vs_cnn.data.dataset import read_info, read_split
     from vit_vs_cnn.training.contestant import prepare_contestant
 
-    settings = parse_settings(json.loads((folder / "settings.json").read_text()) | {"seed": 0}, "peers")
+    settings = parse_settings(json.loads((folder / "settings.json").read_text()) | {"seeds": [0]}, "peers")
     settings = settings.model_copy(update={"train": settings.train.model_copy(update={"epochs": epochs})})
     splits = (read_split(folder / "prepared", "train"), read_split(folder / "prepared", "val"))
     job = prepare_contestant(settings, "resnet", read_info(folder / "prepared"), splits, quiet=True)

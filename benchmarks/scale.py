@@ -163,7 +163,7 @@ class _OwnMemory(threading.Thread):
 
 def _settings() -> Settings:
     values: dict[str, Any] = {
-        "seed": 0,
+        "seeds": [0],
         "data": {"source": "folder", "name": "synthetic", "path": "nothing", "image_size": SIDE},
         "recipe": {"batch_size": 512},
         "train": {"epochs": 1, "device": "cpu", "precision": "32-true"},

@@ -89,7 +89,7 @@ def main(
         prepared = Path(folder) / "prepared"
         info, _ = prepare(settings.data, prepared)
         for seed in range(settings.seed, settings.seed + seeds):
-            seeded = changed(settings, {"seed": seed})
+            seeded = changed(settings, {"seeds": [seed]})
             for name, runs in trainings.items():
                 runs.append(_train(seeded, name, info, prepared))
                 click.echo(_line(name, seed, runs[-1]), err=True)

@@ -59,7 +59,7 @@ def main(project: Path, seeds: int, file: Path | None) -> None:
 
 def _measure(settings: Settings, contestant: str, info: DatasetInfo, seed: int, recipe: str) -> Measurement:
     base = with_tuned(settings, contestant) if recipe == "tuned" else settings
-    result = _train(changed(base, {"seed": seed}), contestant, info)
+    result = _train(changed(base, {"seeds": [seed]}), contestant, info)
     low, high = accuracy_interval(result["hits"], result["images"], settings.evaluate.confidence)
     click.echo(
         f"  seed {seed}  {recipe:<7}  validation {result['val_accuracy']:.2%}  test {result['test_accuracy']:.2%} "

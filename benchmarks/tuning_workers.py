@@ -104,7 +104,7 @@ def _settings(trials: int, seed: int) -> Settings:
     rate = {"type": "float", "low": 1e-4, "high": 1e-1, "log": True}
     return parse_settings(
         {
-            "seed": seed,
+            "seeds": [seed],
             "data": {"source": "digits", "name": "sleep", "path": "nothing"},
             "recipe": {},
             "train": {"epochs": EPOCHS},

@@ -26,7 +26,7 @@ REPOSITORY = Path(__file__).parent.parent
 
 # Two contestants that train in a second, so that a test can afford the real thing.
 TINY: dict[str, Any] = {
-    "seed": 0,
+    "seeds": [0],
     "data": {"source": "digits", "name": "tiny", "path": "data/raw/digits.md", "image_size": 16},
     "recipe": {"batch_size": 16, "optimizer": {"lr": 0.002}, "augment": {"flip": 0.0}},
     "train": {"epochs": 2, "device": "cpu", "precision": "32-true"},
@@ -144,11 +144,13 @@ def contestant(
     first_image: str = "0",
     duplicates: Collection[int] = (),
     groups: tuple[str, ...] | None = None,
+    seed: int = 0,
+    first_error: int = 0,
     **summary_fields: Any,
 ) -> None:
-    """Write the results of a contestant that is wrong on the first `errors` of 300 test images."""
+    """Write the results of a replicate that is wrong on `errors` of 300 test images, from `first_error` on."""
     measured = evaluation(
-        range(errors),
+        range(first_error, first_error + errors),
         images=300,
         confidence=0.8,
         first_image=first_image,
@@ -156,10 +158,10 @@ def contestant(
         duplicates=duplicates,
         groups=groups,
     )
-    write_evaluation(evaluated(name), measured)
+    write_evaluation(evaluated(name, seed), measured)
     COST.mkdir(exist_ok=True)
     cost(seconds).write(cost_file(name))
-    folder = trained(name)
+    folder = trained(name, seed)
     folder.mkdir(parents=True)
     history = [
         Epoch(
@@ -181,6 +183,7 @@ def contestant(
     write_history(history, folder / "history.csv")
     summary = TrainingSummary(
         model=name,
+        seed=seed,
         timm=settings.models[name].timm,
         parameters=1000,
         trainable_parameters=1000,

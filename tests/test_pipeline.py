@@ -109,7 +109,7 @@ def test_running_again_does_nothing(clone: Path) -> None:
 def test_the_report_is_one_file_that_says_what_was_measured(clone: Path) -> None:
     html = (clone / "reports/compare/report.html").read_text()
     for name in ("vit", "resnet"):
-        metrics = json.loads((clone / f"evaluated/{name}/metrics.json").read_text())
+        metrics = json.loads((clone / f"evaluated/{name}/0/metrics.json").read_text())
         assert f"{metrics['accuracy']:.1%}".rstrip("%") in html.replace("\u202f", "")
     assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]*\.(?:png|css|js)"', html)
     assert "Published, not measured" not in html  # of CIFAR-10, and these are digits
@@ -117,10 +117,10 @@ def test_the_report_is_one_file_that_says_what_was_measured(clone: Path) -> None
 
 def test_dvc_shows_metrics_and_plots(clone: Path) -> None:
     metrics = json.loads(dvc(clone, "metrics", "show", "--json"))[""]["data"]
-    assert "accuracy" in json.dumps(metrics["evaluated/vit/metrics.json"])
+    assert "accuracy" in json.dumps(metrics["evaluated/vit/0/metrics.json"])
     assert metrics["cost/vit.json"]["data"]["latency_p50_ms"] > 0
     plots = dvc(clone, "plots", "show", "--json")
-    for path in ("trained/vit/history.csv", "evaluated/resnet/confusion.png", "reports/eda/samples.png"):
+    for path in ("trained/vit/0/history.csv", "evaluated/resnet/0/confusion.png", "reports/eda/samples.png"):
         assert path in plots
 
 
@@ -132,7 +132,7 @@ def test_mlflow_has_the_runs_the_models_and_the_links(clone: Path, client: Mlflo
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     for name in ("vit", "resnet"):
         run = runs[f"train-{name}"]
-        measured = json.loads((clone / f"evaluated/{name}/metrics.json").read_text())
+        measured = json.loads((clone / f"evaluated/{name}/0/metrics.json").read_text())
         assert run.data.metrics["test/accuracy"] == pytest.approx(measured["accuracy"])
         assert run.data.metrics["test/ece"] == pytest.approx(measured["expected_calibration_error"])
         assert run.data.metrics.keys() >= {"best/val_accuracy", "cost/seconds_per_epoch", "cost/latency_p95_ms"}
@@ -163,7 +163,7 @@ def test_the_better_by_validation_is_the_challenger_and_answers_as_evaluated(clo
 
     record = json.loads((clone / "registered/versions.json").read_text())
     accuracies = {
-        name: json.loads((clone / f"trained/{name}/training.json").read_text())["val_accuracy"]
+        name: json.loads((clone / f"trained/{name}/0/training.json").read_text())["val_accuracy"]
         for name in ("vit", "resnet")
     }
     assert record["challenger"] == max(accuracies, key=lambda name: accuracies[name])
@@ -174,7 +174,7 @@ def test_the_better_by_validation_is_the_challenger_and_answers_as_evaluated(clo
     mlflow.set_tracking_uri(f"sqlite:///{clone}/mlruns/mlflow.db")
     model = mlflow.pyfunc.load_model("models:/digits-classifier@challenger")
     images = np.load(clone / "data/prepared/test/images.npy")
-    expected = pd.read_parquet(clone / f"evaluated/{record['challenger']}/predictions.parquet")
+    expected = pd.read_parquet(clone / f"evaluated/{record['challenger']}/0/predictions.parquet")
     np.testing.assert_allclose(
         model.predict(images), expected[[f"p_{index}" for index in range(10)]].to_numpy(), atol=1e-5
     )

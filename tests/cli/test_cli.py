@@ -67,11 +67,11 @@ def test_a_full_disk_is_one_sentence(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def full(*_: object) -> None:
-        raise OSError(28, "No space left on device", "trained/vit/weights.safetensors")
+        raise OSError(28, "No space left on device", "trained/vit/0/weights.safetensors")
 
     monkeypatch.setattr("vit_vs_cnn.stages.tune.run", full)
     assert run("tune", "vit", monkeypatch=monkeypatch) == 2
-    expected = "error: trained/vit/weights.safetensors cannot be written: No space left on device.\n"
+    expected = "error: trained/vit/0/weights.safetensors cannot be written: No space left on device.\n"
     assert capsys.readouterr().err == expected
 
 

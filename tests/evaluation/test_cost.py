@@ -129,11 +129,11 @@ def test_the_stage_measures_the_exported_programs_of_all_contestants(
     settings: Settings, prepared: DatasetInfo, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for contestant in settings.models:
-        train.run(settings, contestant)
+        train.run(settings, contestant, 0)
     cost_stage.run(settings)
     said, val = capsys.readouterr().out, read_split(PREPARED, "val")
     for contestant in settings.models:
-        measured, network = read_cost(contestant), load_trained(settings, contestant, prepared)
+        measured, network = read_cost(contestant), load_trained(settings, contestant, 0, prepared)
         assert measured.parameters == sum(weights.numel() for weights in network.network.parameters())
         assert measured.flops == count_flops(network, val.images[:1], CPU)
         assert 0 < measured.latency_p50_ms_low <= measured.latency_p50_ms <= measured.latency_p50_ms_high

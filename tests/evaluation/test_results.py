@@ -92,8 +92,8 @@ def test_the_cost_is_read_as_it_was_written_and_missing_names_its_stage(
 
 
 def test_an_evaluation_that_is_not_there_names_the_command_that_makes_it(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no complete evaluation here.*dvc repro evaluate@swin"):
-        read_evaluation(tmp_path / "swin")
+    with pytest.raises(UserError, match=r"no complete evaluation here.*dvc repro evaluate@swin-3"):
+        read_evaluation(tmp_path / "swin" / "3")
 
 
 @pytest.mark.parametrize(

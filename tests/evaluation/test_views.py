@@ -81,16 +81,16 @@ def test_images_that_only_the_views_get_right_are_counted() -> None:
 def test_views_stand_beside_the_plain_scores_and_change_none(
     make_settings: Callable[..., Settings], prepared: DatasetInfo
 ) -> None:
-    train.run(make_settings(), "resnet")
-    evaluate.run(make_settings(), "resnet")
-    plain = read_evaluation(evaluated("resnet")).metrics
-    evaluate.run(make_settings({"evaluate": {"views": 6}}), "resnet")
-    metrics = read_evaluation(evaluated("resnet")).metrics
+    train.run(make_settings(), "resnet", 0)
+    evaluate.run(make_settings(), "resnet", 0)
+    plain = read_evaluation(evaluated("resnet", 0)).metrics
+    evaluate.run(make_settings({"evaluate": {"views": 6}}), "resnet", 0)
+    metrics = read_evaluation(evaluated("resnet", 0)).metrics
     assert metrics.views is not None
     assert metrics.views.forwards == 6
     ignored: dict[str, Any] = {"views": None, "peak_memory_mb": None}
     assert metrics.model_copy(update=ignored) == plain.model_copy(update=ignored)
-    run_id = read_ref(trained("resnet")).run_id
+    run_id = read_ref(trained("resnet", 0)).run_id
     assert run_id is not None
     assert MlflowClient(tracking_uri()).get_run(run_id).data.metrics["views/accuracy"] == metrics.views.accuracy
 

@@ -22,7 +22,7 @@ DVC_YAML = """
 stages:
   prepare:
     cmd: python stage.py prepare
-    params: [seed]
+    params: [seeds]
     deps: [stage.py]
     outs: [out/prepare]
   eda:
@@ -85,7 +85,7 @@ class SmallProject:
         self._control.write_text("{}")
         self._history.touch()
         (self.root / "presets").mkdir(parents=True)
-        (self.root / "presets" / "other.yaml").write_text("seed: 77\n")
+        (self.root / "presets" / "other.yaml").write_text("seeds: [77]\n")
         (self.root / "dvc.yaml").write_text(DVC_YAML)
         (self.root / "stage.py").write_text(STAGE)
         (self.root / ".gitignore").write_text("/out\n/runs/\n/.vit-vs-cnn/\n/mlruns/\n__pycache__/\n")

@@ -47,32 +47,32 @@ def test_a_temperature_changes_no_prediction(steps: list[list[int]], temperature
 
 
 def test_the_temperature_is_stored_with_the_weights(settings: Settings, prepared: DatasetInfo) -> None:
-    trained("vit").mkdir(parents=True)
-    path = trained("vit") / "weights.safetensors"
+    trained("vit", 0).mkdir(parents=True)
+    path = trained("vit", 0) / "weights.safetensors"
     network = create_model(settings.models["vit"], 3, 16)
     save_weights(model(network, 0.62), path)
-    assert load_trained(settings, "vit", prepared).temperature.item() == pytest.approx(0.62)
+    assert load_trained(settings, "vit", 0, prepared).temperature.item() == pytest.approx(0.62)
     # As release 0.1 wrote them.
     save_model(network, str(path))
-    assert load_trained(settings, "vit", prepared).temperature.item() == 1.0
+    assert load_trained(settings, "vit", 0, prepared).temperature.item() == 1.0
 
 
 def test_saved_weights_come_back(settings: Settings, prepared: DatasetInfo) -> None:
     network = create_model(settings.models["vit"], 3, 16)
-    trained("vit").mkdir(parents=True)
-    save_weights(model(network), trained("vit") / "weights.safetensors")
-    loaded = load_trained(settings, "vit", prepared).network
+    trained("vit", 0).mkdir(parents=True)
+    save_weights(model(network), trained("vit", 0) / "weights.safetensors")
+    loaded = load_trained(settings, "vit", 0, prepared).network
     assert not loaded.training
     assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in network.state_dict().items())
 
 
 def test_weights_of_another_configuration_are_refused(settings: Settings, prepared: DatasetInfo) -> None:
-    trained("vit").mkdir(parents=True)
-    save_weights(model(create_model(settings.models["resnet"], 3, 16)), trained("vit") / "weights.safetensors")
+    trained("vit", 0).mkdir(parents=True)
+    save_weights(model(create_model(settings.models["resnet"], 3, 16)), trained("vit", 0) / "weights.safetensors")
     with pytest.raises(UserError, match=r"not of models\.vit as params\.yaml has it"):
-        load_trained(settings, "vit", prepared)
+        load_trained(settings, "vit", 0, prepared)
 
 
 def test_missing_weights_name_the_stage_that_makes_them(settings: Settings, prepared: DatasetInfo) -> None:
-    with pytest.raises(UserError, match=r"run `dvc repro train@vit` first"):
-        load_trained(settings, "vit", prepared)
+    with pytest.raises(UserError, match=r"run `dvc repro train@vit-0` first"):
+        load_trained(settings, "vit", 0, prepared)

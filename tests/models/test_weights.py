@@ -260,19 +260,19 @@ def test_a_checkpoint_of_the_hub_goes_all_the_way_into_the_exported_model(
     # Steps too small to change anything.
     vit = {"timm": TAGGED, "pretrained": True, "input_size": 32, "args": VIT, "recipe": {"optimizer": {"lr": 1e-12}}}
     settings = make_settings({"models": {"vit": vit}, "train": {"epochs": 1}, "recipe": {"schedule": {"min_lr": 0.0}}})
-    train.run(settings, "vit")
-    model = load_trained(settings, "vit", prepared)
+    train.run(settings, "vit", 0)
+    model = load_trained(settings, "vit", 0, prepared)
     network = model.network
     kept = {
         name: tensor for name, tensor in network.state_dict().items() if not name.startswith(("head.", "pos_embed"))
     }
     assert all(torch.allclose(tensor, saved[name], atol=1e-6) for name, tensor in kept.items())
     images = read_split(PREPARED, "val").images
-    exported = mlflow.pyfunc.load_model(str(trained("vit") / "model"))
+    exported = mlflow.pyfunc.load_model(str(trained("vit", 0) / "model"))
     with torch.no_grad():
         logits = network(reference(TAGGED, images, crop=1.0))
         expected = (logits / model.temperature).softmax(dim=1)
     np.testing.assert_allclose(exported.predict(images), expected, atol=0.01)
     assert exported.metadata.metadata["preprocess"] == {"interpolation": "bicubic", "crop": 1.0}
-    assert read_summary(trained("vit")).pretraining_data == "ImageNet-21k, ImageNet-1k"
-    assert json.loads((trained("vit") / "training.json").read_text())["pretraining_images"] == 14_197_122
+    assert read_summary(trained("vit", 0)).pretraining_data == "ImageNet-21k, ImageNet-1k"
+    assert json.loads((trained("vit", 0) / "training.json").read_text())["pretraining_images"] == 14_197_122

@@ -86,7 +86,7 @@ def test_deployments_are_declared_with_help_and_checked_before_anything_starts(s
     assert schema["preset"]["enum"] == ["", "other"]
     nightly = server.deployment("nightly")
     assert [(item["active"], item["schedule"]["cron"]) for item in nightly["schedules"]] == [(False, "0 3 * * *")]
-    for wrong in ({"preset": "othre"}, {"overrides": ["seed"]}, {"name": "../up"}, {"in_place": "perhaps"}):
+    for wrong in ({"preset": "othre"}, {"overrides": ["seeds"]}, {"name": "../up"}, {"in_place": "perhaps"}):
         with pytest.raises(urllib.error.HTTPError) as refusal:
             server.submit(**wrong)
         assert refusal.value.code in (409, 422)
@@ -99,7 +99,7 @@ def test_a_run_has_a_task_per_stage_and_is_saved_and_the_next_one_is_cached(serv
     stages = ("prepare", "eda", "train@vit", "train@resnet", "compare")
     wait_for(lambda: server.task_states(first) == dict.fromkeys(stages, "Completed"))
     assert (small.root / "runs/first/out/prepare").read_text() == f"prepare {first}"
-    assert "seed: 77" in (small.root / "runs/first/params.yaml").read_text()
+    assert "seeds: [77]" in (small.root / "runs/first/params.yaml").read_text()
     assert "first" in small.experiments().split()
     assert small.git("status", "--short") == ""
     logs = [log["message"] for log in server.ask("logs/filter", {"logs": {"flow_run_id": {"any_": [first]}}})]
@@ -143,7 +143,7 @@ def test_an_automation_of_prefect_notifies_of_a_failed_run(
     trigger = {"type": "event", "posture": "Reactive", "expect": ["prefect.flow-run.Failed"], "threshold": 1}
     server.ask("automations/", {"name": "failed runs", "trigger": trigger, "actions": [action]})
     small.control("notified", prepare={"fails": 9, "sentence": "data.path: it is not there."})
-    assert server.run(name="notified", stages=["prepare"], overrides=["seed=12"])["type"] == "FAILED"
+    assert server.run(name="notified", stages=["prepare"], overrides=["seeds=[12]"])["type"] == "FAILED"
     wait_for(lambda: received, 20)
     assert received[0]["text"].startswith("vit-vs-cnn: notified-")
     assert " Failed: data.path: it is not there." in received[0]["text"]
@@ -159,7 +159,7 @@ def test_a_tune_worker_says_that_there_is_no_study(server: Server) -> None:
 def test_what_is_retryable_is_tried_again(server: Server) -> None:
     small = server.small
     small.control("passing", eda={"fails": 2, "sentence": "the hub is unreachable.", "retryable": True})
-    assert server.run(name="passing", stages=["eda"], overrides=["seed=11"])["type"] == "COMPLETED"
+    assert server.run(name="passing", stages=["eda"], overrides=["seeds=[11]"])["type"] == "COMPLETED"
     assert small.started("passing") == ["prepare", "eda", "eda", "eda"]
 
 
@@ -175,13 +175,13 @@ def test_runs_at_once_keep_apart_and_share_the_accelerator(server: Server) -> No
     names = [f"many-{index}" for index in range(int(os.environ.get("FLOW_RUNS", "2")))]
     for name in names:
         small.control(name, train_vit={"seconds": 1}, train_resnet={"seconds": 1}, eda={"seconds": 2})
-    flow_runs = [server.submit(name=name, overrides=[f"seed={seed}"]) for seed, name in enumerate(names, start=100)]
+    flow_runs = [server.submit(name=name, overrides=[f"seeds=[{seed}]"]) for seed, name in enumerate(names, start=100)]
     assert [server.end(flow_run, 60 * len(names))["type"] for flow_run in flow_runs] == ["COMPLETED"] * len(names)
     assert {*names} <= set(small.experiments().split())
     assert small.git("status", "--short") == ""
     spans = []
     for seed, name in enumerate(names, start=100):
-        assert f"seed: {seed}\n" in (small.root / "runs" / name / "params.yaml").read_text()
+        assert f"seeds: [{seed}]\n" in (small.root / "runs" / name / "params.yaml").read_text()
         assert len(small.history(name, "end")) == 5
         for stage in ("train-vit", "train-resnet"):
             times = [fact["time"] for fact in small.history(name) if fact["stage"] == stage]
@@ -198,7 +198,7 @@ def test_runs_at_once_keep_apart_and_share_the_accelerator(server: Server) -> No
 def test_a_cancelled_run_ends_its_processes_and_continues_later(server: Server) -> None:
     small = server.small
     small.control("cancelled", train_vit={"seconds": 60, "child": 1}, train_resnet={"seconds": 60})
-    flow_run = server.submit(name="cancelled", overrides=["seed=8"])
+    flow_run = server.submit(name="cancelled", overrides=["seeds=[8]"])
     training = wait_for(lambda: [fact for fact in small.history("cancelled") if fact["stage"].startswith("train")])
     tree = [psutil.Process(training[0]["pid"]), *psutil.Process(training[0]["pid"]).children(recursive=True)]
     server.ask(f"flow_runs/{flow_run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
@@ -207,14 +207,14 @@ def test_a_cancelled_run_ends_its_processes_and_continues_later(server: Server) 
     assert server.end(flow_run)["type"] == "CANCELLED"
     assert server.ask(f"v2/concurrency_limits/accelerator-{socket.gethostname()}")["active_slots"] == 0
     small.control("cancelled")
-    assert server.run(name="cancelled", overrides=["seed=8"])["type"] == "COMPLETED"
+    assert server.run(name="cancelled", overrides=["seeds=[8]"])["type"] == "COMPLETED"
     assert small.started("cancelled").count("prepare") == 1
 
 
 def test_a_killed_worker_comes_back_and_its_run_has_crashed_and_continues(server: Server) -> None:
     small = server.small
     small.control("killed", train_vit={"seconds": 120}, train_resnet={"seconds": 120})
-    flow_run = server.submit(name="killed", overrides=["seed=9"])
+    flow_run = server.submit(name="killed", overrides=["seeds=[9]"])
     wait_for(lambda: [fact for fact in small.history("killed") if fact["stage"].startswith("train")])
     worker = next(process for process in small.processes() if "vit_vs_cnn.orchestration.worker" in process.cmdline())
     for process in [*worker.children(recursive=True), worker]:
@@ -223,7 +223,7 @@ def test_a_killed_worker_comes_back_and_its_run_has_crashed_and_continues(server
     assert {"Crashed"} <= set(server.task_states(flow_run).values())
     small.control("killed")
     # The slot of the dead stage is Prefect's to free: its lease is one minute long.
-    assert server.end(server.submit(name="killed", overrides=["seed=9"]), 150)["type"] == "COMPLETED"
+    assert server.end(server.submit(name="killed", overrides=["seeds=[9]"]), 150)["type"] == "COMPLETED"
     assert small.started("killed").count("prepare") == 1
     assert "worker died; starting it again" in server.log.read_text()
 
@@ -235,7 +235,7 @@ def test_ctrl_c_ends_a_run_with_its_processes(server: Server) -> None:
     ignore = "import os, signal, sys; signal.signal(2, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
     ignoring = [sys.executable, "-c", ignore]
     run = subprocess.Popen(
-        [*ignoring, *small.command("run", "--name", "interrupted", "--set", "seed=13")],
+        [*ignoring, *small.command("run", "--name", "interrupted", "--set", "seeds=[13]")],
         cwd=small.root,
         env=small.environment(),
         stderr=subprocess.PIPE,
@@ -255,7 +255,7 @@ def test_ctrl_c_ends_a_run_that_waits_for_an_accelerator_and_leaves_the_one_that
     small = server.small
     small.control("holds", train_vit={"seconds": 20})
     commands = [
-        small.command("run", "--name", name, "--set", f"seed={seed}", "--stage", "train@vit")
+        small.command("run", "--name", name, "--set", f"seeds=[{seed}]", "--stage", "train@vit")
         for seed, name in enumerate(("holds", "waits"), start=21)
     ]
     holds = subprocess.Popen(commands[0], cwd=small.root, env=small.environment())
@@ -288,7 +288,7 @@ def test_what_a_killed_run_left_is_found_and_removed(server: Server) -> None:
     small = server.small
     small.control("left", prepare={"seconds": 60})
     run = subprocess.Popen(
-        small.command("run", "--name", "left", "--set", "seed=10"), cwd=small.root, env=small.environment()
+        small.command("run", "--name", "left", "--set", "seeds=[10]"), cwd=small.root, env=small.environment()
     )
     wait_for(lambda: small.started("left"))
     run.kill()
@@ -323,7 +323,7 @@ def test_run_uses_the_running_server_and_forces_and_chooses_stages(server: Serve
 
 def test_what_is_old_is_removed(server: Server) -> None:
     small = server.small
-    small.call("run", "--name", "young", "--stage", "prepare", "--set", "seed=14")
+    small.call("run", "--name", "young", "--stage", "prepare", "--set", "seeds=[14]")
     small.git("worktree", "add", "--detach", "runs/old")
     long_ago = 1_000_000_000
     os.utime(small.root / "runs/old/params.yaml", (long_ago, long_ago))

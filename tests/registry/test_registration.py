@@ -15,6 +15,8 @@ from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import TransientError, UserError
 from vit_vs_cnn.core.paths import PREPARED, REGISTERED, trained
 from vit_vs_cnn.data.dataset import DatasetInfo, write_info
+from vit_vs_cnn.evaluation.contestants import Contestant, Replicate
+from vit_vs_cnn.evaluation.results import Evaluation
 from vit_vs_cnn.registry.audit import open_audit_log
 from vit_vs_cnn.registry.registration import Looks, write_card
 from vit_vs_cnn.registry.versions import Registry
@@ -42,16 +44,25 @@ SUMMARY = TrainingSummary(
 )
 
 
+def measured(*evaluations: Evaluation) -> Contestant:
+    """A contestant with so many replicates, of which the first is the chosen one."""
+    replicates = tuple(
+        Replicate(seed, SUMMARY.model_copy(update={"seed": seed}), pd.DataFrame(), of_seed)
+        for seed, of_seed in enumerate(evaluations)
+    )
+    return Contestant("vit", replicates, replicates[0], cost())
+
+
 @pytest.fixture
 def results(settings: Settings, prepared: DatasetInfo) -> None:
     """Two trained and evaluated contestants, of which the ResNet is better by validation."""
     for name, val_accuracy in (("vit", 0.7), ("resnet", 0.8)):
         contestant(settings, name, errors=20, val_accuracy=val_accuracy)
-        (trained(name) / "model").mkdir()
-        (trained(name) / "model" / "MLmodel").write_text("flavors: {}\n")
+        (trained(name, 0) / "model").mkdir()
+        (trained(name, 0) / "model" / "MLmodel").write_text("flavors: {}\n")
         with start_run(settings, "train", name) as training:
-            training.log_model(trained(name) / "model", name, "image-classifier", {}, {}, step=1)
-            training.write_ref(trained(name))
+            training.log_model(trained(name, 0) / "model", name, "image-classifier", {}, {}, step=1)
+            training.write_ref(trained(name, 0))
 
 
 def test_contestants_become_versions_and_the_better_by_validation_the_challenger(
@@ -67,7 +78,7 @@ def test_contestants_become_versions_and_the_better_by_validation_the_challenger
     assert "Version 2 (resnet) is challenger, the first one." in capsys.readouterr().out
     challenger = Registry("tiny-classifier").version("challenger")
     assert challenger.number == 2
-    assert challenger.run_id == read_ref(trained("resnet")).run_id
+    assert challenger.run_id == read_ref(trained("resnet", 0)).run_id
     assert challenger.contestant == "resnet"
     assert challenger.metric("val_accuracy") == 0.8
     assert challenger.metric("size_mb") == pytest.approx(12e-6)
@@ -82,7 +93,7 @@ def test_the_challenger_is_the_best_by_the_metric_that_models_are_chosen_by(
     results: None, make_settings: Callable[..., Settings]
 ) -> None:
     for contestant_name, loss in (("vit", 0.4), ("resnet", 0.6)):
-        path = trained(contestant_name) / "training.json"
+        path = trained(contestant_name, 0) / "training.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"val_loss": loss}))
     run(make_settings({"select_by": "nll"}))
     assert Registry("tiny-classifier").version("challenger").contestant == "vit"
@@ -94,11 +105,12 @@ def test_the_challenger_is_the_best_by_the_metric_that_models_are_chosen_by(
 
 def validated(settings: Settings, name: str, **changes: float) -> None:
     """Another training of a contestant, with these changes of its validation."""
-    path = trained(name) / "training.json"
+    folder = trained(name, 0)
+    path = folder / "training.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     with start_run(settings, "train", name) as training:
-        training.log_model(trained(name) / "model", name, "image-classifier", {}, {}, step=1)
-        training.write_ref(trained(name))
+        training.log_model(folder / "model", name, "image-classifier", {}, {}, step=1)
+        training.write_ref(folder)
 
 
 def challenger() -> int:
@@ -201,7 +213,7 @@ def test_an_unreachable_registry_is_retried_and_says_what_to_do(
 def test_a_card_says_what_was_measured(settings: Settings, prepared: DatasetInfo) -> None:
     made_up = evaluation([2, 5, 8])
     info = prepared.model_copy(update={"classes": CLASSES})
-    card = write_card(settings, "vit", info, SUMMARY, made_up, cost(), LINEAGE, Looks(versions=1, decisions=4))
+    card = write_card(settings, measured(made_up), info, LINEAGE, Looks(versions=1, decisions=4))
     low, high = 100 * made_up.metrics.accuracy_low, 100 * made_up.metrics.accuracy_high
     assert f"**99.50 %** (95 % interval {low:.2f} to {high:.2f} %)" in card
     assert "12,345 parameters" in card
@@ -217,14 +229,14 @@ def test_a_card_says_that_intervals_are_by_groups(settings: Settings, prepared: 
     made_up = evaluation([2, 5, 8], groups=tuple(f"person {row // 6}" for row in range(600)))
     splits = {name: part.model_copy(update={"groups": 100}) for name, part in prepared.splits.items()}
     info = prepared.model_copy(update={"classes": CLASSES, "splits": splits})
-    card = write_card(settings, "vit", info, SUMMARY, made_up, cost(), LINEAGE, Looks(0, 0))
+    card = write_card(settings, measured(made_up), info, LINEAGE, Looks(0, 0))
     assert " %, by the 100 groups that they are of)." in card
     assert "24 test (of 100 groups) images." in card
 
 
 def test_a_card_shows_what_a_name_holds_and_renders_none_of_it(settings: Settings, prepared: DatasetInfo) -> None:
     info = prepared.model_copy(update={"classes": CLASSES, "description": "<img src=x> | [a](b)\x1b"})
-    card = write_card(settings, "vit", info, SUMMARY, evaluation([]), cost(), LINEAGE, Looks(versions=0, decisions=0))
+    card = write_card(settings, measured(evaluation([])), info, LINEAGE, Looks(versions=0, decisions=0))
     assert r"(&lt;img src=x&gt; \| \[a\](b)\\x1b)" in card
 
 
@@ -234,9 +246,32 @@ def test_of_many_classes_the_card_has_the_worst_and_stays_short(settings: Settin
     confusion = np.zeros((1000, 1000), np.int64)
     many = dataclasses.replace(evaluation([]), classes=names, per_class=table, confusion=confusion)
     info = prepared.model_copy(update={"classes": names})
-    card = write_card(settings, "vit", info, SUMMARY, many, cost(), LINEAGE, Looks(0, 0))
+    card = write_card(settings, measured(many), info, LINEAGE, Looks(0, 0))
     assert "class (the 20 with the lowest recall)" in card
     assert "class 19 " in card
     assert "class 20 " not in card
     assert "It confuses no classes" in card
     assert len(card) < 5000
+
+
+def test_of_several_trainings_the_best_by_validation_is_registered_and_says_how_far_the_others_lie_apart(
+    make_settings: Callable[..., Settings], prepared: DatasetInfo
+) -> None:
+    settings = make_settings({"seeds": [5, 7]})
+    for name in settings.models:
+        for seed, errors, val_accuracy in ((5, 20, 0.7), (7, 26, 0.8)):
+            contestant(settings, name, errors=errors, seed=seed, val_accuracy=val_accuracy)
+            folder = trained(name, seed)
+            (folder / "model").mkdir()
+            (folder / "model" / "MLmodel").write_text("flavors: {}\n")
+            with start_run(settings, "train", name) as training:
+                training.log_model(folder / "model", name, "image-classifier", {}, {}, step=1)
+                training.write_ref(folder)
+    run(settings)
+    versions = Registry("tiny-classifier").versions()
+    assert [version.seed for version in versions] == [7, 7]
+    assert versions[0].metric("accuracy") == pytest.approx(274 / 300)
+    assert versions[0].metric("accuracy_mean") == pytest.approx(277 / 300)
+    assert versions[0].metric("seeds") == 2
+    assert "This is the training with seed 7, the best by validation of 2 with different seeds." in versions[0].card
+    assert "they reach 92.33 % on average, with a standard deviation of 1.41 points" in versions[0].card

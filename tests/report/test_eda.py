@@ -72,7 +72,7 @@ def noise(count: int, side: int) -> NDArray[np.uint8]:
 
 def analyse(settings: Settings) -> None:
     splits: dict[SplitName, Split] = {"train": read_split(PREPARED, "train"), "val": read_split(PREPARED, "val")}
-    write_eda(settings, read_info(PREPARED), splits, read_checks(PREPARED), EDA)
+    write_eda(settings.recipe.augment, read_info(PREPARED), splits, read_checks(PREPARED), EDA)
 
 
 def table(name: str) -> dict[str, list[str]]:
@@ -187,11 +187,12 @@ def test_the_augmentation_figure_also_shows_mixed_images(make_settings: MakeSett
     assert "cutmix 1" in caption
 
 
-def test_the_seed_decides_everything(make_settings: MakeSettings) -> None:
+def test_the_split_seed_decides_everything(settings: Settings) -> None:
     prepare(noise(90, 8), np.arange(90) % 2, ("cat", "dog"), checks_with())
 
     def contents(seed: int) -> dict[str, bytes]:
-        analyse(make_settings({"seed": seed}))
+        write_info(PREPARED, read_info(PREPARED).model_copy(update={"split_seed": seed}))
+        analyse(settings)
         return {path.name: path.read_bytes() for path in EDA.iterdir()}
 
     first = contents(1)

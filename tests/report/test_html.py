@@ -15,9 +15,10 @@ from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import COMPARE, EDA, PREPARED, explained, trained, tuned, tuning_summary
 from vit_vs_cnn.data.checks import Checks, Finding, write_checks
 from vit_vs_cnn.data.dataset import DatasetInfo, write_info
+from vit_vs_cnn.report.answer import answer, weaknesses
 from vit_vs_cnn.report.comparison import read_comparison
 from vit_vs_cnn.report.figure_writer import FigureWriter
-from vit_vs_cnn.report.html import embedded_figures, render_report
+from vit_vs_cnn.report.html import Provenance, embedded_figures, render_report
 from vit_vs_cnn.report.style import new_figure
 from vit_vs_cnn.stages import compare
 from vit_vs_cnn.tracking.run import start_run
@@ -39,7 +40,7 @@ def run_stage(settings: Settings) -> str:
     write_checks(PREPARED, Checks(images=112, counts={}, findings=()))
     for name in settings.models:
         with start_run(settings, "train", name) as run:
-            run.write_ref(trained(name))
+            run.write_ref(trained(name, 0))
         tuned(name).parent.mkdir(exist_ok=True)
         TuningSummary().write(tuning_summary(name))
     compare.run(settings)
@@ -58,7 +59,11 @@ def page(
     for name in settings.models:
         tuned(name).parent.mkdir(exist_ok=True)
         (searches or {}).get(name, TuningSummary()).write(tuning_summary(name))
-    return render_report(settings, read_comparison(settings), "0123456789abcdef", run_name)
+    comparison, provenance = read_comparison(settings), Provenance("0123456789abcdef", run_name)
+    found = {name: (searches or {}).get(name, TuningSummary()) for name in settings.models}
+    return render_report(
+        settings, comparison, answer(comparison), weaknesses(comparison, settings, found), found, provenance
+    )
 
 
 def test_published_results_are_quoted_for_their_data_set_only(inputs: Settings) -> None:
@@ -82,7 +87,9 @@ def test_published_results_are_quoted_for_their_data_set_only(inputs: Settings) 
 def test_the_report_is_one_safe_file_with_everything_in_it(inputs: Settings) -> None:
     html = run_stage(inputs)
     first_screen = html[: html.index("<h2>")]
-    assert "resnet is better: it is right on 90.0\u00a0% of the test images" in first_screen
+    assert (
+        "resnet is better by 20.0 points (15.9 to 24.9): it is right on 90.0\u00a0% of the test images" in first_screen
+    )
     assert "McNemar p" in first_screen
     assert "A &lt;caption&gt;" in html
     assert "<caption>" not in html

@@ -43,8 +43,8 @@ def test_files_are_decoded_as_for_the_training(
     # Colours of grey images do not change: the same recipe serves both.
     settings = make_settings({"data": data, "recipe": {"augment": {"saturation": 0.5, "hue": 0.2}}})
     prepare.run(settings)
-    train.run(settings, contestant)
-    model = load_exported(trained(contestant) / "model", "tiny-classifier", 1, torch.device("cpu"))
+    train.run(settings, contestant, 0)
+    model = load_exported(trained(contestant, 0) / "model", "tiny-classifier", 1, torch.device("cpu"))
     assert model.decoding == read_info(PREPARED).decoding
     assert (model.decoding.fit, model.decoding.channels) == ("pad", "grey")
 

@@ -21,12 +21,12 @@ def metrics_of_a_training() -> set[str]:
 
 
 def test_a_contestants_run_has_the_metrics_of_the_page_once(settings: Settings, prepared: DatasetInfo) -> None:
-    train.run(settings, "vit")
-    evaluate.run(settings, "vit")
+    train.run(settings, "vit", 0)
+    evaluate.run(settings, "vit", 0)
     explain.run(settings, "vit")
     cost.run(settings.model_copy(update={"models": {"vit": settings.models["vit"]}}))
     client = MlflowClient(tracking_uri())
-    run_id = read_ref(trained("vit")).run_id
+    run_id = read_ref(trained("vit", 0)).run_id
     assert run_id is not None
     run = client.get_run(run_id)
     on_a_gpu = {name for name in metrics_of_a_training() if "gpu_0" in name}

@@ -19,7 +19,7 @@ Make = Callable[..., Settings]
 
 
 def losses() -> list[float]:
-    with (trained("vit") / "history.csv").open() as file:
+    with (trained("vit", 0) / "history.csv").open() as file:
         return [float(row["train_loss"]) for row in csv.DictReader(file)]
 
 
@@ -33,11 +33,11 @@ def train_vit(settings: Settings, **variables: str) -> "subprocess.CompletedProc
 def test_a_compiled_training_comes_out_as_any_other(make_settings: Make, prepared: DatasetInfo) -> None:
     answer = train_vit(make_settings({"train": {"compile": False}}))
     assert answer.returncode == 0, answer.stderr
-    plain, names = losses(), load_file(trained("vit") / "weights.safetensors").keys()
+    plain, names = losses(), load_file(trained("vit", 0) / "weights.safetensors").keys()
     answer = train_vit(make_settings({"train": {"compile": True}}))
     assert answer.returncode == 0, answer.stderr
     assert losses() == pytest.approx(plain, abs=1e-3)
-    assert load_file(trained("vit") / "weights.safetensors").keys() == names
+    assert load_file(trained("vit", 0) / "weights.safetensors").keys() == names
 
 
 def test_where_there_is_no_compiler_it_says_so(make_settings: Make, prepared: DatasetInfo, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch.nn import functional
 
-from vit_vs_cnn.config.schema import OptimizerSettings, Recipe, Settings
+from vit_vs_cnn.config.recipe import OptimizerSettings, Recipe
+from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import PREPARED
 from vit_vs_cnn.data.dataset import DatasetInfo, Split, read_split

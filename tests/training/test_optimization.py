@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from timm.scheduler import CosineLRScheduler
 
-from vit_vs_cnn.config.schema import ModelSettings, OptimizerSettings, Recipe, ScheduleSettings
+from vit_vs_cnn.config.recipe import OptimizerSettings, Recipe, ScheduleSettings
+from vit_vs_cnn.config.schema import ModelSettings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.models.build import create_model
 from vit_vs_cnn.training.optimization import create_optimizer, learning_rate, set_learning_rate

@@ -78,18 +78,18 @@ def test_a_collapsed_training_is_a_warning_with_the_rate_to_try_and_a_flag(
     make_settings: Make, prepared: DatasetInfo, capsys: pytest.CaptureFixture[str]
 ) -> None:
     overlay = {"train": {"epochs": 4}, "recipe": {"optimizer": {"name": "adamw", "lr": 10.0}}}
-    train.run(make_settings(overlay), "vit")
-    with (trained("vit") / "history.csv").open() as file:
+    train.run(make_settings(overlay), "vit", 0)
+    with (trained("vit", 0) / "history.csv").open() as file:
         assert float(list(csv.DictReader(file))[-1]["val_top_share"]) == 1.0
     (warning,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
     assert "models.vit: the training has collapsed: it predicts one class for 100% of the validation images" in warning
     assert warning.endswith("try a tenth of the learning rate: --set models.vit.recipe.optimizer.lr=1")
-    assert json.loads((trained("vit") / "training.json").read_text())["collapsed"]
+    assert json.loads((trained("vit", 0) / "training.json").read_text())["collapsed"]
 
 
 def test_a_training_that_learns_has_not_collapsed(
     settings: Settings, prepared: DatasetInfo, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train.run(settings, "vit")
+    train.run(settings, "vit", 0)
     assert "collapsed" not in capsys.readouterr().err
-    assert not json.loads((trained("vit") / "training.json").read_text())["collapsed"]
+    assert not json.loads((trained("vit", 0) / "training.json").read_text())["collapsed"]

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from vit_vs_cnn.orchestration.request import Request
     from vit_vs_cnn.orchestration.workspace import PipelineRun
 
+_SEED_HELP = "One of seeds: in params.yaml; default: the first."
+
 _preset = click.option("--preset", metavar="NAME", help="Lay presets/NAME.yaml over params.yaml.")
 _overrides = click.option(
     "--set",
@@ -30,45 +32,72 @@ _overrides = click.option(
 )
 
 
-def _stage(name: str, summary: str, *, of_contestant: bool = False) -> click.Command:
-    """A sub-command that runs a stage in the project folder, for the whole experiment or for one contestant."""
-    example = f"\b\nExample:\n  vit-vs-cnn {name}{' vit' * of_contestant}"
-    params: list[click.Parameter] = [click.Argument(["contestant"])] if of_contestant else []
+def _stage(name: str, summary: str) -> click.Command:
+    """A sub-command that runs a stage of the whole experiment in the project folder."""
 
-    def run_stage(**arguments: str) -> None:
-        _run_stage(name, *arguments.values())
+    def run_stage() -> None:
+        settings = _project_settings()
+        import_module(f"vit_vs_cnn.stages.{name}").run(settings)
 
-    return click.Command(name, callback=run_stage, params=params, help=summary, epilog=example)
+    return click.Command(name, callback=run_stage, help=summary, epilog=f"\b\nExample:\n  vit-vs-cnn {name}")
 
 
-def _run_stage(name: str, *contestant: str) -> None:
+def _stage_of_contestant(name: str, summary: str) -> click.Command:
+    """A sub-command that runs a stage of one contestant."""
+
+    def run_stage(contestant: str) -> None:
+        settings = _project_settings(contestant)
+        import_module(f"vit_vs_cnn.stages.{name}").run(settings, contestant)
+
+    params: list[click.Parameter] = [click.Argument(["contestant"])]
+    epilog = f"\b\nExample:\n  vit-vs-cnn {name} vit"
+    return click.Command(name, callback=run_stage, params=params, help=summary, epilog=epilog)
+
+
+def _stage_of_replicate(name: str, summary: str) -> click.Command:
+    """A sub-command that runs a stage of one replicate of a contestant."""
+
+    def run_stage(contestant: str, seed: int | None) -> None:
+        settings = _project_settings(contestant)
+        import_module(f"vit_vs_cnn.stages.{name}").run(settings, contestant, settings.seed if seed is None else seed)
+
+    option = click.Option(["--seed"], type=int, help=_SEED_HELP)
+    epilog = f"\b\nExample:\n  vit-vs-cnn {name} vit --seed 1"
+    return click.Command(
+        name, callback=run_stage, params=[click.Argument(["contestant"]), option], help=summary, epilog=epilog
+    )
+
+
+def _project_settings(contestant: str | None = None) -> "Settings":
     from vit_vs_cnn.config.load import project_settings
 
     settings = project_settings()
-    for key in contestant:
-        settings.model(key)
-    import_module(f"vit_vs_cnn.stages.{name}").run(settings, *contestant)
+    if contestant is not None:
+        settings.model(contestant)
+    return settings
 
 
 @click.command(
     epilog="\b\nExamples:\n  vit-vs-cnn tune vit\n  OPTUNA_STORAGE=postgresql://… vit-vs-cnn tune vit --join"
 )
 @click.argument("contestant")
+@click.option("--seed", type=int, help=_SEED_HELP)
 @click.option("--join", is_flag=True, help="Work on the active study, beside its other workers.")
-def tune(contestant: str, join: bool) -> None:
+def tune(contestant: str, seed: int | None, join: bool) -> None:
     """Search for a better recipe of CONTESTANT, a key of models: in params.yaml.
 
     The search is as large as tune: in params.yaml says. With --join this machine works on the active study in
     OPTUNA_STORAGE (default: mlruns/optuna.db), whatever its settings are, until it has all its trials.
     """
+    settings = _project_settings(contestant)
     if join:
-        from vit_vs_cnn.config.load import project_settings
         from vit_vs_cnn.tuning.search import join_search
 
-        project_settings()
         join_search(contestant)
     else:
-        _run_stage("tune", contestant)
+        from vit_vs_cnn.stages.tune import run
+
+        run(settings if seed is None else settings.of_seed(seed), contestant)
 
 
 @click.command(epilog="\b\nExample:\n  vit-vs-cnn run --preset cpu --set train.epochs=3 --name quick")
@@ -102,7 +131,7 @@ def run(
         click.echo(_run_summary(finished))
 
 
-@click.command(epilog="\b\nExample:\n  vit-vs-cnn params --preset cpu --set seed=1")
+@click.command(epilog="\b\nExample:\n  vit-vs-cnn params --preset cpu --set seeds=[1]")
 @_preset
 @_overrides
 def params(preset: str | None, overrides: tuple[str, ...]) -> None:
@@ -192,10 +221,10 @@ def results_table(project: Path) -> str:
 STAGES = (
     _stage("prepare", "Read, check, split and store the images."),
     _stage("eda", "Look at the training images: figures and the numbers behind them."),
-    _stage("train", "Train CONTESTANT; killed and started again it continues where it was.", of_contestant=True),
-    _stage("evaluate", "Measure CONTESTANT on the test split.", of_contestant=True),
+    _stage_of_replicate("train", "Train CONTESTANT; killed and started again it continues where it was."),
+    _stage_of_replicate("evaluate", "Measure CONTESTANT on the test split."),
     _stage("cost", "Measure what the contestants' models cost to use, in turns."),
-    _stage("explain", "Show what CONTESTANT looks at.", of_contestant=True),
+    _stage_of_contestant("explain", "Show what CONTESTANT looks at."),
     _stage("compare", "Compare the contestants: statistics, charts, report."),
     _stage("register", "Make the trained contestants versions of the registered model."),
 )

@@ -1,108 +1,17 @@
 """The settings in params.yaml: frozen, strict, checked."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from vit_vs_cnn.config.data import DataSettings
-from vit_vs_cnn.config.gate import Fraction, GateSettings, SelectBy
+from vit_vs_cnn.config.former import former
+from vit_vs_cnn.config.gate import GateSettings, SelectBy
 from vit_vs_cnn.config.nested import merge, nest, value_at
+from vit_vs_cnn.config.recipe import Recipe
 from vit_vs_cnn.config.search_space import Scalar, StrictModel, TuneSettings, settings_path
 from vit_vs_cnn.core.errors import UserError
-
-
-def _former(key: str, is_default: Callable[[Any], bool], advice: str | None = None) -> BeforeValidator:
-    """Read a key that settings of earlier versions have: params.yaml of old commits, metadata of registered models.
-
-    It is dropped where `is_default` holds for its value, which then says what happens now anyway. Any other value is an
-    error that gives `advice`, or without advice is checked as today's setting of that key.
-    """
-
-    def read(section: Any) -> Any:
-        if not isinstance(section, Mapping) or key not in section:
-            return section
-        if is_default(section[key]):
-            return {name: value for name, value in section.items() if name != key}
-        if advice is not None:
-            raise ValueError(f"{key} is no longer a setting: {advice}")
-        return section
-
-    return BeforeValidator(read)
-
-
-class OptimizerSettings(StrictModel):
-    """timm's optimizer factory, by timm's names."""
-
-    name: str = "adamw"
-    lr: Annotated[float, Field(gt=0.0)] = 1e-3
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.05
-    momentum: Fraction = 0.9
-    args: dict[str, Scalar | list[Scalar] | None] = Field(default_factory=dict)
-
-
-def _without_former_schedules(name: Any) -> Any:
-    """Refuse what earlier versions offered: over the epochs of a training these hardly decayed, or not at all."""
-    if name in ("step", "multistep", "poly", "tanh"):
-        raise ValueError(f"{name} is no longer a schedule, because it did not end at min_lr: use cosine or linear")
-    return name
-
-
-class ScheduleSettings(StrictModel):
-    """The learning rate from step to step: a linear warm-up, then a decay that ends at `min_lr`."""
-
-    name: Annotated[Literal["cosine", "linear"], BeforeValidator(_without_former_schedules)] = "cosine"
-    warmup_epochs: Annotated[int, Field(ge=0)] = 1
-    min_lr: Annotated[float, Field(ge=0.0)] = 1e-6
-
-
-class AugmentSettings(StrictModel):
-    """Random changes of a training image; each image of a batch has its own draw.
-
-    `flip` is the probability of a horizontal flip; `alternating_flip` flips each image in every other epoch instead.
-    `translate` is the largest shift as a fraction of the side, `rotation` the largest angle in degrees, `resize` the
-    largest part of the area that a random resized crop cuts off. `brightness`, `contrast` and `saturation` are the
-    largest relative changes, `hue` the largest shift in turns of the colour circle. `erase` is the probability of an
-    erased square, `cutout` the side of a square that every image loses. `mixup` and `cutmix` are the alpha of their
-    Beta distribution. Zero and false are off.
-    """
-
-    flip: Fraction = 0.5
-    alternating_flip: bool = False
-    translate: Annotated[float, Field(ge=0.0, le=0.5)] = 0.125
-    rotation: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0
-    resize: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    brightness: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    contrast: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    saturation: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    hue: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
-    erase: Fraction = 0.0
-    cutout: Fraction = 0.0
-    mixup: Annotated[float, Field(ge=0.0)] = 0.0
-    cutmix: Annotated[float, Field(ge=0.0)] = 0.0
-
-
-class Recipe(StrictModel):
-    """How a contestant is trained, apart from the budget, which all contestants share."""
-
-    batch_size: Annotated[int, Field(ge=1)] = 128
-    micro_batch: Annotated[int, Field(ge=1)] | None = None
-    balance: Literal["none", "weights", "sampler"] = "none"
-    head_epochs: Annotated[int, Field(ge=0)] = 0
-    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
-    optimizer: OptimizerSettings = OptimizerSettings()
-    schedule: ScheduleSettings = ScheduleSettings()
-    augment: Annotated[
-        AugmentSettings,
-        _former(
-            "trivial_augment",
-            lambda value: value is False,
-            "use rotation, resize, brightness, contrast, saturation and hue",
-        ),
-    ] = AugmentSettings()
-    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    clip_grad: Annotated[float, Field(gt=0.0)] | None = None
-    ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
 
 
 class ModelSettings(StrictModel):
@@ -189,28 +98,41 @@ class PublishedResult(StrictModel):
 
 
 class Settings(StrictModel):
-    """The whole experiment."""
+    """The whole experiment.
 
-    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    Every contestant is trained once with each of the `seeds`: these trainings are its replicates.
+    """
+
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
     select_by: SelectBy = "accuracy"
     data: DataSettings
     recipe: Recipe
-    train: Annotated[TrainSettings, _former("compile", lambda value: value == "auto")]
+    train: Annotated[TrainSettings, former("compile", lambda value: value == "auto")]
     tune: TuneSettings
-    evaluate: Annotated[EvaluateSettings, _former("bootstrap", lambda _: True)]
+    evaluate: Annotated[EvaluateSettings, former("bootstrap", lambda _: True)]
     compare: CompareSettings = CompareSettings()
     explain: ExplainSettings
     models: Annotated[dict[str, ModelSettings], Field(min_length=1)]
     gate: GateSettings = GateSettings()
     flow: Annotated[
         FlowSettings,
-        _former(
+        former(
             "notify",
             lambda value: isinstance(value, Mapping) and value.get("block") is None,
             "make an automation in Prefect's pages (Automations) that sends a notification when a flow run fails",
         ),
     ] = FlowSettings()
     published: list[PublishedResult] = Field(default_factory=list)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_the_former_seed(cls, values: Any) -> Any:
+        """Up to version 0.1 there was one."""
+        if "seed" not in values:
+            return values
+        if "seeds" in values:
+            raise ValueError("seed: it is seeds now, a list, e.g. --set seeds=[1]")
+        return {key: value for key, value in values.items() if key != "seed"} | {"seeds": [values["seed"]]}
 
     @model_validator(mode="before")
     @classmethod
@@ -223,6 +145,12 @@ class Settings(StrictModel):
             for name, model in models.items()
         }
         return {**values, "models": merged}
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: each may be there once")
+        return self
 
     @model_validator(mode="after")
     def _contestants_are_safe_in_paths(self) -> Self:
@@ -276,6 +204,17 @@ class Settings(StrictModel):
                     f"{key_path}: the recipe's own value for {contestant}, {own!r}, cannot be drawn from it, and the "
                     "recipe as it is takes part as trial 0: widen the range"
                 )
+
+    @property
+    def seed(self) -> int:
+        """The seed of the tuning, and of a training where there is one: the first."""
+        return self.seeds[0]
+
+    def of_seed(self, seed: int) -> Self:
+        """The settings of the replicates with this seed alone. Raises UserError where it is none of `seeds`."""
+        if seed not in self.seeds:
+            raise UserError(f"--seed {seed}: seeds in params.yaml are {', '.join(map(str, self.seeds))}.")
+        return self.model_copy(update={"seeds": [seed]})
 
     def model(self, contestant: str) -> ModelSettings:
         """The network and the recipe of a contestant. Raises UserError where there is no contestant of that name."""

@@ -35,14 +35,14 @@ def tuning_report(contestant: str) -> Path:
     return Path("reports/tune") / contestant
 
 
-def trained(contestant: str) -> Path:
-    """The folder with `contestant`'s weights, exported model, history and training summary."""
-    return Path("trained") / contestant
+def trained(contestant: str, seed: int) -> Path:
+    """The folder with the weights, exported model, history and training summary of a replicate of `contestant`."""
+    return Path("trained") / contestant / str(seed)
 
 
-def evaluated(contestant: str) -> Path:
-    """The folder with `contestant`'s metrics and predictions on the test split."""
-    return Path("evaluated") / contestant
+def evaluated(contestant: str, seed: int) -> Path:
+    """The folder with the metrics and predictions of a replicate of `contestant` on the test split."""
+    return Path("evaluated") / contestant / str(seed)
 
 
 def cost_file(contestant: str) -> Path:

@@ -1,4 +1,4 @@
-"""The results of an evaluation in evaluated/<contestant>: metrics, tables, predictions per image; and of cost."""
+"""The results of an evaluation, evaluated/<contestant>/<seed>, metrics, tables, predictions per image; and of cost."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,7 +176,8 @@ def read_evaluation(folder: Path) -> Evaluation:
     # The errors of pydantic, pandas and pyarrow are ValueErrors.
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
-            f"{folder}: no complete evaluation here ({first_line(error)}); run `dvc repro evaluate@{folder.name}`."
+            f"{folder}: no complete evaluation here ({first_line(error)}); "
+            f"run `dvc repro evaluate@{folder.parent.name}-{folder.name}`."
         ) from None
 
 

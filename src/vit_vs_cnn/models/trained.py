@@ -70,15 +70,15 @@ def save_weights(model: TrainedModel, path: Path) -> None:
     save_model(model.network, str(path), {_TEMPERATURE: repr(model.temperature.item())})
 
 
-def load_trained(settings: Settings, contestant: str, info: DatasetInfo) -> TrainedModel:
-    """Load a contestant with the weights of its training, in evaluation mode on the CPU.
+def load_trained(settings: Settings, contestant: str, seed: int, info: DatasetInfo) -> TrainedModel:
+    """Load a contestant with the weights of its training with `seed`, in evaluation mode on the CPU.
 
     Raises UserError where the weights are missing or belong to another architecture.
     """
     model = settings.model(contestant)
-    path = trained(contestant) / "weights.safetensors"
+    path = trained(contestant, seed) / "weights.safetensors"
     if not path.is_file():
-        raise UserError(f"{path}: no trained weights here; run `dvc repro train@{contestant}` first.")
+        raise UserError(f"{path}: no trained weights here; run `dvc repro train@{contestant}-{seed}` first.")
     key_path, in_chans = f"models.{contestant}", info.decoding.in_chans
     network = create_model(model, len(info.classes), info.image_size, key_path, in_chans)
     try:
@@ -89,7 +89,7 @@ def load_trained(settings: Settings, contestant: str, info: DatasetInfo) -> Trai
     except (SafetensorError, RuntimeError):
         raise UserError(
             f"{path}: these weights are not of models.{contestant} as params.yaml has it; "
-            f"run `dvc repro train@{contestant}`."
+            f"run `dvc repro train@{contestant}-{seed}`."
         ) from None
     return TrainedModel(network, preprocess_for(model, info), temperature).eval()
 

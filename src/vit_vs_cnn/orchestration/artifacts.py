@@ -62,7 +62,7 @@ def _figures(workspace: Path) -> str:
 
 def _mlflow_runs(workspace: Path) -> str:
     address = tracking_server() or os.environ.get(MLFLOW_UI_VARIABLE)
-    refs = [read_ref(file.parent) for file in sorted((workspace / "trained").glob(f"*/{RUN_FILE}"))]
+    refs = [read_ref(file.parent) for file in sorted((workspace / "trained").glob(f"*/*/{RUN_FILE}"))]
     lines = [f"- {_link(ref, address)}" for ref in refs]
     hint = "" if address else f"\n\nThey are in {without_password(tracking_uri())}: `make ui` shows them."
     return "\n".join(lines) + hint

@@ -27,7 +27,7 @@ class Stage:
 
     @property
     def kind(self) -> str:
-        """The name without the contestant: `train` of `train@vit`."""
+        """The name without contestant and seed: `train` of `train@vit-0`."""
         return self.name.partition("@")[0]
 
 
@@ -58,10 +58,10 @@ def choose_stages(dag: Sequence[Stage], wanted: Sequence[str]) -> list[Stage]:
 
 
 def resolve_names(dag: Sequence[Stage], wanted: Iterable[str]) -> set[str]:
-    """The stages of these names, where `train` stands for every `train@<contestant>`. Raises UserError for others."""
+    """The stages of these names; `train` and `train@vit` stand for all that begin so. Raises UserError for others."""
     names: set[str] = set()
     for name in wanted:
-        found = {stage.name for stage in dag if name in (stage.name, stage.kind)}
+        found = {stage.name for stage in dag if name in (stage.name, stage.kind) or stage.name.startswith(f"{name}-")}
         if not found:
             raise UserError(f"there is no stage {name}; there are {', '.join(stage.name for stage in dag)}.")
         names |= found

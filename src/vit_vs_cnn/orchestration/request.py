@@ -16,7 +16,7 @@ class Request:
     """What a person asks to run; a name that is empty is made from the parameters.
 
     `stages` names the stages to run with what they need (none: all), `force` those that run though nothing changed;
-    `train` stands for all `train@<contestant>`. `in_place` runs params.yaml as it stands in the working tree.
+    `train` stands for all `train@<contestant>-<seed>`. `in_place` runs params.yaml as it stands in the working tree.
     """
 
     preset: str = ""

@@ -124,9 +124,12 @@ def _compare_predictions(what: str, recorded: Predictions, found: Predictions) -
 
 def _retrained(registry: Registry, version: Version, workspace: Path) -> RegisteredModel:
     """Run the training again and load the model that it exports."""
-    if not _succeeds(workspace, ["vit-vs-cnn", "train", version.contestant]):
+    command, folder = ["vit-vs-cnn", "train", version.contestant], workspace / "trained" / version.contestant
+    if version.seed is not None:  # the code of a version without one trained each contestant once
+        command, folder = [*command, "--seed", str(version.seed)], workspace / trained(version.contestant, version.seed)
+    if not _succeeds(workspace, command):
         raise RunError(f"version {version.number}: its training failed; the reason stands above.")
-    return load_exported(workspace / trained(version.contestant) / "model", registry.name, version.number, _CPU)
+    return load_exported(folder / "model", registry.name, version.number, _CPU)
 
 
 def _succeeds(workspace: Path, command: list[str], *, capture_output: bool = False) -> bool:

@@ -1,4 +1,4 @@
-"""Registration: the trained contestants become versions of the registered model, the best of them perhaps challenger.
+"""Registration: each contestant's best replicate becomes a version of the registered model, the best one challenger.
 
 A version has tags with numbers for the gate and the tables, and a model card for people.
 """
@@ -16,16 +16,17 @@ from jinja2 import Environment, StrictUndefined
 from vit_vs_cnn.config.load import with_tuned
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.console import printable
-from vit_vs_cnn.core.paths import evaluated, trained
+from vit_vs_cnn.core.paths import trained
 from vit_vs_cnn.data.dataset import DatasetInfo
-from vit_vs_cnn.evaluation.results import Cost, Evaluation, read_cost, read_evaluation
+from vit_vs_cnn.evaluation.contestants import Contestant, read_contestant
+from vit_vs_cnn.evaluation.results import Evaluation
 from vit_vs_cnn.registry.audit import looks_at, open_audit_log
 from vit_vs_cnn.registry.challenger import VAL_DIGEST, challenge, validation_tags
 from vit_vs_cnn.registry.signing import signature_tags
 from vit_vs_cnn.registry.versions import TEST_DIGEST, Registry, registered_name, registry_errors
 from vit_vs_cnn.tracking.lineage import lineage_tags
 from vit_vs_cnn.tracking.run import read_ref
-from vit_vs_cnn.training.results import TrainingSummary, read_summary, selection_score
+from vit_vs_cnn.training.results import selection_score
 
 # MLflow keeps 5,000 characters of a description: of many classes the card has those with the lowest recall.
 _MOST_CLASSES = 20
@@ -49,33 +50,24 @@ class Registration:
 
 
 def register(settings: Settings, info: DatasetInfo) -> Registration:
-    """Make each trained contestant a version; the best by validation challenges the present challenger.
+    """Make each contestant's chosen replicate a version; the best by validation challenges the present challenger.
 
     A model that is registered already keeps its version. Raises UserError where the store is unreachable or does not
     have the training runs yet.
     """
     lineage = lineage_tags()
-    results = {
-        contestant: (
-            read_summary(trained(contestant)),
-            read_evaluation(evaluated(contestant)),
-            read_cost(contestant),
-        )
-        for contestant in settings.models
-    }
-    best = max(results, key=lambda contestant: selection_score(results[contestant][0], settings.select_by))
+    contestants = [read_contestant(settings, name) for name in settings.models]
+    best = max(contestants, key=lambda contestant: selection_score(contestant.chosen.summary, settings.select_by)).name
     versions: dict[str, int] = {}
     with registry_errors("when it answers, run `vit-vs-cnn sync` and then `dvc repro register`"):
         registry = Registry(registered_name(settings.data.name))
         registry.create()
         looks = _looks_before(registry, info)
-        for contestant, (summary, evaluation, cost) in results.items():
-            folder = trained(contestant)
-            tags = _version_tags(folder / "model", info, summary, evaluation, cost, lineage)
-            tags |= signature_tags(folder / "model")
-            tuned_settings = with_tuned(settings, contestant)
-            card = write_card(tuned_settings, contestant, info, summary, evaluation, cost, lineage, looks)
-            versions[contestant] = registry.add(contestant, read_ref(folder), tags, card)
+        for contestant in contestants:
+            folder = trained(contestant.name, contestant.chosen.seed)
+            tags = _version_tags(folder / "model", info, contestant, lineage) | signature_tags(folder / "model")
+            card = write_card(with_tuned(settings, contestant.name), contestant, info, lineage, looks)
+            versions[contestant.name] = registry.add(contestant.name, read_ref(folder), tags, card)
         with open_audit_log(registry) as log:
             is_challenger, reason = challenge(registry, log, versions[best], settings.select_by)
     return Registration(versions, best if is_challenger else None, reason)
@@ -88,20 +80,21 @@ def _looks_before(registry: Registry, info: DatasetInfo) -> Looks:
     return Looks(sum(version.test_digest == digest for version in versions), decisions)
 
 
-def _version_tags(
-    model: Path,
-    info: DatasetInfo,
-    summary: TrainingSummary,
-    evaluation: Evaluation,
-    cost: Cost,
-    lineage: Mapping[str, str],
-) -> dict[str, str]:
-    """The tags of a version, whose exported model is in the folder `model`; numbers are JSON."""
-    metrics = evaluation.metrics
+def _version_tags(model: Path, info: DatasetInfo, contestant: Contestant, lineage: Mapping[str, str]) -> dict[str, str]:
+    """The tags of a version, whose exported model is in the folder `model`; numbers are JSON.
+
+    What is measured is of the chosen replicate; `accuracy_mean` and `accuracy_std` are over all of the contestant.
+    """
+    chosen, cost = contestant.chosen, contestant.cost
+    summary, metrics = chosen.summary, chosen.evaluation.metrics
     numbers = {
         "accuracy": metrics.accuracy,
         "accuracy_low": metrics.accuracy_low,
         "accuracy_high": metrics.accuracy_high,
+        "seed": chosen.seed,
+        "seeds": len(contestant.replicates),
+        "accuracy_mean": contestant.accuracy,
+        "accuracy_std": contestant.mean.deviation,
         "balanced_accuracy": metrics.balanced_accuracy,
         "macro_f1": metrics.macro_f1,
         "nll": metrics.negative_log_likelihood,
@@ -124,16 +117,10 @@ def _version_tags(
 
 
 def write_card(
-    settings: Settings,
-    contestant: str,
-    info: DatasetInfo,
-    summary: TrainingSummary,
-    evaluation: Evaluation,
-    cost: Cost,
-    lineage: Mapping[str, str],
-    looks: Looks,
+    settings: Settings, contestant: Contestant, info: DatasetInfo, lineage: Mapping[str, str], looks: Looks
 ) -> str:
-    """The model card of `contestant` in Markdown, from what its stages recorded."""
+    """The model card of a contestant's chosen replicate in Markdown, from what the stages recorded."""
+    evaluation = contestant.chosen.evaluation
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
     environment.filters["plain"] = _plain
     template = environment.from_string((files("vit_vs_cnn.registry") / "card.md.j2").read_text(encoding="utf-8"))
@@ -141,11 +128,11 @@ def write_card(
     return template.render(
         name=registered_name(settings.data.name),
         contestant=contestant,
-        model=settings.model(contestant),
+        model=settings.model(contestant.name),
         info=info,
-        summary=summary,
+        summary=contestant.chosen.summary,
         evaluation=evaluation,
-        cost=cost,
+        cost=contestant.cost,
         classes=classes.head(_MOST_CLASSES).to_dict("records"),
         confusions=_confusions(evaluation),
         lineage=lineage,

@@ -52,6 +52,11 @@ class Version:
         return self.tags.get("contestant", "?")
 
     @property
+    def seed(self) -> int | None:
+        """The seed that it was trained with; None of a version that was made when there was only one training."""
+        return int(self.tags["seed"]) if "seed" in self.tags else None
+
+    @property
     def test_digest(self) -> str:
         """What identifies the test images that it was evaluated on; of no other version where no tag says it."""
         return self.tags.get(TEST_DIGEST, self.run_id)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.config.recipe import AugmentSettings
 from vit_vs_cnn.core.order import natural_order
 from vit_vs_cnn.data.checks import Checks, Kind
 from vit_vs_cnn.data.dataset import DatasetInfo, Split, SplitName
@@ -53,11 +53,11 @@ _REPEATS: dict[Kind, str] = {
 
 
 def write_eda(
-    settings: Settings, info: DatasetInfo, splits: Mapping[SplitName, Split], checks: Checks, folder: Path
+    augment: AugmentSettings, info: DatasetInfo, splits: Mapping[SplitName, Split], checks: Checks, folder: Path
 ) -> None:
     """Analyse all training pixels and write every figure, its numbers, figures.json and summary.json to `folder`.
 
-    Of `splits`, those besides train serve only to show what `checks` found there.
+    Of `splits`, those besides train serve only to show what `checks` found there; `augment` is shown on some images.
     """
     train = splits["train"]
     classes = pd.Index(info.classes, name="class")
@@ -69,8 +69,8 @@ def write_eda(
     writer = FigureWriter(folder, "eda")
     writer.table("images", images)
     _add_class_distribution(writer, info, classes)
-    _add_samples(writer, train, images, classes, settings.seed, checks.notes)
-    _add_augmentation(writer, train, images, classes, settings)
+    _add_samples(writer, train, images, classes, info.split_seed, checks.notes)
+    _add_augmentation(writer, train, images, classes, augment, info.split_seed)
     _add_colours(writer, pixels)
     _add_mean_images(writer, pixels, classes, np.bincount(train.labels, minlength=len(classes)))
     _add_measures(writer, train, images, spreads)
@@ -118,20 +118,24 @@ def _add_samples(
 
 
 def _add_augmentation(
-    writer: FigureWriter, train: Split, images: pd.DataFrame, classes: "pd.Index[str]", settings: Settings
+    writer: FigureWriter,
+    train: Split,
+    images: pd.DataFrame,
+    classes: "pd.Index[str]",
+    augment: AugmentSettings,
+    seed: int,
 ) -> None:
-    augment = settings.recipe.augment
     switched_on = ", ".join(f"{key} {value:g}" for key, value in augment.model_dump().items() if value)
     if not switched_on:
         writer.skip("augmentation")
         return
-    random = np.random.default_rng(settings.seed)
+    random = np.random.default_rng(seed)
     shown = natural_order(classes.tolist())[:_AUGMENTED]
     drawn = images.loc[np.concatenate([_draw(train.labels, label, 1, random) for label in shown]), ["class", "file"]]
     mixed = _MIXED_DRAWS if augment.mixup or augment.cutmix else 0
     writer.add(
         "augmentation",
-        augmentation(train.images[drawn.index], drawn["class"].tolist(), augment, _DRAWS, mixed, settings.seed),
+        augmentation(train.images[drawn.index], drawn["class"].tolist(), augment, _DRAWS, mixed, seed),
         draws=_DRAWS,
         switched_on=switched_on,
         mixed=writer.text("augmentation", "mixed") if mixed else "",

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from vit_vs_cnn.config.schema import AugmentSettings
+from vit_vs_cnn.config.recipe import AugmentSettings
 from vit_vs_cnn.core.order import natural_order
 from vit_vs_cnn.report.class_axes import MOST_ROWS, class_rows, name_rows
 from vit_vs_cnn.report.grid import Tile, image_grid

@@ -3,7 +3,8 @@
 import base64
 import io
 import platform
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,10 @@ from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.paths import COMPARE, EDA, PREPARED, explained
 from vit_vs_cnn.data.checks import read_checks
 from vit_vs_cnn.data.dataset import read_info
-from vit_vs_cnn.report.comparison import (
-    Comparison,
-    answer,
-    comparison_table,
-    duplicates_sentence,
-    training_sentences,
-    validation_sentence,
-    views_sentences,
-)
+from vit_vs_cnn.report.answer import duplicates_sentence, validation_sentence, views_sentences
+from vit_vs_cnn.report.comparison import Comparison, comparison_table, replicates_table
 from vit_vs_cnn.report.figure_writer import FigureIndex
-from vit_vs_cnn.tuning.summary import read_tuning_summary
+from vit_vs_cnn.tuning.summary import TuningSummary
 
 _PACKAGES = ("torch", "timm", "mlflow", "dvc", "scikit-learn", "numpy")
 # The rest of the analysis is in its own folder: a report is read, not searched.
@@ -48,43 +42,61 @@ def embedded_figures(folder: Path, only: Collection[str] | None = None) -> Figur
     return FigureIndex(figures=figures, skipped=index.skipped)
 
 
-def render_report(settings: Settings, comparison: Comparison, commit: str, run_name: str | None) -> str:
+@dataclass(frozen=True)
+class Provenance:
+    """Which code and which run made a report."""
+
+    commit: str
+    run_name: str | None
+
+
+def render_report(
+    settings: Settings,
+    comparison: Comparison,
+    answer: str,
+    weaknesses: Sequence[str],
+    searches: Mapping[str, TuningSummary],
+    provenance: Provenance,
+) -> str:
     """Render the page, with the figures and results of all stages of the project in the working directory.
 
-    `commit` and `run_name` say which code and which run made them. Raises UserError where a result is missing.
+    `weaknesses` are those of the answer, `searches` the contestants' tunings. Raises UserError where a result is
+    missing.
     """
     environment = page_environment()
     info = read_info(PREPARED)
     return environment.get_template("report.html.j2").render(
         settings=settings,
         title=f"{' or '.join(settings.models)} on {info.name}?",
-        answer=unbroken(answer(comparison)),
+        answer=unbroken(answer),
+        weaknesses=[unbroken(sentence) for sentence in weaknesses],
         sentences=[
             unbroken(sentence)
             for sentence in (
                 *comparison.sentences,
                 validation_sentence(comparison),
-                *training_sentences(comparison),
                 duplicates_sentence(comparison),
                 *views_sentences(comparison),
             )
             if sentence
         ],
         rows=comparison_table(comparison).to_dict("records"),
+        replicates=replicates_table(comparison).to_dict("records"),
         contestants={contestant.name: contestant for contestant in comparison.contestants},
+        colours=comparison.colours,
         charts=embedded_figures(COMPARE),
         info=info,
         findings=read_checks(PREPARED).findings,
         eda=embedded_figures(EDA, _EDA_SHOWN),
         explanations={contestant: embedded_figures(explained(contestant)) for contestant in settings.models},
-        searches={
-            contestant: search for contestant in settings.models if (search := read_tuning_summary(contestant)).trials
-        },
+        searches={contestant: search for contestant, search in searches.items() if search.trials},
         recipes={contestant: _differences(settings, contestant) for contestant in settings.models},
-        devices=sorted({contestant.summary.device for contestant in comparison.contestants}),
+        devices=sorted(
+            {replicate.summary.device for contestant in comparison.contestants for replicate in contestant.replicates}
+        ),
         machine=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        commit=commit[:10],
-        run_name=run_name,
+        commit=provenance.commit[:10],
+        run_name=provenance.run_name,
         packages={package: version(package) for package in _PACKAGES},
     )
 

@@ -1,15 +1,18 @@
-"""compare: reports/compare/ with the table, the paired tests, the figures and the report."""
+"""compare: reports/compare/ with tables, tests, charts and the report."""
 
 from vit_vs_cnn.config.load import with_tuned
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.paths import COMPARE, PREPARED, trained
 from vit_vs_cnn.data.dataset import read_info
-from vit_vs_cnn.report.comparison import answer, read_comparison, summary_numbers, write_tables
+from vit_vs_cnn.evaluation.replicate_runs import record_replicates
+from vit_vs_cnn.report.answer import answer, weaknesses
+from vit_vs_cnn.report.comparison import read_comparison, summary_numbers, write_tables
 from vit_vs_cnn.report.comparison_figures import write_comparison_figures
-from vit_vs_cnn.report.html import render_report
+from vit_vs_cnn.report.html import Provenance, render_report
 from vit_vs_cnn.tracking.lineage import GIT_COMMIT_TAG, RUN_NAME_TAG, lineage_tags
 from vit_vs_cnn.tracking.names import prefixed_metrics
 from vit_vs_cnn.tracking.run import read_ref, start_run
+from vit_vs_cnn.tuning.summary import read_tuning_summary
 
 
 def run(settings: Settings) -> None:
@@ -17,15 +20,21 @@ def run(settings: Settings) -> None:
     for contestant in settings.models:
         settings = with_tuned(settings, contestant)
     info, comparison = read_info(PREPARED), read_comparison(settings)
-    write_tables(comparison, COMPARE)
+    searches = {name: read_tuning_summary(name) for name in settings.models}
+    conclusion, weak = answer(comparison), weaknesses(comparison, settings, searches)
+    write_tables(comparison, conclusion, COMPARE)
     write_comparison_figures(comparison, COMPARE)
     lineage = lineage_tags()
-    page = render_report(settings, comparison, lineage[GIT_COMMIT_TAG], lineage.get(RUN_NAME_TAG))
+    provenance = Provenance(lineage[GIT_COMMIT_TAG], lineage.get(RUN_NAME_TAG))
+    page = render_report(settings, comparison, conclusion, weak, searches, provenance)
     (COMPARE / "report.html").write_text(page, encoding="utf-8")
     with start_run(settings, "compare") as tracked:
-        refs = {contestant: read_ref(trained(contestant)) for contestant in settings.models}
-        tracked.set_tags({f"run.{contestant}": ref.run_id or ref.key for contestant, ref in refs.items()})
-        tracked.set_tags({"data.digest": info.digest, "mlflow.note.content": answer(comparison)})
+        chosen = {one.name: read_ref(trained(one.name, one.chosen.seed)) for one in comparison.contestants}
+        tracked.set_tags({f"run.{contestant}": ref.run_id or ref.key for contestant, ref in chosen.items()})
+        note = "\n\n".join([conclusion, *weak])
+        tracked.set_tags({"data.digest": info.digest, "mlflow.note.content": note})
         tracked.log_metrics(prefixed_metrics("compare", summary_numbers(comparison)))
         tracked.log_artifact(COMPARE, "comparison")
-    print(f"compare: {answer(comparison)}")
+    for one in comparison.contestants:
+        record_replicates(settings, one)
+    print(f"compare: {conclusion}")

@@ -11,19 +11,20 @@ from vit_vs_cnn.models.build import input_size
 from vit_vs_cnn.models.export import load_program
 from vit_vs_cnn.tracking.names import prefixed_metrics
 from vit_vs_cnn.tracking.run import add_to_run
-from vit_vs_cnn.training.results import read_summary
+from vit_vs_cnn.training.results import choose_replicate
 from vit_vs_cnn.training.setup import choose_device, device_name
 
 
 def run(settings: Settings) -> None:
-    """Measure all contestants on images of val."""
+    """Measure the chosen replicate of each contestant on images of val."""
     info, val = read_info(PREPARED), read_split(PREPARED, "val")
     device = choose_device(settings.train)
-    summaries = {contestant: read_summary(trained(contestant)) for contestant in settings.models}
-    programs = {contestant: load_program(trained(contestant) / "model", device) for contestant in settings.models}
+    chosen = {contestant: choose_replicate(settings, contestant) for contestant in settings.models}
+    folders = {contestant: trained(contestant, summary.seed) for contestant, summary in chosen.items()}
+    programs = {contestant: load_program(folder / "model", device) for contestant, folder in folders.items()}
     speeds = measure_speed(programs, val.images, settings.evaluate.batch_size, device)
     COST.mkdir(exist_ok=True)
-    for contestant, summary in summaries.items():
+    for contestant, summary in chosen.items():
         speed = speeds[contestant]
         cost = Cost(
             parameters=summary.parameters,
@@ -34,7 +35,7 @@ def run(settings: Settings) -> None:
             **speed.model_dump(),
         )
         cost.write(cost_file(contestant))
-        with add_to_run(trained(contestant)) as tracked:
+        with add_to_run(folders[contestant]) as tracked:
             tracked.log_metrics(prefixed_metrics("cost", numbers_of(cost, {"parameters", "seconds_per_epoch"})))
             tracked.log_artifact(cost_file(contestant), "cost")
         print(

@@ -17,7 +17,7 @@ def run(settings: Settings) -> None:
     """Look at all training images. The test split stays closed: its counts come from dataset.json."""
     splits = {split: read_split(PREPARED, split) for split in _SPLITS}
     info = read_info(PREPARED)
-    write_eda(settings, info, splits, read_checks(PREPARED), EDA)
+    write_eda(settings.recipe.augment, info, splits, read_checks(PREPARED), EDA)
     with start_run(settings, "eda") as tracked:
         tracked.log_dataset(info, "train", "analysis")
         tracked.log_metrics(prefixed_metrics("eda", json.loads((EDA / "summary.json").read_text(encoding="utf-8"))))

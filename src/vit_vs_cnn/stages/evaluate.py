@@ -1,4 +1,4 @@
-"""evaluate@<contestant>: evaluated/<contestant>/ with metrics, predictions and figures of the test split."""
+"""evaluate@<contestant>-<seed>: evaluated/<contestant>/<seed>/ with metrics, predictions and figures of test."""
 
 from vit_vs_cnn.config.load import with_tuned
 from vit_vs_cnn.config.schema import Settings
@@ -20,22 +20,22 @@ from vit_vs_cnn.tracking.run import add_to_run
 from vit_vs_cnn.training.setup import choose_device
 
 
-def run(settings: Settings, contestant: str) -> None:
-    """Measure a contestant on test, once."""
-    settings = with_tuned(settings, contestant)
+def run(settings: Settings, contestant: str, seed: int) -> None:
+    """Measure a replicate of a contestant on test, once."""
+    settings = with_tuned(settings.of_seed(seed), contestant)
     info, test = read_info(PREPARED), read_split(PREPARED, "test")
     device, batch_size = choose_device(settings.train), settings.evaluate.batch_size
-    model = load_trained(settings, contestant, info).to(device)
+    model = load_trained(settings, contestant, seed, info).to(device)
     logits = batch_predict(model.logits, test.images, batch_size, device, "predict")
     probabilities = softmax(logits, model.temperature.item())
     confidence, memory = settings.evaluate.confidence, peak_memory_mb(device)
     duplicates = read_checks(PREPARED).test_rows_in_train
     views = measure_views(model.logits, logits, test, settings.evaluate, device)
     evaluation = evaluate(probabilities, test, info.classes, confidence, softmax(logits), memory, duplicates, views)
-    folder, metrics = evaluated(contestant), evaluation.metrics
+    folder, metrics = evaluated(contestant, seed), evaluation.metrics
     write_evaluation(folder, evaluation)
     save_evaluation_figures(folder, contestant, evaluation, contestant_colour(settings.models, contestant))
-    with add_to_run(trained(contestant)) as tracked:
+    with add_to_run(trained(contestant, seed)) as tracked:
         dataset = tracked.log_dataset(info, "test", "testing")
         quality = numbers_of(metrics, {"confidence", "peak_memory_mb"})
         tracked.log_metrics(prefixed_metrics("test", quality), dataset=dataset)
@@ -44,7 +44,7 @@ def run(settings: Settings, contestant: str) -> None:
             tracked.log_metrics(prefixed_metrics("views", numbers_of(views)), dataset=dataset)
         tracked.log_artifact(folder, "evaluation")
     print(
-        f"evaluate {contestant}: {metrics.accuracy:.2%} of {metrics.images:,} test images right "
+        f"evaluate {contestant} seed {seed}: {metrics.accuracy:.2%} of {metrics.images:,} test images right "
         f"({100 * metrics.confidence:g} % interval {metrics.accuracy_low:.2%} to {metrics.accuracy_high:.2%}"
         + (f", by {metrics.groups:,} groups)" if metrics.groups is not None else ")")
     )

@@ -12,20 +12,22 @@ from vit_vs_cnn.report.explanation import write_explanation
 from vit_vs_cnn.report.style import contestant_colour
 from vit_vs_cnn.tracking.names import prefixed_metrics
 from vit_vs_cnn.tracking.run import add_to_run
+from vit_vs_cnn.training.results import choose_replicate
 from vit_vs_cnn.training.setup import choose_device
 
 _MEASURED_IMAGES = 64
 
 
 def run(settings: Settings, contestant: str) -> None:
-    """Explain a contestant on test images that all contestants share, and on its own mistakes.
+    """Explain a contestant's chosen replicate on test images that all contestants share, and on its own mistakes.
 
     The maps are measured on more images than are shown.
     """
     settings = with_tuned(settings, contestant)
     info, test = read_info(PREPARED), read_split(PREPARED, "test")
-    model = load_trained(settings, contestant, info)
-    predictions = read_evaluation(evaluated(contestant)).predictions
+    seed = choose_replicate(settings, contestant).seed
+    model = load_trained(settings, contestant, seed, info)
+    predictions = read_evaluation(evaluated(contestant, seed)).predictions
     shown = shared_images(test.labels, settings.explain.images, info.split_seed)
     measured = shared_images(test.labels, _MEASURED_IMAGES, info.split_seed)
     faithfulness = measure_maps(
@@ -40,7 +42,7 @@ def run(settings: Settings, contestant: str) -> None:
         contestant_colour(settings.models, contestant),
         explained(contestant),
     )
-    with add_to_run(trained(contestant)) as tracked:
+    with add_to_run(trained(contestant, seed)) as tracked:
         for kind, measures in faithfulness.items():
             areas = {f"{name}_{kind}": area for name, area in measures.mean_areas().items()}
             tracked.log_metrics(prefixed_metrics("explain", areas))

@@ -1,4 +1,4 @@
-"""train@<contestant>: trained/<contestant>/ with weights, exported model, history and summary."""
+"""train@<contestant>-<seed>: trained/<contestant>/<seed>/ with weights, exported model, history and summary."""
 
 from vit_vs_cnn.config.load import with_tuned
 from vit_vs_cnn.config.schema import Settings
@@ -13,19 +13,21 @@ from vit_vs_cnn.training.contestant import announce, prepare_contestant, train_c
 from vit_vs_cnn.training.results import Epoch, epoch_metrics, refit_metrics, summary_metrics, write_history
 
 
-def run(settings: Settings, contestant: str) -> None:
-    """Train a contestant on train, choose the epoch on val, record it."""
-    settings = with_tuned(settings, contestant)
+def run(settings: Settings, contestant: str, seed: int) -> None:
+    """Train a replicate of a contestant on train, choose the epoch on val, record it."""
+    settings = with_tuned(settings.of_seed(seed), contestant)
     info, train, val = read_info(PREPARED), read_split(PREPARED, "train"), read_split(PREPARED, "val")
     job = prepare_contestant(settings, contestant, info, (train, val))
     announce(job)
     with (
         open_checkpoint(fingerprint(job)) as checkpoint,
-        start_run(settings, "train", contestant, checkpoint.run_key()) as tracked,
+        start_run(settings, "train", contestant, checkpoint.run_key(), part=str(seed)) as tracked,
     ):
         plan = job.plan
         tracked.log_params(contestant_params(settings, contestant))
-        tracked.set_tags({"device": plan.device_name, "precision": plan.precision, "compiled": plan.compiled})
+        tracked.set_tags(
+            {"seed": seed, "device": plan.device_name, "precision": plan.precision, "compiled": plan.compiled}
+        )
         tracked.log_training_data(info)
 
         def log_epoch(epoch: Epoch) -> None:
@@ -35,7 +37,7 @@ def run(settings: Settings, contestant: str) -> None:
             tracked.log_metrics(refit_metrics(epoch), step=epoch.epoch)
 
         training = train_contestant(job, checkpoint, log_epoch, log_refit_epoch)
-        folder, summary = trained(contestant), training.summary
+        folder, summary = trained(contestant, seed), training.summary
         folder.mkdir(parents=True, exist_ok=True)
         save_weights(training.model, folder / "weights.safetensors")
         save_weights(training.last, folder / "last.safetensors")
@@ -48,7 +50,7 @@ def run(settings: Settings, contestant: str) -> None:
         for split in (train, val) if settings.train.refit else (train,):
             if split.folder is not None and split.digests is not None:
                 tracked.log_artifact(split.folder / DIGESTS, f"training_images/{split.folder.name}")
-        tags = {"contestant": contestant, "timm": summary.timm, "data.digest": info.digest}
+        tags = {"contestant": contestant, "seed": str(seed), "timm": summary.timm, "data.digest": info.digest}
         params = summary.model_dump()
         tracked.log_model(folder / "model", contestant, "image-classifier", params, tags, summary.best_epoch)
         tracked.write_ref(folder)

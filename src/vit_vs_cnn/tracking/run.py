@@ -103,6 +103,10 @@ class TrackedRun:
         self.log_dataset(info, "train", "training")
         self.log_dataset(info, "val", "validation")
 
+    def set_parent(self, key: str) -> None:
+        """Make this run a child of the run with this key."""
+        self._record("parent", key=key)
+
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Record a file or the contents of a folder under `folder` of the run's artifacts."""
         self._record_files("artifact", path, folder=folder)
@@ -159,7 +163,8 @@ def start_run(
 ) -> TrackedRun:
     """Start a run of `stage`, or resume the one with this key.
 
-    A `part` of the run with the key `parent`, such as a trial of a study, is its child; its lineage is there.
+    A `part`, such as a seed or a trial of a study, adds to its name. With the key of a `parent` it is the child of that
+    run, which has the lineage.
     """
     tags = {"stage": stage} | ({"contestant": contestant} if contestant else {})
     name, key = "-".join([*tags.values(), *([part] if part else [])]), key or uuid.uuid4().hex

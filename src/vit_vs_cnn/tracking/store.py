@@ -140,6 +140,10 @@ def deliver_event(event: Event, folder: Path, client: "MlflowClient", run_id: st
             path = folder / event["path"]
             log = client.log_artifacts if path.is_dir() else client.log_artifact
             log(run_id, str(path), event["folder"])
+        case "parent":
+            client.set_tag(
+                run_id, _PARENT_TAG, _parent(event["key"], client.get_run(run_id).info.experiment_id, client)
+            )
         case "model" if model_of_run(client, run_id) is None:
             _deliver_model(event, folder / event["path"], client, run_id)
         case "finish":
@@ -159,11 +163,17 @@ def _find_or_create_run(header: Header, client: "MlflowClient") -> str:
         raise MlflowException(f"the run {header.name} that this is added to is not in the store yet")
     tags = {KEY_TAG: header.key}
     if header.parent is not None:
-        parent = find_run(client, experiment_id, header.parent)
-        if parent is None:
-            raise MlflowException(f"the parent of the run {header.name} is not in the store yet")
-        tags[_PARENT_TAG] = parent
+        tags[_PARENT_TAG] = _parent(header.parent, experiment_id, client)
     return str(client.create_run(experiment_id, header.created_ms, tags, header.name).info.run_id)
+
+
+def _parent(key: str, experiment_id: str, client: "MlflowClient") -> str:
+    from mlflow.exceptions import MlflowException
+
+    run_id = find_run(client, experiment_id, key)
+    if run_id is None:
+        raise MlflowException("the run that it is a child of is not in the store yet")
+    return run_id
 
 
 def _deliver_model(event: Event, folder: Path, client: "MlflowClient", run_id: str) -> None:

@@ -103,8 +103,8 @@ def open_checkpoint(name: str, *, keep: bool = False) -> Iterator[Checkpoint]:
         lock.acquire(timeout=0)
     except Timeout:
         raise TransientError(
-            "another process is training exactly this (same data, settings and code): wait for it, or change "
-            "`seed` if you want a second one."
+            "another process is training exactly this (same data, settings and code): wait for it, or add "
+            "another seed to `seeds` if you want a second one."
         ) from None
     try:
         yield Checkpoint(folder)

@@ -79,7 +79,7 @@ def announce(job: TrainingJob) -> None:
     budget = f"{len(job.train):,} images, {epochs} epoch{'' if epochs == 1 else 's'}"
     runs_on = f"{plan.precision}{', compiled,' if plan.compiled else ''} on {plan.device_name}"
     about = "" if seconds is None else f": about {duration(seconds)}"
-    print(f"train {job.contestant}: {job.model.timm}, {budget}, {runs_on}{about}", flush=True)
+    print(f"train {job.contestant} seed {job.settings.seed}: {job.model.timm}, {budget}, {runs_on}{about}", flush=True)
     if plan.device.type == "cpu" and seconds is not None and seconds > _LONG_ON_CPU_SECONDS:
         print(
             "warning: that is long for a CPU; `vit-vs-cnn run --preset cpu` compares small models from scratch "
@@ -164,6 +164,7 @@ def _summarize(job: TrainingJob, history: list[Epoch], temperature: float) -> Tr
     best, seen_before = best_epoch(history, select_by), pretraining(job.model)
     return TrainingSummary(
         model=job.contestant,
+        seed=job.settings.seed,
         timm=job.model.timm,
         parameters=sum(parameter.numel() for parameter in parameters),
         trainable_parameters=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),

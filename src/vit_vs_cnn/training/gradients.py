@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from vit_vs_cnn.config.schema import Recipe
+from vit_vs_cnn.config.recipe import Recipe
 from vit_vs_cnn.training.setup import is_out_of_memory
 
 

@@ -8,7 +8,7 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 from torch.optim import Optimizer
 
-from vit_vs_cnn.config.schema import Recipe
+from vit_vs_cnn.config.recipe import Recipe
 from vit_vs_cnn.core.errors import UserError, first_line
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from pydantic import Field
 
+from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.paths import trained
 from vit_vs_cnn.core.records import Record
 
 
@@ -67,6 +69,7 @@ class TrainingSummary(Record):
     """
 
     model: str
+    seed: int = 0
     timm: str
     parameters: int
     trainable_parameters: int
@@ -103,7 +106,7 @@ def selection_score(result: Epoch | TrainingSummary, select_by: str) -> float:
         assert isinstance(result, TrainingSummary)  # every epoch has all scores
         raise UserError(
             f"select_by: the training of {result.model} did not record {select_by} on val; train it again: "
-            f"`dvc repro --force train@{result.model}`."
+            f"`dvc repro --force train@{result.model}-{result.seed}`."
         )
     return score
 
@@ -127,8 +130,17 @@ def write_history(history: Sequence[Epoch], path: Path) -> None:
 
 
 def read_summary(folder: Path) -> TrainingSummary:
-    """Read training.json of a trained contestant's folder. Raises UserError where it is missing or not valid."""
-    return TrainingSummary.read(folder / "training.json", f"run `dvc repro train@{folder.name}`")
+    """Read training.json of a replicate's folder. Raises UserError where it is missing or not valid."""
+    return TrainingSummary.read(folder / "training.json", f"run `dvc repro train@{folder.parent.name}-{folder.name}`")
+
+
+def choose_replicate(settings: Settings, contestant: str) -> TrainingSummary:
+    """The best replicate of a contestant by validation, among equals the earlier seed: it stands for the others.
+
+    Raises UserError where one has not been trained.
+    """
+    summaries = [read_summary(trained(contestant, seed)) for seed in settings.seeds]
+    return max(summaries, key=lambda summary: selection_score(summary, settings.select_by))
 
 
 def summary_metrics(summary: TrainingSummary) -> dict[str, float]:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, chisquare
 
-from vit_vs_cnn.config.schema import AugmentSettings
+from vit_vs_cnn.config.recipe import AugmentSettings
 from vit_vs_cnn.data.augment.mix import mix
 
 

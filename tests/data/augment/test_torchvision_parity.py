@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as reference
 
-from vit_vs_cnn.config.schema import AugmentSettings
+from vit_vs_cnn.config.recipe import AugmentSettings
 from vit_vs_cnn.data.augment import colour
 from vit_vs_cnn.data.augment.batch import augment
 from vit_vs_cnn.data.augment.geometry import resample, rotate_and_crop

@@ -6,7 +6,7 @@ GPU. What the settings switch off costs nothing and draws nothing.
 
 from torch import Generator, Tensor
 
-from vit_vs_cnn.config.schema import AugmentSettings
+from vit_vs_cnn.config.recipe import AugmentSettings
 from vit_vs_cnn.data.augment.colour import jitter
 from vit_vs_cnn.data.augment.erase import cutout, erase
 from vit_vs_cnn.data.augment.geometry import flip_and_shift, rotate_and_crop

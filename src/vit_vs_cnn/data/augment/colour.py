@@ -3,7 +3,7 @@
 import torch
 from torch import Generator, Tensor
 
-from vit_vs_cnn.config.schema import AugmentSettings
+from vit_vs_cnn.config.recipe import AugmentSettings
 from vit_vs_cnn.data.augment import between, uniform
 
 # Rec. 601, as torchvision and PIL weigh red, green and blue.

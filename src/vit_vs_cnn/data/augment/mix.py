@@ -3,7 +3,7 @@
 import torch
 from torch import Generator, Tensor
 
-from vit_vs_cnn.config.schema import AugmentSettings
+from vit_vs_cnn.config.recipe import AugmentSettings
 from vit_vs_cnn.data.augment import uniform
 from vit_vs_cnn.data.augment.erase import rectangle_mask
 
