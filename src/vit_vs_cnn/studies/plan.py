@@ -229,7 +229,7 @@ class _Planner:
 def _readable(axis: str, value: object) -> str:
     """A value of an axis in the name of a run, which is the name of a git reference too."""
     text = f"{value:g}" if isinstance(value, float) else str(value).lower()
-    return re.sub(r"[^A-Za-z0-9.]+|\.\.+|\.$", "_", f"{axis.rpartition('.')[2]}-{text}").replace("_-", "-")
+    return re.sub(r"[^A-Za-z0-9.-]+|\.\.+|\.$", "_", f"{axis.rpartition('.')[2]}-{text}")
 
 
 def _digest_name(study: str, run: PlannedRun) -> str:
