@@ -79,6 +79,8 @@ note("end")
 class SmallProject:
     """The project and what its stages did."""
 
+    dvc_yaml, stage, ignored = DVC_YAML, STAGE, "/out\n"
+
     def __init__(self, folder: Path) -> None:
         self.root = folder / "project"
         self._control, self._history = folder / "control.json", folder / "history.jsonl"
@@ -86,9 +88,9 @@ class SmallProject:
         self._history.touch()
         (self.root / "presets").mkdir(parents=True)
         (self.root / "presets" / "other.yaml").write_text("seeds: [77]\n")
-        (self.root / "dvc.yaml").write_text(DVC_YAML)
-        (self.root / "stage.py").write_text(STAGE)
-        (self.root / ".gitignore").write_text("/out\n/runs/\n/.vit-vs-cnn/\n/mlruns/\n__pycache__/\n")
+        (self.root / "dvc.yaml").write_text(self.dvc_yaml)
+        (self.root / "stage.py").write_text(self.stage)
+        (self.root / ".gitignore").write_text(f"{self.ignored}/runs/\n/.vit-vs-cnn/\n/mlruns/\n__pycache__/\n")
         shutil.copytree(REPOSITORY / "flows", self.root / "flows", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(REPOSITORY / "prefect.yaml", self.root)
         (self.root / ".dvc").mkdir()

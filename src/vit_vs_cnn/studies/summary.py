@@ -85,7 +85,9 @@ def crossing_sentence(crossing: Crossing, curves: LearningCurves) -> str:
             f"No crossing between {span}. {second} would draw level with {first} at about {_number(crossing.images)} "
             f"images ({interval}), if the curves go on as they do."
         )
-    earliest = f" ({_number(crossing.low)} at the earliest)" if math.isfinite(crossing.low) else ""
+    earliest = f" (at {_number(crossing.low)} at the earliest)" if math.isfinite(crossing.low) else ""
+    if crossing.low <= measured[1]:
+        earliest = " (curves that fit as well meet within the measured sizes)"
     return (
         f"No crossing between {span}, and {second} would not draw level with {first} within "
         f"{MOST_TIMES_EXTRAPOLATED} times as many{earliest}, if the curves go on as they do."
