@@ -40,6 +40,7 @@ def planned(axes: Mapping[str, list[AxisValue]], seeds: tuple[int, ...] = (0, 1)
         axes=study.axes,
         same="steps",
         confidence=0.95,
+        classes=10,
         images=WHOLE,
         seconds_per_image=dict.fromkeys(LAWS, 0.001),
         runs=tuple(runs),

@@ -184,7 +184,8 @@ def lead_by_axis(summary: Summary, axis: str, colours: Mapping[str, str]) -> Fig
     axes.set_yticks(range(len(found)), labels)
     axes.set_ylim(-0.6, len(found) - 0.3)
     axes.set(xlabel="points of accuracy ahead of the next", ylabel=axis_label(axis))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: points(value)))
+    digits = 0 if max(lead.high - lead.low for _, lead in found) > 0.1 else 1
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: points(value, digits)))
     return figure
 
 

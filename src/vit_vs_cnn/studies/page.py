@@ -62,8 +62,10 @@ def terminal_table(summary: Summary) -> str:
 
 def _row(place: Place, lead: Lead | None, summary: Summary) -> dict[str, object]:
     return {
-        "values": [axis_text(axis, value) for axis, value in place.values.items()],
-        "images": place.train_images,
+        "values": [
+            f"{place.train_images:,} ({100 * float(value or 0):g} %)" if axis == IMAGES else axis_text(axis, value)
+            for axis, value in place.values.items()
+        ],
         "epochs": ", ".join(dict.fromkeys(str(place.epochs(name)) for name in place.contestants)),
         "means": {name: _mean(place, name) for name in summary.plan.contestants},
         "lead": lead,

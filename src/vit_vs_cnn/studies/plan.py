@@ -52,8 +52,8 @@ class PlannedRun(Record):
 class Plan(Record):
     """plan.json: the runs of a study and what they were planned from.
 
-    `images` is how many images train has without a limit, `seconds_per_image` what an epoch takes for each training
-    image, by contestant.
+    `classes` is how many there are, `images` how many images train has without a limit, `seconds_per_image` what an
+    epoch takes for each training image, by contestant.
     """
 
     study: str
@@ -64,6 +64,7 @@ class Plan(Record):
     axes: dict[str, list[bool | int | float | str | None]]
     same: str
     confidence: float
+    classes: int
     images: int
     seconds_per_image: dict[str, float]
     runs: tuple[PlannedRun, ...]
@@ -103,6 +104,7 @@ def plan_study(path: Path, root: Path, say: Callable[[str], None] = lambda _: No
         axes=study.axes,
         same=study.same,
         confidence=whole.evaluate.confidence,
+        classes=planner.classes_of(whole.data),
         images=max(planner.train_images.values()),
         seconds_per_image=planner.speeds_of(whole),
         runs=tuple(runs),
@@ -163,7 +165,7 @@ class _Planner:
         from vit_vs_cnn.training.throughput import seconds_per_image
 
         speeds = {}
-        classes = tuple(str(number) for number in range(len(self._counts_of(settings.data)["train"])))
+        classes = tuple(map(str, range(self.classes_of(settings.data))))
         for contestant, model in settings.models.items():
             machine = settings.train.model_dump(exclude={"epochs", "patience", "refit"})
             facts = (contestant, model, settings.data.image_size, settings.data.channels, len(classes), machine)
@@ -174,6 +176,10 @@ class _Planner:
                 _Speeds(seconds_per_image=self._speeds).write(self._speeds_file)
             speeds[contestant] = self._speeds[key]
         return speeds
+
+    def classes_of(self, data: DataSettings) -> int:
+        """How many classes there are."""
+        return len(self._counts_of(data)["train"])
 
     def _run(
         self, point: Values, settings: Settings, epochs: int, train: int, val: int, contestants: tuple[str, ...]

@@ -15,6 +15,8 @@ from vit_vs_cnn.studies.results import Results
 from vit_vs_cnn.studies.settings import EPOCHS, IMAGES, SECONDS, axis_text, point_text
 
 FEWEST_SIZES = 3
+# Below this part of the way from chance to perfect, an error has not begun to follow a power law.
+_NEAR_CHANCE = 0.2
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,12 @@ def weaknesses(summary: Summary) -> list[str]:
         if names:
             counts = ", ".join(f"{names.count(name)} of {name}" for name in dict.fromkeys(names))
             sentences.append(f"Of {len(replicates)} trainings some {what}: {counts}.")
+    sentences += [
+        f"{name} is hardly better than chance with {place.train_images:,} images, which bends its learning curve."
+        for name in (summary.curves.curves if summary.curves else ())
+        for place in summary.slice
+        if float(np.mean(place.accuracies(name))) < 1 / plan.classes + _NEAR_CHANCE * (1 - 1 / plan.classes)
+    ]
     sizes = {found.test_images for found in replicates}
     if len(sizes) > 1:
         sentences.append("The points were not measured on the same test images.")
