@@ -48,6 +48,8 @@ bench: $(INSTALLED) ## every benchmark that needs no GPU and no download, figure
 	$(BIN)/python benchmarks/tuning_workers.py --json build/bench/tuning-workers.json
 	$(BIN)/python benchmarks/gate_power.py --json build/bench/gate-power.json
 	$(BIN)/python benchmarks/group_intervals.py --json build/bench/group-intervals.json
+	$(BIN)/python benchmarks/replicates.py --json build/bench/replicates.json
+	$(BIN)/python benchmarks/repeated_splits.py --json build/bench/repeated-splits.json
 	$(BIN)/python benchmarks/overhead.py --json build/bench/overhead.json
 	$(MAKE) --no-print-directory demo
 	for version in 1 2; do \

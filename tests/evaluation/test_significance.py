@@ -13,8 +13,10 @@ from scipy.stats import norm
 
 from vit_vs_cnn.evaluation.significance import (
     class_losses,
+    discordant,
     holm,
     mcnemar_p_value,
+    mean_discordant,
     mid_p_value,
     tango_interval,
     tango_score,
@@ -150,6 +152,14 @@ def test_the_interval_covers_the_true_difference_as_often_as_it_says() -> None:
         covered += low <= shares[1] - shares[2] <= high
     # Three standard errors of a share of 95 % in 1,000 simulations are 2.1 points.
     assert covered / len(tables) == pytest.approx(0.95, abs=0.021)
+
+
+def test_several_trainings_have_the_mean_counts_of_all_pairs() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.random((3, 50)) < 0.8, rng.random((2, 50)) < 0.7
+    pairs = [discordant(right, others) for right in first for others in second]
+    assert mean_discordant(first, second) == pytest.approx(np.mean(pairs, axis=0))
+    assert mean_discordant(first[:1], second[:1]) == discordant(first[0], second[0])
 
 
 def test_the_mid_p_value_counts_half_of_the_observed_table() -> None:

@@ -36,6 +36,14 @@ def test_convolutions_before_a_transformer_count_as_what_they_are() -> None:
     assert hybrid["convolutions"] > 0.4
 
 
+def test_attention_pooling_counts_as_attention_and_the_network_stays_as_it_is() -> None:
+    settings = ModelSettings(timm="vit_tiny_patch16_224", args={**VIT, "global_pool": "map"})
+    network = create_model(settings, 10, 32).train()
+    assert operation_shares(network, 32)["attention"] > shares_of(timm="vit_tiny_patch16_224", args=VIT)["attention"]
+    assert network.training
+    assert all(parameter.requires_grad for parameter in network.parameters())
+
+
 @pytest.mark.parametrize("timm", ["resnet10t", "airbench94"])
 def test_a_convolutional_network_is_made_of_convolutions(timm: str) -> None:
     shares = shares_of(timm=timm)

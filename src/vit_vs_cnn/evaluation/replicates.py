@@ -15,28 +15,46 @@ from scipy.stats import t
 
 from vit_vs_cnn.evaluation.clusters import Groups, design_effect, sums_by_group
 from vit_vs_cnn.evaluation.metrics import share_interval
-from vit_vs_cnn.evaluation.significance import accuracy_difference_interval, mcnemar_p_value, tango_variance
+from vit_vs_cnn.evaluation.significance import (
+    accuracy_difference_interval,
+    mcnemar_p_value,
+    mean_discordant,
+    tango_variance,
+)
 
 Correct = NDArray[np.bool_]
 
 # One image more on which two trainings differ, so that few or none of them do not seem to say that there is no chance.
 _ONE_IMAGE = 1.0
-_LEAST_TAIL = 1e-100
 MOST_SEEDS = 100
 
 
 @dataclass(frozen=True)
 class TrainingChance:
-    """How much one training of a contestant differs from another, in variances of accuracy.
+    """How much one training of a contestant differs from another, in variances of accuracy on the same images.
 
-    `variance` is of accuracy on all images there could be, `residual` what the choice of test images adds to it,
-    `degrees` the seeds that they were estimated from less one, `seeds` those that a mean is over.
+    `residual` is the part of `variance` that comes from the images: each training errs on others of the hard ones. Both
+    are estimates from `degrees` + 1 seeds; `seeds` are those that a mean is over.
     """
 
     variance: Any
     residual: Any
     degrees: int
     seeds: int
+
+    @property
+    def own(self) -> Any:
+        """The variance of accuracy on all images there could be, of a mean over the seeds."""
+        return np.maximum(0.0, self.variance - self.residual) / self.seeds
+
+    @property
+    def cautious(self) -> Any:
+        """As `own`, with less of the residual subtracted the fewer the seeds.
+
+        Both are estimates: floored at 0, their difference is so often too small that an interval by `own` of 2 seeds
+        holds the truth too seldom where all variance by images is residual.
+        """
+        return np.maximum(0.0, self.variance - self.residual * self.degrees / (self.degrees + 1)) / self.seeds
 
 
 @dataclass(frozen=True)
@@ -62,18 +80,18 @@ class ChanceModel:
         """The square of how far from a true `difference` the mean difference lies with probability `tail` on each side.
 
         A sum of variances, each times its own squared quantile, reaches at least that far for any sizes of the
-        variances (Banerjee 1960, Sankhya 22:357-358). With one training each it is Tango's score interval.
+        variances (Banerjee 1960, Sankhyā 22:357-358). With one training each it is Tango's score interval.
         """
-        reach = t.isf(tail, self.degrees) ** 2 * self.image_variance(difference)
-        for training in self.trainings:
-            reach = reach + t.isf(tail, training.degrees) ** 2 * training.variance / training.seeds
-        return reach
+        of_images = t.isf(tail, self.degrees) ** 2 * self.image_variance(difference)
+        return sum((t.isf(tail, part.degrees) ** 2 * part.cautious for part in self.trainings), start=of_images)
 
     def interval(self, confidence: float) -> tuple[float, float]:
         """The differences that the mean difference is no further from than chance takes it."""
         tail = (1 - confidence) / 2
 
         def excess(difference: float) -> float:
+            if difference == self.difference:
+                return -1.0  # also where nothing seems to vary at this very difference
             return float((self.difference - difference) ** 2 - self.squared_reach(difference, tail))
 
         def end(limit: float) -> float:
@@ -92,7 +110,7 @@ class ChanceModel:
         def excess(logarithm: float) -> float:
             return float(self.squared_reach(difference, math.exp(logarithm)) - squared)
 
-        least, most = math.log(_LEAST_TAIL), math.log(0.5)
+        least, most = math.log(1e-100), math.log(0.5)
         return math.exp(brentq(excess, least, most)) if excess(least) > 0 else 0.0
 
     def confidence_below(self, difference: float) -> float:
@@ -113,14 +131,14 @@ class ChanceModel:
         present = self.image_variance(self.difference)
         lasting = max(0.0, present - sum(training.residual / training.seeds for training in self.trainings))
         expected = lasting + sum(training.residual for training in self.trainings) / seeds
-        trainings = tuple(replace(training, degrees=seeds - 1, seeds=seeds) for training in self.trainings)
+        trainings = tuple(
+            replace(training, variance=max(training.variance, training.residual), degrees=seeds - 1, seeds=seeds)
+            for training in self.trainings
+        )
         return replace(self, images=self.images * (present / expected if expected else 1.0), trainings=trainings)
 
     def seeds_needed(self, margin: float, tail: float, test_tail: float | None = None) -> int | None:
-        """How many trainings of each would settle it, if difference and chances stay; None of one, or over MOST_SEEDS.
-
-        Settled is as in `is_settled`.
-        """
+        """How many trainings of each would settle it, if all chances stay; None of one each, or above MOST_SEEDS."""
         if not self.trainings:
             return None
         present = max(training.seeds for training in self.trainings)
@@ -143,7 +161,7 @@ class ChanceModel:
 
 @dataclass(frozen=True)
 class ReplicateDifference:
-    """The mean difference of accuracy of two contestants, first minus second, with its interval at `confidence`.
+    """The mean difference of accuracy of two contestants, first minus second, with its interval and p value.
 
     `training_share` is the part of its variance that more seeds would make smaller; None where each has one training,
     which says nothing of others.
@@ -152,7 +170,6 @@ class ReplicateDifference:
     value: float
     low: float
     high: float
-    confidence: float
     p_value: float
     first_only: float
     second_only: float
@@ -182,24 +199,23 @@ def compare_replicates(
 
     With one training each the interval is Tango's and the p value McNemar's, or the sign-flip test's by groups.
     """
-    chance = chance_model(first, second, groups)
+    chance, (first_only, second_only) = chance_model(first, second, groups), mean_discordant(first, second)
     if len(first) == len(second) == 1:
         low, high = accuracy_difference_interval(first[0], second[0], groups, confidence)
         p_value, training_share = mcnemar_p_value(first[0], second[0], groups), None
     else:
         low, high = chance.interval(confidence)
         p_value = min(1.0, 2 * chance.tail(0.0))
-        of_training = sum(training.variance / training.seeds for training in chance.trainings)
+        of_training = sum(training.own for training in chance.trainings)
         total = of_training + chance.image_variance(chance.difference)
         training_share = float(of_training / total) if total > 0 else 0.0
     return ReplicateDifference(
         value=chance.difference,
         low=low,
         high=high,
-        confidence=confidence,
         p_value=p_value,
-        first_only=chance.first_only * first.shape[1],
-        second_only=chance.second_only * first.shape[1],
+        first_only=first_only,
+        second_only=second_only,
         training_share=training_share,
         chance=chance,
     )
@@ -207,25 +223,23 @@ def compare_replicates(
 
 def chance_model(first: Correct, second: Correct, groups: Groups | None = None) -> ChanceModel:
     """Estimate what the mean difference of two contestants, bool (S1, N) and (S2, N), varies by."""
-    images = first.shape[1]
-    shares = first.mean(axis=0), second.mean(axis=0)
-    first_only = float((shares[0] * (1 - shares[1])).mean())
-    second_only = float((shares[1] * (1 - shares[0])).mean())
-    gains = shares[0] - shares[1]
-    difference = float(gains.mean())
-    of_one_pair = images * (first_only + second_only - difference**2)
-    of_means = float(np.square(gains - difference).sum())
-    # Means over trainings vary less from image to image than one pair of them, of which Tango's score is.
-    smaller = (of_means + _ONE_IMAGE) / (of_one_pair + _ONE_IMAGE)
-    clustered = 1.0 if groups is None else design_effect(gains, groups)
-    return ChanceModel(
-        difference=difference,
-        first_only=first_only,
-        second_only=second_only,
-        images=images / (smaller * clustered),
-        degrees=math.inf if groups is None else max(1, len(np.unique(groups)) - 1),
-        trainings=tuple(_trainings(first, second, groups)),
-    )
+    first_only, second_only = (count / first.shape[1] for count in mean_discordant(first, second))
+    gains, difference = first.mean(axis=0) - second.mean(axis=0), first_only - second_only
+    images, degrees = _independent_images(gains, first_only + second_only - difference**2, groups)
+    trainings = tuple(_trainings(first, second, groups))
+    return ChanceModel(difference, first_only, second_only, images, degrees, trainings)
+
+
+def _independent_images(means: NDArray[np.float64], of_one: float, groups: Groups | None) -> tuple[float, float]:
+    """How many images a score of one training may count where `means` (N,) are over several, and degrees of freedom.
+
+    Means over trainings vary less from image to image than one training, whose variance there is `of_one`.
+    """
+    images = len(means)
+    smaller = (float(np.square(means - means.mean()).sum()) + _ONE_IMAGE) / (images * of_one + _ONE_IMAGE)
+    if groups is None:
+        return images / smaller, math.inf
+    return images / smaller / design_effect(means, groups), max(1, len(np.unique(groups)) - 1)
 
 
 def _trainings(first: Correct, second: Correct, groups: Groups | None) -> Iterator[TrainingChance]:
@@ -239,11 +253,11 @@ def _trainings(first: Correct, second: Correct, groups: Groups | None) -> Iterat
 
 
 def training_variance(correct: Correct, groups: Groups | None = None) -> tuple[float, float]:
-    """The variance of the accuracy of trainings (S, N), S at least 2, and what is residual in that on these images.
+    """The variance of the accuracies of trainings (S, N), S at least 2, and the part of it that comes from the images.
 
-    Accuracies on the same images differ also because each training errs on others of the hard ones: the interaction in
-    a two-way analysis of variance, which the variance by images has in it (Jordan 2024, "On the variance of neural
-    network training with respect to test sets and distributions"). It is subtracted.
+    That is the interaction in a two-way analysis of variance, which the variance by images has in it too; in networks
+    it can be nearly all (Jordan 2024, "On the variance of neural network training with respect to test sets and
+    distributions").
     """
     seeds, images = correct.shape
     accuracies = correct.mean(axis=1)
@@ -252,32 +266,24 @@ def training_variance(correct: Correct, groups: Groups | None = None) -> tuple[f
         interaction = np.array([sums_by_group(row, groups) for row in interaction])
     draws = interaction.shape[1]
     residual = float(np.square(interaction).sum()) / (seeds - 1) / images**2 * draws / max(1, draws - 1)
-    return max(0.0, float(accuracies.var(ddof=1)) - residual), residual
+    return float(accuracies.var(ddof=1)), residual
 
 
 def mean_accuracy(correct: Correct, confidence: float, groups: Groups | None = None) -> MeanAccuracy:
     """The mean accuracy of trainings (S, N), by chance of training and of images; of one training Wilson's interval."""
-    seeds, images = correct.shape
-    accuracies, shares = correct.mean(axis=1), correct.mean(axis=0)
-    mean = float(shares.mean())
+    seeds, shares = len(correct), correct.mean(axis=0)
+    mean, tail = float(shares.mean()), (1 - confidence) / 2
     if seeds == 1:
         return MeanAccuracy(mean, *share_interval(correct[0], groups, confidence), None, 1)
-    tail = (1 - confidence) / 2
-    smaller = (np.square(shares - mean).sum() + _ONE_IMAGE) / (images * mean * (1 - mean) + _ONE_IMAGE)
-    clustered = 1.0 if groups is None else design_effect(shares, groups)
-    degrees = math.inf if groups is None else max(1, len(np.unique(groups)) - 1)
-    of_image = t.isf(tail, degrees) ** 2 * smaller * clustered / images
-    of_training = t.isf(tail, seeds - 1) ** 2 * training_variance(correct, groups)[0] / seeds
+    images, degrees = _independent_images(shares, mean * (1 - mean), groups)
+    of_image = t.isf(tail, degrees) ** 2 / images
+    variance, residual = training_variance(correct, groups)
+    of_training = t.isf(tail, seeds - 1) ** 2 * TrainingChance(variance, residual, seeds - 1, seeds).cautious
     # (mean − p)² = of_image · p(1 − p) + of_training, solved for p.
     middle = (mean + of_image / 2) / (1 + of_image)
     half_width = math.sqrt(max(0.0, middle**2 - (mean**2 - of_training) / (1 + of_image)))
-    return MeanAccuracy(
-        mean,
-        max(0.0, min(mean, middle - half_width)),
-        min(1.0, max(mean, middle + half_width)),
-        float(accuracies.std(ddof=1)),
-        seeds,
-    )
+    low, high = max(0.0, min(mean, middle - half_width)), min(1.0, max(mean, middle + half_width))
+    return MeanAccuracy(mean, low, high, math.sqrt(variance), seeds)
 
 
 def repeated_splits_interval(

@@ -109,3 +109,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def discordant(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[int, int]:
     """How many images only the first got right and how many only the second, from bool (N,) of each."""
     return int((first & ~second).sum()), int((~first & second).sum())
+
+
+def mean_discordant(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[float, float]:
+    """As `discordant`, from bool (S1, N) and (S2, N) of several trainings: the mean over all pairs of them."""
+    right, others, pairs = first.sum(axis=0), second.sum(axis=0), len(first) * len(second)
+    first_only, second_only = (right * (len(second) - others)).sum(), (others * (len(first) - right)).sum()
+    return float(first_only / pairs), float(second_only / pairs)

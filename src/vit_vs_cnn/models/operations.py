@@ -1,5 +1,7 @@
 """What kind of operations a network is made of, measured on one image."""
 
+import copy
+
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -18,10 +20,10 @@ def operation_shares(network: nn.Module, input_size: int, in_chans: int = 3) -> 
     embedding of patches to the convolutions, the classifier to the others.
     """
     device = next(network.parameters()).device
-    was_training = network.training
+    # PyTorch's counter asks the inputs of modules for gradients: a parameter as an input (attention pooling) breaks it.
+    counted = copy.deepcopy(network).eval().requires_grad_(False)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network.eval()(torch.zeros(1, in_chans, input_size, input_size, device=device))
-    network.train(was_training)
+        counted(torch.zeros(1, in_chans, input_size, input_size, device=device))
     counts, root = counter.get_flop_counts(), type(network).__name__
     shares = dict.fromkeys((*_KINDS.values(), _CONVOLUTIONS, _REST), 0.0)
     convolutions = _convolutions(counts.get("Global", {}))

@@ -1,6 +1,7 @@
 """The figures that explain one contestant, each with a caption that says what it shows and what it does not."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib as mpl
@@ -32,6 +33,16 @@ _SAMPLE = 104
 _HEAD = 104
 _MAP = 84
 _FILTER = 64
+
+
+@dataclass(frozen=True)
+class MapQuality:
+    """The area under the deletion curve less that of random orders, of one kind of map, with its 95 % interval."""
+
+    kind: str
+    difference: float
+    low: float
+    high: float
 
 
 def write_explanation(
@@ -105,6 +116,15 @@ def _how_to_read(
 
 def _source(writer: FigureWriter, attention: Attention) -> str:
     return writer.text("attention_heads", "class_token" if attention.from_class_token else "all_patches")
+
+
+def read_map_qualities(folder: Path) -> list[MapQuality]:
+    """Read how faithful the maps in the folder of a contestant's explanation are; none where it has no maps."""
+    path = folder / "faithfulness.csv"
+    if not path.is_file() or not path.read_text(encoding="utf-8").strip():
+        return []
+    rows = pd.read_csv(path)[["map", "deletion_difference", "deletion_low", "deletion_high"]]
+    return [MapQuality(*row) for row in rows.itertuples(index=False)]
 
 
 def _faithfulness_table(faithfulness: Mapping[str, Faithfulness]) -> pd.DataFrame:

@@ -17,7 +17,9 @@ from vit_vs_cnn.core.paths import COMPARE, EDA, PREPARED, explained
 from vit_vs_cnn.data.checks import read_checks
 from vit_vs_cnn.data.dataset import read_info
 from vit_vs_cnn.report.answer import duplicates_sentence, validation_sentence, views_sentences
+from vit_vs_cnn.report.claims import judge_claims
 from vit_vs_cnn.report.comparison import Comparison, comparison_table, replicates_table
+from vit_vs_cnn.report.explanation import read_map_qualities
 from vit_vs_cnn.report.figure_writer import FigureIndex
 from vit_vs_cnn.tuning.summary import TuningSummary
 
@@ -89,6 +91,8 @@ def render_report(
         findings=read_checks(PREPARED).findings,
         eda=embedded_figures(EDA, _EDA_SHOWN),
         explanations={contestant: embedded_figures(explained(contestant)) for contestant in settings.models},
+        pairs=comparison.pairs,
+        claims=judge_claims(comparison, {name: read_map_qualities(explained(name)) for name in settings.models}),
         searches={contestant: search for contestant, search in searches.items() if search.trials},
         recipes={contestant: _differences(settings, contestant) for contestant in settings.models},
         devices=sorted(

@@ -1,0 +1,197 @@
+"""Claims about Vision Transformers and CNNs, each put to the test by a rule on what was measured here.
+
+They are those of the report that this project grew out of (its sections 3.2, 5.3, 5.4 and 6), and are heard elsewhere.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from vit_vs_cnn.core.console import points
+from vit_vs_cnn.evaluation.contestants import Contestant
+from vit_vs_cnn.evaluation.pairs import PairedComparison
+from vit_vs_cnn.report.comparison import Comparison
+from vit_vs_cnn.report.explanation import MapQuality
+
+Verdict = Literal["holds here", "does not hold here", "cannot be told from this", "not measured in this run"]
+
+# A network with less of its operations in attention is no transformer, one with more no CNN.
+_LEAST_ATTENTION, _MOST_ATTENTION = 0.05, 0.001
+# A claimed ratio holds where the measured one is within this factor of it.
+_NEAR = 1.5
+# Ratios of cost nearer to 1 are no difference.
+_NO_DIFFERENCE = 1.1
+# Training images of what people call a small set.
+_SMALL = 10_000
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim, the measure that decides it, what was measured here, and the verdict by rule."""
+
+    text: str
+    measure: str
+    measured: str
+    verdict: Verdict
+
+
+def judge_claims(comparison: Comparison, maps: Mapping[str, Sequence[MapQuality]]) -> list[Claim]:
+    """Put every claim to the test of the most transformer-like contestant and the most CNN-like one; none without them.
+
+    `maps` are how faithful the maps of each contestant are.
+    """
+    roles = transformer_and_cnn(comparison.contestants)
+    if roles is None:
+        return []
+    vit, cnn = roles
+    pair = comparison.pair(vit.name, cnn.name)
+    return [
+        _more_accurate(vit, cnn, pair),
+        _ratio_of_seconds(vit, cnn),
+        _parameters(vit, cnn),
+        _more_compute(vit, cnn),
+        _more_data(vit, pair),
+        _small_sets(vit, cnn, pair),
+        _real_time(vit, cnn),
+        *_explanations(vit, cnn, maps),
+    ]
+
+
+def transformer_and_cnn(contestants: Sequence[Contestant]) -> tuple[Contestant, Contestant] | None:
+    """The contestant with the largest share of its operations in attention, and the best of those without attention."""
+    shares = {one.name: one.chosen.summary.operation_shares.get("attention", 0.0) for one in contestants}
+    known = [one for one in contestants if one.chosen.summary.operation_shares]
+    transformers = [one for one in known if shares[one.name] >= _LEAST_ATTENTION]
+    cnns = [one for one in known if shares[one.name] <= _MOST_ATTENTION]
+    if not transformers or not cnns:
+        return None
+    return max(transformers, key=lambda one: shares[one.name]), max(cnns, key=lambda one: one.accuracy)
+
+
+def _more_accurate(vit: Contestant, cnn: Contestant, pair: PairedComparison) -> Claim:
+    verdict: Verdict = "cannot be told from this"
+    if pair.verdict != "undecided":
+        verdict = "holds here" if pair.better == vit.name else "does not hold here"
+    return Claim(
+        "ViTs are more accurate than CNNs.",
+        "difference of test accuracy, with its interval",
+        f"{vit.name} minus {cnn.name}: {_difference(vit, pair)}",
+        verdict,
+    )
+
+
+def _difference(vit: Contestant, pair: PairedComparison) -> str:
+    sign = 1 if pair.first == vit.name else -1
+    low, high = sorted((sign * pair.low, sign * pair.high))
+    return f"{points(sign * pair.difference, sign=True)} points ({points(low, sign=True)} to {points(high, sign=True)})"
+
+
+def _ratio_of_seconds(vit: Contestant, cnn: Contestant) -> Claim:
+    slow, fast = ([replicate.summary.seconds_per_epoch for replicate in one.replicates] for one in (vit, cnn))
+    ratio = vit.seconds_per_epoch / cnn.seconds_per_epoch
+    spread = "" if len(slow) == 1 else f" ({min(slow) / max(fast):.1f} to {max(slow) / min(fast):.1f} by training)"
+    return Claim(
+        "A ResNet trains 3 times as fast per epoch.",
+        "ratio of seconds per epoch",
+        f"{vit.name} takes {ratio:.1f} times as long as {cnn.name}{spread}",
+        "holds here" if 3 / _NEAR <= ratio <= 3 * _NEAR else "does not hold here",
+    )
+
+
+def _parameters(vit: Contestant, cnn: Contestant) -> Claim:
+    ratio = vit.cost.parameters / cnn.cost.parameters
+    return Claim(
+        "A ViT has 8 times the parameters of a ResNet.",
+        "ratio of parameters",
+        f"{vit.name} has {ratio:.1f} times as many as {cnn.name}",
+        "holds here" if 8 / _NEAR <= ratio <= 8 * _NEAR else "does not hold here",
+    )
+
+
+def _more_compute(vit: Contestant, cnn: Contestant) -> Claim:
+    operations, seconds = vit.cost.flops / cnn.cost.flops, vit.seconds_per_epoch / cnn.seconds_per_epoch
+    verdict: Verdict = "cannot be told from this"
+    if min(operations, seconds) > _NO_DIFFERENCE:
+        verdict = "holds here"
+    elif max(operations, seconds) < _NO_DIFFERENCE:
+        verdict = "does not hold here"
+    return Claim(
+        "ViTs need more compute.",
+        "ratios of operations for one image, and of seconds per epoch",
+        f"{operations:.1f} and {seconds:.1f} times those of {cnn.name}, for what it reaches",
+        verdict,
+    )
+
+
+def _more_data(vit: Contestant, pair: PairedComparison) -> Claim:
+    return Claim(
+        "ViTs need more data: they fall behind on small sets and excel on large ones, for lack of inductive bias.",
+        "how the difference changes with the number of training images",
+        f"at {vit.chosen.summary.train_images:,} training images: {_difference(vit, pair)}; at others: "
+        "vit-vs-cnn study data",
+        "not measured in this run",
+    )
+
+
+def _small_sets(vit: Contestant, cnn: Contestant, pair: PairedComparison) -> Claim:
+    images = vit.chosen.summary.train_images
+    text, measure = "For small sets take a CNN.", f"difference of test accuracy with at most {_SMALL:,} training images"
+    if images > _SMALL:
+        measured = f"{images:,} training images are no small set: vit-vs-cnn study data"
+        return Claim(text, measure, measured, "not measured in this run")
+    verdict: Verdict = "cannot be told from this"
+    if pair.verdict != "undecided":
+        verdict = "holds here" if pair.better == cnn.name else "does not hold here"
+    return Claim(
+        text, measure, f"{images:,} training images, {vit.name} minus {cnn.name}: {_difference(vit, pair)}", verdict
+    )
+
+
+def _real_time(vit: Contestant, cnn: Contestant) -> Claim:
+    verdict: Verdict = "cannot be told from this"
+    if cnn.cost.latency_p50_ms_high < vit.cost.latency_p50_ms_low:
+        verdict = "holds here"
+    elif vit.cost.latency_p50_ms_high < cnn.cost.latency_p50_ms_low:
+        verdict = "does not hold here"
+    latencies = (
+        f"{one.name} {one.cost.latency_p50_ms:.1f} ms ({one.cost.latency_p50_ms_low:.1f} to "
+        f"{one.cost.latency_p50_ms_high:.1f})"
+        for one in (vit, cnn)
+    )
+    return Claim(
+        "For real time take a CNN.",
+        "median latency for one image, with the lowest and highest of a round",
+        f"{', '.join(latencies)} on {cnn.cost.device}",
+        verdict,
+    )
+
+
+def _explanations(vit: Contestant, cnn: Contestant, maps: Mapping[str, Sequence[MapQuality]]) -> list[Claim]:
+    """Of two claims that contradict each other."""
+    best, features = (min(maps[one.name], key=lambda quality: quality.difference, default=None) for one in (vit, cnn))
+    attention = next((quality for quality in maps[vit.name] if quality.kind == "rollout"), None)
+    return [
+        _more_faithful("ViTs are for where explanations are needed.", (vit, best), (cnn, features)),
+        _more_faithful("Attention is harder to interpret than feature maps.", (cnn, features), (vit, attention)),
+    ]
+
+
+def _more_faithful(
+    text: str, first: tuple[Contestant, MapQuality | None], second: tuple[Contestant, MapQuality | None]
+) -> Claim:
+    """Whether the map of the first orders the places of an image better than that of the second."""
+    measure = "deletion AUC of the maps minus that of random orders: the lower, the better a map finds what counts"
+    ours, theirs = first[1], second[1]
+    if ours is None or theirs is None:
+        missing = first[0].name if ours is None else second[0].name
+        return Claim(text, measure, f"{missing} has no such map", "not measured in this run")
+    verdict: Verdict = "cannot be told from this"
+    if ours.high < theirs.low:
+        verdict = "holds here"
+    elif theirs.high < ours.low:
+        verdict = "does not hold here"
+    measured = ", ".join(
+        f"{one.name} ({quality.kind}) {quality.difference:+.3f} ({quality.low:+.3f} to {quality.high:+.3f})"
+        for one, quality in ((first[0], ours), (second[0], theirs))
+    )
+    return Claim(text, measure, measured.replace("-", "−"), verdict)
