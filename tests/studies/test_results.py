@@ -7,6 +7,7 @@ import pytest
 
 from made_up_study import measured, planned, results_of
 from vit_vs_cnn.report.figure_writer import FigureIndex
+from vit_vs_cnn.studies.claims import judge_study
 from vit_vs_cnn.studies.leads import difference_at, lead_at, places_of
 from vit_vs_cnn.studies.page import terminal_table
 from vit_vs_cnn.studies.plan import Plan
@@ -139,3 +140,17 @@ def test_one_contestant_alone_has_no_lead() -> None:
     assert lead_at(place, 0.95) is None
     assert np.mean(place.accuracies("vit")) > 0
     assert len(results_table(results)) == 2
+
+
+def verdicts(axes: dict[str, list[bool | int | float | str | None]]) -> dict[str, str]:
+    return {claim.text.partition(":")[0]: claim.verdict for claim in judge_study(summarize(results_of(planned(axes))))}
+
+
+def test_claims_are_judged_by_both_ends_of_an_axis() -> None:
+    assert verdicts(GRID) == {
+        "ViTs need more data": "holds here",
+        "CNNs are for small sets.": "holds here",
+        "ViTs need more compute": "cannot be told from this",
+    }
+    assert verdicts({"images": [1.0], "epochs": [1]}) == {}
+    assert verdicts({"images": [0.3, 1.0]})["CNNs are for small sets."] == "cannot be told from this"

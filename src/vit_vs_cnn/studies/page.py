@@ -5,6 +5,7 @@ from pathlib import Path
 
 from vit_vs_cnn.core.console import duration, points, table
 from vit_vs_cnn.report.html import embedded_figures, page_environment
+from vit_vs_cnn.studies.claims import judge_study
 from vit_vs_cnn.studies.figures import axis_label, colours_of
 from vit_vs_cnn.studies.leads import Lead, Place
 from vit_vs_cnn.studies.settings import IMAGES, axis_text, point_text
@@ -29,6 +30,7 @@ def render_page(summary: Summary, folder: Path, commit: str) -> str:
                 if summary.curves is not None
             ],
             weaknesses=weaknesses(summary),
+            claims=judge_study(summary),
             colours=colours_of(summary),
             axes=[axis_label(axis) for axis in plan.axes],
             rows=[_row(place, lead, summary) for place, lead in zip(summary.places, summary.leads, strict=True)],

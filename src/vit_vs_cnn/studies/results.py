@@ -24,7 +24,8 @@ _REMEDY = "start the study again"
 class Replicate(Record):
     """A training of a contestant with one seed, and what it reached on test.
 
-    `correct` says for each test image whether it is right, as base64 of bits.
+    `attention` is the share of its operations in attention, None where it is not known; `correct` says for each test
+    image whether it is right, as base64 of bits.
     """
 
     contestant: str
@@ -45,6 +46,7 @@ class Replicate(Record):
     device: str
     collapsed: bool
     still_rising: bool
+    attention: float | None
     test_images: int
     correct: str
 
@@ -106,6 +108,7 @@ def collect(workspace: Path, run: PlannedRun, seconds: float) -> RunResult:
                     device=summary.device,
                     collapsed=summary.collapsed,
                     still_rising=summary.still_rising,
+                    attention=summary.operation_shares.get("attention", 0.0) if summary.operation_shares else None,
                     test_images=metrics.images,
                     correct=base64.b64encode(correct.tobytes()).decode("ascii"),
                 )

@@ -48,11 +48,11 @@ class Summary:
 def summarize(results: Results) -> Summary:
     """Compare the contestants at every place, and fit their learning curves."""
     places, confidence = places_of(results), results.plan.confidence
-    along = _along(IMAGES, places, results.plan) if IMAGES in results.plan.axes else []
-    curves = _curves(along, results.plan)
+    sizes = along(IMAGES, places, results.plan) if IMAGES in results.plan.axes else []
+    curves = _curves(sizes, results.plan)
     crossings = () if curves is None else _crossings(curves, confidence)
     leads = tuple(lead_at(place, confidence) for place in places)
-    return Summary(results, tuple(places), leads, tuple(along), curves, crossings)
+    return Summary(results, tuple(places), leads, tuple(sizes), curves, crossings)
 
 
 def answer(summary: Summary) -> str:
@@ -141,8 +141,8 @@ def same_text(plan: Plan) -> str:
     return "Every point has the same number of epochs, so fewer images make fewer optimizer steps."
 
 
-def _along(axis: str, places: Iterable[Place], plan: Plan) -> list[Place]:
-    """The places at the last value of every axis but this one, ordered by it."""
+def along(axis: str, places: Iterable[Place], plan: Plan) -> list[Place]:
+    """The places at the last value of every axis but this one, ordered by its number."""
     last = {other: values[-1] for other, values in plan.axes.items()}
     chosen = [
         place for place in places if all(value == last[other] for other, value in place.values.items() if other != axis)
@@ -150,15 +150,15 @@ def _along(axis: str, places: Iterable[Place], plan: Plan) -> list[Place]:
     return sorted(chosen, key=lambda place: float(place.values[axis] or 0))
 
 
-def _curves(along: list[Place], plan: Plan) -> LearningCurves | None:
+def _curves(sizes: list[Place], plan: Plan) -> LearningCurves | None:
     """The learning curves of those measured in all places, where these have one and the same test set."""
-    tests = {split.test_digest for place in along for split in place.splits}
-    complete = [name for name in plan.contestants if all(name in place.contestants for place in along)]
-    if len({place.train_images for place in along}) < FEWEST_SIZES or len(tests) > 1 or not complete:
+    tests = {split.test_digest for place in sizes for split in place.splits}
+    complete = [name for name in plan.contestants if all(name in place.contestants for place in sizes)]
+    if len({place.train_images for place in sizes}) < FEWEST_SIZES or len(tests) > 1 or not complete:
         return None
-    correct = {name: [place.splits[0].correct[name] for place in along] for name in complete}
-    images = np.array([place.train_images for place in along], float)
-    return fit_curves(images, correct, along[0].splits[0].groups)
+    correct = {name: [place.splits[0].correct[name] for place in sizes] for name in complete}
+    images = np.array([place.train_images for place in sizes], float)
+    return fit_curves(images, correct, sizes[0].splits[0].groups)
 
 
 def _crossings(curves: LearningCurves, confidence: float) -> tuple[Crossing, ...]:
