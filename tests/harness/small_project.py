@@ -133,7 +133,7 @@ class SmallProject:
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-c", "from vit_vs_cnn.cli import main; main()", *arguments]
 
-    def call(self, *arguments: str, code: int = 0) -> str:
+    def call(self, *arguments: str, code: int = 0, timeout: float = 180) -> str:
         """What `vit-vs-cnn …` prints."""
         answer = subprocess.run(
             self.command(*arguments),
@@ -142,7 +142,7 @@ class SmallProject:
             capture_output=True,
             text=True,
             check=False,
-            timeout=180,
+            timeout=timeout,
         )
         assert answer.returncode == code, answer.stdout + answer.stderr
         return answer.stdout + answer.stderr

@@ -150,23 +150,20 @@ def _run_flow(request: "Request") -> "PipelineRun":
 
     Raises UserError with the stage's own sentence where it left one, RunError where a stage failed otherwise.
     """
-    from vit_vs_cnn.core.errors import RunError
     from vit_vs_cnn.orchestration.request import check_models, read_request
     from vit_vs_cnn.orchestration.workspace import PipelineRun
 
     _, settings = read_request(request)
-    state = run_flow("pipeline", asdict(request), settings, lambda: check_models(settings))
-    result = state.result(raise_on_failure=False)
-    if not isinstance(result, PipelineRun):
-        raise RunError(f"the flow run ended as {state.name}: {state.message}")
+    result = run_flow("pipeline", asdict(request), settings, lambda: check_models(settings))
+    assert isinstance(result, PipelineRun)
     return result
 
 
 def run_flow(name: str, parameters: "Mapping[str, Any]", settings: "Settings", check: "Callable[[], None]") -> Any:
     """Run the flow of flows/<name>.py in this process, shown on this terminal, with a Prefect server around it.
 
-    `check` is called while the server starts. Returns the state that it ends in; raises UserError and RunError that a
-    flow run ends with.
+    `check` is called while the server starts. Returns the result of the flow run. Raises the UserError or RunError that
+    it ends with, and RunError where it did not complete for another reason.
     """
     from vit_vs_cnn.core.errors import RunError, UserError
     from vit_vs_cnn.core.paths import main_root
@@ -190,7 +187,9 @@ def run_flow(name: str, parameters: "Mapping[str, Any]", settings: "Settings", c
     result = state.result(raise_on_failure=False)
     if isinstance(result, UserError | RunError):
         raise result
-    return state
+    if not state.is_completed():
+        raise RunError(f"the flow run ended as {state.name}: {state.message}")
+    return result
 
 
 def _run_summary(finished: "PipelineRun") -> str:
