@@ -25,7 +25,7 @@ from record import json_option, mlflow_option, publish
 
 COMMAND = [sys.executable, "-c", "from vit_vs_cnn.cli import main; main()"]
 DVC = [sys.executable, "-m", "dvc"]
-OUTPUTS = ("data/prepared", "reports", "tuned", "trained", "evaluated", "cost", "registered")
+OUTPUTS = ("data/prepared", "reports", "tuned", "trained", "evaluated", "robustness", "cost", "registered")
 FOREIGN = ("MLFLOW_", "PREFECT_", "VIT_VS_CNN")
 
 

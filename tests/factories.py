@@ -2,19 +2,23 @@
 
 import io
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.core.paths import COST, cost_file, evaluated, trained
-from vit_vs_cnn.data.dataset import DIGESTS, Split
+from vit_vs_cnn.core.paths import COST, PREPARED, cost_file, evaluated, robustness, trained
+from vit_vs_cnn.data.dataset import DIGESTS, Split, write_split
+from vit_vs_cnn.evaluation.corruptions import CLEAN, CORRUPTIONS
 from vit_vs_cnn.evaluation.metrics import evaluate
 from vit_vs_cnn.evaluation.results import Cost, Evaluation, write_evaluation
+from vit_vs_cnn.evaluation.robustness import Robustness, write_robustness
 from vit_vs_cnn.registry.signing import signature_tags
 from vit_vs_cnn.registry.versions import TEST_DIGEST, Registry
 from vit_vs_cnn.report.figure_writer import FigureEntry, FigureIndex
@@ -159,6 +163,7 @@ def contestant(
         groups=groups,
     )
     write_evaluation(evaluated(name, seed), measured)
+    write_robustness(robustness(name), robustness_results({CLEAN: errors, "blur": errors}))
     COST.mkdir(exist_ok=True)
     cost(seconds).write(cost_file(name))
     folder = trained(name, seed)
@@ -200,6 +205,37 @@ def contestant(
         batch_size=16,
     )
     summary.model_copy(update=summary_fields).write(folder / "training.json")
+
+
+def robustness_results(
+    errors: Mapping[str, int],
+    *,
+    images: int = 300,
+    seeds: Sequence[int] = (0,),
+    more_errors: Sequence[int] = (0,),
+) -> Robustness:
+    """Results that are wrong on so many of the first images under a corruption, at all severities; else on none.
+
+    `more_errors` are those that each replicate makes under them in addition.
+    """
+    rows, correct = [], {}
+    conditions = [(CLEAN, 0, 0.0)]
+    conditions += [(found.name, place, level) for found in CORRUPTIONS for place, level in enumerate(found.levels, 1)]
+    for name, severity, level in conditions:
+        right = []
+        for seed, more in zip(seeds, cycle(more_errors)):
+            wrong = errors[name] + more if name in errors else 0
+            right.append(np.arange(images) >= wrong)
+            measures = {"images": images, "accuracy": 1 - wrong / images, "nll": 0.5, "ece": 0.1}
+            rows.append({"corruption": name, "severity": severity, "level": level, "seed": seed, **measures})
+        correct[name, severity] = np.array(right)
+    return Robustness(pd.DataFrame(rows), np.arange(images), correct)
+
+
+def write_test_split(images: int = 300) -> None:
+    """The test images that `contestant` is evaluated on."""
+    pixels = np.random.default_rng(0).integers(0, 256, (images, 8, 8, 3), dtype=np.uint8)
+    write_split(PREPARED / "test", pixels, np.arange(images) % len(CLASSES), list(map(str, range(images))))
 
 
 def pictures(folder: Path) -> None:

@@ -94,7 +94,8 @@ def test_every_stage_ran_and_left_the_tree_clean(clone: Path) -> None:
     ran = stages_that_ran((clone / "first-run.log").read_text())
     assert ran == {
         "prepare", "eda", "cost", "compare", "register",
-        *(f"{stage}@{name}" for stage in ("tune", "train", "evaluate", "explain") for name in ("vit", "resnet")),
+        *(f"{stage}@{name}" for stage in ("tune", "robustness", "explain") for name in ("vit", "resnet")),
+        *(f"{stage}@{name}-0" for stage in ("train", "evaluate") for name in ("vit", "resnet")),
     }  # fmt: skip
     (clone / "first-run.log").rename(clone.parent / "first-run.log")
     assert git(clone, "status", "--short").split() == ["??", "dvc.lock"]
@@ -201,7 +202,8 @@ def test_an_isolated_run_changes_one_model_only_and_leaves_the_working_tree_alon
     output = call(clone, command(*arguments))
     # What did not change comes from the shared cache.
     assert stages_that_ran(output) == {
-        "tune@resnet", "train@resnet", "evaluate@resnet", "explain@resnet", "cost", "compare", "register",
+        "tune@resnet", "train@resnet-0", "evaluate@resnet-0", "robustness@resnet", "explain@resnet",
+        "cost", "compare", "register",
     }  # fmt: skip
     assert "report    runs/faster/reports/compare/report.html" in output
     assert (clone / "runs/faster/reports/compare/report.html").is_file()

@@ -72,6 +72,30 @@ def test_a_stage_that_takes_too_long_is_ended_with_its_children(small: SmallProj
     assert small.processes() == []
 
 
+@pytest.mark.parametrize("victim", ["dvc", "stage.py"])
+def test_a_killed_process_is_said_and_may_be_retried(small: SmallProject, victim: str) -> None:
+    small.control("in-place", prepare={"seconds": 60})
+    failures: list[Exception] = []
+
+    def work() -> None:
+        try:
+            run(small, "prepare")
+        except (RunError, UserError) as failure:
+            failures.append(failure)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    stage = psutil.Process(wait_for(lambda: small.history(what="start"))[0]["pid"])
+    dvc = next(parent for parent in stage.parents() if "repro" in parent.cmdline())
+    (stage if victim == "stage.py" else dvc).kill()
+    thread.join(20)
+    assert str(failures[0]) == "prepare: its process was killed (signal 9)."
+    assert isinstance(failures[0], TransientError)
+    wait_for(lambda: small.processes() == [], 15)
+    small.control("in-place", prepare={})
+    assert run(small, "prepare") is StageResult.RAN
+
+
 def test_another_dvc_process_is_waited_for(small: SmallProject) -> None:
     small.control("in-place", prepare={"seconds": 4})
     other = threading.Thread(target=run, args=(small, "prepare"))

@@ -8,8 +8,9 @@ import pytest
 from dvc.config import Config
 
 from factories import REPOSITORY
+from vit_vs_cnn.config.load import read_settings
 from vit_vs_cnn.core.errors import UserError
-from vit_vs_cnn.orchestration.request import Request
+from vit_vs_cnn.orchestration.request import Request, read_request
 from vit_vs_cnn.orchestration.workspace import open_run
 
 
@@ -75,6 +76,18 @@ def test_a_dvc_configuration_that_cannot_be_read_is_one_sentence(committed: Path
     (committed / ".dvc" / "config.local").write_text("[cache\n")
     with pytest.raises(UserError, match="DVC cannot read its configuration"), open_run(Request(name="x")):
         pass
+
+
+def test_weights_named_relative_to_the_project_are_found_in_a_workspace(committed: Path) -> None:
+    (committed / "weights").mkdir()
+    (committed / "weights" / "vit.safetensors").touch()
+    request = Request(overrides=("models.vit.weights=weights/vit.safetensors",))
+    _, settings = read_request(request)
+    assert settings.models["vit"].weights == "weights/vit.safetensors"
+    with open_run(request) as run:
+        written = read_settings(run.workspace / "params.yaml").models
+        assert written["vit"].weights == str(committed / "weights" / "vit.safetensors")
+        assert written["resnet"].weights is None
 
 
 def test_what_a_run_in_place_cannot_change_is_refused(project: Path) -> None:

@@ -9,16 +9,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from factories import contestant, pictures
+from factories import contestant, pictures, write_test_split
 from vit_vs_cnn.config.schema import PublishedResult, Settings
 from vit_vs_cnn.core.errors import UserError
-from vit_vs_cnn.core.paths import COMPARE, EDA, PREPARED, explained, trained, tuned, tuning_summary
+from vit_vs_cnn.core.paths import COMPARE, EDA, ERRORS, PREPARED, SHIFT, explained, trained, tuned, tuning_summary
 from vit_vs_cnn.data.checks import Checks, Finding, write_checks
 from vit_vs_cnn.data.dataset import DatasetInfo, write_info
 from vit_vs_cnn.report.answer import answer, weaknesses
 from vit_vs_cnn.report.comparison import read_comparison
+from vit_vs_cnn.report.errors import find_errors
 from vit_vs_cnn.report.figure_writer import FigureWriter
 from vit_vs_cnn.report.html import Provenance, embedded_figures, render_report
+from vit_vs_cnn.report.robustness import read_shift
 from vit_vs_cnn.report.style import new_figure
 from vit_vs_cnn.stages import compare
 from vit_vs_cnn.tracking.run import start_run
@@ -43,6 +45,7 @@ def run_stage(settings: Settings) -> str:
             run.write_ref(trained(name, 0))
         tuned(name).parent.mkdir(exist_ok=True)
         TuningSummary().write(tuning_summary(name))
+    write_test_split()
     compare.run(settings)
     return (COMPARE / "report.html").read_text(encoding="utf-8")
 
@@ -59,11 +62,13 @@ def page(
     for name in settings.models:
         tuned(name).parent.mkdir(exist_ok=True)
         (searches or {}).get(name, TuningSummary()).write(tuning_summary(name))
+    pictures(SHIFT)
+    pictures(ERRORS)
     comparison, provenance = read_comparison(settings), Provenance("0123456789abcdef", run_name)
+    shift, errors = read_shift(settings, comparison), find_errors(comparison.predictions, 0.95)
     found = {name: (searches or {}).get(name, TuningSummary()) for name in settings.models}
-    return render_report(
-        settings, comparison, answer(comparison), weaknesses(comparison, settings, found), found, provenance
-    )
+    weak = weaknesses(comparison, settings, found)
+    return render_report(settings, comparison, shift, errors, answer(comparison), weak, found, provenance)
 
 
 def test_published_results_are_quoted_for_their_data_set_only(inputs: Settings) -> None:
@@ -101,7 +106,9 @@ def test_the_report_is_one_safe_file_with_everything_in_it(inputs: Settings) -> 
     embedded = re.findall(r'src="data:image/(\w+);base64,([^"]+)"', html)
     charts = len(embedded_figures(COMPARE).figures)
     assert charts == 6
-    assert len(embedded) == charts + 1 + 2
+    under_shift, of_errors = len(embedded_figures(SHIFT).figures), len(embedded_figures(ERRORS).figures)
+    assert (under_shift, of_errors) == (4, 2)
+    assert len(embedded) == charts + under_shift + of_errors + 1 + 2
     for kind, content in embedded:
         with Image.open(io.BytesIO(base64.b64decode(content))) as picture:
             assert picture.format == kind.upper()
@@ -171,6 +178,21 @@ def test_a_contestant_that_nothing_explains_is_said_to_have_no_pictures(inputs: 
     writer.skip("mistakes")
     writer.close()
     assert "Mistakes are skipped: the contestant made none on the test images." in page(inputs)
+
+
+def test_how_far_the_maps_of_each_can_be_trusted_stands_side_by_side(inputs: Settings) -> None:
+    assert "deletion AUC" not in page(inputs)
+    row = "gradcam,64,0.31,0.72,0.5,-0.19,-0.25,-0.13,0.22,0.1,0.3,True"
+    columns = (
+        "map,images,deletion_auc,insertion_auc,random_auc,deletion_difference,deletion_low,deletion_high,"
+        "insertion_difference,insertion_low,insertion_high,better_than_random"
+    )
+    (explained("resnet") / "faithfulness.csv").write_text(f"{columns}\n{row}\n")
+    (explained("vit") / "faithfulness.csv").write_text("\n")
+    html = page(inputs)
+    table = html[html.index("deletion AUC") : html.index("<h2>The images")]
+    assert table.count("<tr>") == 1
+    assert "0.31 (-0.25 to -0.13)" in table
 
 
 def test_a_large_picture_is_embedded_smaller(tmp_path: Path) -> None:

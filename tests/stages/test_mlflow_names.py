@@ -8,7 +8,7 @@ from factories import REPOSITORY
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.paths import trained
 from vit_vs_cnn.data.dataset import DatasetInfo
-from vit_vs_cnn.stages import cost, evaluate, explain, train
+from vit_vs_cnn.stages import cost, evaluate, explain, robustness, train
 from vit_vs_cnn.tracking.run import read_ref
 from vit_vs_cnn.tracking.store import tracking_uri
 
@@ -23,6 +23,7 @@ def metrics_of_a_training() -> set[str]:
 def test_a_contestants_run_has_the_metrics_of_the_page_once(settings: Settings, prepared: DatasetInfo) -> None:
     train.run(settings, "vit", 0)
     evaluate.run(settings, "vit", 0)
+    robustness.run(settings, "vit")
     explain.run(settings, "vit")
     cost.run(settings.model_copy(update={"models": {"vit": settings.models["vit"]}}))
     client = MlflowClient(tracking_uri())

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_model
+from torch import nn
 
 import vit_vs_cnn
 from vit_vs_cnn.config.schema import Settings
@@ -95,3 +97,15 @@ def test_what_chooses_the_epoch_makes_another_training(make_settings: Make, prep
         for score in ("accuracy", "macro_f1")
     )
     assert by_accuracy != by_f1
+
+
+def test_weights_of_another_content_make_another_training(make_settings: Make, prepared: DatasetInfo) -> None:
+    splits = (read_split(PREPARED, "train"), read_split(PREPARED, "val"))
+    plain = prepare_contestant(make_settings(), "vit", prepared, splits)
+    settings = make_settings({"models": {"vit": {"weights": "start.safetensors"}}})
+    found = []
+    for value in (0.0, 1.0):
+        nn.init.constant_(plain.network.get_classifier().bias, value)
+        save_model(plain.network, "start.safetensors")
+        found.append(fingerprint(prepare_contestant(settings, "vit", prepared, splits)))
+    assert len({fingerprint(plain), *found}) == 3

@@ -222,6 +222,7 @@ STAGES = (
     _stage("eda", "Look at the training images: figures and the numbers behind them."),
     _stage_of_replicate("train", "Train CONTESTANT; killed and started again it continues where it was."),
     _stage_of_replicate("evaluate", "Measure CONTESTANT on the test split."),
+    _stage_of_contestant("robustness", "Measure CONTESTANT on corrupted and shifted test images."),
     _stage("cost", "Measure what the contestants' models cost to use, in turns."),
     _stage_of_contestant("explain", "Show what CONTESTANT looks at."),
     _stage("compare", "Compare the contestants: statistics, charts, report."),

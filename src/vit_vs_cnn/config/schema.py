@@ -58,6 +58,12 @@ class EvaluateSettings(StrictModel):
     views: Literal[1, "flip", 6] = 1
 
 
+class RobustnessSettings(StrictModel):
+    """How many test images, or all, are measured under each corruption; the same for every contestant."""
+
+    images: Annotated[int, Field(ge=10)] = 1000
+
+
 class CompareSettings(StrictModel):
     """When contestants are practically equal: where the interval of their difference is within `margin` of 0."""
 
@@ -110,6 +116,7 @@ class Settings(StrictModel):
     train: Annotated[TrainSettings, former("compile", lambda value: value == "auto")]
     tune: TuneSettings
     evaluate: Annotated[EvaluateSettings, former("bootstrap", lambda _: True)]
+    robustness: RobustnessSettings = RobustnessSettings()
     compare: CompareSettings = CompareSettings()
     explain: ExplainSettings
     models: Annotated[dict[str, ModelSettings], Field(min_length=1)]

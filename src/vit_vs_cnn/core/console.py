@@ -46,6 +46,19 @@ def printable(text: str, *, lines: bool = False) -> str:
     )
 
 
+def inert(text: str) -> str:
+    """As a cell that no spreadsheet takes for a formula, by the leading apostrophe that they hide (OWASP)."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) and not _is_number(text) else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def table(rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
     """Format rows of equal length, the first one underlined; columns after `text_columns` are aligned right."""
     rows = [[printable(cell) for cell in row] for row in rows]

@@ -16,6 +16,8 @@ PREPARED = Path("data/prepared")
 EDA = Path("reports/eda")
 COST = Path("cost")
 COMPARE = Path("reports/compare")
+SHIFT = COMPARE / "shift"
+ERRORS = COMPARE / "errors"
 REGISTERED = Path("registered")
 RUN_FILE = "run.json"
 
@@ -43,6 +45,11 @@ def trained(contestant: str, seed: int) -> Path:
 def evaluated(contestant: str, seed: int) -> Path:
     """The folder with the metrics and predictions of a replicate of `contestant` on the test split."""
     return Path("evaluated") / contestant / str(seed)
+
+
+def robustness(contestant: str) -> Path:
+    """The folder with what `contestant` is worth on corrupted test images."""
+    return Path("robustness") / contestant
 
 
 def cost_file(contestant: str) -> Path:

@@ -38,6 +38,9 @@ def read_request(request: Request) -> tuple[str, Settings]:
     params = merged_params(root, request.preset or None, request.overrides)
     settings = settings_of(params)
     params["data"]["path"] = _reachable(settings.data.path, root)
+    for contestant, model in settings.models.items():
+        if model.weights is not None:
+            params["models"][contestant]["weights"] = _reachable(model.weights, root)
     return dump(params), settings
 
 
@@ -67,7 +70,7 @@ def check_models(settings: Settings) -> None:
 
 
 def _reachable(path: str, root: Path) -> str:
-    """The data's path as the worktree can use it: what git or DVC keeps stays relative, the rest becomes absolute."""
+    """A path as the worktree can use it: what git or DVC keeps stays relative, the rest becomes absolute."""
     if Path(path).is_absolute() or (root / f"{path}.dvc").is_file():
         return path
     if git(root, "ls-files", "--error-unmatch", path).returncode == 0:

@@ -1,10 +1,13 @@
 """One stage as a process: `dvc repro --single-item`, its output as it comes, its whole process tree stopped."""
 
+import os
 import re
+import signal
 import subprocess
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -19,6 +22,9 @@ _LOCKED = re.compile(r"Unable to acquire lock|is busy, it is being blocked by")
 # What DVC says to a person who calls it by hand.
 _ADVICE = re.compile(r"^(Updating lock file|To (track|enable) |\s+git add |\s+dvc config |Use `dvc push`)")
 _DVC_ERROR = re.compile(r"^ERROR: ")
+# A shell adds 128 to the signal that ended its command.
+_EXIT_CODE = re.compile(r"failed to run: .*, exited with (-?\d+)$")
+_SHELL_SIGNALS = range(129, 160)
 _SECONDS_BETWEEN_LOCK_TRIES = 2.0
 _LINES_OF_LOG_END = 20
 
@@ -96,6 +102,7 @@ def _run_once(command: StageCommand, output: StageOutput) -> StageResult | None:
     with _start(command, report) as process:
         timer = threading.Timer(command.timeout, stop_tree, (process,))
         timer.start()
+        threading.Thread(target=_end_orphans, args=(process,), daemon=True).start()
         try:
             for text in process.stdout or ():
                 line = text.rstrip()
@@ -125,12 +132,28 @@ def _run_once(command: StageCommand, output: StageOutput) -> StageResult | None:
         error = reported
     elif any(map(_LOCKED.search, lines)):
         return None
+    elif (killed_by := _killed_by(process.returncode, lines)) is not None:
+        error = TransientError(f"{stage}: its process was killed (signal {killed_by}).")
     else:
         said = [line for line in lines if _DVC_ERROR.match(line)] or lines
         last = said[-1] if said else f"DVC ended with exit code {process.returncode}"
         error = RunError(f"{stage}: {_DVC_ERROR.sub('', last)}")
     error.add_note("\n".join(["The end of its log:", *lines[-_LINES_OF_LOG_END:]]))
     raise error
+
+
+def _end_orphans(process: "subprocess.Popen[str]") -> None:
+    """End what a killed DVC process leaves running: nobody would record its outputs, and its output stays open."""
+    if process.wait() < 0:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _killed_by(returncode: int, lines: list[str]) -> int | None:
+    """The signal that killed DVC or the stage's own process; None where they ended by themselves."""
+    codes = [returncode, *(int(found[1]) for found in map(_EXIT_CODE.search, lines) if found)]
+    signals = [-code if code < 0 else code - 128 for code in codes if code < 0 or code in _SHELL_SIGNALS]
+    return signals[0] if signals else None
 
 
 def _start(command: StageCommand, report: Path) -> "subprocess.Popen[str]":

@@ -10,6 +10,7 @@ import pandas as pd
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.evaluation.contestants import Contestant, other_images, read_contestant
 from vit_vs_cnn.evaluation.pairs import PairedComparison, compare_all_pairs, verdict
+from vit_vs_cnn.evaluation.results import Predictions
 from vit_vs_cnn.report.style import contestant_colour
 
 # Fractions, seconds, milliseconds, megabytes. Qualities are means over the replicates, and the interval of the accuracy
@@ -34,6 +35,14 @@ class Comparison:
     contestants: tuple[Contestant, ...]
     pairs: tuple[PairedComparison, ...]
     colours: Mapping[str, str]
+
+    @property
+    def predictions(self) -> dict[str, list[Predictions]]:
+        """The predictions of each replicate, by contestant."""
+        return {
+            contestant.name: [replicate.evaluation.predictions for replicate in contestant.replicates]
+            for contestant in self.contestants
+        }
 
     @property
     def sentences(self) -> list[str]:

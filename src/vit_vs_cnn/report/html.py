@@ -3,24 +3,27 @@
 import base64
 import io
 import platform
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.core.paths import COMPARE, EDA, PREPARED, explained
+from vit_vs_cnn.core.paths import COMPARE, EDA, ERRORS, PREPARED, SHIFT, explained
 from vit_vs_cnn.data.checks import read_checks
 from vit_vs_cnn.data.dataset import read_info
 from vit_vs_cnn.report.answer import duplicates_sentence, validation_sentence, views_sentences
 from vit_vs_cnn.report.claims import judge_claims
 from vit_vs_cnn.report.comparison import Comparison, comparison_table, replicates_table
+from vit_vs_cnn.report.errors import Errors, error_sentences
 from vit_vs_cnn.report.explanation import read_map_qualities
 from vit_vs_cnn.report.figure_writer import FigureIndex
+from vit_vs_cnn.report.robustness import Shift, shift_rows
 from vit_vs_cnn.tuning.summary import TuningSummary
 
 _PACKAGES = ("torch", "timm", "mlflow", "dvc", "scikit-learn", "numpy")
@@ -55,6 +58,8 @@ class Provenance:
 def render_report(
     settings: Settings,
     comparison: Comparison,
+    shift: Shift,
+    errors: Errors | None,
     answer: str,
     weaknesses: Sequence[str],
     searches: Mapping[str, TuningSummary],
@@ -87,10 +92,16 @@ def render_report(
         contestants={contestant.name: contestant for contestant in comparison.contestants},
         colours=comparison.colours,
         charts=embedded_figures(COMPARE),
+        shift=embedded_figures(SHIFT),
+        shift_rows=shift_rows(shift),
+        shift_images=shift.images,
+        errors=embedded_figures(ERRORS) if errors else None,
+        error_sentences=[unbroken(sentence) for sentence in error_sentences(errors)] if errors else [],
         info=info,
         findings=read_checks(PREPARED).findings,
         eda=embedded_figures(EDA, _EDA_SHOWN),
         explanations={contestant: embedded_figures(explained(contestant)) for contestant in settings.models},
+        faithfulness={contestant: _faithfulness(explained(contestant)) for contestant in settings.models},
         pairs=comparison.pairs,
         claims=judge_claims(comparison, {name: read_map_qualities(explained(name)) for name in settings.models}),
         searches={contestant: search for contestant, search in searches.items() if search.trials},
@@ -117,6 +128,14 @@ def page_environment() -> Environment:
     environment.filters["flat"] = _flat
     environment.filters["unbroken"] = unbroken
     return environment
+
+
+def _faithfulness(folder: Path) -> list[dict[Hashable, Any]]:
+    """The rows of faithfulness.csv, none where a contestant has no maps."""
+    try:
+        return pd.read_csv(folder / "faithfulness.csv").to_dict("records")
+    except (FileNotFoundError, pd.errors.EmptyDataError):
+        return []
 
 
 def _differences(settings: Settings, contestant: str) -> dict[str, str]:

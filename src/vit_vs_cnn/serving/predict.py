@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_vs_cnn.core.console import printable
+from vit_vs_cnn.core.console import inert, printable
 from vit_vs_cnn.data.archive import MAX_FILE_BYTES
 from vit_vs_cnn.data.dataset import Decoding
 from vit_vs_cnn.data.decode import map_in_threads
@@ -97,20 +97,7 @@ class Formatter:
             return json.dumps(prediction.as_json())
         if self._kind == "csv":
             line = io.StringIO()
-            csv.writer(line, lineterminator="").writerow([_inert(prediction.file), _inert(name), probability])
+            csv.writer(line, lineterminator="").writerow([inert(prediction.file), inert(name), probability])
             return line.getvalue()
         # The file comes last, or the longest name would have to be known before the first line.
         return f"{printable(name):<{self._width}}  {probability:>11.4f}  {printable(prediction.file)}"
-
-
-def _inert(text: str) -> str:
-    """As a cell that no spreadsheet takes for a formula, by the leading apostrophe that they hide (OWASP)."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) and not _is_number(text) else text
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

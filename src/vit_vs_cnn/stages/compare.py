@@ -2,13 +2,15 @@
 
 from vit_vs_cnn.config.load import with_tuned
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.core.paths import COMPARE, PREPARED, trained
-from vit_vs_cnn.data.dataset import read_info
+from vit_vs_cnn.core.paths import COMPARE, ERRORS, PREPARED, SHIFT, trained
+from vit_vs_cnn.data.dataset import read_info, read_split
 from vit_vs_cnn.evaluation.replicate_runs import record_replicates
 from vit_vs_cnn.report.answer import answer, weaknesses
 from vit_vs_cnn.report.comparison import read_comparison, summary_numbers, write_tables
 from vit_vs_cnn.report.comparison_figures import write_comparison_figures
+from vit_vs_cnn.report.errors import find_errors, write_errors
 from vit_vs_cnn.report.html import Provenance, render_report
+from vit_vs_cnn.report.robustness import read_shift, shift_sentence, write_shift
 from vit_vs_cnn.tracking.lineage import GIT_COMMIT_TAG, RUN_NAME_TAG, lineage_tags
 from vit_vs_cnn.tracking.names import prefixed_metrics
 from vit_vs_cnn.tracking.run import read_ref, start_run
@@ -19,14 +21,19 @@ def run(settings: Settings) -> None:
     """Compare all contestants and record the comparison with links to their runs."""
     for contestant in settings.models:
         settings = with_tuned(settings, contestant)
-    info, comparison = read_info(PREPARED), read_comparison(settings)
+    info, test, comparison = read_info(PREPARED), read_split(PREPARED, "test"), read_comparison(settings)
+    shift, errors = read_shift(settings, comparison), find_errors(comparison.predictions, settings.evaluate.confidence)
     searches = {name: read_tuning_summary(name) for name in settings.models}
-    conclusion, weak = answer(comparison), weaknesses(comparison, settings, searches)
+    conclusion = " ".join(filter(None, [answer(comparison), shift_sentence(shift)]))
+    weak = weaknesses(comparison, settings, searches)
     write_tables(comparison, conclusion, COMPARE)
     write_comparison_figures(comparison, COMPARE)
+    write_shift(shift, test.images[0], info, SHIFT)
+    if errors is not None:
+        write_errors(errors, test, info.classes, ERRORS)
     lineage = lineage_tags()
     provenance = Provenance(lineage[GIT_COMMIT_TAG], lineage.get(RUN_NAME_TAG))
-    page = render_report(settings, comparison, conclusion, weak, searches, provenance)
+    page = render_report(settings, comparison, shift, errors, conclusion, weak, searches, provenance)
     (COMPARE / "report.html").write_text(page, encoding="utf-8")
     with start_run(settings, "compare") as tracked:
         chosen = {one.name: read_ref(trained(one.name, one.chosen.seed)) for one in comparison.contestants}

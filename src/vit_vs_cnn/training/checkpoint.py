@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 import vit_vs_cnn
 from vit_vs_cnn.core.errors import TransientError
 from vit_vs_cnn.core.paths import state_dir
+from vit_vs_cnn.core.records import digest_of
 from vit_vs_cnn.training.results import Epoch
 from vit_vs_cnn.training.setup import TrainingJob
 
@@ -47,6 +48,7 @@ def fingerprint(job: TrainingJob) -> str:
         "select_by": job.settings.select_by,
         "budget": [budget.epochs, budget.patience, budget.refit],
         "model": job.model.model_dump(),
+        "weights": None if job.model.weights is None else digest_of(Path(job.model.weights).read_bytes()),
         "data": [splits["train"].digest, splits["val"].digest, job.info.decoding.in_chans],
         "plan": [plan.device.type, plan.devices, plan.precision, plan.compiled, plan.deterministic],
         "checkpoint_gradients": budget.checkpoint_gradients,

@@ -1,0 +1,104 @@
+"""Which contestant leads under which corruption, by more than chance."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.evaluation.clusters import Groups
+from vit_vs_cnn.evaluation.corruptions import CLEAN
+from vit_vs_cnn.evaluation.replicates import Correct, MeanAccuracy, compare_replicates, mean_accuracy
+from vit_vs_cnn.evaluation.robustness import Robustness
+from vit_vs_cnn.evaluation.significance import holm
+
+
+@dataclass(frozen=True)
+class Lead:
+    """How far the leader of two contestants is ahead; `adjusted_p_value` allows for all corruptions compared (Holm)."""
+
+    leader: str
+    other: str
+    difference: float
+    low: float
+    high: float
+    confidence: float
+    p_value: float
+    adjusted_p_value: float
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether both the test and the interval say that the lead is more than chance."""
+        return self.adjusted_p_value < 1 - self.confidence and self.low > 0.0
+
+
+@dataclass(frozen=True)
+class UnderCorruption:
+    """Accuracies under one corruption by contestant, means over its severities and replicates with their intervals.
+
+    `lead` is of the best over the next best; None of one contestant alone.
+    """
+
+    corruption: str
+    accuracies: dict[str, MeanAccuracy]
+    lead: Lead | None
+
+    @property
+    def order(self) -> list[str]:
+        """The contestants by falling accuracy."""
+        return sorted(self.accuracies, key=lambda name: -self.accuracies[name].value)
+
+
+def compare_under_shift(
+    measured: Mapping[str, Robustness], confidence: float, groups: Groups | None = None
+) -> list[UnderCorruption]:
+    """Compare the contestants on clean images, first, and under each corruption.
+
+    Intervals and tests are those of `compare_replicates`. The severities of an image are no independent evidence, so
+    they are by images, or by `groups` (N,) of these. Raises UserError where the contestants were not measured on the
+    same images.
+    """
+    first_name, first = next(iter(measured.items()))
+    for name, other in measured.items():
+        if not np.array_equal(other.positions, first.positions) or other.correct.keys() != first.correct.keys():
+            raise UserError(
+                f"robustness/{name}: was measured on other images or corruptions than {first_name}; "
+                "run `dvc repro` to measure both alike."
+            )
+    names = [CLEAN, *(corruption.name for corruption in first.corruptions)]
+    results = [_compare(name, measured, confidence, groups) for name in names]
+    # Clean images have their own, better comparison, on all of test.
+    leads = [result.lead for result in results[1:] if result.lead is not None]
+    adjusted = iter(holm([lead.p_value for lead in leads]))
+    return results[:1] + [
+        replace(result, lead=result.lead and replace(result.lead, adjusted_p_value=next(adjusted)))
+        for result in results[1:]
+    ]
+
+
+def _compare(
+    corruption: str, measured: Mapping[str, Robustness], confidence: float, groups: Groups | None
+) -> UnderCorruption:
+    correct = {name: robustness.at_all_severities(corruption) for name, robustness in measured.items()}
+    images = len(next(iter(measured.values())).positions)
+    severities = next(iter(correct.values())).shape[1] // images
+    if severities > 1:
+        groups = np.tile(np.arange(images) if groups is None else groups, severities)
+    accuracies = {name: mean_accuracy(right, confidence, groups) for name, right in correct.items()}
+    best, *others = sorted(accuracies, key=lambda name: -accuracies[name].value)
+    lead = _lead(best, others[0], correct, confidence, groups) if others else None
+    return UnderCorruption(corruption, accuracies, lead)
+
+
+def _lead(leader: str, other: str, correct: Mapping[str, Correct], confidence: float, groups: Groups | None) -> Lead:
+    found = compare_replicates(correct[leader], correct[other], confidence, groups)
+    return Lead(
+        leader=leader,
+        other=other,
+        difference=found.value,
+        low=found.low,
+        high=found.high,
+        confidence=confidence,
+        p_value=found.p_value,
+        adjusted_p_value=found.p_value,
+    )

@@ -1,0 +1,125 @@
+"""Where the contestants err: how far together, what their average reaches, and pictures of suspect labels."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from vit_vs_cnn.core.console import inert, points
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.data.dataset import Split
+from vit_vs_cnn.evaluation.errors import (
+    Average,
+    ByReplicate,
+    Overlap,
+    average_of_all,
+    label_suspects,
+    only_right,
+    overlaps,
+)
+from vit_vs_cnn.report.figure_writer import FigureWriter
+from vit_vs_cnn.report.grid import Tile, image_grid, in_rows
+
+_TILE = 118
+_TILES_PER_ROW = 6
+_MOST_TILES = 12
+
+
+@dataclass(frozen=True)
+class Errors:
+    """What the contestants get right and wrong together on the test images of these `names`.
+
+    The tables have the columns of `label_suspects`.
+    """
+
+    names: tuple[str, ...]
+    overlaps: Sequence[Overlap]
+    average: Average
+    suspects: pd.DataFrame
+    only_right: Mapping[str, pd.DataFrame]
+
+
+def find_errors(predictions: ByReplicate, confidence: float) -> Errors | None:
+    """Compare the errors of all contestants; None of one alone."""
+    if len(predictions) == 1:
+        return None
+    return Errors(
+        names=next(iter(predictions.values()))[0].names,
+        overlaps=overlaps(predictions),
+        average=average_of_all(predictions, confidence),
+        suspects=label_suspects(predictions),
+        only_right={name: only_right(predictions, name) for name in predictions},
+    )
+
+
+def error_sentences(errors: Errors) -> list[str]:
+    """How far they err together, and what the average of all would reach."""
+    sentences = []
+    for pair in errors.overlaps:
+        consistency = pair.error_consistency
+        sentences.append(
+            f"{pair.first} and {pair.second} are both right on {_images(pair.both)} test images, only {pair.first} on "
+            f"{_images(pair.first_only)}, only {pair.second} on {_images(pair.second_only)}, neither on "
+            f"{_images(pair.neither)}; were their errors independent, neither would be on "
+            f"{_images(pair.expected_neither)}"
+            + (f" (error consistency κ = {consistency:.2f})." if consistency is not None else ".")
+        )
+    average = errors.average
+    sentences.append(
+        f"The average of the probabilities of all would be right on {points(average.accuracy)} %, "
+        f"{points(average.difference, sign=True)} points beside {average.best} alone "
+        f"({points(average.low, sign=True)} to {points(average.high, sign=True)}), at the cost of all of them."
+    )
+    return sentences
+
+
+def _images(count: float) -> str:
+    """A count, with a decimal place where a mean over pairs of replicates has one."""
+    return f"{count:,.0f}" if abs(count - round(count)) < 0.05 else f"{count:,.1f}"
+
+
+def write_errors(errors: Errors, test: Split, classes: Sequence[str], folder: Path) -> None:
+    """Write the pictures, the tables with all file names, and figures.json into `folder`.
+
+    Raises UserError where `errors` are of other images than `test` has.
+    """
+    if errors.names != test.names:
+        raise UserError("the evaluations are of other test images than data/prepared/test has; run `dvc repro`.")
+    writer = FigureWriter(folder, "errors")
+    writer.table("label_suspects", _with_names(errors.suspects, classes))
+    if len(errors.suspects):
+        tiles = _tiles(errors.suspects.head(_MOST_TILES), test.images, classes, "they say")
+        figure = image_grid(in_rows(tiles, _TILES_PER_ROW), _TILE)
+        writer.add("label_suspects", figure, shown=len(tiles), images=len(errors.suspects))
+    else:
+        writer.skip("label_suspects")
+    alone = {contestant: found for contestant, found in errors.only_right.items() if len(found)}
+    named = [_with_names(found, classes).assign(contestant=name) for name, found in errors.only_right.items()]
+    writer.table("only_right", pd.concat(named))
+    if alone:
+        rows = [_tiles(found.head(_TILES_PER_ROW), test.images, classes, "others:") for found in alone.values()]
+        counts = ", ".join(f"{contestant} {len(found):,}" for contestant, found in alone.items())
+        writer.add("only_right", image_grid(rows, _TILE, row_labels=list(alone)), counts=counts)
+    else:
+        writer.skip("only_right")
+    writer.close()
+
+
+def _tiles(found: pd.DataFrame, images: NDArray[np.uint8], classes: Sequence[str], verb: str) -> list[Tile]:
+    return [
+        Tile(
+            images[row["position"]],
+            f"{Path(row['name']).name}\nis {classes[row['label']]}\n{verb} {classes[row['predicted']]}\n"
+            f"{100 * row['confidence']:.0f} % sure",
+        )
+        for row in found.to_dict("records")
+    ]
+
+
+def _with_names(found: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """The table with the names of classes, for a spreadsheet."""
+    columns = {column: [inert(classes[label]) for label in found[column]] for column in ("label", "predicted")}
+    return found.assign(name=[inert(name) for name in found["name"]], **columns).drop(columns="position")

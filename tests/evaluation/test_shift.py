@@ -1,0 +1,87 @@
+"""Who leads under which corruption."""
+
+import numpy as np
+import pytest
+
+from factories import robustness_results
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.evaluation.corruptions import CLEAN, CORRUPTIONS
+from vit_vs_cnn.evaluation.replicates import compare_replicates
+from vit_vs_cnn.evaluation.shift import compare_under_shift
+
+
+def test_the_best_leads_over_the_next_best_under_each_corruption() -> None:
+    measured = {
+        "vit": robustness_results({"blur": 150, "noise": 10}),
+        "resnet": robustness_results({"blur": 60, "noise": 60}),
+        "third": robustness_results({"blur": 200, "noise": 70}),
+    }
+    results = {result.corruption: result for result in compare_under_shift(measured, 0.95)}
+    assert list(results) == [CLEAN, *(corruption.name for corruption in CORRUPTIONS)]
+    blur, noise, jpeg = (results[name].lead for name in ("blur", "noise", "jpeg"))
+    assert blur is not None
+    assert (blur.leader, blur.other) == ("resnet", "vit")
+    assert blur.difference == pytest.approx(0.3)
+    assert blur.low < 0.3 < blur.high
+    assert blur.is_significant
+    assert noise is not None
+    assert (noise.leader, noise.other) == ("vit", "resnet")
+    assert results["blur"].order == ["resnet", "vit", "third"]
+    assert results["blur"].accuracies["vit"].value == pytest.approx(0.5)
+    assert jpeg is not None
+    assert not jpeg.is_significant
+
+
+def test_severities_of_the_same_images_are_no_more_evidence_than_one() -> None:
+    measured = {"vit": robustness_results({"blur": 60}), "resnet": robustness_results({"blur": 40})}
+    lead = compare_under_shift(measured, 0.95)[2].lead
+    assert lead is not None
+    # Both are wrong on the same images at all severities.
+    first, second = (measured[name].correct["blur", 1] for name in ("resnet", "vit"))
+    alone = compare_replicates(first, second, 0.95, np.arange(300))
+    assert (lead.low, lead.high) == pytest.approx((alone.low, alone.high), abs=0.003)
+    assert lead.p_value == pytest.approx(alone.p_value)
+
+
+def test_many_corruptions_make_one_small_lead_less_certain() -> None:
+    measured = {"vit": robustness_results({"blur": 47}), "resnet": robustness_results({"blur": 40})}
+    blur = compare_under_shift(measured, 0.95)[2].lead
+    assert blur is not None
+    assert blur.p_value < 0.05 < blur.adjusted_p_value
+    assert not blur.is_significant
+
+
+def test_groups_widen_the_interval() -> None:
+    measured = {"vit": robustness_results({"blur": 60}), "resnet": robustness_results({"blur": 40})}
+    by_image, by_group = (
+        compare_under_shift(measured, 0.95, groups)[2].lead for groups in (None, np.arange(300) // 10)
+    )
+    assert by_image is not None
+    assert by_group is not None
+    assert by_group.high - by_group.low > 1.5 * (by_image.high - by_image.low)
+
+
+def test_replicates_that_differ_widen_the_interval() -> None:
+    stable = {"vit": robustness_results({"blur": 60}), "resnet": robustness_results({"blur": 40})}
+    varying = {
+        "vit": robustness_results({"blur": 60}, seeds=(0, 1, 2), more_errors=(-40, 0, 40)),
+        "resnet": robustness_results({"blur": 40}, seeds=(0, 1, 2), more_errors=(-30, 0, 30)),
+    }
+    certain, uncertain = (compare_under_shift(measured, 0.95)[2].lead for measured in (stable, varying))
+    assert certain is not None
+    assert uncertain is not None
+    assert uncertain.difference == pytest.approx(certain.difference)
+    assert certain.is_significant
+    assert not uncertain.is_significant
+
+
+def test_one_alone_has_no_lead() -> None:
+    results = compare_under_shift({"vit": robustness_results({})}, 0.95)
+    assert all(result.lead is None for result in results)
+    assert results[0].accuracies["vit"].value == 1.0
+
+
+def test_contestants_measured_on_other_images_are_not_compared() -> None:
+    measured = {"vit": robustness_results({}), "resnet": robustness_results({}, images=200)}
+    with pytest.raises(UserError, match="robustness/resnet: was measured on other images or corruptions than vit"):
+        compare_under_shift(measured, 0.95)
