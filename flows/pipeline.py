@@ -110,9 +110,9 @@ def _run_stages(run: PipelineRun, request: Request) -> State[Any]:
         if not isinstance(error, UserError):
             error = RunError(f"{error} The workspace is {run.workspace}; the same command continues the run.")
         return Failed(message=failed.message, data=error)
-    if not request.stages:
+    if not request.stages or "evaluate" in request.stages:  # an experiment has results
         if run.isolated and not (skipped == futures.keys() and is_saved(run)):
-            save_run(run)
+            save_run(run, [*futures] if request.stages else ())
         publish_results(run.workspace)
     cached = sum(future.result() is StageResult.CACHED for future in futures.values())
     return Completed(message=f"{len(futures) - cached} stages ran, {cached} were cached.", data=run)

@@ -117,6 +117,23 @@ def test_the_same_source_gives_the_same_bytes_and_another_seed_another_split(tmp
     assert other.digest != read_info(tmp_path / "one").digest
 
 
+def test_a_part_of_train_leaves_test_whole_and_what_it_leaves_is_prepared_as_before(tmp_path: Path):
+    folder = write_pets(tmp_path / "pets", per_class=60)
+    whole, _ = prepare(data_settings(folder), tmp_path / "whole")
+    part, checks = prepare(data_settings(folder, train_fraction=0.3), tmp_path / "part")
+    for name in ("train", "val"):
+        expected = [round(0.3 * count) for count in whole.splits[name].counts]
+        assert list(part.splits[name].counts) == expected
+        images = {image.tobytes() for image in read_split(tmp_path / "whole", name).images}
+        split = read_split(tmp_path / "part", name)
+        assert {image.tobytes() for image in split.images} <= images
+        assert len(split.names) == len(split.digests) == len(split)
+    assert part.splits["test"] == whole.splits["test"]
+    assert any("data.train_fraction 0.3: " in note and "test is whole" in note for note in checks.notes)
+    with pytest.raises(UserError, match=r"data\.train_fraction: 0\.001 of \d+ training images is fewer than the 3"):
+        prepare(data_settings(folder, train_fraction=0.001), tmp_path / "part")
+
+
 def splits_by_pixels(prepared: Path) -> dict[bytes, str]:
     return {image.tobytes(): name for name in PREPARED_SPLITS for image in read_split(prepared, name).images}
 

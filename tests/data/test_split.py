@@ -11,7 +11,7 @@ from vit_vs_cnn.config.data import DataSettings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.dataset import SplitName
 from vit_vs_cnn.data.sources.source import Source
-from vit_vs_cnn.data.split import assign_splits, carve_by_digest, carved_shares, content_digests
+from vit_vs_cnn.data.split import assign_splits, carve_by_digest, carved_shares, content_digests, subset_rows
 
 FRACTIONS: dict[SplitName, float] = {"test": 0.2, "val": 0.1}
 SEEDS = st.integers(0, 2**31 - 1)
@@ -164,3 +164,50 @@ def test_fewer_groups_than_splits_cannot_be_split():
     source = source_of([0, 1] * 10, [0] * 20, ("test", "val"), groups=("one", "other") * 10)
     with pytest.raises(UserError, match=r"data\.groups: .* of 2 groups, and 3 at least are needed"):
         assigned(source)
+
+
+def subset_of(source: Source, fraction: float, splits: NDArray[np.int64], **changes: object) -> list[int]:
+    settings_ = data_settings(train_fraction=fraction, **changes)
+    return subset_rows(source, content_digests(source), splits, settings_).tolist()
+
+
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 40), st.integers(1, 10), st.integers(1, 10)), min_size=1, max_size=4),
+    fractions=st.lists(st.floats(0.05, 1.0), min_size=2, max_size=2).map(sorted),
+    per_group=st.sampled_from([None, 1, 4]),
+    seed=SEEDS,
+)
+def test_a_smaller_subset_is_within_a_larger_one_and_has_its_share_of_each_class(
+    sizes: list[tuple[int, int, int]], fractions: list[float], per_group: int | None, seed: int
+):
+    labels = [label for label, counts in enumerate(sizes) for _ in range(sum(counts))]
+    splits = [split for counts in sizes for split, count in enumerate(counts) for _ in range(count)]
+    groups = None if per_group is None else tuple(str(position // per_group) for position in range(len(labels)))
+    source, assignment = source_of(labels, splits, (), groups=groups), np.array(splits)
+    if fractions[0] * (assignment == 0).sum() < len(sizes):
+        with pytest.raises(UserError, match=r"data\.train_fraction: .* is fewer than the \d classes: set it to "):
+            subset_of(source, fractions[0], assignment, split_seed=seed)
+        return
+    smaller, larger = (subset_of(source, fraction, assignment, split_seed=seed) for fraction in fractions)
+    assert set(smaller) <= set(larger)
+    for label, counts in enumerate(sizes):
+        for split, count in enumerate(counts):
+            kept = sum(labels[row] == label and splits[row] == split for row in smaller)
+            assert kept == (count if split == 2 else max(1, round(count * fractions[0])))
+
+
+def test_other_images_change_the_subset_only_by_their_number():
+    labels, splits = [0] * 100 + [1] * 100, np.zeros(200, np.int64)
+    contents = [f"image {position}".encode() for position in range(200)]
+    kept = subset_of(source_of(labels, splits.tolist(), (), contents), 0.3, splits)
+    shuffled = np.random.default_rng(0).permutation(200)
+    other = source_of([labels[row] for row in shuffled], splits.tolist(), (), [contents[row] for row in shuffled])
+    assert {contents[row] for row in kept} == {contents[shuffled[row]] for row in subset_of(other, 0.3, splits)}
+    assert kept != subset_of(source_of(labels, splits.tolist(), (), contents), 0.3, splits, split_seed=1)
+
+
+def test_of_groups_whole_ones_are_kept_as_far_as_the_share_allows():
+    groups, splits = tuple(str(position // 10) for position in range(200)), np.zeros(200, np.int64)
+    source = source_of([0] * 200, splits.tolist(), (), groups=groups)
+    kept = subset_of(source, 0.25, splits)
+    assert len({groups[row] for row in kept}) == 5

@@ -79,6 +79,8 @@ note("end")
 class SmallProject:
     """The project and what its stages did."""
 
+    dvc_yaml, stage, ignored = DVC_YAML, STAGE, "/out\n"
+
     def __init__(self, folder: Path) -> None:
         self.root = folder / "project"
         self._control, self._history = folder / "control.json", folder / "history.jsonl"
@@ -86,9 +88,9 @@ class SmallProject:
         self._history.touch()
         (self.root / "presets").mkdir(parents=True)
         (self.root / "presets" / "other.yaml").write_text("seeds: [77]\n")
-        (self.root / "dvc.yaml").write_text(DVC_YAML)
-        (self.root / "stage.py").write_text(STAGE)
-        (self.root / ".gitignore").write_text("/out\n/runs/\n/.vit-vs-cnn/\n/mlruns/\n__pycache__/\n")
+        (self.root / "dvc.yaml").write_text(self.dvc_yaml)
+        (self.root / "stage.py").write_text(self.stage)
+        (self.root / ".gitignore").write_text(f"{self.ignored}/runs/\n/.vit-vs-cnn/\n/mlruns/\n__pycache__/\n")
         shutil.copytree(REPOSITORY / "flows", self.root / "flows", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(REPOSITORY / "prefect.yaml", self.root)
         (self.root / ".dvc").mkdir()
@@ -131,7 +133,7 @@ class SmallProject:
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-c", "from vit_vs_cnn.cli import main; main()", *arguments]
 
-    def call(self, *arguments: str, code: int = 0) -> str:
+    def call(self, *arguments: str, code: int = 0, timeout: float = 180) -> str:
         """What `vit-vs-cnn …` prints."""
         answer = subprocess.run(
             self.command(*arguments),
@@ -140,7 +142,7 @@ class SmallProject:
             capture_output=True,
             text=True,
             check=False,
-            timeout=180,
+            timeout=timeout,
         )
         assert answer.returncode == code, answer.stdout + answer.stderr
         return answer.stdout + answer.stderr

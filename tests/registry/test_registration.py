@@ -13,10 +13,11 @@ import pytest
 from factories import CLASSES, contestant, cost, evaluation
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import TransientError, UserError
-from vit_vs_cnn.core.paths import REGISTERED, trained
-from vit_vs_cnn.data.dataset import DatasetInfo
+from vit_vs_cnn.core.paths import PREPARED, REGISTERED, trained
+from vit_vs_cnn.data.dataset import DatasetInfo, write_info
 from vit_vs_cnn.evaluation.contestants import Contestant, Replicate
 from vit_vs_cnn.evaluation.results import Evaluation
+from vit_vs_cnn.registry.audit import open_audit_log
 from vit_vs_cnn.registry.registration import Looks, write_card
 from vit_vs_cnn.registry.versions import Registry
 from vit_vs_cnn.stages.register import run
@@ -72,8 +73,9 @@ def test_contestants_become_versions_and_the_better_by_validation_the_challenger
         "name": "tiny-classifier",
         "versions": {"vit": 1, "resnet": 2},
         "challenger": "resnet",
+        "reason": "version 2 (resnet) is challenger, the first one",
     }
-    assert "challenger (best by validation) is resnet" in capsys.readouterr().out
+    assert "Version 2 (resnet) is challenger, the first one." in capsys.readouterr().out
     challenger = Registry("tiny-classifier").version("challenger")
     assert challenger.number == 2
     assert challenger.run_id == read_ref(trained("resnet", 0)).run_id
@@ -99,6 +101,86 @@ def test_the_challenger_is_the_best_by_the_metric_that_models_are_chosen_by(
         UserError, match="select_by: the training of vit did not record macro_f1 on val; train it again"
     ):
         run(make_settings({"select_by": "macro_f1"}))
+
+
+def validated(settings: Settings, name: str, **changes: float) -> None:
+    """Another training of a contestant, with these changes of its validation."""
+    folder = trained(name, 0)
+    path = folder / "training.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with start_run(settings, "train", name) as training:
+        training.log_model(folder / "model", name, "image-classifier", {}, {}, step=1)
+        training.write_ref(folder)
+
+
+def challenger() -> int:
+    return Registry("tiny-classifier").aliases()["challenger"]
+
+
+def decisions() -> list[tuple[str, int | None, int | None]]:
+    with open_audit_log(Registry("tiny-classifier")) as log:
+        return [(found.action, found.previous_version, found.version) for found in log.decisions()]
+
+
+@pytest.mark.parametrize(
+    ("score", "moves", "said"),
+    [
+        (0.9, True, "is challenger: better than version 2 on the same validation images, 90.00% to 80.00%"),
+        (0.8, False, "stays version 2: no better than version 2 on the same validation images, 80.00% to 80.00%"),
+        (0.75, False, "stays version 2: no better than version 2 on the same validation images, 75.00% to 80.00%"),
+    ],
+)
+def test_only_a_version_that_is_better_on_the_same_validation_images_becomes_challenger(
+    results: None, settings: Settings, capsys: pytest.CaptureFixture[str], score: float, moves: bool, said: str
+) -> None:
+    run(settings)
+    validated(settings, "vit", val_accuracy=score)
+    validated(settings, "resnet", val_accuracy=0.5)
+    run(settings)
+    run(settings)
+    assert said in capsys.readouterr().out
+    assert challenger() == (3 if moves else 2)
+    assert decisions() == [("registered", None, 2), ("registered" if moves else "passed over", 2, 3)]
+    assert json.loads((REGISTERED / "versions.json").read_text())["challenger"] == ("vit" if moves else None)
+
+
+def test_a_version_that_was_chosen_on_other_validation_images_is_passed_over_with_what_to_do(
+    results: None, settings: Settings, prepared: DatasetInfo, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(settings)
+    others = prepared.splits | {"val": prepared.splits["val"].model_copy(update={"digest": "others"})}
+    write_info(PREPARED, prepared.model_copy(update={"splits": others, "digest": "of other data"}))
+    validated(settings, "vit", val_accuracy=0.99)
+    run(settings)
+    assert (
+        "Challenger stays version 2: it was not chosen on the validation images of version 3; `vit-vs-cnn registry "
+        "promote 3` has the gate judge it all the same."
+    ) in capsys.readouterr().out
+    assert challenger() == 2
+
+
+@pytest.mark.parametrize(("digest", "moves"), [("0123456789abcdef", True), ("of other data", False)])
+def test_of_a_challenger_of_an_earlier_release_the_whole_data_set_has_to_be_the_same(
+    results: None, settings: Settings, digest: str, moves: bool
+) -> None:
+    run(settings)
+    registry = Registry("tiny-classifier")
+    registry.client.delete_model_version_tag(registry.name, "2", "data.val_digest")
+    registry.tag(2, {"data.digest": digest})
+    validated(settings, "vit", val_accuracy=0.99)
+    run(settings)
+    assert challenger() == (3 if moves else 2)
+
+
+def test_a_challenger_without_the_score_that_models_are_chosen_by_stays(
+    results: None, make_settings: Callable[..., Settings], settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(settings)
+    for name in ("vit", "resnet"):
+        validated(settings, name, val_macro_f1=0.9)
+    run(make_settings({"select_by": "macro_f1"}))
+    assert "version 2 did not record macro_f1 on validation" in capsys.readouterr().out
+    assert challenger() == 2
 
 
 def test_registering_the_same_models_again_makes_no_new_versions(results: None, settings: Settings) -> None:

@@ -25,9 +25,9 @@ VARIABLES = {
 
 
 def subjects() -> list[tuple[str, ast.Module]]:
-    """Each module of the report and of the stages that writes figures, with its subject."""
+    """Each module of the report, the stages and the studies that writes figures, with its subject."""
     found = []
-    for path in (*SOURCE.glob("*.py"), *(SOURCE.parent / "stages").glob("*.py")):
+    for path in (path for room in ("report", "stages", "studies") for path in (SOURCE.parent / room).glob("*.py")):
         module = ast.parse(path.read_text(encoding="utf-8"))
         found += [
             (call.args[1].value, module)

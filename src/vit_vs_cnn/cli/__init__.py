@@ -11,6 +11,7 @@ from vit_vs_cnn.cli.maintenance import clean, doctor, sync, up
 from vit_vs_cnn.cli.pipeline import STAGES, params, run, tune
 from vit_vs_cnn.cli.registry import registry
 from vit_vs_cnn.cli.serving import predict, serve
+from vit_vs_cnn.cli.study import study
 from vit_vs_cnn.core.console import printable
 from vit_vs_cnn.core.errors import GateRejectedError, GateUndecidedError, RunError, UserError, write_error_report
 
@@ -24,6 +25,7 @@ Examples:
   vit-vs-cnn run --preset demo               the whole pipeline on the packaged digits, in minutes
   vit-vs-cnn data pets.zip                   how a folder or archive of images would be read
   vit-vs-cnn run --preset cpu --set data.source=folder --set data.name=pets --set data.path=pets.zip
+  vit-vs-cnn study demo                      where one overtakes the other, on the packaged digits
   dvc repro                                  the experiment of params.yaml, in place
   vit-vs-cnn registry promote                the challenger becomes champion if it passes the gate
   vit-vs-cnn doctor                          what this machine lacks, if anything
@@ -36,7 +38,7 @@ def commands() -> None:
     """ViT or CNN? A measured answer on your own images, and a registered model at the end."""
 
 
-for command in (data, *STAGES, tune, run, params, registry, predict, serve, up, clean, sync, doctor):
+for command in (data, *STAGES, tune, run, study, params, registry, predict, serve, up, clean, sync, doctor):
     commands.add_command(command)
 
 

@@ -14,6 +14,8 @@ from vit_vs_cnn.core.errors import without_password
 from vit_vs_cnn.core.paths import COMPARE, REGISTERED
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from vit_vs_cnn.config.schema import Settings
     from vit_vs_cnn.orchestration.request import Request
     from vit_vs_cnn.orchestration.workspace import PipelineRun
@@ -144,36 +146,48 @@ def params(preset: str | None, overrides: tuple[str, ...]) -> None:
 
 
 def _run_flow(request: "Request") -> "PipelineRun":
-    """Run the pipeline's flow in this process, shown on this terminal, with a Prefect server around it.
+    """Run the pipeline's flow in this process.
 
     Raises UserError with the stage's own sentence where it left one, RunError where a stage failed otherwise.
+    """
+    from vit_vs_cnn.orchestration.request import check_models, read_request
+    from vit_vs_cnn.orchestration.workspace import PipelineRun
+
+    _, settings = read_request(request)
+    result = run_flow("pipeline", asdict(request), settings, lambda: check_models(settings))
+    assert isinstance(result, PipelineRun)
+    return result
+
+
+def run_flow(name: str, parameters: "Mapping[str, Any]", settings: "Settings", check: "Callable[[], None]") -> Any:
+    """Run the flow of flows/<name>.py in this process, shown on this terminal, with a Prefect server around it.
+
+    `check` is called while the server starts. Returns the result of the flow run. Raises the UserError or RunError that
+    it ends with, and RunError where it did not complete for another reason.
     """
     from vit_vs_cnn.core.errors import RunError, UserError
     from vit_vs_cnn.core.paths import main_root
     from vit_vs_cnn.orchestration.prefect_server import RunServer, prefect_settings
     from vit_vs_cnn.orchestration.progress import shown_on_terminal
-    from vit_vs_cnn.orchestration.request import check_models, read_request
     from vit_vs_cnn.orchestration.retention import report_dead_runs
-    from vit_vs_cnn.orchestration.workspace import PipelineRun
 
-    _, settings = read_request(request)
     server = RunServer(settings.flow.keep_days)
     # Prefect reads its settings when it is imported; the terminal shows the stages' lines, not Prefect's.
     os.environ.update(prefect_settings())
     os.environ.update({"PREFECT_API_URL": server.api, "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"})
     from prefect.flows import load_flow_from_entrypoint
 
-    # The imports and the check of the models take as long as the server takes to start: side by side.
-    flow: Any = load_flow_from_entrypoint(f"{main_root()}/flows/pipeline.py:pipeline")
-    check_models(settings)
+    # The imports and the check take as long as the server takes to start: side by side.
+    flow: Any = load_flow_from_entrypoint(f"{main_root()}/flows/{name}.py:{name}")
+    check()
     server.wait()
     report_dead_runs(server.api)
     with shown_on_terminal():
-        state: Any = flow(**asdict(request), return_state=True)
+        state: Any = flow(**parameters, return_state=True)
     result = state.result(raise_on_failure=False)
     if isinstance(result, UserError | RunError):
         raise result
-    if not isinstance(result, PipelineRun):
+    if not state.is_completed():
         raise RunError(f"the flow run ended as {state.name}: {state.message}")
     return result
 
@@ -189,7 +203,7 @@ def _run_summary(finished: "PipelineRun") -> str:
 {results_table(finished.workspace)}
 
 report    {report.relative_to(here) if report.is_relative_to(here) else report}
-registry  {registered["name"]}, challenger: {registered["challenger"]}   (vit-vs-cnn registry promote)
+registry  {registered["name"]}: {registered["reason"]}   (vit-vs-cnn registry promote)
 MLflow    make ui   (store: {without_password(tracking_uri())})
 DVC       dvc exp show   (experiment: {finished.name})"""
 

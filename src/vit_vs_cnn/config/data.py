@@ -45,6 +45,7 @@ class DataSettings(StrictModel):
     many bits images of more than 8 use; None finds the range of their levels in train. `splits` and `class_level` (of
     the class folders below the split folders) are for folders; None: as their names tell. `groups` finds in an image's
     path what it shares with others: no carved split takes a part of a group, and intervals are by groups.
+    `train_fraction` is the part of each class's images that is used for train and val; test stays whole.
     """
 
     source: Literal["cifar10", "folder", "table", "torchvision", "digits"]
@@ -61,6 +62,7 @@ class DataSettings(StrictModel):
     split_seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     val_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
     test_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.2
+    train_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     min_images_per_class: Annotated[int, Field(ge=3)] = 10
     on_bad: Literal["fail", "skip"] = "fail"
     splits: SplitFolders | None = None

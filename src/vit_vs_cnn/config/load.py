@@ -52,7 +52,7 @@ def _validated(model: type[Model], values: Any, key_path: str) -> Model:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{key_path}: " + "; ".join(_sentences(error)) + ".") from None
+        raise UserError(f"{key_path}: " + "; ".join(sentences(error)) + ".") from None
 
 
 def read_settings(path: Path) -> Settings:
@@ -99,8 +99,9 @@ def _nested_values(values: Mapping[str, Any]) -> dict[str, Any]:
     return nest({settings_path(path): value for path, value in values.items()})
 
 
-def _sentences(error: ValidationError) -> list[str]:
-    sentences = []
+def sentences(error: ValidationError) -> list[str]:
+    """What is wrong with settings, a sentence for each problem, beginning with its path."""
+    found = []
     for problem in error.errors(include_url=False):
         location = ".".join(str(part) for part in problem["loc"] if part not in _DIMENSION_TYPES)
         if problem["type"] == "extra_forbidden":
@@ -113,8 +114,8 @@ def _sentences(error: ValidationError) -> list[str]:
             text = str(problem["ctx"]["error"])
         else:
             text = f"{problem['msg'][0].lower()}{problem['msg'][1:]}, got {_shown(problem['input'])}"
-        sentences.append(f"{location}: {text}" if location else text)
-    return list(dict.fromkeys(sentences))
+        found.append(f"{location}: {text}" if location else text)
+    return list(dict.fromkeys(found))
 
 
 def _shown(value: Any) -> str:

@@ -77,3 +77,10 @@ def points(fraction: float, digits: int = 1, *, sign: bool = False) -> str:
     """Format a fraction in percentage points, with a true minus sign and no negative zero."""
     value = round(100 * fraction, digits) + 0.0
     return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+
+
+def duration(seconds: float) -> str:
+    """Format a time for people: seconds, minutes or hours."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

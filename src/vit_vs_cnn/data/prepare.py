@@ -40,7 +40,7 @@ from vit_vs_cnn.data.sources.source import RowFinding, Source, Unreadable
 from vit_vs_cnn.data.sources.table import open_metadata, open_table
 from vit_vs_cnn.data.sources.table_files import is_table
 from vit_vs_cnn.data.sources.torchvision import open_torchvision
-from vit_vs_cnn.data.split import assign_splits, carved_shares, content_digests
+from vit_vs_cnn.data.split import assign_splits, carved_shares, content_digests, subset_rows
 
 _MOST_NAMED = 5
 _BAD_ROWS: dict[RowFinding, str] = {
@@ -67,7 +67,12 @@ def prepare(
         refuse_shared_groups(shared_groups(source), settings.path)
     digests = content_digests(source)
     splits = assign_splits(source, digests, settings)
-    source = replace(source, notes=(*source.notes, *carved_shares(source, splits, settings)))
+    notes = carved_shares(source, splits, settings)
+    rows = subset_rows(source, digests, splits, settings)
+    if len(rows) < len(splits):
+        notes = (*notes, _subset_note(splits, splits[rows], settings.train_fraction))
+        source, digests, splits = source.of_rows(rows), digests[rows], splits[rows]
+    source = replace(source, notes=(*source.notes, *notes))
     shape = (len(splits), settings.image_size, settings.image_size, 3)
     # Twice the pixels: they wait in a scratch file until it is known which images can be read.
     with _fresh_folder(folder, 2 * math.prod(shape)), tempfile.TemporaryFile(dir=folder) as scratch:
@@ -139,6 +144,14 @@ def _reserve(file: BinaryIO, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     else:
         file.truncate(size)
     return np.memmap(file, np.uint8, "r+", shape=shape)
+
+
+def _subset_note(splits: NDArray[np.int64], used: NDArray[np.int64], fraction: float) -> str:
+    counts = [
+        f"{(used == code).sum():,} of {(splits == code).sum():,} {split} images"
+        for code, split in enumerate(PREPARED_SPLITS[:2])
+    ]
+    return f"data.train_fraction {fraction:g}: {' and '.join(counts)} are used, test is whole."
 
 
 def _refuse_bad(unreadable: Sequence[Unreadable], source: Source, path: str) -> None:

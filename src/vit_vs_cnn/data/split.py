@@ -1,6 +1,7 @@
 """The split of each image: missing ones are carved from train, by the content of an image or the name of its group."""
 
 import hashlib
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,6 +82,45 @@ def carve_by_digest(
         parts[(parts == 0) & (numbers[part] < fraction)] = part
     _fill_gaps(parts, numbers, np.unique(np.stack([unit, labels], axis=1), axis=0))
     return parts[unit]
+
+
+def subset_rows(
+    source: Source, digests: Digests, splits: NDArray[np.int64], settings: DataSettings
+) -> NDArray[np.int64]:
+    """The images that `data.train_fraction` leaves, as ascending positions: all of test, a part of train and of val.
+
+    Of each class in each of the two splits it is the fraction, rounded, and at least one image: the first ones in an
+    order that follows from the name of an image's group and its digest (uint64 (N,)), so that a smaller fraction is
+    within a larger one. Raises UserError where the fraction of train is fewer images than there are classes.
+    """
+    if settings.train_fraction == 1.0:
+        return np.arange(len(splits))
+    refuse_empty_subset(int((splits == PREPARED_SPLITS.index("train")).sum()), len(source.classes), settings)
+    seed, keys = settings.split_seed, digests
+    if source.groups is not None:
+        keys = np.array([_digest(group.encode()) for group in source.groups], np.uint64)
+    order = np.lexsort((_numbers(digests, seed, "subset"), _numbers(keys, seed, "subset")))
+    kept = [np.flatnonzero(splits == PREPARED_SPLITS.index("test"))]
+    for split in ("train", "val"):
+        of_split = order[splits[order] == PREPARED_SPLITS.index(split)]
+        for label in np.unique(source.labels[of_split]):
+            of_class = of_split[source.labels[of_split] == label]
+            kept.append(of_class[: subset_size(len(of_class), settings.train_fraction)])
+    return np.sort(np.concatenate(kept))
+
+
+def subset_size(images: int, fraction: float) -> int:
+    """How many of a class's images the fraction is."""
+    return max(1, round(images * fraction))
+
+
+def refuse_empty_subset(images: int, classes: int, settings: DataSettings) -> None:
+    """Raise UserError where `data.train_fraction` of so many training images is fewer than one for each class."""
+    if images * settings.train_fraction < classes:
+        raise UserError(
+            f"data.train_fraction: {settings.train_fraction:g} of {images:,} training images is fewer than the "
+            f"{classes} classes: set it to {math.ceil(1e4 * classes / images) / 1e4:g} or more."
+        )
 
 
 def sample(split: Split, fraction: float, seed: int) -> Split:

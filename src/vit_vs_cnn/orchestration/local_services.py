@@ -34,6 +34,8 @@ from vit_vs_cnn.orchestration.prefect_server import (
 from vit_vs_cnn.orchestration.retention import report_dead_runs
 from vit_vs_cnn.tracking.store import tracking_server, tracking_uri
 
+# How many flow runs the worker runs at once: one that waits for others needs room for them.
+RUNS_AT_ONCE_VARIABLE = "VIT_VS_CNN_RUNS_AT_ONCE"
 _SECONDS_TO_STOP = 8.0
 _SECONDS_BETWEEN_CHECKS = 1.0
 _MOST_RESTARTS = 5
@@ -123,7 +125,11 @@ def _services(ports: Ports, limit: int, environment: Mapping[str, str]) -> list[
     prefect, mlflow, worker, optuna = (f"http://{HOST}:{port}" for port in asdict(ports).values())
     listen_mlflow = ("--host", HOST, "--port", str(ports.mlflow), "--workers", "1")
     name_worker = ("--name", f"vit-vs-cnn-{ports.worker}", "--limit", str(limit))
-    worker_environment = {"PREFECT_WORKER_WEBSERVER_PORT": str(ports.worker), MLFLOW_UI_VARIABLE: mlflow}
+    worker_environment = {
+        "PREFECT_WORKER_WEBSERVER_PORT": str(ports.worker),
+        MLFLOW_UI_VARIABLE: mlflow,
+        RUNS_AT_ONCE_VARIABLE: str(limit),
+    }
     services = [
         Service(
             "prefect",

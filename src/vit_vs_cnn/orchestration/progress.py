@@ -34,6 +34,15 @@ def shown_on_terminal() -> Iterator[None]:
         yield
 
 
+def say(text: str) -> None:
+    """Log a line about the flow run as a whole, and print it; to be used inside a flow."""
+    from prefect import get_run_logger
+
+    get_run_logger().info(text)
+    if (terminal := _terminal.get()) is not None:
+        terminal.console.print(text)
+
+
 class StageOutput:
     """A context manager that passes a stage's output on; to be used inside its Prefect task."""
 

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,9 +87,9 @@ def run_environment(run: PipelineRun) -> dict[str, str]:
     return kept | {"PATH": search_path()} | ({"VIT_VS_CNN_RUN": run.name} if run.isolated else {})
 
 
-def save_run(run: PipelineRun) -> None:
-    """Save a finished isolated run as the DVC experiment of its name, replacing an earlier one."""
-    command = [sys.executable, "-m", "dvc", "exp", "save", "--force", "--name", run.name]
+def save_run(run: PipelineRun, stages: Sequence[str] = ()) -> None:
+    """Save a finished isolated run, or its `stages`, as the DVC experiment of its name, replacing an earlier one."""
+    command = [sys.executable, "-m", "dvc", "exp", "save", "--force", "--name", run.name, *stages]
     with _git_lock():
         answer = subprocess.run(
             command, cwd=run.workspace, env=run_environment(run), capture_output=True, text=True, check=False

@@ -32,12 +32,13 @@ Action = Literal[
     "undecided",
     "declined",
     "overtaken",
+    "passed over",
     "rolled back",
     "moved back",
     "changed by hand",
 ]
 State = Literal["pass", "warn", "undecided", "fail"]
-_WITHOUT_MOVE = ("refused", "undecided", "declined", "overtaken")
+_WITHOUT_MOVE = ("refused", "undecided", "declined", "overtaken", "passed over")
 _LOCK_SECONDS = 120.0
 
 

@@ -20,9 +20,10 @@ from vit_vs_cnn.core.paths import trained
 from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.evaluation.contestants import Contestant, read_contestant
 from vit_vs_cnn.evaluation.results import Evaluation
-from vit_vs_cnn.registry.audit import Decision, looks_at, open_audit_log
+from vit_vs_cnn.registry.audit import looks_at, open_audit_log
+from vit_vs_cnn.registry.challenger import VAL_DIGEST, challenge, validation_tags
 from vit_vs_cnn.registry.signing import signature_tags
-from vit_vs_cnn.registry.versions import CHALLENGER, TEST_DIGEST, Registry, registered_name, registry_errors
+from vit_vs_cnn.registry.versions import TEST_DIGEST, Registry, registered_name, registry_errors
 from vit_vs_cnn.tracking.lineage import lineage_tags
 from vit_vs_cnn.tracking.run import read_ref
 from vit_vs_cnn.training.results import selection_score
@@ -39,11 +40,20 @@ class Looks:
     decisions: int
 
 
-def register(settings: Settings, info: DatasetInfo) -> tuple[dict[str, int], str]:
-    """Make each contestant's chosen replicate a version; the best by validation becomes challenger.
+@dataclass(frozen=True)
+class Registration:
+    """The version of each contestant; the best by validation, None where it is not challenger; and why, in words."""
 
-    Returns the version of each contestant, and the contestant that is challenger. A model that is registered already
-    keeps its version. Raises UserError where the store is unreachable or does not have the training runs yet.
+    versions: dict[str, int]
+    challenger: str | None
+    reason: str
+
+
+def register(settings: Settings, info: DatasetInfo) -> Registration:
+    """Make each contestant's chosen replicate a version; the best by validation challenges the present challenger.
+
+    A model that is registered already keeps its version. Raises UserError where the store is unreachable or does not
+    have the training runs yet.
     """
     lineage = lineage_tags()
     contestants = [read_contestant(settings, name) for name in settings.models]
@@ -59,11 +69,8 @@ def register(settings: Settings, info: DatasetInfo) -> tuple[dict[str, int], str
             card = write_card(with_tuned(settings, contestant.name), contestant, info, lineage, looks)
             versions[contestant.name] = registry.add(contestant.name, read_ref(folder), tags, card)
         with open_audit_log(registry) as log:
-            previous, version = registry.aliases().get(CHALLENGER), versions[best]
-            if previous != version:
-                decision = Decision(action="registered", alias=CHALLENGER, previous_version=previous, version=version)
-                log.move(decision.model_copy(update={"reason": f"{best} is the best by validation"}))
-    return versions, best
+            is_challenger, reason = challenge(registry, log, versions[best], settings.select_by)
+    return Registration(versions, best if is_challenger else None, reason)
 
 
 def _looks_before(registry: Registry, info: DatasetInfo) -> Looks:
@@ -91,7 +98,7 @@ def _version_tags(model: Path, info: DatasetInfo, contestant: Contestant, lineag
         "balanced_accuracy": metrics.balanced_accuracy,
         "macro_f1": metrics.macro_f1,
         "nll": metrics.negative_log_likelihood,
-        "val_accuracy": summary.val_accuracy,
+        **validation_tags(summary),
         "calibration_error": metrics.expected_calibration_error,
         "latency_p95_ms": cost.latency_p95_ms,
         "size_mb": sum(path.stat().st_size for path in model.rglob("*") if path.is_file()) / 1e6,
@@ -102,6 +109,7 @@ def _version_tags(model: Path, info: DatasetInfo, contestant: Contestant, lineag
         "timm": summary.timm,
         "device": summary.device,
         "data.digest": info.digest,
+        VAL_DIGEST: info.splits["val"].digest,
         TEST_DIGEST: info.splits["test"].digest,
         "data.image_size": str(info.image_size),
         **lineage,

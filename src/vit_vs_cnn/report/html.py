@@ -70,22 +70,15 @@ def render_report(
     `weaknesses` are those of the answer, `searches` the contestants' tunings. Raises UserError where a result is
     missing.
     """
-    environment = Environment(
-        loader=PackageLoader("vit_vs_cnn", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["flat"] = _flat
+    environment = page_environment()
     info = read_info(PREPARED)
     return environment.get_template("report.html.j2").render(
         settings=settings,
         title=f"{' or '.join(settings.models)} on {info.name}?",
-        answer=_unbroken(answer),
-        weaknesses=[_unbroken(sentence) for sentence in weaknesses],
+        answer=unbroken(answer),
+        weaknesses=[unbroken(sentence) for sentence in weaknesses],
         sentences=[
-            _unbroken(sentence)
+            unbroken(sentence)
             for sentence in (
                 *comparison.sentences,
                 validation_sentence(comparison),
@@ -103,7 +96,7 @@ def render_report(
         shift_rows=shift_rows(shift),
         shift_images=shift.images,
         errors=embedded_figures(ERRORS) if errors else None,
-        error_sentences=[_unbroken(sentence) for sentence in error_sentences(errors)] if errors else [],
+        error_sentences=[unbroken(sentence) for sentence in error_sentences(errors)] if errors else [],
         info=info,
         findings=read_checks(PREPARED).findings,
         eda=embedded_figures(EDA, _EDA_SHOWN),
@@ -123,6 +116,20 @@ def render_report(
         run_name=provenance.run_name,
         packages={package: version(package) for package in _PACKAGES},
     )
+
+
+def page_environment() -> Environment:
+    """Where the templates of pages are, the CSS that they share, and how they are filled in."""
+    environment = Environment(
+        loader=PackageLoader("vit_vs_cnn", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["flat"] = _flat
+    environment.filters["unbroken"] = unbroken
+    return environment
 
 
 def _faithfulness(folder: Path) -> list[dict[Hashable, Any]]:
@@ -153,7 +160,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def _unbroken(sentence: str) -> str:
+def unbroken(sentence: str) -> str:
     """The sentence without line breaks between a number and its per cent sign."""
     return sentence.replace(" %", "\N{NO-BREAK SPACE}%")
 

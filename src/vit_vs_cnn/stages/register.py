@@ -11,11 +11,12 @@ from vit_vs_cnn.registry.versions import CHALLENGER, registered_name
 
 
 def run(settings: Settings) -> None:
-    """Register every contestant; the best by validation becomes the challenger."""
-    versions, challenger = register(settings, read_info(PREPARED))
+    """Register every contestant; the best by validation becomes challenger if it is better than the present one."""
+    registration = register(settings, read_info(PREPARED))
+    versions = registration.versions
     name = registered_name(settings.data.name)
     REGISTERED.mkdir(parents=True, exist_ok=True)
-    record = {"name": name, "versions": versions, CHALLENGER: challenger}
+    record = {"name": name, "versions": versions, CHALLENGER: registration.challenger, "reason": registration.reason}
     write_atomically(REGISTERED / "versions.json", json.dumps(record, indent=2) + "\n")
     listed = ", ".join(f"{contestant} is version {version}" for contestant, version in versions.items())
-    print(f"{name}: {listed}; {CHALLENGER} (best by validation) is {challenger}.")
+    print(f"{name}: {listed}. {registration.reason[0].upper()}{registration.reason[1:]}.")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.console import duration
 from vit_vs_cnn.data.dataset import DatasetInfo, Split
 from vit_vs_cnn.data.loader import ResidentImages
 from vit_vs_cnn.models.airbench import fit_whitening
@@ -77,10 +78,8 @@ def announce(job: TrainingJob) -> None:
     plan, epochs, seconds = job.plan, job.settings.train.epochs, _estimate_seconds(job)
     budget = f"{len(job.train):,} images, {epochs} epoch{'' if epochs == 1 else 's'}"
     runs_on = f"{plan.precision}{', compiled,' if plan.compiled else ''} on {plan.device_name}"
-    duration = "" if seconds is None else f": about {_duration(seconds)}"
-    print(
-        f"train {job.contestant} seed {job.settings.seed}: {job.model.timm}, {budget}, {runs_on}{duration}", flush=True
-    )
+    about = "" if seconds is None else f": about {duration(seconds)}"
+    print(f"train {job.contestant} seed {job.settings.seed}: {job.model.timm}, {budget}, {runs_on}{about}", flush=True)
     if plan.device.type == "cpu" and seconds is not None and seconds > _LONG_ON_CPU_SECONDS:
         print(
             "warning: that is long for a CPU; `vit-vs-cnn run --preset cpu` compares small models from scratch "
@@ -215,9 +214,3 @@ def _estimate_seconds(job: TrainingJob) -> float | None:
             return None
         raise
     return min(seconds[1:]) / images * len(job.train) * job.settings.train.epochs / job.plan.devices
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -4,7 +4,7 @@ A source is one module beside this one with one function `open_…` that returns
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -49,3 +49,17 @@ class Source:
     groups: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     row_findings: Mapping[RowFinding, tuple[str, ...]] = field(default_factory=dict)
+
+    def of_rows(self, rows: NDArray[np.int64]) -> "Source":
+        """The source with these of its images only, ascending positions int64 (M,)."""
+        new_position = {int(row): position for position, row in enumerate(rows)}
+        return replace(
+            self,
+            names=tuple(self.names[row] for row in rows),
+            labels=self.labels[rows],
+            splits=self.splits[rows],
+            groups=None if self.groups is None else tuple(self.groups[row] for row in rows),
+            read=lambda: (
+                (new_position[position], image) for position, image in self.read() if position in new_position
+            ),
+        )

@@ -1,0 +1,157 @@
+"""Learning curves: error over training images as a power law, and where the curves of two contestants cross."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import curve_fit
+from scipy.stats import t
+
+from vit_vs_cnn.evaluation.clusters import Groups
+
+Floats = NDArray[np.float64]
+
+# With fewer sizes than this the level that the error does not fall below cannot be told from the exponent.
+SIZES_FOR_A_LEVEL = 4
+# Further than this from what was measured a curve says nothing.
+MOST_TIMES_EXTRAPOLATED = 100
+DRAWS = 400
+_GRID = 600
+_STEEPEST = 4.0
+_SEED = 20_240_601
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """The error a·n^−b + c of a training on n images (Hestness et al. 2017, arXiv 1712.00409)."""
+
+    a: float
+    b: float
+    c: float
+
+    def error(self, images: Floats | float) -> Floats:
+        """The expected error after training on so many images."""
+        return np.asarray(self.a * np.asarray(images, float) ** -self.b + self.c)
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """From how many images on the curve of `second` is below that of `first`; infinite: never in the range looked at.
+
+    `low` and `high` are the interval by the bootstrap; a `low` of the smallest number of images means that or fewer.
+    """
+
+    first: str
+    second: str
+    images: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class LearningCurves:
+    """The fitted curve of each contestant, and as many curves of bootstrap draws; `images` (M,) were trained on."""
+
+    images: Floats
+    curves: dict[str, PowerLaw]
+    draws: dict[str, list[PowerLaw]]
+
+    def band(self, contestant: str, images: Floats, confidence: float) -> tuple[Floats, Floats]:
+        """The interval of a contestant's error at each of `images`."""
+        errors = np.stack([curve.error(images) for curve in self.draws[contestant]])
+        tail = (1 - confidence) / 2
+        return np.quantile(errors, tail, axis=0), np.quantile(errors, 1 - tail, axis=0)
+
+
+def fit_power_law(images: Floats, errors: Floats) -> PowerLaw:
+    """Fit a power law to errors (M,) at numbers of images (M,), M at least 2, with equal relative weight.
+
+    The level c is fitted from SIZES_FOR_A_LEVEL sizes on; it is 0 with fewer. An error that does not fall has b = 0.
+    """
+    slope, intercept = np.polyfit(np.log(images), np.log(errors), 1)
+    b = float(np.clip(-slope, 0.0, _STEEPEST))
+    # With the exponent clipped the best factor is another one.
+    a = math.exp(float(intercept)) if b == -slope else math.exp(float(np.mean(np.log(errors) + b * np.log(images))))
+    if len(images) < SIZES_FOR_A_LEVEL:
+        return PowerLaw(a, b, 0.0)
+
+    def law(n: Floats, log_a: float, b: float, c: float) -> Floats:
+        return np.asarray(np.log(np.exp(log_a) * n**-b + c))
+
+    least, most = float(errors.min()), np.log(images.max() ** _STEEPEST)
+    bounds = ([-np.inf, 0.0, 0.0], [np.inf, _STEEPEST, least])
+    start = (min(math.log(a), most), min(b + 0.1, _STEEPEST), 0.5 * least)
+    try:
+        (log_a, b, c), _ = curve_fit(law, images, np.log(errors), start, bounds=bounds, max_nfev=500)
+    except RuntimeError:  # it did not converge
+        return PowerLaw(a, b, 0.0)
+    return PowerLaw(math.exp(log_a), float(b), float(c))
+
+
+def fit_curves(
+    images: Floats, correct: Mapping[str, Sequence[NDArray[np.bool_]]], groups: Groups | None = None
+) -> LearningCurves:
+    """Fit every contestant, from whether its trainings (S, N) at each of `images` (M,) are right on the same N images.
+
+    The bootstrap draws test images (whole groups, where they are known), the same for all contestants and sizes, and
+    adds the chance of training, by the deviation of seeds, where there are several.
+    """
+    rng = np.random.default_rng(_SEED)
+    test_images = next(iter(correct.values()))[0].shape[1]
+    weights = _image_weights(test_images, groups, rng)
+    curves, draws = {}, {}
+    for contestant, of_sizes in correct.items():
+        means = np.stack([trainings.mean(axis=0) for trainings in of_sizes])
+        curves[contestant] = fit_power_law(images, _above_zero(1 - means.mean(axis=1), test_images))
+        drawn = _above_zero(1 - weights @ means.T, test_images)
+        drawn = drawn * np.exp(_training_noise(of_sizes, test_images, rng))
+        draws[contestant] = [fit_power_law(images, np.minimum(row, 1.0)) for row in drawn]
+    return LearningCurves(images, curves, draws)
+
+
+def find_crossing(curves: LearningCurves, one: str, other: str, confidence: float) -> Crossing:
+    """Where the contestant that is behind with the fewest images draws level with the other."""
+    smallest = float(curves.images.min())
+    grid = np.geomspace(smallest, MOST_TIMES_EXTRAPOLATED * curves.images.max(), _GRID)
+    ahead = curves.curves[one].error(smallest) <= curves.curves[other].error(smallest)
+    first, second = (one, other) if ahead else (other, one)
+
+    def level(leading: PowerLaw, trailing: PowerLaw) -> float:
+        below = np.flatnonzero(trailing.error(grid) < leading.error(grid))
+        return float(grid[below[0]]) if len(below) else math.inf
+
+    drawn = [level(*pair) for pair in zip(curves.draws[first], curves.draws[second], strict=True)]
+    tail = (1 - confidence) / 2
+    low = float(np.quantile(drawn, tail, method="lower"))
+    high = float(np.quantile(drawn, 1 - tail, method="higher"))
+    return Crossing(first, second, level(curves.curves[first], curves.curves[second]), low, high)
+
+
+def _above_zero(errors: Floats, images: int) -> Floats:
+    """Errors of which a logarithm can be taken: half an image at least."""
+    return np.maximum(errors, 0.5 / images)
+
+
+def _image_weights(images: int, groups: Groups | None, rng: np.random.Generator) -> Floats:
+    """The share of each image in each draw, float (DRAWS, N)."""
+    codes = np.arange(images) if groups is None else groups
+    units = int(codes.max()) + 1
+    counts = rng.multinomial(units, np.full(units, 1 / units), DRAWS)[:, codes].astype(float)
+    return np.asarray(counts / counts.sum(axis=1, keepdims=True))
+
+
+def _training_noise(of_sizes: Sequence[NDArray[np.bool_]], images: int, rng: np.random.Generator) -> Floats:
+    """What another set of seeds would change in the logarithm of the mean error, float (DRAWS, M).
+
+    The deviation is pooled over the sizes, as few seeds at one size say little; Student's t says how little they do.
+    """
+    logs = [np.log(_above_zero(1 - trainings.mean(axis=1), images)) for trainings in of_sizes]
+    degrees = sum(len(log) - 1 for log in logs)
+    if degrees == 0:
+        return np.zeros((DRAWS, len(of_sizes)))
+    deviation = math.sqrt(sum(float(np.square(log - log.mean()).sum()) for log in logs) / degrees)
+    seeds = np.array([len(log) for log in logs])
+    noise = t.rvs(degrees, size=(DRAWS, len(of_sizes)), random_state=rng)
+    return np.asarray(np.clip(deviation * noise / np.sqrt(seeds), -3.0, 3.0))

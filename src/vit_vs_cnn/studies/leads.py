@@ -1,0 +1,145 @@
+"""Who leads at each point of a study, by how much and how surely; points of several splits are one place."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t
+
+from vit_vs_cnn.evaluation.clusters import Groups
+from vit_vs_cnn.evaluation.replicates import compare_replicates, repeated_splits_interval
+from vit_vs_cnn.studies.results import Replicate, Results, RunResult
+from vit_vs_cnn.studies.settings import SPLIT_SEED, Values
+
+Correct = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Split:
+    """What was measured at a place with one split of the data: bool (S, N) of each contestant's trainings."""
+
+    correct: dict[str, Correct]
+    groups: Groups | None
+    train_images: int
+    test_digest: str
+    seconds: dict[str, float]
+    epochs: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A point without `data.split_seed`, and its splits; several where that is an axis."""
+
+    values: Values
+    splits: tuple[Split, ...]
+
+    @property
+    def train_images(self) -> int:
+        """How many images were trained on, the mean over the splits."""
+        return round(float(np.mean([split.train_images for split in self.splits])))
+
+    def accuracies(self, contestant: str) -> list[float]:
+        """The accuracy of each training of a contestant."""
+        return [float(row.mean()) for split in self.splits for row in split.correct.get(contestant, ())]
+
+    def seconds(self, contestant: str) -> float:
+        """The mean seconds of a contestant's trainings."""
+        return float(np.mean([split.seconds[contestant] for split in self.splits if contestant in split.seconds]))
+
+    def epochs(self, contestant: str) -> int:
+        """The epochs of a contestant's trainings."""
+        return next(split.epochs[contestant] for split in self.splits if contestant in split.epochs)
+
+    @property
+    def contestants(self) -> list[str]:
+        """Those that every split has measured."""
+        return [name for name in self.splits[0].correct if all(name in split.correct for split in self.splits)]
+
+
+@dataclass(frozen=True)
+class Lead:
+    """The contestant with the higher mean accuracy, the next one, and how far it is ahead, with the interval.
+
+    `sure` is the confidence that it is ahead at all.
+    """
+
+    leader: str
+    rival: str
+    difference: float
+    low: float
+    high: float
+    sure: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval leaves no doubt about who leads."""
+        return self.low > 0
+
+
+def places_of(results: Results) -> list[Place]:
+    """The measured places in the order of the plan; a place whose splits all failed is not among them."""
+
+    def place(values: Values) -> str:
+        return json.dumps({axis: value for axis, value in values.items() if axis != SPLIT_SEED})
+
+    measured = [run for run in results.plan.runs if run.name in results.done]
+    order = {key: number for number, key in enumerate(dict.fromkeys(place(run.values) for run in measured))}
+    measured.sort(key=lambda run: order[place(run.values)])
+    places = []
+    for _, runs in groupby(measured, lambda run: place(run.values)):
+        of_place = list(runs)
+        splits = []
+        for _, parts in groupby(of_place, lambda run: run.values.get(SPLIT_SEED)):
+            splits.append(_split([results.done[run.name] for run in parts]))
+        values = {axis: value for axis, value in of_place[0].values.items() if axis != SPLIT_SEED}
+        places.append(Place(values, tuple(splits)))
+    return places
+
+
+def lead_at(place: Place, confidence: float) -> Lead | None:
+    """Who leads at a place; None where fewer than two contestants were measured."""
+    means = {name: float(np.mean(place.accuracies(name))) for name in place.contestants}
+    if len(means) < 2:
+        return None
+    leader, rival = sorted(means, key=lambda name: -means[name])[:2]
+    return difference_at(place, leader, rival, confidence)
+
+
+def difference_at(place: Place, first: str, second: str, confidence: float) -> Lead:
+    """How far `first` is ahead of `second` at a place.
+
+    Of one split by chance of images and training (`evaluation.replicates`), of several by Nadeau and Bengio's
+    interval, since repeated splits share images.
+    """
+    if len(place.splits) == 1:
+        split = place.splits[0]
+        found = compare_replicates(split.correct[first], split.correct[second], confidence, split.groups)
+        return Lead(first, second, found.value, found.low, found.high, 1 - found.confidence_below(0.0))
+    differences = np.array([split.correct[first].mean() - split.correct[second].mean() for split in place.splits])
+    test_images = round(float(np.mean([split.correct[first].shape[1] for split in place.splits])))
+    low, high = repeated_splits_interval(differences, place.train_images, test_images, confidence)
+    value, degrees = float(differences.mean()), len(differences) - 1
+    deviation = (high - low) / 2 / float(t.ppf((1 + confidence) / 2, degrees))
+    sure = float(t.cdf(value / deviation, degrees)) if deviation else float(value > 0)
+    return Lead(first, second, value, low, high, sure)
+
+
+def _split(parts: list[RunResult]) -> Split:
+    """The runs of one point as one: of a budget in seconds there is one for each contestant."""
+    correct, seconds, epochs = {}, {}, {}
+    for part in parts:
+        for name, replicates in _by_contestant(part):
+            correct[name] = np.stack([replicate.right() for replicate in replicates])
+            seconds[name] = float(np.mean([replicate.train_seconds for replicate in replicates]))
+            epochs[name] = replicates[0].epochs
+    first = parts[0]
+    groups = None if first.groups is None else np.array(first.groups, np.int64)
+    return Split(correct, groups, first.train_images, first.test_digest, seconds, epochs)
+
+
+def _by_contestant(result: RunResult) -> Iterator[tuple[str, list[Replicate]]]:
+    for name, replicates in groupby(result.replicates, lambda replicate: replicate.contestant):
+        yield name, list(replicates)

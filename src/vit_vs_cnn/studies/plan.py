@@ -1,0 +1,243 @@
+"""What a study will run: its points as runs of the pipeline, how many images each has, how long it will take."""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from vit_vs_cnn.config.data import DataSettings
+from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.records import Record, digest_of
+from vit_vs_cnn.data.dataset import PREPARED_SPLITS
+from vit_vs_cnn.data.prepare import open_source
+from vit_vs_cnn.data.split import assign_splits, content_digests, refuse_empty_subset, subset_size
+from vit_vs_cnn.studies.settings import (
+    IMAGES,
+    SECONDS,
+    StudySettings,
+    Values,
+    read_study,
+    settings_at,
+)
+
+# A stage loads PyTorch and tracks its run before and after what it computes.
+_SECONDS_PER_STAGE = 5.0
+_LONGEST_NAME = 80
+_REMEDY = "start the study again"
+
+Counts = dict[str, tuple[int, ...]]
+
+
+class PlannedRun(Record):
+    """A run of the pipeline: the point of the study, the contestants that it trains, and what it is started with.
+
+    `seconds` is the estimate for all its stages on one machine.
+    """
+
+    name: str
+    values: Values
+    contestants: tuple[str, ...]
+    overrides: tuple[str, ...]
+    seeds: tuple[int, ...]
+    epochs: int
+    train_images: int
+    val_images: int
+    seconds: float
+
+
+class Plan(Record):
+    """plan.json: the runs of a study and what they were planned from.
+
+    `classes` is how many there are, `images` how many images train has without a limit, `seconds_per_image` what an
+    epoch takes for each training image, by contestant.
+    """
+
+    study: str
+    digest: str
+    preset: str
+    data_name: str
+    contestants: tuple[str, ...]
+    axes: dict[str, list[bool | int | float | str | None]]
+    same: str
+    confidence: float
+    classes: int
+    images: int
+    seconds_per_image: dict[str, float]
+    runs: tuple[PlannedRun, ...]
+
+    @property
+    def seconds(self) -> float:
+        """The estimate for all runs, one after the other."""
+        return sum(run.seconds for run in self.runs)
+
+
+class _Speeds(Record):
+    """speeds.json: measured seconds per image, by what was measured: a budget in seconds needs them to stay."""
+
+    seconds_per_image: dict[str, float] = Field(default_factory=dict)
+
+
+def plan_study(path: Path, root: Path, say: Callable[[str], None] = lambda _: None) -> Plan:
+    """Plan the study in the file `path`, and write plan.json into its folder.
+
+    It reads the source of images to count them, and trains every contestant for a few steps. Raises UserError with the
+    path of what is wrong, before anything runs.
+    """
+    study, folder = read_study(path, root), study_folder(root, path.stem)
+    folder.mkdir(parents=True, exist_ok=True)
+    planner = _Planner(study, path, root, say)
+    runs = [run for point in study.points() for run in planner.runs_at(point)]
+    names = [run.name for run in runs]
+    if len(set(names)) < len(names) or max(map(len, names)) > _LONGEST_NAME:
+        runs = [run.model_copy(update={"name": _digest_name(path.stem, run)}) for run in runs]
+    whole = settings_at(study, {}, root)
+    plan = Plan(
+        study=path.stem,
+        digest=study.digest,
+        preset=study.preset or "",
+        data_name=whole.data.name,
+        contestants=tuple(whole.models),
+        axes=study.axes,
+        same=study.same,
+        confidence=whole.evaluate.confidence,
+        classes=planner.classes_of(whole.data),
+        images=max(planner.train_images.values()),
+        seconds_per_image=planner.speeds_of(whole),
+        runs=tuple(runs),
+    )
+    plan.write(folder / "plan.json")
+    return plan
+
+
+def study_folder(root: Path, name: str) -> Path:
+    """Where a study's results are, in the main working tree; git and DVC ignore it."""
+    return root / "reports" / "studies" / name
+
+
+def read_plan(folder: Path) -> Plan:
+    """Read plan.json. Raises UserError where the study was never started."""
+    return Plan.read(folder / "plan.json", _REMEDY)
+
+
+def count_images(data: DataSettings) -> Counts:
+    """The images of each class in each split, without `train_fraction`; reads them where splits have to be carved."""
+    source = open_source(data)
+    splits = assign_splits(source, content_digests(source), data) if source.missing else source.splits
+    return {
+        split: tuple(np.bincount(source.labels[splits == code], minlength=len(source.classes)).tolist())
+        for code, split in enumerate(PREPARED_SPLITS)
+    }
+
+
+class _Planner:
+    """Counts images and measures speeds once for all the points that share them."""
+
+    def __init__(self, study: StudySettings, path: Path, root: Path, say: Callable[[str], None]) -> None:
+        self._study, self._path, self._root, self._say = study, path, root, say
+        self._counts: dict[str, Counts] = {}
+        self._speeds_file = study_folder(root, path.stem) / "speeds.json"
+        self._speeds = dict(
+            _Speeds.read(self._speeds_file, _REMEDY).seconds_per_image if self._speeds_file.is_file() else {}
+        )
+        self.train_images: dict[str, int] = {}
+
+    def runs_at(self, point: Values) -> list[PlannedRun]:
+        """The runs of a point: one, or one for each contestant where the budget is a time."""
+        settings = settings_at(self._study, point, self._root)
+        train, val = self._images(settings.data)
+        if SECONDS not in point:
+            epochs = settings.train.epochs
+            if IMAGES in point and self._study.same == "steps":
+                epochs = self._epochs_of_equal_steps(settings, train)
+            return [self._run(point, settings, epochs, train, val, tuple(settings.models))]
+        budget, speeds = float(point[SECONDS] or 0), self.speeds_of(settings)
+        return [
+            self._run(point, settings, max(1, int(budget / (train * speeds[contestant]))), train, val, (contestant,))
+            for contestant in settings.models
+        ]
+
+    def speeds_of(self, settings: Settings) -> dict[str, float]:
+        """Seconds per training image of each contestant, measured here where they were not before."""
+        from vit_vs_cnn.training.throughput import seconds_per_image
+
+        speeds = {}
+        classes = tuple(map(str, range(self.classes_of(settings.data))))
+        for contestant, model in settings.models.items():
+            machine = settings.train.model_dump(exclude={"epochs", "patience", "refit"})
+            facts = (contestant, model, settings.data.image_size, settings.data.channels, len(classes), machine)
+            key = digest_of(repr(facts).encode())
+            if key not in self._speeds:
+                self._speeds[key] = seconds_per_image(settings, contestant, classes)
+                self._say(f"{contestant}: {1 / self._speeds[key]:,.0f} images per second of training here")
+                _Speeds(seconds_per_image=self._speeds).write(self._speeds_file)
+            speeds[contestant] = self._speeds[key]
+        return speeds
+
+    def classes_of(self, data: DataSettings) -> int:
+        """How many classes there are."""
+        return len(self._counts_of(data)["train"])
+
+    def _run(
+        self, point: Values, settings: Settings, epochs: int, train: int, val: int, contestants: tuple[str, ...]
+    ) -> PlannedRun:
+        more: Values = {} if epochs == settings.train.epochs else {"train.epochs": epochs}
+        more |= {f"models.{other}": None for other in settings.models if other not in contestants}
+        parts = [self._path.stem, *(_readable(axis, value) for axis, value in point.items())]
+        speeds, tune = self.speeds_of(settings), settings.tune
+        trained = epochs * len(settings.seeds) + tune.trials * (tune.epochs or epochs) * tune.data_fraction
+        stages = 1 + len(contestants) * (1 + 2 * len(settings.seeds))
+        seconds = sum(trained * train * speeds[contestant] for contestant in contestants)
+        return PlannedRun(
+            name="-".join([*parts, *(contestants if SECONDS in point else ())]),
+            values=point,
+            contestants=contestants,
+            overrides=self._study.overrides_at(point, more),
+            seeds=tuple(settings.seeds),
+            epochs=epochs,
+            train_images=train,
+            val_images=val,
+            seconds=seconds + stages * _SECONDS_PER_STAGE,
+        )
+
+    def _counts_of(self, data: DataSettings) -> Counts:
+        key = repr(data.model_copy(update={"train_fraction": 1.0}))
+        if key not in self._counts:
+            self._counts[key] = count_images(data)
+            self.train_images[key] = sum(self._counts[key]["train"])
+        return self._counts[key]
+
+    def _images(self, data: DataSettings) -> tuple[int, int]:
+        """How many images train and val have at a point."""
+        counts, fraction = self._counts_of(data), data.train_fraction
+        if fraction == 1.0:
+            return sum(counts["train"]), sum(counts["val"])
+        try:
+            refuse_empty_subset(sum(counts["train"]), len(counts["train"]), data)
+        except UserError as error:
+            raise UserError(f"{self._path}: axes.images: {fraction:g}: {error}") from None
+        return (
+            sum(subset_size(count, fraction) for count in counts["train"] if count),
+            sum(subset_size(count, fraction) for count in counts["val"] if count),
+        )
+
+    def _epochs_of_equal_steps(self, settings: Settings, train: int) -> int:
+        """As many epochs as give every contestant the optimizer steps that it makes on all images, up to the limit."""
+        whole = sum(self._counts_of(settings.data)["train"])
+        batches = [model.recipe.batch_size for model in settings.models.values()]
+        times = max(max(1, whole // batch) / max(1, train // batch) for batch in batches)
+        return min(math.ceil(settings.train.epochs * times), self._study.max_epochs or 10**9)
+
+
+def _readable(axis: str, value: object) -> str:
+    """A value of an axis in the name of a run, which is the name of a git reference too."""
+    text = f"{value:g}" if isinstance(value, float) else str(value).lower()
+    return re.sub(r"[^A-Za-z0-9.-]+|\.\.+|\.$", "_", f"{axis.rpartition('.')[2]}-{text}")
+
+
+def _digest_name(study: str, run: PlannedRun) -> str:
+    facts: Mapping[str, object] = {"values": run.values, "contestants": run.contestants}
+    return f"{study}-{digest_of(repr(facts).encode())[:10]}"

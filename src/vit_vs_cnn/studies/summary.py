@@ -1,0 +1,206 @@
+"""A study's answer in words and numbers: who leads with these images and this budget, and where that changes."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from vit_vs_cnn.core.console import duration, points
+from vit_vs_cnn.studies.curves import MOST_TIMES_EXTRAPOLATED, Crossing, LearningCurves, find_crossing, fit_curves
+from vit_vs_cnn.studies.leads import Lead, Place, lead_at, places_of
+from vit_vs_cnn.studies.plan import Plan
+from vit_vs_cnn.studies.results import Results
+from vit_vs_cnn.studies.settings import EPOCHS, IMAGES, SECONDS, axis_text, point_text
+
+FEWEST_SIZES = 3
+# Below this part of the way from chance to perfect, an error has not begun to follow a power law.
+_NEAR_CHANCE = 0.2
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the measured places say.
+
+    `slice` are the places along the axis `images` (in its order) at the last value of each other axis, empty without
+    that axis. `curves` are fitted to them where there are enough, `crossings` are of each pair of contestants.
+    """
+
+    results: Results
+    places: tuple[Place, ...]
+    leads: tuple[Lead | None, ...]
+    slice: tuple[Place, ...]
+    curves: LearningCurves | None
+    crossings: tuple[Crossing, ...]
+
+    @property
+    def plan(self) -> Plan:
+        """What was planned."""
+        return self.results.plan
+
+    @property
+    def budget_axis(self) -> str | None:
+        """The axis that is a budget, None without one."""
+        return next((axis for axis in self.plan.axes if axis in (EPOCHS, SECONDS)), None)
+
+
+def summarize(results: Results) -> Summary:
+    """Compare the contestants at every place, and fit their learning curves."""
+    places, confidence = places_of(results), results.plan.confidence
+    sizes = along(IMAGES, places, results.plan) if IMAGES in results.plan.axes else []
+    curves = _curves(sizes, results.plan)
+    crossings = () if curves is None else _crossings(curves, confidence)
+    leads = tuple(lead_at(place, confidence) for place in places)
+    return Summary(results, tuple(places), leads, tuple(sizes), curves, crossings)
+
+
+def answer(summary: Summary) -> str:
+    """The sentence that a person can act on, about the most images and the largest budget that were measured."""
+    found = _largest(summary)
+    if found is None:
+        return "Nothing can be said yet: at no point of the study were two contestants measured."
+    place, lead = found
+    sentences = [f"With {_conditions(summary, place)}: {_lead_text(lead)}."]
+    pair = {lead.leader, lead.rival}
+    sentences += [
+        crossing_sentence(crossing, summary.curves)
+        for crossing in summary.crossings
+        if summary.curves is not None and {crossing.first, crossing.second} == pair
+    ]
+    if summary.results.open:
+        sentences.append(f"{len(summary.results.open)} of {len(summary.plan.runs)} runs have no result.")
+    return " ".join(sentences)
+
+
+def crossing_sentence(crossing: Crossing, curves: LearningCurves) -> str:
+    """Where the curves of two contestants cross, or that they do not."""
+    first, second, measured = crossing.first, crossing.second, (curves.images.min(), curves.images.max())
+    span = f"{measured[0]:,.0f} and {measured[1]:,.0f} images"
+    interval = f"{_number(crossing.low)} to {_number(crossing.high)}"
+    if crossing.low <= measured[0]:
+        interval = f"{_number(measured[0])} or fewer to {_number(crossing.high)}"
+    if crossing.images <= measured[1]:
+        return f"{second} overtakes {first} at about {_number(crossing.images)} images ({interval})."
+    if math.isfinite(crossing.images):
+        return (
+            f"No crossing between {span}. {second} would draw level with {first} at about {_number(crossing.images)} "
+            f"images ({interval}), if the curves go on as they do."
+        )
+    earliest = f" (at {_number(crossing.low)} at the earliest)" if math.isfinite(crossing.low) else ""
+    if crossing.low <= measured[1]:
+        earliest = " (curves that fit as well meet within the measured sizes)"
+    return (
+        f"No crossing between {span}, and {second} would not draw level with {first} within "
+        f"{MOST_TIMES_EXTRAPOLATED} times as many{earliest}, if the curves go on as they do."
+    )
+
+
+def weaknesses(summary: Summary) -> list[str]:
+    """What the study cannot say, by rule: one seed, failed runs, trainings that collapsed or were still rising."""
+    plan, replicates = summary.plan, [found for run in summary.results.done.values() for found in run.replicates]
+    sentences = []
+    if any(len(run.seeds) == 1 for run in plan.runs) and all(len(place.splits) == 1 for place in summary.places):
+        sentences.append("One seed: intervals hold the chance of test images only, not that of training.")
+    for what, names in (
+        ("collapsed, which says nothing of the architecture", [one.contestant for one in replicates if one.collapsed]),
+        (
+            "were still rising in their last epoch: more may help",
+            [one.contestant for one in replicates if one.still_rising],
+        ),
+    ):
+        if names:
+            counts = ", ".join(f"{names.count(name)} of {name}" for name in dict.fromkeys(names))
+            sentences.append(f"Of {len(replicates)} trainings some {what}: {counts}.")
+    sentences += [
+        f"{name} is hardly better than chance with {place.train_images:,} images, which bends its learning curve."
+        for name in (summary.curves.curves if summary.curves else ())
+        for place in summary.slice
+        if float(np.mean(place.accuracies(name))) < 1 / plan.classes + _NEAR_CHANCE * (1 - 1 / plan.classes)
+    ]
+    sizes = {found.test_images for found in replicates}
+    if len(sizes) > 1:
+        sentences.append("The points were not measured on the same test images.")
+    if summary.curves is None and IMAGES in plan.axes:
+        sentences.append(f"A learning curve is fitted from {FEWEST_SIZES} sizes of the same test set on.")
+    return sentences
+
+
+def reference_text(summary: Summary) -> str:
+    """At which values of the other axes the figures over images are drawn; empty without others."""
+    others = {axis: value for axis, value in summary.slice[0].values.items() if axis != IMAGES} if summary.slice else {}
+    return f" at {point_text(others)}" if others else ""
+
+
+def same_text(plan: Plan) -> str:
+    """What a smaller part of the images was trained for."""
+    if SECONDS in plan.axes:
+        return "Every point has the same seconds of training."
+    if plan.same == "steps":
+        return "Fewer images have more epochs, so that every point makes about as many optimizer steps."
+    return "Every point has the same number of epochs, so fewer images make fewer optimizer steps."
+
+
+def along(axis: str, places: Iterable[Place], plan: Plan) -> list[Place]:
+    """The places at the last value of every axis but this one, ordered by its number."""
+    last = {other: values[-1] for other, values in plan.axes.items()}
+    chosen = [
+        place for place in places if all(value == last[other] for other, value in place.values.items() if other != axis)
+    ]
+    return sorted(chosen, key=lambda place: float(place.values[axis] or 0))
+
+
+def _curves(sizes: list[Place], plan: Plan) -> LearningCurves | None:
+    """The learning curves of those measured in all places, where these have one and the same test set."""
+    tests = {split.test_digest for place in sizes for split in place.splits}
+    complete = [name for name in plan.contestants if all(name in place.contestants for place in sizes)]
+    if len({place.train_images for place in sizes}) < FEWEST_SIZES or len(tests) > 1 or not complete:
+        return None
+    correct = {name: [place.splits[0].correct[name] for place in sizes] for name in complete}
+    images = np.array([place.train_images for place in sizes], float)
+    return fit_curves(images, correct, sizes[0].splits[0].groups)
+
+
+def _crossings(curves: LearningCurves, confidence: float) -> tuple[Crossing, ...]:
+    return tuple(find_crossing(curves, one, other, confidence) for one, other in combinations(curves.curves, 2))
+
+
+def _largest(summary: Summary) -> tuple[Place, Lead] | None:
+    """The place with the most images, of these the one with the largest budget, of these the last."""
+    budget = summary.budget_axis
+    measured = [(place, lead) for place, lead in zip(summary.places, summary.leads, strict=True) if lead is not None]
+    return max(
+        enumerate(measured),
+        key=lambda item: (item[1][0].train_images, float(item[1][0].values.get(budget or "") or 0), item[0]),
+        default=(0, None),
+    )[1]
+
+
+def _conditions(summary: Summary, place: Place) -> str:
+    """The images and the budget of a place, and what else distinguishes it."""
+    whole = summary.plan.images
+    parts = [
+        f"your {whole:,} images" if place.train_images == whole else f"{place.train_images:,} of your {whole:,} images"
+    ]
+    if SECONDS in place.values:
+        parts.append(f"{duration(float(place.values[SECONDS] or 0))} of training on this machine")
+    else:
+        seconds = max(place.seconds(name) for name in place.contestants)
+        parts.append(f"{place.epochs(place.contestants[0])} epochs ({duration(seconds)} of training on this machine)")
+    others = {axis: value for axis, value in place.values.items() if axis not in (IMAGES, EPOCHS, SECONDS)}
+    return " and ".join(parts) + "".join(f", {axis_text(axis, value)}" for axis, value in others.items())
+
+
+def _lead_text(lead: Lead) -> str:
+    by = f"{points(lead.difference)} points ({points(lead.low)} to {points(lead.high)})"
+    if lead.is_clear:
+        return f"{lead.leader}, by {by} over {lead.rival}"
+    return f"cannot be told from this, {lead.leader} is ahead of {lead.rival} by {by}"
+
+
+def _number(images: float) -> str:
+    """A number of images to two digits; infinity is never."""
+    if not math.isfinite(images):
+        return "never"
+    magnitude = 10 ** max(0, math.floor(math.log10(max(images, 1))) - 1)
+    return f"{round(images / magnitude) * magnitude:,.0f}"

@@ -1,0 +1,61 @@
+"""A study in MLflow: a run with the table, the page and the figures, and below it one for each training."""
+
+import uuid
+from pathlib import Path
+
+from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.records import digest_of
+from vit_vs_cnn.studies.results import Replicate, RunResult
+from vit_vs_cnn.studies.summary import Summary, answer
+from vit_vs_cnn.tracking.run import start_run
+from vit_vs_cnn.tracking.store import experiment, find_run, open_client, store_errors
+
+
+def track_study(summary: Summary, settings: Settings, folder: Path) -> None:
+    """Record what was measured in the experiment of the data set; what it has already is not recorded again."""
+    plan = summary.plan
+    key = uuid.uuid5(uuid.NAMESPACE_URL, f"study {plan.study} {plan.digest}").hex
+    with start_run(settings, "study", part=plan.study, key=key) as parent:
+        parent.log_params({"preset": plan.preset or "none", "same": plan.same, "axes": dict(plan.axes)})
+        parent.set_tags({"study": plan.study, "mlflow.note.content": answer(summary)})
+        counts = {"runs": len(plan.runs), "done": len(summary.results.done), "failed": len(summary.results.failed)}
+        parent.log_metrics({f"study/{what}": count for what, count in counts.items()})
+        for path in sorted(folder.iterdir()):
+            if path.suffix in (".csv", ".parquet", ".html", ".png", ".svg"):
+                parent.log_artifact(path, "study")
+    for run in plan.runs:
+        result = summary.results.done.get(run.name)
+        for replicate in result.replicates if result else ():
+            facts = (key, run.name, replicate.model_dump_json())
+            child = uuid.UUID(digest_of(repr(facts).encode())).hex
+            if not _is_tracked(plan.data_name, child):
+                part = f"{run.name}-{replicate.seed}"
+                with start_run(settings, "study", replicate.contestant, child, part=part, parent=key) as tracked:
+                    params = {**run.values, "contestant": replicate.contestant, "seed": replicate.seed}
+                    tracked.log_params({**params, "train_images": run.train_images, "epochs": replicate.epochs})
+                    assert result is not None
+                    tracked.log_metrics(_metrics(result, replicate))
+
+
+def _metrics(result: RunResult, replicate: Replicate) -> dict[str, float]:
+    """The measurements of a training, and what it was trained on as numbers that MLflow can plot against."""
+    return {
+        "test/accuracy": replicate.accuracy,
+        "test/macro_f1": replicate.macro_f1,
+        "test/nll": replicate.negative_log_likelihood,
+        "test/ece": replicate.expected_calibration_error,
+        "best/val_accuracy": replicate.val_accuracy,
+        "study/train_images": result.train_images,
+        "study/epochs": replicate.epochs,
+        "study/steps": replicate.steps,
+        "study/train_seconds": replicate.train_seconds,
+    }
+
+
+def _is_tracked(experiment_name: str, key: str) -> bool:
+    """Whether the store has the run with this key; of a store that cannot be asked it is not known."""
+    try:
+        client = open_client()
+        return find_run(client, experiment(client, experiment_name).experiment_id, key) is not None
+    except store_errors():
+        return False

@@ -1,0 +1,90 @@
+"""Studies from the command line and on a worker: killed, failing, in parallel."""
+
+import signal
+from pathlib import Path
+
+import pandas as pd
+from mlflow import MlflowClient
+
+from harness.local_services import Server
+from harness.small_project import wait_for
+from harness.study_project import StudyProject
+
+AXES = {"images": [0.25, 0.5, 1.0]}
+FIRST, SECOND, THIRD = (f"mine-images-{part}" for part in ("0.25", "0.5", "1"))
+STAGES = ["prepare", "train-vit-0", "train-resnet-0", "evaluate-vit-0", "evaluate-resnet-0"]
+
+
+def test_a_study_that_is_killed_continues_and_repeats_only_the_point_that_failed(tmp_path: Path) -> None:
+    small = StudyProject(tmp_path, axes=AXES)
+    folder = small.root / "reports" / "studies" / "mine"
+    assert "wrong.yaml: axes.imags: there is no such setting; do you mean images?" in _refused(small)
+
+    small.control(SECOND, prepare={"seconds": 600})
+    killed = small.start_study(tmp_path / "killed.log")
+    wait_for(lambda: "prepare" in small.started(SECOND), 400)
+    status = small.call("study", "status", "mine")
+    assert "1 of 3 runs done, 0 failed" in status
+    assert "running" in status
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    wait_for(lambda: not small.processes(), 60)
+
+    small.control(SECOND, train_vit_0={"fails": 1, "sentence": "models.vit: the loss is not finite any more."})
+    output = small.call("study", "mine", code=1, timeout=400)
+    assert "study mine: 3 runs, about " in output
+    assert "1 of 3 runs failed" in output
+    assert f"{SECOND}: models.vit: the loss is not finite any more." in output
+    assert sorted(small.started(FIRST)) == sorted(STAGES)
+    assert small.started(SECOND).count("prepare") == 2
+    table = pd.read_csv(folder / "results.csv")
+    assert table["images"].tolist() == [0.25, 0.25, 1.0, 1.0]
+    assert "the loss is not finite any more" in (folder / "study.html").read_text()
+    status = small.call("study", "status", "mine")
+    assert "2 of 3 runs done, 1 failed" in status
+
+    before = len(small.history(what="start"))
+    output = small.call("study", "mine", timeout=400)
+    assert "With 64 of your 1,329 images and 2 epochs" in output  # 64 is what the invented results say
+    assert {fact["run"] for fact in small.history(what="start")[before:]} == {SECOND}
+    assert "train-vit-0" in small.started(SECOND)[1:]
+    assert pd.read_csv(folder / "results.csv")["images"].tolist() == [0.25, 0.25, 0.5, 0.5, 1.0, 1.0]
+    assert sorted(small.experiments().split()) == sorted([FIRST, SECOND, THIRD])
+    assert "register" not in [fact["stage"] for fact in small.history()]
+
+    client = MlflowClient(f"sqlite:///{small.root}/mlruns/mlflow.db")
+    found = client.get_experiment_by_name("tiny")
+    assert found is not None
+    runs = client.search_runs([found.experiment_id])
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert [run.data.tags["mlflow.runName"] for run in parents] == ["study-mine"]
+    assert parents[0].data.metrics["study/done"] == 3
+    assert "study/study.html" in {file.path for file in client.list_artifacts(parents[0].info.run_id, "study")}
+    assert (
+        sorted(run.data.params["images"] for run in runs if run not in parents)
+        == ["0.25"] * 2 + ["0.5"] * 2 + ["1.0"] * 2
+    )
+
+
+def test_workers_share_the_points_of_a_study(tmp_path: Path) -> None:
+    small = StudyProject(tmp_path, axes={"images": [0.5, 1.0]})
+    for run in (SECOND, THIRD):
+        small.control(run, prepare={"seconds": 20})
+    server = Server(small)
+    try:
+        state = server.end(server.submit_to("study", study="mine"), 400)
+        assert state["type"] == "COMPLETED", state
+        assert state["message"].startswith("With 64 of your 1,329 images and 2 epochs")
+    finally:
+        server.stop()
+    starts = [fact["time"] for fact in small.history(what="start") if fact["stage"] == "prepare"]
+    ends = [fact["time"] for fact in small.history(what="end") if fact["stage"] == "prepare"]
+    assert len(starts) == 2
+    assert max(starts) < min(ends)
+
+
+def _refused(small: StudyProject) -> str:
+    (small.root / "studies" / "wrong.yaml").write_text("axes: {imags: [1]}\n")
+    output = small.call("study", "wrong", code=2)
+    (small.root / "studies" / "wrong.yaml").unlink()
+    return output

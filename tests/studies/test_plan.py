@@ -1,0 +1,93 @@
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from factories import TINY
+from vit_vs_cnn.config.nested import merge
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.data.prepare import prepare
+from vit_vs_cnn.studies.plan import Plan, plan_study, read_plan, study_folder
+from vit_vs_cnn.studies.settings import read_study, settings_at
+
+WHOLE = 1329  # training images of the digits
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    YAML().dump(merge(TINY, {"models": {"resnet": {"recipe": {"batch_size": 64}}}}), tmp_path / "params.yaml")
+    (tmp_path / "studies").mkdir()
+    return tmp_path
+
+
+def study_file(root: Path, **study: Any) -> Path:
+    path = root / "studies" / "mine.yaml"
+    YAML().dump(study, path)
+    return path
+
+
+def planned(root: Path, **study: Any) -> Plan:
+    return plan_study(study_file(root, **study), root)
+
+
+def test_equal_steps_are_reached_with_fewer_images_and_the_counts_are_those_that_prepare_finds(
+    root: Path, tmp_path: Path
+) -> None:
+    axes = {"images": [0.02, 0.1, 1.0], "epochs": [2, 3]}
+    plan = planned(root, axes=axes)
+    assert read_plan(study_folder(root, "mine")) == plan
+    assert plan.images == WHOLE
+    assert [run.name for run in plan.runs[:2]] == ["mine-images-0.02-epochs-2", "mine-images-0.02-epochs-3"]
+    study = read_study(study_file(root, axes=axes), root)
+    for run in plan.runs:
+        settings = settings_at(study, run.values, root)
+        for model in settings.models.values():
+            batch = model.recipe.batch_size
+            assert run.epochs * max(1, run.train_images // batch) >= int(run.values["epochs"] or 0) * (WHOLE // batch)
+        assert run.overrides[-1] == f"train.epochs={run.epochs}"
+    info, _ = prepare(settings_at(study, {"images": 0.02}, root).data, tmp_path / "out")
+    counts = (info.splits["train"].images, info.splits["val"].images)
+    assert counts == (plan.runs[0].train_images, plan.runs[0].val_images)
+    assert all(run.seconds > 0 for run in plan.runs)
+
+
+def test_equal_epochs_and_a_limit_of_epochs(root: Path) -> None:
+    same = planned(root, axes={"images": [0.02, 1.0]}, same="epochs")
+    assert [run.epochs for run in same.runs] == [2, 2]
+    limited = planned(root, axes={"images": [0.02, 1.0]}, max_epochs=5)
+    assert [run.epochs for run in limited.runs] == [5, 2]
+
+
+def test_a_budget_in_seconds_gives_each_contestant_its_epochs_and_stays_the_same(root: Path) -> None:
+    study = {"axes": {"images": [0.1, 1.0], "seconds": [0.001, 30]}}
+    said: list[str] = []
+    plan = plan_study(study_file(root, **study), root, said.append)
+    assert [run.contestants for run in plan.runs[:2]] == [("vit",), ("resnet",)]
+    assert [run.epochs for run in plan.runs[:2]] == [1, 1]
+    assert "models.resnet=null" in plan.runs[0].overrides
+    assert plan.runs[0].name == "mine-images-0.1-seconds-0.001-vit"
+    for run in plan.runs:
+        budget = float(run.values["seconds"] or 0)
+        speed = plan.seconds_per_image[run.contestants[0]]
+        assert run.epochs == max(1, math.floor(budget / (run.train_images * speed)))
+    assert [line.partition(":")[0] for line in said] == ["vit", "resnet"]
+    assert planned(root, **study) == plan
+
+
+def test_an_empty_subset_is_one_sentence_before_anything_runs(root: Path) -> None:
+    with pytest.raises(UserError) as refused:
+        planned(root, axes={"images": [0.005, 1.0]})
+    assert str(refused.value) == (
+        f"{root}/studies/mine.yaml: axes.images: 0.005: data.train_fraction: 0.005 of 1,329 training images is fewer "
+        "than the 10 classes: set it to 0.0076 or more."
+    )
+
+
+def test_a_name_says_the_point_or_is_a_digest_where_it_would_be_too_long(root: Path) -> None:
+    axes = {"models.vit.args.embed_dim": [24, 48], "recipe.optimizer.name": ["adamw"]}
+    assert planned(root, axes=axes).runs[0].name == "mine-embed_dim-24-name-adamw"
+    runs = planned(root, axes=axes | {"data.groups": [f"{'(?:)' * 20}(..)$", "(..)$"]}).runs
+    assert len({run.name for run in runs}) == 4
+    assert max(len(run.name) for run in runs) < 20

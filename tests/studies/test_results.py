@@ -1,0 +1,156 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from made_up_study import measured, planned, results_of
+from vit_vs_cnn.report.figure_writer import FigureIndex
+from vit_vs_cnn.studies.claims import judge_study
+from vit_vs_cnn.studies.leads import difference_at, lead_at, places_of
+from vit_vs_cnn.studies.page import terminal_table
+from vit_vs_cnn.studies.plan import Plan
+from vit_vs_cnn.studies.publish import publish_study
+from vit_vs_cnn.studies.results import (
+    Results,
+    RunFailure,
+    read_results,
+    record_result,
+    results_table,
+)
+from vit_vs_cnn.studies.status import status_text
+from vit_vs_cnn.studies.summary import answer, summarize
+
+IMAGES = [0.01, 0.03, 0.1, 0.3, 1.0]
+GRID = {"images": IMAGES, "epochs": [1, 4]}
+
+
+def recorded(folder: Path, plan: Plan, failed: int = -1) -> Results:
+    """Records of all runs, of which one failed."""
+    for number, run in enumerate(plan.runs):
+        failure = RunFailure(name=run.name, sentence="train@vit: the loss is not finite any more")
+        record_result(folder, failure if number == failed else measured(run))
+    return read_results(folder, plan)
+
+
+def test_the_table_has_a_row_for_each_training_and_a_column_for_each_axis(tmp_path: Path, project: Path) -> None:
+    plan = planned(GRID)
+    recorded(tmp_path, plan)
+    publish_study(plan, tmp_path)
+    table = pd.read_csv(tmp_path / "results.csv")
+    pd.testing.assert_frame_equal(table, pd.read_parquet(tmp_path / "results.parquet"), check_dtype=False)
+    assert len(table) == 5 * 2 * 2 * 2
+    assert {"images", "epochs", "contestant", "seed", "accuracy", "val_accuracy", "train_seconds", "run"} <= {*table}
+    assert table.groupby("images")["train_images"].unique().tolist() == [[100], [300], [1000], [3000], [10_000]]
+    first = measured(plan.runs[0]).replicates[0]
+    assert table.loc[0, "accuracy"] == pytest.approx(first.right().mean()) == pytest.approx(first.accuracy)
+
+
+def test_a_failed_run_is_a_hole_until_it_is_measured(tmp_path: Path) -> None:
+    plan = planned(GRID)
+    results = recorded(tmp_path, plan, failed=3)
+    assert [run.name for run in results.open] == [plan.runs[3].name]
+    assert results.failed == {plan.runs[3].name: "train@vit: the loss is not finite any more"}
+    assert "9 of 10 runs done, 1 failed; about 50 s left" in status_text(results, {plan.runs[0].name})
+    assert "failed" in terminal_table(summarize(results))
+    assert "1 of 10 runs have no result." in answer(summarize(results))
+    record_result(tmp_path, measured(plan.runs[3]))
+    assert read_results(tmp_path, plan).open == []
+
+
+def test_a_result_of_other_settings_or_of_another_version_is_none(tmp_path: Path) -> None:
+    plan = planned({"images": [1.0]})
+    recorded(tmp_path, plan)
+    changed = plan.model_copy(update={"runs": (plan.runs[0].model_copy(update={"overrides": ("train.epochs=9",)}),)})
+    assert read_results(tmp_path, changed).done == {}
+    path = next((tmp_path / "runs").glob("*.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"later": 1}))
+    assert read_results(tmp_path, plan).done == {}
+
+
+def test_what_comes_from_the_cache_keeps_the_time_that_it_took(tmp_path: Path) -> None:
+    plan = planned({"images": [1.0]})
+    recorded(tmp_path, plan)
+    record_result(tmp_path, measured(plan.runs[0]).model_copy(update={"seconds": 1.0}))
+    assert read_results(tmp_path, plan).done[plan.runs[0].name].seconds == 50.0
+
+
+def test_the_answer_names_images_budget_lead_and_crossing() -> None:
+    whole = answer(summarize(results_of(planned({"images": IMAGES}))))
+    assert whole.startswith("With your 10,000 images and 3 epochs (3 min of training on this machine): vit, by ")
+    assert "vit overtakes cnn at about " in whole
+    few = answer(summarize(results_of(planned({"images": IMAGES[1:4], "seconds": [4, 16]}))))
+    assert few.startswith("With 3,000 of your 10,000 images and 16 s of training on this machine: ")
+    assert "No crossing between 300 and 3,000 images. vit would draw level with cnn at about " in few
+    assert few.endswith("if the curves go on as they do.")
+
+
+def test_nothing_is_said_where_nothing_was_measured(project: Path, tmp_path: Path) -> None:
+    plan = planned({"images": [0.1, 1.0]})
+    summary = summarize(Results(plan, {}, {}))
+    assert answer(summary).startswith("Nothing can be said yet")
+    assert "1970" not in status_text(summary.results, ())
+    publish_study(plan, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("axes", "figures"),
+    [
+        (GRID, ["accuracy_by_images", "error_by_images", "accuracy_by_seconds", "lead_map"]),
+        ({"images": IMAGES}, ["accuracy_by_images", "error_by_images", "accuracy_by_seconds", "lead"]),
+        ({"images": IMAGES[:2]}, ["accuracy_by_images", "accuracy_by_seconds", "lead"]),
+        ({"models.vit.pretrained": [False, True]}, ["accuracy_by_seconds", "lead"]),
+        ({"data.split_seed": [0, 1, 2]}, ["accuracy_by_seconds", "lead"]),
+    ],
+)
+def test_the_page_has_the_figures_that_the_axes_allow(
+    axes: dict[str, list[bool | int | float | str | None]], figures: list[str], tmp_path: Path, project: Path
+) -> None:
+    plan = planned(axes)
+    recorded(tmp_path, plan, failed=1 if len(plan.runs) > 3 else -1)
+    publish_study(plan, tmp_path)
+    index = FigureIndex.read(tmp_path / "figures.json", "")
+    assert [Path(figure.file).stem for figure in index.figures] == figures
+    page = (tmp_path / "study.html").read_text()
+    assert page.count("<img ") == len(figures)
+    assert ("the loss is not finite any more" in page) is (len(plan.runs) > 3)
+    assert "http" not in page.replace("https://", "")
+
+
+def test_intervals_of_repeated_splits_are_wider_than_splits_that_share_nothing_would_have() -> None:
+    plan = planned({"data.split_seed": [0, 1, 2, 3], "images": [0.1, 1.0]})
+    results = results_of(plan)
+    places = places_of(results)
+    assert [len(place.splits) for place in places] == [4, 4]
+    assert [place.train_images for place in places] == [1000, 10_000]
+    lead = lead_at(places[0], 0.95)
+    assert lead is not None
+    assert (lead.leader, lead.rival) == ("cnn", "vit")
+    assert lead.low < lead.difference < lead.high
+    back = difference_at(places[0], "vit", "cnn", 0.95)
+    assert (back.low, back.high) == (pytest.approx(-lead.high), pytest.approx(-lead.low))
+
+
+def test_one_contestant_alone_has_no_lead() -> None:
+    plan = planned({"images": [1.0]})
+    alone = plan.runs[0].model_copy(update={"contestants": ("vit",)})
+    results = results_of(plan.model_copy(update={"runs": (alone,)}))
+    place = places_of(results)[0]
+    assert lead_at(place, 0.95) is None
+    assert np.mean(place.accuracies("vit")) > 0
+    assert len(results_table(results)) == 2
+
+
+def verdicts(axes: dict[str, list[bool | int | float | str | None]]) -> dict[str, str]:
+    return {claim.text.partition(":")[0]: claim.verdict for claim in judge_study(summarize(results_of(planned(axes))))}
+
+
+def test_claims_are_judged_by_both_ends_of_an_axis() -> None:
+    assert verdicts(GRID) == {
+        "ViTs need more data": "holds here",
+        "CNNs are for small sets.": "holds here",
+        "ViTs need more compute": "cannot be told from this",
+    }
+    assert verdicts({"images": [1.0], "epochs": [1]}) == {}
+    assert verdicts({"images": [0.3, 1.0]})["CNNs are for small sets."] == "cannot be told from this"
