@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
-from factories import contestant
+from factories import contestant, robustness_results
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.paths import cost_file
 from vit_vs_cnn.data.dataset import DatasetInfo
+from vit_vs_cnn.evaluation.corruptions import CLEAN
 from vit_vs_cnn.evaluation.results import read_cost
 from vit_vs_cnn.report.claims import Claim, judge_claims, transformer_and_cnn
 from vit_vs_cnn.report.comparison import read_comparison
@@ -29,6 +30,7 @@ def claims_of(
     vit_errors: int,
     cnn_errors: int,
     maps: dict[str, list[MapQuality]] | None = None,
+    shuffled: tuple[int, int] = (0, 0),
     **costs: tuple[float, float],
 ) -> dict[str, Claim]:
     """The claims by their first words, of a transformer and a CNN; `costs` are fields of the cost of both."""
@@ -39,8 +41,12 @@ def claims_of(
         contestant(settings, name, errors, seconds=seconds, operation_shares=shares)
         changes = {field: values[position] for field, values in costs.items()}
         read_cost(name).model_copy(update=changes).write(cost_file(name))
-    claims = judge_claims(read_comparison(settings), maps or {"vit": [], "resnet": []})
-    return {" ".join(claim.text.split()[:4]).rstrip("."): claim for claim in claims}
+    measured = {
+        name: robustness_results({CLEAN: 20, "patches_shuffled": 20 + lost})
+        for name, lost in zip(("vit", "resnet"), shuffled, strict=True)
+    }
+    claims = judge_claims(read_comparison(settings), maps or {"vit": [], "resnet": []}, measured)
+    return {" ".join(claim.text.split()[:5]).rstrip("."): claim for claim in claims}
 
 
 @pytest.mark.parametrize(
@@ -55,15 +61,15 @@ def test_who_is_more_accurate_is_decided_by_the_tests_of_the_pair(
     settings: Settings, vit_errors: int, cnn_errors: int, verdict: str
 ) -> None:
     claims = claims_of(settings, vit_errors, cnn_errors)
-    assert claims["ViTs are more accurate"].verdict == verdict
+    assert claims["ViTs are more accurate than"].verdict == verdict
     opposite = {"holds here": "does not hold here", "does not hold here": "holds here"}
-    assert claims["For small sets take"].verdict == opposite.get(verdict, verdict)
-    assert "64 training images, vit minus resnet: " in claims["For small sets take"].measured
+    assert claims["For small sets take a"].verdict == opposite.get(verdict, verdict)
+    assert "64 training images, vit minus resnet: " in claims["For small sets take a"].measured
 
 
 def test_equal_models_refute_that_one_is_more_accurate(make_settings: Make) -> None:
     claims = claims_of(make_settings({"compare": {"margin": 0.05}}), 30, 31)
-    assert claims["ViTs are more accurate"].verdict == "does not hold here"
+    assert claims["ViTs are more accurate than"].verdict == "does not hold here"
 
 
 def test_ratios_hold_where_they_are_near_what_is_claimed(settings: Settings) -> None:
@@ -75,17 +81,17 @@ def test_ratios_hold_where_they_are_near_what_is_claimed(settings: Settings) -> 
         parameters=(86_000_000, 11_000_000),
         flops=(5_000_000_000, 1_000_000_000),
     )
-    assert near["A ResNet trains 3"].verdict == "holds here"
-    assert near["A ResNet trains 3"].measured == "vit takes 3.5 times as long as resnet"
-    assert near["A ViT has 8"].verdict == "holds here"
+    assert near["A ResNet trains 3 times"].verdict == "holds here"
+    assert near["A ResNet trains 3 times"].measured == "vit takes 3.5 times as long as resnet"
+    assert near["A ViT has 8 times"].verdict == "holds here"
     assert near["ViTs need more compute"].verdict == "holds here"
 
 
 def test_ratios_that_are_far_from_what_is_claimed_do_not_hold(settings: Settings) -> None:
     far = claims_of(settings, 30, 30, seconds_per_epoch=(1.6, 1.0), parameters=(2000, 1000))
-    assert far["A ResNet trains 3"].verdict == "does not hold here"
-    assert far["A ViT has 8"].measured == "vit has 2.0 times as many as resnet"
-    assert far["A ViT has 8"].verdict == "does not hold here"
+    assert far["A ResNet trains 3 times"].verdict == "does not hold here"
+    assert far["A ViT has 8 times"].measured == "vit has 2.0 times as many as resnet"
+    assert far["A ViT has 8 times"].verdict == "does not hold here"
 
 
 @pytest.mark.parametrize(
@@ -100,22 +106,32 @@ def test_latencies_that_overlap_decide_nothing(
     settings: Settings, vit: tuple[float, float], cnn: tuple[float, float], verdict: str
 ) -> None:
     claims = claims_of(settings, 30, 30, latency_p50_ms_low=(vit[0], cnn[0]), latency_p50_ms_high=(vit[1], cnn[1]))
-    assert claims["For real time take"].verdict == verdict
+    assert claims["For real time take a"].verdict == verdict
 
 
 def test_of_two_claims_that_contradict_each_other_faithfulness_decides(settings: Settings) -> None:
     claims = claims_of(settings, 30, 30, maps={"vit": [WEAK], "resnet": [FAITHFUL]})
-    assert claims["ViTs are for where"].verdict == "does not hold here"
-    assert claims["Attention is harder to"].verdict == "holds here"
-    assert claims["Attention is harder to"].measured == (
+    assert claims["ViTs are for where explanations"].verdict == "does not hold here"
+    assert claims["Attention is harder to interpret"].verdict == "holds here"
+    assert claims["Attention is harder to interpret"].measured == (
         "resnet (gradcam) −0.090 (−0.120 to −0.060), vit (rollout) −0.020 (−0.050 to +0.010)"
     )
 
 
+@pytest.mark.parametrize(
+    ("shuffled", "verdict"),
+    [((80, 10), "holds here"), ((10, 80), "does not hold here"), ((30, 30), "cannot be told from this")],
+)
+def test_whoever_loses_more_by_shuffled_quarters_uses_what_lies_far_apart(
+    settings: Settings, shuffled: tuple[int, int], verdict: str
+) -> None:
+    assert claims_of(settings, 30, 30, shuffled=shuffled)["ViTs are for where long-range"].verdict == verdict
+
+
 def test_a_claim_without_a_measure_says_so(settings: Settings) -> None:
     claims = claims_of(settings, 30, 30)
-    assert claims["Attention is harder to"].verdict == "not measured in this run"
-    assert claims["Attention is harder to"].measured == "resnet has no such map"
+    assert claims["Attention is harder to interpret"].verdict == "not measured in this run"
+    assert claims["Attention is harder to interpret"].measured == "resnet has no such map"
 
 
 def test_contestants_of_one_kind_test_no_claim(settings: Settings) -> None:
@@ -123,4 +139,4 @@ def test_contestants_of_one_kind_test_no_claim(settings: Settings) -> None:
         contestant(settings, name, 30, operation_shares=CONVOLUTIONS)
     comparison = read_comparison(settings)
     assert transformer_and_cnn(comparison.contestants) is None
-    assert judge_claims(comparison, {}) == []
+    assert judge_claims(comparison, {}, {}) == []

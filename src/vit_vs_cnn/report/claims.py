@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vit_vs_cnn.core.console import points
+from vit_vs_cnn.evaluation.clusters import mean_interval
 from vit_vs_cnn.evaluation.contestants import Contestant
 from vit_vs_cnn.evaluation.pairs import PairedComparison
+from vit_vs_cnn.evaluation.robustness import Robustness
 from vit_vs_cnn.report.comparison import Comparison
 from vit_vs_cnn.report.explanation import MapQuality
 
@@ -21,6 +23,8 @@ _LEAST_ATTENTION, _MOST_ATTENTION = 0.05, 0.001
 _NEAR = 1.5
 # Ratios of cost nearer to 1 are no difference.
 _NO_DIFFERENCE = 1.1
+# The corruption and severity in which parts of the image, each half as wide as it, change places.
+_FAR_APART = ("patches_shuffled", 1)
 # Training images of what people call a small set.
 _SMALL = 10_000
 
@@ -35,10 +39,12 @@ class Claim:
     verdict: Verdict
 
 
-def judge_claims(comparison: Comparison, maps: Mapping[str, Sequence[MapQuality]]) -> list[Claim]:
+def judge_claims(
+    comparison: Comparison, maps: Mapping[str, Sequence[MapQuality]], measured: Mapping[str, Robustness]
+) -> list[Claim]:
     """Put every claim to the test of the most transformer-like contestant and the most CNN-like one; none without them.
 
-    `maps` are how faithful the maps of each contestant are.
+    `maps` are how faithful the maps of each contestant are, `measured` what each is worth under shift.
     """
     roles = transformer_and_cnn(comparison.contestants)
     if roles is None:
@@ -53,6 +59,7 @@ def judge_claims(comparison: Comparison, maps: Mapping[str, Sequence[MapQuality]
         _more_data(vit, pair),
         _small_sets(vit, cnn, pair),
         _real_time(vit, cnn),
+        _long_range(vit, cnn, measured),
         *_explanations(vit, cnn, maps),
     ]
 
@@ -118,7 +125,7 @@ def _more_compute(vit: Contestant, cnn: Contestant) -> Claim:
     return Claim(
         "ViTs need more compute.",
         "ratios of operations for one image, and of seconds per epoch",
-        f"{operations:.1f} and {seconds:.1f} times those of {cnn.name}, for what it reaches",
+        f"{operations:.1f} and {seconds:.1f} times those of {cnn.name}",
         verdict,
     )
 
@@ -162,6 +169,33 @@ def _real_time(vit: Contestant, cnn: Contestant) -> Claim:
         "For real time take a CNN.",
         "median latency for one image, with the lowest and highest of a round",
         f"{', '.join(latencies)} on {cnn.cost.device}",
+        verdict,
+    )
+
+
+def _long_range(vit: Contestant, cnn: Contestant, measured: Mapping[str, Robustness]) -> Claim:
+    """A network that relies on what lies far apart loses by far places changing theirs (Naseer et al. 2021)."""
+    text = "ViTs are for where long-range dependencies matter."
+    measure = (
+        "accuracy lost when the four quarters of an image change places: whoever uses what lies far apart loses more"
+    )
+    if _FAR_APART not in measured[vit.name].correct:
+        return Claim(text, measure, "the images are too small to be cut", "not measured in this run")
+    losses = {one.name: measured[one.name].loss(*_FAR_APART) for one in (vit, cnn)}
+    groups = vit.chosen.evaluation.predictions.group_codes
+    positions = measured[vit.name].positions
+    excess = losses[vit.name] - losses[cnn.name]
+    confidence = vit.chosen.evaluation.metrics.confidence
+    low, high = mean_interval(excess, None if groups is None else groups[positions], confidence)
+    verdict: Verdict = "cannot be told from this"
+    if low > 0 or high < 0:
+        verdict = "holds here" if low > 0 else "does not hold here"
+    found = ", ".join(f"{name} loses {points(float(loss.mean()))} points" for name, loss in losses.items())
+    return Claim(
+        text,
+        measure,
+        f"{found}, a difference of {points(float(excess.mean()), sign=True)} ({points(low, sign=True)} to "
+        f"{points(high, sign=True)})",
         verdict,
     )
 

@@ -103,7 +103,9 @@ def render_report(
         explanations={contestant: embedded_figures(explained(contestant)) for contestant in settings.models},
         faithfulness={contestant: _faithfulness(explained(contestant)) for contestant in settings.models},
         pairs=comparison.pairs,
-        claims=judge_claims(comparison, {name: read_map_qualities(explained(name)) for name in settings.models}),
+        claims=judge_claims(
+            comparison, {name: read_map_qualities(explained(name)) for name in settings.models}, shift.measured
+        ),
         searches={contestant: search for contestant, search in searches.items() if search.trials},
         recipes={contestant: _differences(settings, contestant) for contestant in settings.models},
         devices=sorted(
