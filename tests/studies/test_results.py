@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from made_up_study import measured, planned, results_of
+from study_factories import measured, planned, results_of
 from vit_vs_cnn.report.figure_writer import FigureIndex
 from vit_vs_cnn.studies.claims import judge_study
 from vit_vs_cnn.studies.leads import difference_at, lead_at, places_of
