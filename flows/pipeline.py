@@ -20,7 +20,7 @@ from pydantic import Field
 from vit_vs_cnn.config.load import preset_names
 from vit_vs_cnn.core.errors import RunError, TransientError, UserError
 from vit_vs_cnn.orchestration.accelerators import ensure_limit, use_accelerators
-from vit_vs_cnn.orchestration.artifacts import publish_results
+from vit_vs_cnn.orchestration.artifacts import is_registered_elsewhere, publish_results
 from vit_vs_cnn.orchestration.dag import Stage, check_timeouts, choose_stages, read_dag, resolve_names, timeout_seconds
 from vit_vs_cnn.orchestration.progress import StageOutput
 from vit_vs_cnn.orchestration.request import Request
@@ -79,6 +79,8 @@ def _run_stages(run: PipelineRun, request: Request) -> State[Any]:
     dag = read_dag(run.workspace)
     forced, chosen = resolve_names(dag, request.force), choose_stages(dag, request.stages)
     check_timeouts(dag, run.settings.flow)
+    if is_registered_elsewhere(run.workspace):
+        forced |= {stage.name for stage in chosen if stage.kind == "register"}
     ensure_limit()
     settings = run.settings.flow
     delays = [settings.retry_delay_seconds * 2**attempt for attempt in range(settings.retries)]

@@ -17,11 +17,13 @@ from vit_vs_cnn.core.paths import PREPARED, REGISTERED, trained
 from vit_vs_cnn.data.dataset import DatasetInfo, write_info
 from vit_vs_cnn.evaluation.contestants import Contestant, Replicate
 from vit_vs_cnn.evaluation.results import Evaluation
+from vit_vs_cnn.orchestration.artifacts import is_registered_elsewhere
 from vit_vs_cnn.registry.audit import open_audit_log
 from vit_vs_cnn.registry.registration import Looks, write_card
 from vit_vs_cnn.registry.versions import Registry
 from vit_vs_cnn.stages.register import run
 from vit_vs_cnn.tracking.run import read_ref, start_run
+from vit_vs_cnn.tracking.store import store_digest
 from vit_vs_cnn.training.results import TrainingSummary
 
 LINEAGE = {"mlflow.source.git.commit": "c0ffee" * 7, "git.dirty": "true", "params.digest": "d1" * 16}
@@ -74,6 +76,7 @@ def test_contestants_become_versions_and_the_better_by_validation_the_challenger
         "versions": {"vit": 1, "resnet": 2},
         "challenger": "resnet",
         "reason": "version 2 (resnet) is challenger, the first one",
+        "store": store_digest(),
     }
     assert "Version 2 (resnet) is challenger, the first one." in capsys.readouterr().out
     challenger = Registry("tiny-classifier").version("challenger")
@@ -181,6 +184,19 @@ def test_a_challenger_without_the_score_that_models_are_chosen_by_stays(
     run(make_settings({"select_by": "macro_f1"}))
     assert "version 2 did not record macro_f1 on validation" in capsys.readouterr().out
     assert challenger() == 2
+
+
+def test_versions_in_another_store_are_no_versions_here(
+    results: None, settings: Settings, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not is_registered_elsewhere(project)
+    run(settings)
+    assert not is_registered_elsewhere(project)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/other.db")
+    assert is_registered_elsewhere(project)
+    # As recorded by release 0.1.
+    (REGISTERED / "versions.json").write_text('{"name": "tiny-classifier", "versions": {}, "challenger": "vit"}')
+    assert not is_registered_elsewhere(project)
 
 
 def test_registering_the_same_models_again_makes_no_new_versions(results: None, settings: Settings) -> None:

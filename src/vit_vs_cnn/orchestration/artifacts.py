@@ -2,14 +2,15 @@
 
 import base64
 import csv
+import json
 import os
 from pathlib import Path
 
 from vit_vs_cnn.core.errors import without_password
-from vit_vs_cnn.core.paths import COMPARE, RUN_FILE
+from vit_vs_cnn.core.paths import COMPARE, REGISTERED, RUN_FILE
 from vit_vs_cnn.tracking.outbox import RunRef
 from vit_vs_cnn.tracking.run import read_ref
-from vit_vs_cnn.tracking.store import open_client, tracking_server, tracking_uri
+from vit_vs_cnn.tracking.store import open_client, store_digest, tracking_server, tracking_uri
 
 MLFLOW_UI_VARIABLE = "VIT_VS_CNN_MLFLOW_UI"
 _FIGURES = ("accuracy_and_cost", "learning_by_epoch", "per_class", "reliability")
@@ -28,6 +29,16 @@ def publish_results(workspace: Path) -> None:
 def has_comparison(workspace: Path) -> bool:
     """Whether the pipeline in `workspace` has compared its contestants."""
     return (workspace / COMPARE / "comparison.csv").is_file()
+
+
+def is_registered_elsewhere(workspace: Path) -> bool:
+    """Whether the versions of the pipeline in `workspace` are in another store than the present one.
+
+    DVC does not know of stores: it would call the stage unchanged, and nothing would be registered here.
+    """
+    file = workspace / REGISTERED / "versions.json"
+    record = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return bool(record.get("store", store_digest()) != store_digest())
 
 
 def result_rows(workspace: Path) -> list[dict[str, str]]:

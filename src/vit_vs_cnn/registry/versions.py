@@ -88,9 +88,10 @@ class Registry:
         run_id = find_run(self.client, experiment_id, training.key)
         model_id = model_of_run(self.client, run_id) if run_id else None
         if run_id is None or model_id is None:
+            stage = training.name.replace("-", "@", 1)
             raise UserError(
                 f"{self.name}: the training run of {contestant} is not in {tracking_uri()}; run `vit-vs-cnn sync` if "
-                f"the store was unreachable, or `dvc repro --force train@{contestant}` if the run was deleted."
+                f"the store was unreachable, or `dvc repro --force {stage}` if the run was deleted."
             )
         for known in self.client.search_model_versions(f"name = '{self.name}' and run_id = '{run_id}'"):
             return int(known.version)

@@ -8,6 +8,7 @@ from vit_vs_cnn.core.records import write_atomically
 from vit_vs_cnn.data.dataset import read_info
 from vit_vs_cnn.registry.registration import register
 from vit_vs_cnn.registry.versions import CHALLENGER, registered_name
+from vit_vs_cnn.tracking.store import store_digest
 
 
 def run(settings: Settings) -> None:
@@ -17,6 +18,7 @@ def run(settings: Settings) -> None:
     name = registered_name(settings.data.name)
     REGISTERED.mkdir(parents=True, exist_ok=True)
     record = {"name": name, "versions": versions, CHALLENGER: registration.challenger, "reason": registration.reason}
+    record |= {"store": store_digest()}
     write_atomically(REGISTERED / "versions.json", json.dumps(record, indent=2) + "\n")
     listed = ", ".join(f"{contestant} is version {version}" for contestant, version in versions.items())
     print(f"{name}: {listed}. {registration.reason[0].upper()}{registration.reason[1:]}.")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vit_vs_cnn.core.paths import mlruns_dir
+from vit_vs_cnn.core.records import digest_of
 from vit_vs_cnn.core.sqlite import require_sound_database
 from vit_vs_cnn.tracking.outbox import Event, Header, Outbox
 
@@ -58,6 +59,11 @@ def open_client() -> "MlflowClient":
         require_sound_database(database)
     mlflow.set_tracking_uri(uri)  # the registry of a local store resolves models by this, not by the client
     return MlflowClient(tracking_uri=uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI", uri))
+
+
+def store_digest() -> str:
+    """What identifies the tracking store, without its address, which may hold a password."""
+    return digest_of(tracking_uri().encode())[:12]
 
 
 def store_errors() -> tuple[type[Exception], ...]:
