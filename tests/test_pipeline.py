@@ -129,10 +129,10 @@ def test_mlflow_has_the_runs_the_models_and_the_links(clone: Path, client: Mlflo
     experiment = client.get_experiment_by_name("digits")
     assert experiment is not None
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
-    assert runs.keys() == {"prepare", "eda", "train-vit", "train-resnet", "compare"}
+    assert runs.keys() == {"prepare", "eda", "train-vit-0", "train-resnet-0", "compare"}
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     for name in ("vit", "resnet"):
-        run = runs[f"train-{name}"]
+        run = runs[f"train-{name}-0"]
         measured = json.loads((clone / f"evaluated/{name}/0/metrics.json").read_text())
         assert run.data.metrics["test/accuracy"] == pytest.approx(measured["accuracy"])
         assert run.data.metrics["test/ece"] == pytest.approx(measured["expected_calibration_error"])
@@ -151,8 +151,8 @@ def test_mlflow_has_the_runs_the_models_and_the_links(clone: Path, client: Mlflo
     assert "eda/classes" in runs["eda"].data.metrics
     assert {"compare/accuracy_vit", "compare/p_value_vit_resnet"} <= runs["compare"].data.metrics.keys()
     compared = runs["compare"].data.tags
-    assert compared["run.vit"] == runs["train-vit"].info.run_id
-    assert compared["run.resnet"] == runs["train-resnet"].info.run_id
+    assert compared["run.vit"] == runs["train-vit-0"].info.run_id
+    assert compared["run.resnet"] == runs["train-resnet-0"].info.run_id
     artifacts = {artifact.path for artifact in client.list_artifacts(runs["compare"].info.run_id, "comparison")}
     assert "comparison/report.html" in artifacts
 
