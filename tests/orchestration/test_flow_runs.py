@@ -99,7 +99,7 @@ def test_a_run_has_a_task_per_stage_and_is_saved_and_the_next_one_is_cached(serv
     stages = ("prepare", "eda", "train@vit", "train@resnet", "compare")
     wait_for(lambda: server.task_states(first) == dict.fromkeys(stages, "Completed"))
     assert (small.root / "runs/first/out/prepare").read_text() == f"prepare {first}"
-    assert "seeds: [77]" in (small.root / "runs/first/params.yaml").read_text()
+    assert "seeds:\n- 77\n" in (small.root / "runs/first/params.yaml").read_text()
     assert "first" in small.experiments().split()
     assert small.git("status", "--short") == ""
     logs = [log["message"] for log in server.ask("logs/filter", {"logs": {"flow_run_id": {"any_": [first]}}})]
@@ -181,7 +181,7 @@ def test_runs_at_once_keep_apart_and_share_the_accelerator(server: Server) -> No
     assert small.git("status", "--short") == ""
     spans = []
     for seed, name in enumerate(names, start=100):
-        assert f"seeds: [{seed}]\n" in (small.root / "runs" / name / "params.yaml").read_text()
+        assert f"seeds:\n- {seed}\n" in (small.root / "runs" / name / "params.yaml").read_text()
         assert len(small.history(name, "end")) == 5
         for stage in ("train-vit", "train-resnet"):
             times = [fact["time"] for fact in small.history(name) if fact["stage"] == stage]

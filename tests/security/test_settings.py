@@ -31,7 +31,7 @@ HOSTILE = {
     "list as key": (b"[1, 2]: x", "the key"),
     "null as key": (b"~: x", "the key"),
     "long number": (b"seed: " + b"9" * 5000, "is not valid YAML"),
-    "date": (b"seed: 2026-11-29", "seed: "),
+    "date": (b"seed: 2026-11-29", "seeds.0: "),
     "no such date": (b"seed: 2026-99-99 10:10:10", "valid"),
     "deep list": (b"seed: " + b"[" * 1000, "levels deep"),
     "deep mapping": (b"seed: " + b"{a: " * 1000, "levels deep"),

@@ -31,7 +31,7 @@ def test_a_training_is_announced_with_what_it_runs_on_and_an_estimate_that_nothi
 ) -> None:
     announce(job(make_settings(), prepared))
     said = capsys.readouterr()
-    assert said.out.startswith("train vit: vit_tiny_patch16_224, 64 images, 2 epochs, 32-true on CPU, ")
+    assert said.out.startswith("train vit seed 0: vit_tiny_patch16_224, 64 images, 2 epochs, 32-true on CPU, ")
     assert said.out.endswith("threads: about 0 s\n")
     assert not said.err
     assert not list(state_dir().iterdir())

@@ -61,7 +61,7 @@ def write_tuning_report(result: StudyResult, contestant: str, colour: str, folde
     writer.close()
     trials_table(result.trials, result.summary.select_by).to_csv(folder / "trials.csv", index=False)
     sentence = writer.text("gain", "caption", **gain)
-    template = Environment(loader=PackageLoader("vit_vs_cnn", "report"), autoescape=True).get_template("study.html.j2")
+    template = Environment(loader=PackageLoader("vit_vs_cnn", "report"), autoescape=True).get_template("tuning.html.j2")
     page = template.render(title=f"Tuning {contestant}", sentence=sentence, plots=interactive)
     (folder / "study.html").write_text(page, encoding="utf-8")
 
