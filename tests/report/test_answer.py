@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from factories import contestant
+from factories import contestant, of_two
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.paths import evaluated
 from vit_vs_cnn.data.dataset import DatasetInfo, Split
@@ -33,11 +33,6 @@ def _in_a_project(prepared: DatasetInfo) -> None:
 @pytest.fixture
 def three(make_settings: Make) -> Settings:
     return make_settings({"models": {"third": {"timm": "convnext_atto"}}})
-
-
-def of_two(settings: Settings, first_errors: int, second_errors: int) -> None:
-    contestant(settings, "vit", first_errors, seconds=4.0)
-    contestant(settings, "resnet", second_errors, seconds=1.0)
 
 
 def of_seeds(settings: Settings, **errors: list[int]) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from factories import contestant
+from factories import contestant, of_two
 from vit_vs_cnn.cli.pipeline import results_table
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import UserError
@@ -33,16 +33,6 @@ VIT_COLOUR, RESNET_COLOUR = CONTESTANT_COLOURS[:2]
 @pytest.fixture(autouse=True)
 def _in_a_project(prepared: DatasetInfo) -> None:
     """Every test writes into its own project."""
-
-
-@pytest.fixture
-def three(make_settings: Make) -> Settings:
-    return make_settings({"models": {"third": {"timm": "convnext_atto"}}})
-
-
-def of_two(settings: Settings, first_errors: int, second_errors: int) -> None:
-    contestant(settings, "vit", first_errors, seconds=4.0)
-    contestant(settings, "resnet", second_errors, seconds=1.0)
 
 
 def labels_of(figure: Figure) -> list[str]:

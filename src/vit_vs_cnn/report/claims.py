@@ -18,7 +18,7 @@ from vit_vs_cnn.report.explanation import MapQuality
 Verdict = Literal["holds here", "does not hold here", "cannot be told from this", "not measured in this run"]
 
 # A network with less of its operations in attention is no transformer, one with more no CNN.
-_LEAST_ATTENTION, _MOST_ATTENTION = 0.05, 0.001
+LEAST_ATTENTION, MOST_ATTENTION = 0.05, 0.001
 # A claimed ratio holds where the measured one is within this factor of it.
 _NEAR = 1.5
 # Ratios of cost nearer to 1 are no difference.
@@ -68,22 +68,36 @@ def transformer_and_cnn(contestants: Sequence[Contestant]) -> tuple[Contestant, 
     """The contestant with the largest share of its operations in attention, and the best of those without attention."""
     shares = {one.name: one.chosen.summary.operation_shares.get("attention", 0.0) for one in contestants}
     known = [one for one in contestants if one.chosen.summary.operation_shares]
-    transformers = [one for one in known if shares[one.name] >= _LEAST_ATTENTION]
-    cnns = [one for one in known if shares[one.name] <= _MOST_ATTENTION]
+    transformers = [one for one in known if shares[one.name] >= LEAST_ATTENTION]
+    cnns = [one for one in known if shares[one.name] <= MOST_ATTENTION]
     if not transformers or not cnns:
         return None
     return max(transformers, key=lambda one: shares[one.name]), max(cnns, key=lambda one: one.accuracy)
 
 
+def verdict_of(*, holds: bool, refuted: bool) -> Verdict:
+    """The verdict where what was measured shows that a claim holds, that it does not, or neither."""
+    if holds:
+        return "holds here"
+    return "does not hold here" if refuted else "cannot be told from this"
+
+
+def _is_better(name: str, pair: PairedComparison) -> Verdict:
+    """Whether a contestant is better; that both are practically equal refutes it."""
+    return verdict_of(holds=pair.better == name, refuted=pair.verdict != "undecided")
+
+
+def _is_near(ratio: float, claimed: float) -> Verdict:
+    holds = claimed / _NEAR <= ratio <= claimed * _NEAR
+    return verdict_of(holds=holds, refuted=not holds)
+
+
 def _more_accurate(vit: Contestant, cnn: Contestant, pair: PairedComparison) -> Claim:
-    verdict: Verdict = "cannot be told from this"
-    if pair.verdict != "undecided":
-        verdict = "holds here" if pair.better == vit.name else "does not hold here"
     return Claim(
         "ViTs are more accurate than CNNs.",
         "difference of test accuracy, with its interval",
         f"{vit.name} minus {cnn.name}: {_difference(vit, pair)}",
-        verdict,
+        _is_better(vit.name, pair),
     )
 
 
@@ -101,7 +115,7 @@ def _ratio_of_seconds(vit: Contestant, cnn: Contestant) -> Claim:
         "A ResNet trains 3 times as fast per epoch.",
         "ratio of seconds per epoch",
         f"{vit.name} takes {ratio:.1f} times as long as {cnn.name}{spread}",
-        "holds here" if 3 / _NEAR <= ratio <= 3 * _NEAR else "does not hold here",
+        _is_near(ratio, 3),
     )
 
 
@@ -111,22 +125,18 @@ def _parameters(vit: Contestant, cnn: Contestant) -> Claim:
         "A ViT has 8 times the parameters of a ResNet.",
         "ratio of parameters",
         f"{vit.name} has {ratio:.1f} times as many as {cnn.name}",
-        "holds here" if 8 / _NEAR <= ratio <= 8 * _NEAR else "does not hold here",
+        _is_near(ratio, 8),
     )
 
 
 def _more_compute(vit: Contestant, cnn: Contestant) -> Claim:
     operations, seconds = vit.cost.flops / cnn.cost.flops, vit.seconds_per_epoch / cnn.seconds_per_epoch
-    verdict: Verdict = "cannot be told from this"
-    if min(operations, seconds) > _NO_DIFFERENCE:
-        verdict = "holds here"
-    elif max(operations, seconds) < _NO_DIFFERENCE:
-        verdict = "does not hold here"
+    least, most = sorted((operations, seconds))
     return Claim(
         "ViTs need more compute.",
         "ratios of operations for one image, and of seconds per epoch",
         f"{operations:.1f} and {seconds:.1f} times those of {cnn.name}",
-        verdict,
+        verdict_of(holds=least > _NO_DIFFERENCE, refuted=most < _NO_DIFFERENCE),
     )
 
 
@@ -146,20 +156,11 @@ def _small_sets(vit: Contestant, cnn: Contestant, pair: PairedComparison) -> Cla
     if images > _SMALL:
         measured = f"{images:,} training images are no small set: vit-vs-cnn study data"
         return Claim(text, measure, measured, "not measured in this run")
-    verdict: Verdict = "cannot be told from this"
-    if pair.verdict != "undecided":
-        verdict = "holds here" if pair.better == cnn.name else "does not hold here"
-    return Claim(
-        text, measure, f"{images:,} training images, {vit.name} minus {cnn.name}: {_difference(vit, pair)}", verdict
-    )
+    measured = f"{images:,} training images, {vit.name} minus {cnn.name}: {_difference(vit, pair)}"
+    return Claim(text, measure, measured, _is_better(cnn.name, pair))
 
 
 def _real_time(vit: Contestant, cnn: Contestant) -> Claim:
-    verdict: Verdict = "cannot be told from this"
-    if cnn.cost.latency_p50_ms_high < vit.cost.latency_p50_ms_low:
-        verdict = "holds here"
-    elif vit.cost.latency_p50_ms_high < cnn.cost.latency_p50_ms_low:
-        verdict = "does not hold here"
     latencies = (
         f"{one.name} {one.cost.latency_p50_ms:.1f} ms ({one.cost.latency_p50_ms_low:.1f} to "
         f"{one.cost.latency_p50_ms_high:.1f})"
@@ -169,7 +170,10 @@ def _real_time(vit: Contestant, cnn: Contestant) -> Claim:
         "For real time take a CNN.",
         "median latency for one image, with the lowest and highest of a round",
         f"{', '.join(latencies)} on {cnn.cost.device}",
-        verdict,
+        verdict_of(
+            holds=cnn.cost.latency_p50_ms_high < vit.cost.latency_p50_ms_low,
+            refuted=vit.cost.latency_p50_ms_high < cnn.cost.latency_p50_ms_low,
+        ),
     )
 
 
@@ -187,16 +191,13 @@ def _long_range(vit: Contestant, cnn: Contestant, measured: Mapping[str, Robustn
     excess = losses[vit.name] - losses[cnn.name]
     confidence = vit.chosen.evaluation.metrics.confidence
     low, high = mean_interval(excess, None if groups is None else groups[positions], confidence)
-    verdict: Verdict = "cannot be told from this"
-    if low > 0 or high < 0:
-        verdict = "holds here" if low > 0 else "does not hold here"
     found = ", ".join(f"{name} loses {points(float(loss.mean()))} points" for name, loss in losses.items())
     return Claim(
         text,
         measure,
         f"{found}, a difference of {points(float(excess.mean()), sign=True)} ({points(low, sign=True)} to "
-        f"{points(high, sign=True)})",
-        verdict,
+        f"{points(high, sign=True)}, by images)",
+        verdict_of(holds=low > 0, refuted=high < 0),
     )
 
 
@@ -219,13 +220,9 @@ def _more_faithful(
     if ours is None or theirs is None:
         missing = first[0].name if ours is None else second[0].name
         return Claim(text, measure, f"{missing} has no such map", "not measured in this run")
-    verdict: Verdict = "cannot be told from this"
-    if ours.high < theirs.low:
-        verdict = "holds here"
-    elif theirs.high < ours.low:
-        verdict = "does not hold here"
     measured = ", ".join(
         f"{one.name} ({quality.kind}) {quality.difference:+.3f} ({quality.low:+.3f} to {quality.high:+.3f})"
         for one, quality in ((first[0], ours), (second[0], theirs))
     )
+    verdict = verdict_of(holds=ours.high < theirs.low, refuted=theirs.high < ours.low)
     return Claim(text, measure, measured.replace("-", "−"), verdict)

@@ -3,13 +3,10 @@
 from collections.abc import Sequence
 
 from vit_vs_cnn.core.console import points
-from vit_vs_cnn.report.claims import Claim, Verdict
+from vit_vs_cnn.report.claims import LEAST_ATTENTION, MOST_ATTENTION, Claim, verdict_of
 from vit_vs_cnn.studies.leads import Lead, Place, difference_at
 from vit_vs_cnn.studies.settings import IMAGES, axis_text
 from vit_vs_cnn.studies.summary import Summary, along
-
-# As in report/claims.py: a network with less of its operations in attention is no transformer, one with more no CNN.
-_LEAST_ATTENTION, _MOST_ATTENTION = 0.05, 0.001
 
 
 def judge_study(summary: Summary) -> list[Claim]:
@@ -23,9 +20,7 @@ def judge_study(summary: Summary) -> list[Claim]:
         claims.append(
             _gap_closes("ViTs need more data: they are behind on small sets and gain with large ones.", pair, *ends)
         )
-        verdict: Verdict = "cannot be told from this"
-        if few[1].low > 0 or few[1].high < 0:
-            verdict = "does not hold here" if few[1].low > 0 else "holds here"
+        verdict = verdict_of(holds=few[1].high < 0, refuted=few[1].low > 0)
         measured = f"{_text(pair, few)}; {_text(pair, many)}"
         claims.append(Claim("CNNs are for small sets.", "who leads with the fewest images", measured, verdict))
     if summary.budget_axis and (ends := _ends(summary, summary.budget_axis, pair)):
@@ -45,11 +40,8 @@ def _gap_closes(claim: str, pair: tuple[str, str], low: _End, high: _End) -> Cla
 
     It holds where their intervals do not overlap, which is stricter than an interval of the change.
     """
-    verdict: Verdict = "cannot be told from this"
-    if low[1].high < high[1].low:
-        verdict = "holds here" if low[1].high < 0 else "cannot be told from this"
-    elif high[1].high < low[1].low:
-        verdict = "does not hold here"
+    closes = low[1].high < min(0.0, high[1].low)
+    verdict = verdict_of(holds=closes, refuted=high[1].high < low[1].low)
     measure = "difference of test accuracy at both ends of the axis, with intervals that do not overlap"
     return Claim(claim, measure, f"{_text(pair, low)}; {_text(pair, high)}", verdict)
 
@@ -84,6 +76,6 @@ def _transformer_and_cnn(summary: Summary) -> tuple[str, str] | None:
         for replicate in run.replicates
         if replicate.attention is not None
     }
-    transformers = [name for name, share in shares.items() if share >= _LEAST_ATTENTION]
-    cnns: Sequence[str] = [name for name, share in shares.items() if share <= _MOST_ATTENTION]
+    transformers = [name for name, share in shares.items() if share >= LEAST_ATTENTION]
+    cnns: Sequence[str] = [name for name, share in shares.items() if share <= MOST_ATTENTION]
     return (max(transformers, key=lambda name: shares[name]), cnns[0]) if transformers and cnns else None

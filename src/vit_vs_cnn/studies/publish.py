@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from vit_vs_cnn.studies.figures import write_figures
-from vit_vs_cnn.studies.page import render_page
+from vit_vs_cnn.studies.page import render_page, terminal_table
 from vit_vs_cnn.studies.plan import Plan
 from vit_vs_cnn.studies.results import read_results, results_table, write_table
 from vit_vs_cnn.studies.summary import Summary, answer, summarize
@@ -21,6 +21,7 @@ def publish_study(plan: Plan, folder: Path) -> Summary:
             path.unlink()
     write_table(results_table(summary.results), folder)
     write_figures(summary, folder)
-    (folder / "answer.txt").write_text(f"{answer(summary)}\n", encoding="utf-8")
+    text = f"{terminal_table(summary)}\n\n{answer(summary)}\n"
+    (folder / "answer.txt").write_text(text, encoding="utf-8")
     (folder / PAGE).write_text(render_page(summary, folder, lineage_tags()[GIT_COMMIT_TAG]), encoding="utf-8")
     return summary
