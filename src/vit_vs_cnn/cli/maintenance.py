@@ -22,7 +22,7 @@ def up(prefect_port: int, mlflow_port: int, worker_port: int, optuna_port: int, 
 @click.command(epilog="\b\nExample:\n  vit-vs-cnn clean --days 7")
 @click.option("--days", type=float, help="Keep what is younger; default: flow.keep_days in params.yaml.")
 def clean(days: float | None) -> None:
-    """Remove old isolated workspaces and checkpoints, and cached data that nothing refers to."""
+    """Remove old isolated workspaces, checkpoints and downloads, and cached data that nothing refers to."""
     from vit_vs_cnn.config.load import project_settings
     from vit_vs_cnn.orchestration.retention import apply_retention
 
@@ -32,8 +32,26 @@ def clean(days: float | None) -> None:
     cache = shared if removed.cache_mb is None else f"; {removed.cache_mb:.1f} MB of the cache"
     click.echo(
         f"removed what is older than {keep:g} days: {removed.workspaces} workspaces, {removed.checkpoints} "
-        f"checkpoints{cache}."
+        f"checkpoints, {removed.downloads} downloads{cache}."
     )
+
+
+@click.command(
+    epilog="\b\nExample:\n  export PREFECT_API_URL=http://server:4200/api\n"
+    "  VIT_VS_CNN_GIT_URL=https://git.example.com/you/project.git vit-vs-cnn deploy"
+)
+def deploy() -> None:
+    """Set up Prefect's server for workers on other machines.
+
+    Creates or updates on the server of PREFECT_API_URL the work pool `remote`, the deployment `vit-vs-cnn/remote`, and
+    the automation that ends runs whose worker was killed. Its runs clone VIT_VS_CNN_GIT_URL, branch
+    VIT_VS_CNN_GIT_BRANCH (default: main).
+    """
+    from vit_vs_cnn.orchestration.remote import POOL
+    from vit_vs_cnn.orchestration.remote import deploy as deploy_remote
+
+    api = deploy_remote()
+    click.echo(f"deployed vit-vs-cnn/remote to {api}; a worker for it: prefect worker start --pool {POOL}")
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""What runs leave behind: runs whose process was killed, and workspaces, checkpoints and cached data that are old."""
+"""What runs leave behind: dead runs; workspaces, checkpoints, downloads and cached data that are old."""
 
 import shutil
 import subprocess
@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from vit_vs_cnn.core.errors import RunError, UserError
 from vit_vs_cnn.core.paths import PARAMS, main_root, runs_dir, state_dir
+from vit_vs_cnn.data.object_store import downloads_dir
 from vit_vs_cnn.orchestration.active_runs import active_runs
 from vit_vs_cnn.orchestration.prefect_server import RunServer, client_at
 from vit_vs_cnn.orchestration.workspace import IN_PLACE, cache_dir, remove_workspace
@@ -25,13 +26,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Removed:
-    """How many isolated workspaces and checkpoints were removed, and how many megabytes of DVC's cache.
+    """How many isolated workspaces, checkpoints and downloads were removed, and how many megabytes of DVC's cache.
 
     The megabytes are None where the cache lies outside the project: other projects may refer to what is in it.
     """
 
     workspaces: int
     checkpoints: int
+    downloads: int
     cache_mb: float | None
 
 
@@ -63,7 +65,7 @@ def remove_dead_runs(keep_days: float) -> list[str]:
 
 
 def apply_retention(days: float) -> Removed:
-    """Remove workspaces and checkpoints that were not used for `days` days.
+    """Remove workspaces, checkpoints and downloads from object stores that were not used for `days` days.
 
     Then remove from DVC's cache, if it is in the project, what no commit, no experiment and no workspace refers to.
     Raises UserError while a run is active: what it has just put into the cache is not referred to yet.
@@ -76,6 +78,7 @@ def apply_retention(days: float) -> Removed:
     return Removed(
         workspaces=_remove_old(workspaces, days, remove_workspace),
         checkpoints=_remove_old(checkpoints, days, shutil.rmtree),
+        downloads=_remove_old({folder: folder for folder in downloads_dir().glob("*/")}, days, shutil.rmtree),
         cache_mb=_collect_garbage(),
     )
 
