@@ -70,7 +70,7 @@ class Stack:
             ]
             self.processes[name] = start_store(self.ports[8333], key)
             self.exits.callback(self.processes[name].kill)
-            wait_for(lambda: answers(f"http://127.0.0.1:{self.ports[8333]}/moto-api/"))
+            wait_for(lambda: answers(f"http://127.0.0.1:{self.ports[8333]}/moto-api/"), 240)
         else:
             self.start(name)
             if any(each.get("depends_on", {}).get(name, {}).get("condition") == "service_completed_successfully"

@@ -1,17 +1,10 @@
-"""A server with S3's protocol on loopback: moto's, as a process of its own that knows one access key.
+"""An object store on loopback: moto's server with S3's protocol, as a process of its own (s3_server.py)."""
 
-`python -m harness.object_store PORT ACCESS_KEY` serves until it is ended.
-"""
-
-import json
-import os
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from harness.small_project import ask_json
 from vit_vs_cnn.orchestration.prefect_server import answers, free_port
@@ -22,8 +15,8 @@ KEY = "vit-vs-cnn"
 
 def start_store(port: int, key: str = KEY) -> "subprocess.Popen[bytes]":
     """Start a store without buckets."""
-    command = [sys.executable, "-m", "harness.object_store", str(port), key]
-    return subprocess.Popen(command, cwd=Path(__file__).parent.parent, stderr=subprocess.DEVNULL)
+    command = [sys.executable, str(Path(__file__).with_name("s3_server.py")), str(port), key]
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
 
 @contextmanager
@@ -70,47 +63,3 @@ def allow(variables: Mapping[str, str], downloads: int) -> None:
 def downloads(variables: Mapping[str, str]) -> list[str]:
     """The requests for content that were answered since the last call: key and range of bytes."""
     return list(ask_json(f"{variables['AWS_ENDPOINT_URL']}/moto-api/downloads"))
-
-
-def _serve(port: int, key: str) -> None:
-    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-    from werkzeug.serving import run_simple
-
-    store = DomainDispatcherApplication(create_backend_app)
-    answered: list[str] = []
-    allowed = [10**9]
-    guard = threading.Lock()
-
-    def observed(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
-        """As moto, which asks for no key, but with S3's answers to a wrong one and to too many requests."""
-        path, span = environ["PATH_INFO"], environ.get("HTTP_RANGE")
-        if path.startswith("/moto-api/"):
-            start_response("200 OK", [("Content-Type", "application/json")])
-            with guard:
-                if path.endswith("allow"):
-                    allowed[0] = int(environ["QUERY_STRING"])
-                text = json.dumps(answered)
-                answered.clear()
-            return [text.encode()]
-        if f"Credential={key}/" not in environ.get("HTTP_AUTHORIZATION", ""):
-            refusal = _error(start_response, "403 Forbidden", "InvalidAccessKeyId", "The key does not exist.")
-            return [] if environ["REQUEST_METHOD"] == "HEAD" else refusal
-        if span:
-            with guard:
-                allowed[0] -= 1
-                if allowed[0] < 0:
-                    return _error(start_response, "503 Slow Down", "SlowDown", "Please reduce your request rate.")
-                answered.append(f"{path} {span}")
-        return store(environ, start_response)
-
-    run_simple("127.0.0.1", port, observed, threaded=True)
-
-
-def _error(start_response: Callable[..., Any], status: str, code: str, sentence: str) -> list[bytes]:
-    start_response(status, [("Content-Type", "application/xml")])
-    return [f"<Error><Code>{code}</Code><Message>{sentence}</Message></Error>".encode()]
-
-
-if __name__ == "__main__":
-    os.environ.setdefault("AWS_DEFAULT_REGION", "us-east-1")
-    _serve(int(sys.argv[1]), sys.argv[2])

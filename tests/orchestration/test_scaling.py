@@ -1,16 +1,29 @@
 """What docs/scaling.md says, on loopback: the services of deploy/compose.yaml, and a worker that is killed."""
 
+import io
+import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
+import pytest
+from mlflow import MlflowClient
+from PIL import Image
 
+from factories import REPOSITORY
 from harness.compose import Stack, compose_services, stack_on_loopback
+from harness.model_server import Server
 from harness.object_store import BUCKET
 from harness.postgres import needs_postgres
 from harness.small_project import SmallProject, ask_json, wait_for
+
+FULL = "VIT_VS_CNN_TEST_TEAM"
 
 RECORD_A_RUN = """
 import os, pathlib, subprocess
@@ -25,28 +38,28 @@ with start_run(read_settings(pathlib.Path("params.yaml")), "compare") as run:
 class Team:
     """A project whose workers, servers and data are elsewhere."""
 
-    def __init__(self, small: SmallProject, stack: Stack) -> None:
-        self.small, self.stack = small, stack
+    def __init__(self, project: "SmallProject | RealProject", stack: Stack) -> None:
+        self.project, self.stack = project, stack
 
     def call(self, module: str, *arguments: str, **more: str) -> None:
         environment = self.stack.client(PREFECT__FLOW_RUN_ID="the first machine", **more)
-        subprocess.run([sys.executable, "-m", module, *arguments], cwd=self.small.root, env=environment, check=True)
+        subprocess.run([sys.executable, "-m", module, *arguments], cwd=self.project.root, env=environment, check=True)
 
     def ask(self, path: str, body: Any = None) -> Any:
         variables = self.stack.client()
         return ask_json(f"{variables['PREFECT_API_URL']}/{path}", body, key=variables["PREFECT_API_AUTH_STRING"])
 
-    def start_run(self, name: str) -> str:
+    def start_run(self, name: str, **parameters: Any) -> str:
         deployment = self.ask("deployments/name/vit-vs-cnn/remote")
-        body = {"parameters": {"name": name}, "state": {"type": "SCHEDULED"}}
+        body = {"parameters": {"name": name, **parameters}, "state": {"type": "SCHEDULED"}}
         return str(self.ask(f"deployments/{deployment['id']}/create_flow_run", body)["id"])
 
     def state(self, flow_run: str) -> Any:
         return self.ask(f"flow_runs/{flow_run}")["state"]
 
-    def end_of(self, flow_run: str) -> Any:
+    def end_of(self, flow_run: str, seconds: float = 240) -> Any:
         final = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
-        return wait_for(lambda: (state := self.state(flow_run))["type"] in final and state, 240)
+        return wait_for(lambda: (state := self.state(flow_run))["type"] in final and state, seconds)
 
     def kill_worker(self) -> None:
         """As a machine that loses its power: the worker and all that it started, at once."""
@@ -121,6 +134,90 @@ def test_a_team_s_services_run_a_pipeline_and_a_killed_worker_loses_nothing(tmp_
         state = team.end_of(killed)
         assert state["type"] == "CRASHED"
         assert state["message"].startswith("No heartbeat for 90 s: its worker was killed or its machine failed")
+
+
+@needs_postgres
+@pytest.mark.skipif(not os.environ.get(FULL), reason=f"{FULL} is not set: minutes of computing, on two cores")
+def test_the_real_pipeline_goes_through_all_of_it_while_the_store_stops_for_a_minute(tmp_path: Path) -> None:
+    project = RealProject(tmp_path)
+    variables = {
+        "VIT_VS_CNN_GIT_URL": project.root.as_uri(),
+        "VIT_VS_CNN_GIT_BRANCH": project.git("branch", "--show-current"),
+        "PROJECT": str(project.root),
+        "REGISTRY": "debug",
+    }
+    with stack_on_loopback(tmp_path, variables, project.environment()) as stack:
+        team = Team(project, stack)
+        stack.up("bucket")
+        for arguments in (
+            ["remote", "add", "--default", "store", f"s3://{BUCKET}/dvc"],
+            ["repro", "prepare"],
+            ["push"],
+        ):
+            team.call("dvc", *arguments)
+        project.commit("prepared")
+        stack.up("worker")
+        flow_run = team.start_run("far", stages=["register"])
+        search = {"experiment_ids": ["1"], "max_results": 5}
+        runs = f"{stack.client()['MLFLOW_TRACKING_URI']}/api/2.0/mlflow/runs/search"
+        wait_for(lambda: ask_json(runs, search).get("runs"), 1200)
+        stack.processes["store"].send_signal(signal.SIGSTOP)
+        time.sleep(60)
+        stack.processes["store"].send_signal(signal.SIGCONT)
+        state = team.end_of(flow_run, 2400)
+        assert state["type"] == "COMPLETED", f"{state['message']}\n{stack.log('worker')}"
+        assert "prepare" not in state["message"]
+        assert not list((tmp_path / "state-worker/outbox").glob("*/header.json"))
+        stored = _objects(stack)
+        assert any(name.endswith("/data/model.pt2") for name in stored if name.startswith(f"{BUCKET}/mlflow/"))
+
+        elsewhere = tmp_path / "elsewhere"
+        subprocess.run(["git", "clone", "--quiet", str(project.root), str(elsewhere)], check=True)
+        pull = [sys.executable, "-m", "dvc", "pull", "prepare"]
+        subprocess.run(pull, cwd=elsewhere, env=stack.client(), check=True)
+        assert (elsewhere / "data/prepared/dataset.json").is_file()
+
+        client = MlflowClient(stack.client()["MLFLOW_TRACKING_URI"])
+        client.set_registered_model_alias("debug-classifier", "champion", "1")
+        stack.up("serve")
+        file = io.BytesIO()
+        Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(file, "png")
+        answer = Server(stack.processes["serve"], stack.ports[8000]).send("/predict", file.getvalue())
+        assert answer.json()["model"] == {"name": "debug-classifier", "version": 1}
+
+
+class RealProject:
+    """This repository as it is in the working tree, with the settings of the preset `debug` and one contestant."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root, self._home = folder / "project", folder / "home"
+        self._home.mkdir()
+        listed = ["git", "-C", str(REPOSITORY), "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+        for name in subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split("\0")[:-1]:
+            if (REPOSITORY / name).is_file():
+                (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(REPOSITORY / name, self.root / name)
+        self.git("init", "--quiet")
+        self.commit("as it is")
+        command = ["vit-vs-cnn", "params", "--preset", "debug", "--set", "models.resnet=null"]
+        params = subprocess.run(
+            command, cwd=self.root, env=self.environment(), capture_output=True, text=True, check=True
+        )
+        (self.root / "params.yaml").write_text(params.stdout)
+
+    def environment(self) -> dict[str, str]:
+        foreign = ("PREFECT_", "MLFLOW_", "VIT_VS_CNN_", "AWS_")
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
+        return kept | {"PATH": path, "HOME": str(self._home), "PREFECT_HOME": str(self._home / ".prefect")}
+
+    def git(self, *arguments: str) -> str:
+        command = ["git", "-c", "user.name=test", "-c", "user.email=test@example.com", *arguments]
+        return subprocess.run(command, cwd=self.root, capture_output=True, text=True, check=True).stdout.strip()
+
+    def commit(self, message: str) -> None:
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", message)
 
 
 def _objects(stack: Stack) -> list[str]:
