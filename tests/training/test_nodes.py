@@ -1,6 +1,7 @@
 """One training over two nodes, on loopback: each node is a process of its own with a state folder of its own."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -88,9 +89,11 @@ def test_two_nodes_train_as_one_with_as_many_processes_though_one_is_killed(
         wait_for(lambda: len(nodes[0].epochs()) >= 2, 240)
         nodes[1].kill()
         assert nodes[0].process.wait(120) == 1
-        error = nodes[0].log.read_text().strip().splitlines()[-1]
-        assert error.startswith(
-            "error: train.nodes: the training over 2 nodes stopped, one of them did not come or was"
+        errors = [line for line in nodes[0].log.read_text().splitlines() if line.startswith("error: ")]
+        assert re.fullmatch(
+            r"error: train\.nodes: the training over 2 nodes stopped, one of them did not come or was lost "
+            r"\(RuntimeError: .*\): start it again on each, it continues after its last finished epoch\.",
+            errors[0],
         )
 
         port = free_port()

@@ -1,6 +1,7 @@
 """One training on several devices, of one node or more: Fabric starts a process for each; they share every batch."""
 
 import copy
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
@@ -52,8 +53,8 @@ def train_in_processes(job: TrainingJob, checkpoint: Checkpoint, on_epoch: Calla
 
 
 def _last_line(error: Exception) -> str:
-    """What the process said last, which PyTorch passes on with the traceback above it."""
-    return str(error).strip().splitlines()[-1][:200]
+    """What the process said last, without a place in PyTorch's sources; PyTorch passes on the traceback above it."""
+    return re.sub(r"\[/\S+\] ", "", str(error).strip().splitlines()[-1]).partition(". ")[0][:200]
 
 
 def _messages_until(done: "Future[None]", messages: "SimpleQueue[Epoch | UserError]") -> Iterator[Epoch | UserError]:
