@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,16 +16,16 @@ from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import PREPARED
 from vit_vs_cnn.core.process import stop_tree
-from vit_vs_cnn.data.dataset import DatasetInfo, read_split
+from vit_vs_cnn.data.dataset import read_info, read_split
 from vit_vs_cnn.orchestration.prefect_server import free_port
 from vit_vs_cnn.training.checkpoint import open_checkpoint
 from vit_vs_cnn.training.contestant import prepare_contestant, train_contestant
 from vit_vs_cnn.training.setup import make_plan, node_rank
 
 Make = Callable[..., Settings]
-EPOCHS = 40
+EPOCHS = 6
 OVERLAY = {
-    "train": {"epochs": EPOCHS, "devices": 2, "nodes": 2},
+    "train": {"devices": 2, "nodes": 2},
     "recipe": {"augment": {"flip": 0.5}, "optimizer": {"name": "sgd", "lr": 0.05}},
 }
 TRAIN = f"""
@@ -40,11 +40,11 @@ from vit_vs_cnn.training.checkpoint import open_checkpoint
 from vit_vs_cnn.training.contestant import prepare_contestant, train_contestant
 
 def main():
-    settings = parse_settings(merge(TINY, {OVERLAY!r}))
+    settings = parse_settings(merge(merge(TINY, {OVERLAY!r}), {{"train": {{"epochs": int(sys.argv[2])}}}}))
     splits = read_split(PREPARED, "train"), read_split(PREPARED, "val")
     job = prepare_contestant(settings, "vit", read_info(PREPARED), splits, quiet=True)
     try:
-        with open_checkpoint("nodes") as checkpoint:
+        with open_checkpoint(f"nodes-{{sys.argv[2]}}") as checkpoint:
             training = train_contestant(job, checkpoint, lambda row: print("epoch", row.epoch, flush=True))
     except UserError as error:
         sys.exit(f"error: {{error}}")
@@ -56,7 +56,7 @@ if __name__ == "__main__":
 
 
 class Node:
-    def __init__(self, rank: int, port: int, folder: Path) -> None:
+    def __init__(self, rank: int, port: int, folder: Path, epochs: int) -> None:
         program, self.weights, self.log = folder / "node.py", folder / f"{rank}.pt", folder / f"{rank}.log"
         program.write_text(TRAIN)
         tests = str(Path(__file__).parent.parent)
@@ -67,7 +67,7 @@ class Node:
         }  # fmt: skip
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(program), str(self.weights)],
+                [sys.executable, str(program), str(self.weights), str(epochs)],
                 env=environment, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 
@@ -79,40 +79,53 @@ class Node:
         os.killpg(self.process.pid, signal.SIGKILL)
 
 
-def test_two_nodes_train_as_one_with_as_many_processes_though_one_is_killed(
-    make_settings: Make, prepared: DatasetInfo, tmp_path: Path
-) -> None:
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[int], list[Node]]]:
+    """Start two nodes for so many epochs; at the end none is left."""
     nodes: list[Node] = []
-    try:
-        port = free_port()
-        nodes = [Node(rank, port, tmp_path) for rank in (0, 1)]
-        wait_for(lambda: len(nodes[0].epochs()) >= 2, 900)
-        nodes[1].kill()
-        assert nodes[0].process.wait(400) == 1
-        errors = [line for line in nodes[0].log.read_text().splitlines() if line.startswith("error: ")]
-        assert re.fullmatch(
-            r"error: train\.nodes: the training over 2 nodes stopped, one of them did not come or was lost "
-            r"\(RuntimeError: .*\): start it again on each, it continues after its last finished epoch\.",
-            errors[0],
-        )
 
+    def start_two(epochs: int) -> list[Node]:
         port = free_port()
-        nodes += [Node(rank, port, tmp_path) for rank in (0, 1)]
-        assert [node.process.wait(900) for node in nodes[2:]] == [0, 0], nodes[2].log.read_text()
-        assert nodes[2].epochs()[0] > 2
-        assert nodes[2].epochs()[-1] == nodes[3].epochs()[-1] == EPOCHS
-    finally:
-        for node in nodes:
-            stop_tree(node.process)
+        nodes.extend(Node(rank, port, tmp_path, epochs) for rank in (0, 1))
+        return nodes[-2:]
 
+    yield start_two
+    for node in nodes:
+        stop_tree(node.process)
+
+
+@pytest.mark.usefixtures("prepared")
+def test_two_nodes_train_as_one_with_as_many_processes(
+    make_settings: Make, start: Callable[[int], list[Node]], tmp_path: Path
+) -> None:
+    nodes = start(EPOCHS)
+    assert [node.process.wait(900) for node in nodes] == [0, 0], nodes[0].log.read_text()
     settings = make_settings({**OVERLAY, "train": {"epochs": EPOCHS, "devices": 4}})
     splits = (read_split(PREPARED, "train"), read_split(PREPARED, "val"))
-    job = prepare_contestant(settings, "vit", prepared, splits, quiet=True)
+    job = prepare_contestant(settings, "vit", read_info(PREPARED), splits, quiet=True)
     with open_checkpoint("one node") as checkpoint:
         alone = train_contestant(job, checkpoint, lambda _: None).model.network.state_dict()
     for rank in (0, 1):
         together = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert all(torch.equal(together[name], tensor) for name, tensor in alone.items())
+
+
+@pytest.mark.usefixtures("prepared")
+def test_a_lost_node_is_one_sentence_and_the_next_start_resumes(start: Callable[[int], list[Node]]) -> None:
+    many = 10_000
+    first, second = start(many)
+    wait_for(lambda: len(first.epochs()) >= 2, 900)
+    second.kill()
+    assert first.process.wait(400) == 1
+    errors = [line for line in first.log.read_text().splitlines() if line.startswith("error: ")]
+    assert re.fullmatch(
+        r"error: train\.nodes: the training over 2 nodes stopped, one of them did not come or was lost "
+        r"\(RuntimeError: .*\): start it again on each, it continues after its last finished epoch\.",
+        errors[0],
+    )
+    reached = first.epochs()[-1]
+    first, _ = start(many)
+    assert wait_for(first.epochs, 900)[0] > reached - 1
 
 
 @pytest.mark.parametrize(
