@@ -20,6 +20,7 @@ from vit_vs_cnn.models.trained import TrainedModel
 from vit_vs_cnn.registry.loading import load_exported
 from vit_vs_cnn.serving import app as server_app
 from vit_vs_cnn.serving.app import create_app
+from vit_vs_cnn.serving.deadlines import Deadlines
 from vit_vs_cnn.serving.uploads import ServerLimits
 from vit_vs_cnn.serving.watcher import AliasWatcher
 
@@ -219,7 +220,7 @@ def test_a_request_that_does_not_arrive_times_out(narrow: Server) -> None:
 
 
 def test_an_unexpected_error_is_a_json_response_that_is_counted() -> None:
-    app = create_app(cast(AliasWatcher, object()), ServerLimits())
+    app = create_app(cast(AliasWatcher, object()), ServerLimits(), Deadlines(30))
     client = TestClient(app, raise_server_exceptions=False)
     response = client.get("/health")
     assert response.status_code == 500
@@ -237,7 +238,7 @@ def test_a_picture_that_takes_too_long_to_measure_is_shown_without_its_areas(
     monkeypatch.setattr(server_app, "_SECONDS_TO_MEASURE", 0.0)
     model = load_exported(exported[0] / "1", NAME, 1)
     watcher = SimpleNamespace(current=model, start=lambda: None, stop=lambda: None)
-    with TestClient(create_app(cast(AliasWatcher, watcher), ServerLimits())) as client:
+    with TestClient(create_app(cast(AliasWatcher, watcher), ServerLimits(), Deadlines(30))) as client:
         answer = client.post("/explain", files={"image": ("photo.png", picture(images[0]))}).json()
         predicted = client.post("/predict", files={"image": ("photo.png", picture(images[0]))}).json()
     assert answer["picture"].startswith("data:image/png;base64,")
