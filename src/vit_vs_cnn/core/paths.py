@@ -3,6 +3,7 @@
 Paths of stages are relative to the project folder, the working directory of every stage, as in dvc.yaml.
 """
 
+import shutil
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -60,6 +61,14 @@ def cost_file(contestant: str) -> Path:
 def explained(contestant: str) -> Path:
     """The folder with the figures that explain `contestant`."""
     return Path("reports/explain") / contestant
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder with all that is in it; nothing where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @cache
