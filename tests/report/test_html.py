@@ -169,8 +169,12 @@ def test_the_report_says_how_to_repeat_it(inputs: Settings) -> None:
 
 def test_what_the_checks_found_is_in_the_report(inputs: Settings) -> None:
     assert "The checks found nothing" in page(inputs)
-    finding = Finding(kind="leakage", severity="warning", count=2, sentence="2 groups of <identical> images.")
-    assert "warning: 2 groups of &lt;identical&gt; images." in page(inputs, finding)
+    finding = Finding(
+        kind="leakage", severity="warning", count=2, sentence="<identical>: gpj\u202egnp.exe and \x1b[2J."
+    )
+    html = page(inputs, finding)
+    assert r"warning: &lt;identical&gt;: gpj\u202egnp.exe and \x1b[2J." in html
+    assert not set(html) & {"\u202e", "\x1b"}
 
 
 def test_a_contestant_that_nothing_explains_is_said_to_have_no_pictures(inputs: Settings) -> None:

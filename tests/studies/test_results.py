@@ -94,6 +94,16 @@ def test_nothing_is_said_where_nothing_was_measured(project: Path, tmp_path: Pat
     publish_study(plan, tmp_path)
 
 
+def test_the_page_shows_what_a_name_holds_as_text(project: Path, tmp_path: Path) -> None:
+    plan = planned({"images": [0.1, 1.0]})
+    record_result(tmp_path, measured(plan.runs[0]))
+    record_result(tmp_path, RunFailure(name=plan.runs[1].name, sentence="gpj\u202egnp.exe <b>: no image"))
+    publish_study(plan, tmp_path)
+    page = (tmp_path / "study.html").read_text()
+    assert r"gpj\u202egnp.exe &lt;b&gt;: no image" in page
+    assert "\u202e" not in page
+
+
 @pytest.mark.parametrize(
     ("axes", "figures"),
     [

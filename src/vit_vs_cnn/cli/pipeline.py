@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vit_vs_cnn.core.console import table
+from vit_vs_cnn.core.console import printable, table
 from vit_vs_cnn.core.errors import without_password
 from vit_vs_cnn.core.paths import COMPARE, REGISTERED
 
@@ -214,7 +214,7 @@ def results_table(project: Path) -> str:
 
     rows = [{key: text for key, text in row.items() if key != "timm"} for row in result_rows(project)]
     verdicts = json.loads((project / COMPARE / "significance.json").read_text(encoding="utf-8"))
-    return "\n".join([table([[*rows[0]], *([*row.values()] for row in rows)]), "", verdicts["answer"]])
+    return "\n".join([table([[*rows[0]], *([*row.values()] for row in rows)]), "", printable(verdicts["answer"])])
 
 
 STAGES = (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vit_vs_cnn.core.console import table
+from vit_vs_cnn.core.console import printable, table
 from vit_vs_cnn.core.errors import GateRejectedError, GateUndecidedError, UserError
 from vit_vs_cnn.core.paths import PREPARED
 
@@ -53,7 +53,7 @@ def list_versions(given: str | None, form: str) -> None:
     if form == "json":
         click.echo(json.dumps([asdict(version) for version in versions], indent=2))
     else:
-        click.echo(f"{opened.name}\n\n{version_table(versions)}")
+        _echo(f"{opened.name}\n\n{version_table(versions)}")
 
 
 @registry.command(epilog="\b\nExamples:\n  vit-vs-cnn registry show champion\n  vit-vs-cnn registry show 3 --card")
@@ -64,7 +64,7 @@ def show(version: str, card: bool, given: str | None) -> None:
     """Show what is recorded of VERSION, a number or an alias: measurements, lineage, decisions."""
     opened, _ = _open(given)
     found = opened.version(version)
-    click.echo(found.card if card else f"{opened.name}, {version_page(found, _decisions(opened))}")
+    _echo(found.card if card else f"{opened.name}, {version_page(found, _decisions(opened))}")
 
 
 @registry.command(
@@ -99,7 +99,7 @@ def promote(
     if proposal is None:
         click.echo(f"{opened.name}: {version} is the champion already.")
         return
-    click.echo(f"{promotion.gate_report(opened, proposal)}\n")
+    _echo(f"{promotion.gate_report(opened, proposal)}\n")
     if not dry_run:
         decision = promotion.promote(opened, proposal, force=force, accept=accept, reason=reason)
         how = " by force" if decision.forced else ", accepted undecided" if decision.accepted else ""
@@ -151,7 +151,7 @@ def history(given: str | None, form: str) -> None:
         records = [decision.model_dump(mode="json", by_alias=True) for decision in decisions]
         click.echo(json.dumps(records, indent=2))
     else:
-        click.echo(f"{opened.name}\n\n{history_table(decisions)}" if decisions else f"{opened.name}: no decision yet.")
+        _echo(f"{opened.name}\n\n{history_table(decisions)}" if decisions else f"{opened.name}: no decision yet.")
 
 
 @registry.command(epilog="\b\nExample:\n  vit-vs-cnn registry verify champion --retrain")
@@ -166,7 +166,12 @@ def verify(version: str, retrain: bool, given: str | None) -> None:
     from vit_vs_cnn.orchestration.verify import verify as measure_again
 
     opened, _ = _open(given)
-    click.echo(f"{opened.name}, {measure_again(opened, version, retrain=retrain, say=click.echo)}")
+    _echo(f"{opened.name}, {measure_again(opened, version, retrain=retrain, say=_echo)}")
+
+
+def _echo(text: str) -> None:
+    """Print what others may have written to the registry."""
+    click.echo(printable(text, lines=True))
 
 
 def version_table(versions: Sequence["Version"]) -> str:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Self
 
-from vit_vs_cnn.core.console import Progress
+from vit_vs_cnn.core.console import Progress, printable
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -68,6 +68,7 @@ class StageOutput:
 
     def line(self, text: str) -> None:
         """Log a line of the stage's output, and print it."""
+        text = printable(text)
         self._logger.info(text)
         if self._terminal is not None:
             self._terminal.console.print(f"{self._stage:<16}  {text}")

@@ -11,9 +11,11 @@ from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from PIL import Image
 
 from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.console import printable
 from vit_vs_cnn.core.paths import COMPARE, EDA, ERRORS, PREPARED, SHIFT, explained
 from vit_vs_cnn.data.checks import read_checks
 from vit_vs_cnn.data.dataset import read_info
@@ -126,10 +128,16 @@ def page_environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
     environment.filters["flat"] = _flat
     environment.filters["unbroken"] = unbroken
     return environment
+
+
+def _shown(value: object) -> object:
+    """A value as a page shows it: autoescape takes care of markup, and this of marks that the eye does not see."""
+    return printable(value, lines=True) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _faithfulness(folder: Path) -> list[dict[Hashable, Any]]:
