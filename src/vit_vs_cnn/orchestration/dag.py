@@ -43,7 +43,10 @@ def read_dag(workspace: Path) -> list[Stage]:
             ordered = [stage for stage in reversed(list(networkx.topological_sort(graph))) if hasattr(stage, "name")]
             return [_stage(stage, graph.successors(stage), changed) for stage in ordered]
     except DvcException as error:
-        raise UserError(f"{workspace}: DVC cannot read the pipeline: {' '.join(str(error).split())}") from None
+        problem = f"{workspace}: DVC cannot read the pipeline: {' '.join(str(error).split())}"
+        if "dvc.lock" in problem:
+            problem += "; delete it, or restore it with git: what the stages made is in DVC's cache and is found there."
+        raise UserError(problem) from None
 
 
 def choose_stages(dag: Sequence[Stage], wanted: Sequence[str]) -> list[Stage]:
