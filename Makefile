@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test bench bench-gpu lint setup ui help
+.PHONY: demo test test-fast bench bench-gpu lint setup ui help
 
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -28,10 +28,16 @@ lint: $(INSTALLED) ## format, style, types, order of the rooms
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The tests' own processes, and those that they start, count the lines that they run. Two processes on few cores, and no
+# more: the servers and trainings that they wait for need a core too.
+PYTEST = PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadscope
+COUNTED = PYTHONPATH="$(CURDIR)/tests/harness/measured$${PYTHONPATH:+:$$PYTHONPATH}" \
+	TESTS_COVERAGE_CONFIG="$(CURDIR)/pyproject.toml" COVERAGE_FILE="$(CURDIR)/.coverage"
+
 test: $(INSTALLED) ## every check
 	$(MAKE) --no-print-directory lint
 	rm -f .coverage .coverage.*
-	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest --numprocesses 2 --dist loadscope
+	$(COUNTED) $(PYTEST)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

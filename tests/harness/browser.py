@@ -27,7 +27,7 @@ class Page:
         self._calls += 1
         self._connection.send(json.dumps({"id": self._calls, "method": method, "params": parameters}))
         while True:
-            message = json.loads(self._connection.recv(timeout=30))
+            message = json.loads(self._connection.recv(timeout=300))
             if message.get("id") == self._calls:
                 assert "error" not in message, message
                 return message["result"]
@@ -77,4 +77,4 @@ def open_page(url: str, profile: Path, width: int, height: int) -> Iterator[Page
             yield page
     finally:
         browser.terminate()
-        browser.wait(30)
+        browser.wait(300)

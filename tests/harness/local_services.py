@@ -30,12 +30,12 @@ class Server:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        wait_for(lambda: "Ctrl-C stops" in self.log.read_text() or self.process.poll() is not None, 300)
+        wait_for(lambda: "Ctrl-C stops" in self.log.read_text() or self.process.poll() is not None)
         assert self.process.poll() is None, self.log.read_text()
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGINT)
-        assert self.process.wait(40) == 0
+        assert self.process.wait(300) == 0
 
     def ask(self, path: str, body: Any = None, method: str | None = None) -> Any:
         return ask_json(f"http://127.0.0.1:{self.ports[0]}/api/{path}", body, method, self.key())
@@ -56,7 +56,7 @@ class Server:
     def state(self, flow_run: str) -> dict[str, Any]:
         return self.ask(f"flow_runs/{flow_run}")["state"]
 
-    def end(self, flow_run: str, seconds: float = 90) -> dict[str, Any]:
+    def end(self, flow_run: str, seconds: float = 300) -> dict[str, Any]:
         final = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
         wait_for(lambda: self.state(flow_run)["type"] in final, seconds)
         return self.state(flow_run)
