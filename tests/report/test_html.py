@@ -13,7 +13,7 @@ from factories import contestant, pictures, write_test_split
 from vit_vs_cnn.config.schema import PublishedResult, Settings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import COMPARE, EDA, ERRORS, PREPARED, SHIFT, explained, trained, tuned, tuning_summary
-from vit_vs_cnn.data.checks import Checks, Finding, write_checks
+from vit_vs_cnn.data.checks import Checks, Finding, read_checks, write_checks
 from vit_vs_cnn.data.dataset import DatasetInfo, write_info
 from vit_vs_cnn.report.answer import answer, weaknesses
 from vit_vs_cnn.report.comparison import read_comparison
@@ -67,7 +67,7 @@ def page(
     comparison, provenance = read_comparison(settings), Provenance("0123456789abcdef", run_name)
     shift, errors = read_shift(settings, comparison), find_errors(comparison.predictions, 0.95)
     found = {name: (searches or {}).get(name, TuningSummary()) for name in settings.models}
-    weak = weaknesses(comparison, settings, found)
+    weak = weaknesses(comparison, settings, found, read_checks(PREPARED))
     return render_report(settings, comparison, shift, errors, answer(comparison), weak, found, provenance)
 
 

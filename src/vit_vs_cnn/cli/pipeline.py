@@ -121,8 +121,10 @@ def run(
 
     The working tree is not touched; the result appears in `dvc exp show`. Done work is not repeated.
     """
+    from vit_vs_cnn.cli.init import ensure_repository
     from vit_vs_cnn.orchestration.request import Request
 
+    ensure_repository()
     finished = _run_flow(Request(preset or "", overrides, name, stages, force, in_place))
 
     from vit_vs_cnn.orchestration.artifacts import has_comparison

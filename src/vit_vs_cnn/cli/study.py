@@ -30,11 +30,13 @@ def study() -> None:
 @click.argument("name")
 def run_study(name: str) -> None:
     """Run every point of a study that is not up to date; the same as `study NAME`."""
+    from vit_vs_cnn.cli.init import ensure_repository
     from vit_vs_cnn.cli.pipeline import run_flow
     from vit_vs_cnn.core.errors import RunError
     from vit_vs_cnn.core.paths import main_root
     from vit_vs_cnn.studies.settings import find_study, read_study, settings_at
 
+    ensure_repository()
     root = main_root()
     path = find_study(name, root)
     settings = settings_at(read_study(path, root), {}, root)

@@ -3,6 +3,7 @@
 from vit_vs_cnn.config.load import with_tuned
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.paths import COMPARE, ERRORS, PREPARED, SHIFT, trained
+from vit_vs_cnn.data.checks import read_checks
 from vit_vs_cnn.data.dataset import read_info, read_split
 from vit_vs_cnn.evaluation.replicate_runs import record_replicates
 from vit_vs_cnn.report.answer import answer, weaknesses
@@ -25,7 +26,7 @@ def run(settings: Settings) -> None:
     shift, errors = read_shift(settings, comparison), find_errors(comparison.predictions, settings.evaluate.confidence)
     searches = {name: read_tuning_summary(name) for name in settings.models}
     conclusion = " ".join(filter(None, [answer(comparison), shift_sentence(shift)]))
-    weak = weaknesses(comparison, settings, searches)
+    weak = weaknesses(comparison, settings, searches, read_checks(PREPARED))
     write_tables(comparison, conclusion, COMPARE)
     write_comparison_figures(comparison, COMPARE)
     write_shift(shift, test.images[0], info, SHIFT)
