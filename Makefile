@@ -30,9 +30,16 @@ lint: $(INSTALLED) ## format, style, types, order of the rooms
 
 # The tests' own processes, and those that they start, count the lines that they run. Two processes on few cores, and no
 # more: the servers and trainings that they wait for need a core too.
-PYTEST = PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadscope
+PYTEST = PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 COUNTED = PYTHONPATH="$(CURDIR)/tests/harness/measured$${PYTHONPATH:+:$$PYTHONPATH}" \
 	TESTS_COVERAGE_CONFIG="$(CURDIR)/pyproject.toml" COVERAGE_FILE="$(CURDIR)/.coverage"
+
+# What starts no server and trains next to nothing.
+FAST = $(addprefix tests/,config core data evaluation studies test_dvc_yaml.py)
+
+test-fast: $(INSTALLED) ## lint and the quick tests, for the daily loop
+	$(MAKE) --no-print-directory lint
+	$(PYTEST) $(FAST)
 
 test: $(INSTALLED) ## every check
 	$(MAKE) --no-print-directory lint

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,10 +27,30 @@ hypothesis.settings.load_profile("busy")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# The modules that take minutes, the longest first.
+LONG = ("test_flow_runs", "test_pipeline", "test_study_flow", "test_stage_process", "test_search", "test_bare_training")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long begins first, so that at the end no process waits for another."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compiler_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A cache of compiled kernels for these tests alone: locks in the machine's own may be held by anybody."""
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(tmp_path_factory.mktemp("inductor"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unsynced_databases() -> None:
+    """The tests' own databases do not wait for the disk: no test cuts the power."""
+    from sqlalchemy import Engine, event
+
+    @event.listens_for(Engine, "connect")
+    def unsync(connection: object, _: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous = OFF")
 
 
 @pytest.fixture(scope="session", autouse=True)
