@@ -4,6 +4,7 @@ import signal
 import subprocess
 from typing import Any
 
+from harness.signals import in_background
 from harness.small_project import SmallProject, ask_json, wait_for
 from vit_vs_cnn.orchestration.prefect_server import free_port
 
@@ -21,8 +22,10 @@ class Server:
         options = zip(("--prefect-port", "--mlflow-port", "--worker-port"), map(str, self.ports), strict=True)
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
-                self.small.command(
-                    "up", *(part for option in options for part in option), "--optuna-port", str(free_port())
+                in_background(
+                    self.small.command(
+                        "up", *(part for option in options for part in option), "--optuna-port", str(free_port())
+                    )
                 ),
                 cwd=self.small.root,
                 env=self.small.environment(),
@@ -33,8 +36,8 @@ class Server:
         wait_for(lambda: "Ctrl-C stops" in self.log.read_text() or self.process.poll() is not None)
         assert self.process.poll() is None, self.log.read_text()
 
-    def stop(self) -> None:
-        self.process.send_signal(signal.SIGINT)
+    def stop(self, sent: signal.Signals = signal.SIGINT) -> None:
+        self.process.send_signal(sent)
         assert self.process.wait(300) == 0
 
     def ask(self, path: str, body: Any = None, method: str | None = None) -> Any:
