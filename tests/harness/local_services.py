@@ -33,7 +33,11 @@ class Server:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        wait_for(lambda: "Ctrl-C stops" in self.log.read_text() or self.process.poll() is not None)
+        try:
+            wait_for(lambda: "Ctrl-C stops" in self.log.read_text() or self.process.poll() is not None)
+        except AssertionError:
+            self.process.kill()  # its children end with it
+            raise
         assert self.process.poll() is None, self.log.read_text()
 
     def stop(self, sent: signal.Signals = signal.SIGINT) -> None:
@@ -59,7 +63,7 @@ class Server:
     def state(self, flow_run: str) -> dict[str, Any]:
         return self.ask(f"flow_runs/{flow_run}")["state"]
 
-    def end(self, flow_run: str, seconds: float = 300) -> dict[str, Any]:
+    def end(self, flow_run: str, seconds: float = 600) -> dict[str, Any]:
         final = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
         wait_for(lambda: self.state(flow_run)["type"] in final, seconds)
         return self.state(flow_run)

@@ -204,7 +204,7 @@ def ask_json(url: str, body: Any = None, method: str | None = None, key: str | N
     raise AssertionError(f"{url}: unavailable")
 
 
-def wait_for(what: Callable[[], Any], seconds: float = 300.0) -> Any:
+def wait_for(what: Callable[[], Any], seconds: float = 600.0) -> Any:
     """The first truthy value of `what()`, asked repeatedly."""
     deadline = time.monotonic() + seconds
     while not (value := what()):

@@ -83,7 +83,7 @@ def test_workers_share_the_points_of_a_study(tmp_path: Path) -> None:
         for run in (SECOND, THIRD):
             small.control(run)
         state = server.end(study)
-        assert state["type"] == "COMPLETED", state
+        assert state["type"] == "COMPLETED", state["message"]
         assert state["message"].startswith("With 64 of your 1,329 images and 2 epochs")
     finally:
         server.stop()
