@@ -13,7 +13,7 @@ from vit_vs_cnn.tracking.run import read_ref
 from vit_vs_cnn.tracking.store import open_client, store_digest, tracking_server, tracking_uri
 
 MLFLOW_UI_VARIABLE = "VIT_VS_CNN_MLFLOW_UI"
-_FIGURES = ("accuracy_and_cost", "learning_by_epoch", "per_class", "reliability")
+_FIGURES = ("accuracy_and_latency", "accuracy_and_cost", "learning_by_epoch", "per_class", "reliability")
 
 
 def publish_results(workspace: Path) -> None:
@@ -63,11 +63,11 @@ def result_rows(workspace: Path) -> list[dict[str, str]]:
 def _figures(workspace: Path) -> str:
     parts = []
     for name in _FIGURES:
-        figure = workspace / COMPARE / f"{name}.png"
+        figure = workspace / COMPARE / f"{name}.svg"
         if figure.is_file():
             data = base64.b64encode(figure.read_bytes()).decode("ascii")
             title = name.replace("_", " ").capitalize()
-            parts.append(f"### {title}\n\n![{title}](data:image/png;base64,{data})")
+            parts.append(f"### {title}\n\n![{title}](data:image/svg+xml;base64,{data})")
     return "\n\n".join(parts)
 
 
