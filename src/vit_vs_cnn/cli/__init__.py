@@ -7,6 +7,7 @@ import sys
 import click
 
 from vit_vs_cnn.cli.data import data
+from vit_vs_cnn.cli.init import init
 from vit_vs_cnn.cli.maintenance import clean, doctor, sync, up
 from vit_vs_cnn.cli.pipeline import STAGES, params, run, tune
 from vit_vs_cnn.cli.registry import registry
@@ -23,6 +24,7 @@ _MACHINE_REFUSES = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
 _EPILOG = """\b
 Examples:
   vit-vs-cnn run --preset demo               the whole pipeline on the packaged digits, in minutes
+  vit-vs-cnn init pets                       a project of one's own, without a clone
   vit-vs-cnn data pets.zip                   how a folder or archive of images would be read
   vit-vs-cnn run --preset cpu --set data.source=folder --set data.name=pets --set data.path=pets.zip
   vit-vs-cnn study demo                      where one overtakes the other, on the packaged digits
@@ -38,7 +40,7 @@ def commands() -> None:
     """ViT or CNN? A measured answer on your own images, and a registered model at the end."""
 
 
-for command in (data, *STAGES, tune, run, study, params, registry, predict, serve, up, clean, sync, doctor):
+for command in (init, data, *STAGES, tune, run, study, params, registry, predict, serve, up, clean, sync, doctor):
     commands.add_command(command)
 
 

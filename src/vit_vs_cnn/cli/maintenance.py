@@ -1,8 +1,12 @@
 """The commands around the pipeline: local services, retention, unsent records, and what a machine lacks."""
 
+import json
 import sys
+from dataclasses import asdict
 
 import click
+
+from vit_vs_cnn.cli.options import json_option
 
 
 @click.command(epilog="\b\nExample:\n  vit-vs-cnn up --prefect-port 4300")
@@ -47,7 +51,8 @@ def sync() -> None:
 
 @click.command(epilog="\b\nExample:\n  vit-vs-cnn doctor --fix")
 @click.option("--fix", is_flag=True, help="Remove the workspaces of runs whose process was killed.")
-def doctor(fix: bool) -> None:
+@json_option
+def doctor(fix: bool, as_json: bool) -> None:
     """Check Python, packages, device, disk, DVC, runs, tracking store and downloads; say what a failure means."""
     from vit_vs_cnn.cli.doctor import checks, render
     from vit_vs_cnn.config.load import project_settings
@@ -55,8 +60,8 @@ def doctor(fix: bool) -> None:
 
     if fix:
         for name in remove_dead_runs(project_settings().flow.keep_days):
-            click.echo(f"fixed  run {name}: its workspace is removed; started again it continues")
+            click.echo(f"fixed  run {name}: its workspace is removed; started again it continues", err=as_json)
     results = checks()
-    click.echo(render(results))
+    click.echo(json.dumps([asdict(result) for result in results], indent=2) if as_json else render(results))
     if any(not result.ok and result.required for result in results):
         sys.exit(1)

@@ -71,7 +71,7 @@ def project_root() -> Path:
             return folder
     raise UserError(
         f"{here} is not inside a vit-vs-cnn project (no dvc.yaml and params.yaml in it or above it): "
-        "change to the folder that you cloned."
+        "change to one, or make one with `vit-vs-cnn init FOLDER`."
     )
 
 
