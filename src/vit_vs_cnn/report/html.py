@@ -26,6 +26,7 @@ from vit_vs_cnn.report.grid import Tile
 from vit_vs_cnn.report.next_steps import next_steps
 from vit_vs_cnn.report.robustness import Shift, shift_rows
 from vit_vs_cnn.tracking.outbox import RunRef
+from vit_vs_cnn.tracking.pages import run_page
 from vit_vs_cnn.tuning.summary import TuningSummary
 
 _PACKAGES = ("torch", "timm", "mlflow", "dvc", "scikit-learn", "numpy")
@@ -123,6 +124,7 @@ def page_environment() -> Environment:
     )
     environment.filters["flat"] = _flat
     environment.filters["unbroken"] = unbroken
+    environment.filters["run_page"] = run_page
     return environment
 
 
