@@ -66,7 +66,7 @@ def page(
     for name in settings.models:
         tuned(name).parent.mkdir(exist_ok=True)
         (searches or {}).get(name, TuningSummary()).write(tuning_summary(name))
-    pictures(SHIFT, "examples")
+    pictures(SHIFT)
     ERRORS.mkdir(parents=True, exist_ok=True)
     FigureIndex(figures=(), skipped=()).write(ERRORS / "figures.json")
     write_test_split()

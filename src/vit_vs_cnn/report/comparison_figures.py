@@ -122,9 +122,10 @@ def learning_by_time(comparison: Comparison) -> Figure:
     figure = new_figure()
     axes = figure.subplots()
     for contestant in comparison.contestants:
+        usual = pd.concat([replicate.history["epoch_seconds"] for replicate in contestant.replicates]).median()
         for replicate in contestant.replicates:
             history, chosen = replicate.history, replicate is contestant.chosen
-            elapsed = history["epoch"] * history["epoch_seconds"].median()
+            elapsed = history["epoch"] * usual
             _draw_curve(axes, comparison, contestant, elapsed, history, "val_accuracy", chosen)
     axes.set(xlabel="seconds of training and validation", ylabel="accuracy", xlim=(0, None))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))

@@ -36,7 +36,9 @@ def save_svg(figure: Figure, path: Path) -> None:
 
 def inline_svg(path: Path, name: str, alt: str) -> str:
     """The SVG of `save_svg` as a part of a page; `name` is unique there, `alt` is for those who do not see it."""
-    svg = re.sub(r"\s*<metadata>.*?</metadata>", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    text = path.read_text(encoding="utf-8")
+    # A page has namespaces of its own, and names no other address.
+    svg = re.sub(r'\s*<metadata>.*?</metadata>| xmlns(:xlink)?="[^"]*"', "", text, flags=re.DOTALL)
     referenced = set(_REFERENCE.findall(svg))
     svg = _IDENTIFIER.sub(lambda found: f' id="{name}-{found[1]}"' if found[1] in referenced else "", svg)
     svg = re.sub(r"(url\(#|href=\"#)", rf"\g<1>{name}-", svg)
