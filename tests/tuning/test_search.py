@@ -62,7 +62,7 @@ def worked(settings: Settings, info: DatasetInfo) -> TuningStudy:
 
 def wait_for(what: Callable[[], Any]) -> Any:
     """The first truthy value of `what()`."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (value := what()):
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.005)

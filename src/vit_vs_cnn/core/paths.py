@@ -103,3 +103,8 @@ def state_dir() -> Path:
 def runs_dir() -> Path:
     """The folder of the isolated runs, one git worktree each."""
     return main_root() / "runs"
+
+
+def bytes_in(folder: Path) -> int:
+    """The size of the files in a folder and below it; none where it does not exist."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

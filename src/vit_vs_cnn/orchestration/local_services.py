@@ -97,9 +97,6 @@ def up(ports: Ports, limit: int, say: Callable[[str], None]) -> None:
     environment = server_settings(api, read_settings(main_root() / PARAMS).flow.keep_days)
     environment["PATH"] = search_path()
     services = _services(ports, limit, environment)
-    # Where a shell started this in the background, Ctrl-C's signal would be ignored.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
     try:
         for service in services:
             say(f"starting {service.name} …")
@@ -114,8 +111,9 @@ def up(ports: Ports, limit: int, say: Callable[[str], None]) -> None:
         say("stopping …")
     finally:
         running_server_file().unlink(missing_ok=True)
-        # A second Ctrl-C must not leave anything running.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # A second signal must not leave anything running.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         for service in reversed(services):
             service.stop()
     say("stopped.")
