@@ -218,11 +218,10 @@ DVC       dvc exp show   (experiment: {finished.name})"""
 
 def results_table(project: Path) -> str:
     """The table that a run ends with, from reports/compare of the folder `project`, and the answer below it."""
-    from vit_vs_cnn.orchestration.artifacts import result_rows
+    from vit_vs_cnn.orchestration.artifacts import read_answer, result_rows
 
     rows = [{key: text for key, text in row.items() if key != "timm"} for row in result_rows(project)]
-    verdicts = json.loads((project / COMPARE / "significance.json").read_text(encoding="utf-8"))
-    return "\n".join([table([[*rows[0]], *([*row.values()] for row in rows)]), "", verdicts["answer"]])
+    return "\n".join([table([[*rows[0]], *([*row.values()] for row in rows)]), "", read_answer(project)])
 
 
 STAGES = (

@@ -18,7 +18,6 @@ from vit_vs_cnn.config.load import read_settings
 from vit_vs_cnn.core.errors import RunError, UserError
 from vit_vs_cnn.core.paths import PARAMS, main_root, state_dir
 from vit_vs_cnn.core.process import exit_with_parent, search_path, stop_tree
-from vit_vs_cnn.orchestration.artifacts import MLFLOW_UI_VARIABLE
 from vit_vs_cnn.orchestration.prefect_server import (
     HOST,
     POOL,
@@ -32,6 +31,7 @@ from vit_vs_cnn.orchestration.prefect_server import (
     wait_until_it_answers,
 )
 from vit_vs_cnn.orchestration.retention import report_dead_runs
+from vit_vs_cnn.tracking.pages import MLFLOW_UI_VARIABLE
 from vit_vs_cnn.tracking.store import tracking_server, tracking_uri
 
 # How many flow runs the worker runs at once: one that waits for others needs room for them.
