@@ -97,7 +97,7 @@ class SmallProject:
         (self.root / "stage.py").write_text(self.stage)
         (self.root / ".gitignore").write_text(f"{self.ignored}/runs/\n/.vit-vs-cnn/\n/mlruns/\n__pycache__/\n")
         shutil.copytree(REPOSITORY / "flows", self.root / "flows", ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(REPOSITORY / "prefect.yaml", self.root)
+        shutil.copytree(REPOSITORY / "deploy", self.root / "deploy", ignore=shutil.ignore_patterns("secrets"))
         (self.root / ".dvc").mkdir()
         for name in (".dvc/config", ".dvc/.gitignore", ".dvcignore"):
             if (REPOSITORY / name).is_file():

@@ -89,7 +89,7 @@ def test_the_worker_runs_nothing_but_the_projects_own_flows(server: Server, tmp_
     body = {"parameters": {}, "state": {"type": "SCHEDULED"}}
     state = server.end(server.ask(f"deployments/{made}/create_flow_run", body)["id"])
     assert state["type"] == "CRASHED"
-    assert "prefect.yaml declares no deployment with its" in state["message"]
+    assert "deploy/local.yaml declares no deployment with its" in state["message"]
     assert not broken_in.exists()
 
 

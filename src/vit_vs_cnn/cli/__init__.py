@@ -8,7 +8,7 @@ import click
 
 from vit_vs_cnn.cli.data import data
 from vit_vs_cnn.cli.init import init
-from vit_vs_cnn.cli.maintenance import clean, doctor, sync, up
+from vit_vs_cnn.cli.maintenance import clean, deploy, doctor, sync, up
 from vit_vs_cnn.cli.pipeline import STAGES, params, run, tune
 from vit_vs_cnn.cli.registry import registry
 from vit_vs_cnn.cli.serving import predict, serve
@@ -41,7 +41,23 @@ def commands() -> None:
     """ViT or CNN? A measured answer on your own images, and a registered model at the end."""
 
 
-for command in (init, data, *STAGES, tune, run, study, params, registry, predict, serve, up, clean, sync, doctor):
+for command in (
+    init,
+    data,
+    *STAGES,
+    tune,
+    run,
+    study,
+    params,
+    registry,
+    predict,
+    serve,
+    up,
+    deploy,
+    clean,
+    sync,
+    doctor,
+):
     commands.add_command(command)
 
 

@@ -14,7 +14,7 @@ import click
 def init(folder: Path) -> None:
     """Make FOLDER a project: params.yaml, dvc.yaml, presets, studies, flows, and a git repository.
 
-    In a project that init made, bring what belongs to the package (dvc.yaml, flows, prefect.yaml) up to date;
+    In a project that init made, bring what belongs to the package (dvc.yaml, flows, deploy/local.yaml) up to date;
     params.yaml, presets and studies stay as they are.
     """
     from vit_vs_cnn.orchestration.project import has_repository, make_project, make_repository

@@ -27,7 +27,7 @@ def up(prefect_port: int, mlflow_port: int, worker_port: int, optuna_port: int, 
 @click.option("--days", type=float, help="Keep what is younger; default: flow.keep_days in params.yaml.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def clean(days: float | None, yes: bool) -> None:
-    """Remove old isolated workspaces, checkpoints and runs in MLflow, and cached data that nothing refers to.
+    """Remove old workspaces, checkpoints, downloads and runs in MLflow, and cached data that nothing refers to.
 
     A run in MLflow stays while a registered version, a workspace or the project's own results need it. In a store other
     than mlruns/mlflow.db all of them stay.
@@ -39,7 +39,7 @@ def clean(days: float | None, yes: bool) -> None:
     old = find_old(project_settings().flow.keep_days if days is None else days)
     found = (
         f"what is older than {old.days:g} days: {len(old.workspaces)} workspaces, {len(old.checkpoints)} checkpoints, "
-        f"{len(old.runs.run_ids)} runs in MLflow, {old.size / 1e6:.1f} MB"
+        f"{len(old.downloads)} downloads, {len(old.runs.run_ids)} runs in MLflow, {old.size / 1e6:.1f} MB"
     )
     if not yes:
         click.echo(f"{found}; and of DVC's cache what nothing refers to then.")
@@ -50,6 +50,24 @@ def clean(days: float | None, yes: bool) -> None:
     cache_mb = remove_old(old)
     shared = "; the cache is outside the project, may be shared, and was left as it is: `dvc gc` is yours to run"
     click.echo(f"removed {found}{shared if cache_mb is None else f'; {cache_mb:.1f} MB of the cache'}.")
+
+
+@click.command(
+    epilog="\b\nExample:\n  export PREFECT_API_URL=http://server:4200/api\n"
+    "  VIT_VS_CNN_GIT_URL=https://git.example.com/you/project.git vit-vs-cnn deploy"
+)
+def deploy() -> None:
+    """Set up Prefect's server for workers on other machines.
+
+    Creates or updates on the server of PREFECT_API_URL the work pool `remote`, the deployment `vit-vs-cnn/remote`, and
+    the automation that ends runs whose worker was killed. Its runs clone VIT_VS_CNN_GIT_URL, branch
+    VIT_VS_CNN_GIT_BRANCH (default: main).
+    """
+    from vit_vs_cnn.orchestration.remote import POOL
+    from vit_vs_cnn.orchestration.remote import deploy as deploy_remote
+
+    api = deploy_remote()
+    click.echo(f"deployed vit-vs-cnn/remote to {api}; a worker for it: prefect worker start --pool {POOL}")
 
 
 @click.command()

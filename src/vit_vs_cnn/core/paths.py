@@ -3,6 +3,7 @@
 Paths of stages are relative to the project folder, the working directory of every stage, as in dvc.yaml.
 """
 
+import os
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,9 @@ SHIFT = COMPARE / "shift"
 ERRORS = COMPARE / "errors"
 REGISTERED = Path("registered")
 RUN_FILE = "run.json"
+
+# The folder of `state_dir`, where the project itself is a clone that does not stay.
+STATE_VARIABLE = "VIT_VS_CNN_STATE"
 
 
 def tuned(contestant: str) -> Path:
@@ -92,11 +96,13 @@ def mlruns_dir() -> Path:
 def state_dir() -> Path:
     """What must survive a killed run and is no output: checkpoints, pending records of runs, keys, logs.
 
-    It is for its owner alone: logs and settings of servers may hold a password.
+    It is .vit-vs-cnn of the project, or where VIT_VS_CNN_STATE says, and for its owner alone: logs and settings of
+    servers may hold a password.
     """
-    folder = main_root() / ".vit-vs-cnn"
+    given = os.environ.get(STATE_VARIABLE)
+    folder = Path(given) if given else main_root() / ".vit-vs-cnn"
     with suppress(OSError):  # whoever writes there says that it cannot be
-        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 
 

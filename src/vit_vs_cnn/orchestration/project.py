@@ -11,7 +11,15 @@ from vit_vs_cnn.core.git import git, git_output
 # Which version of the package the stages were made for: they depend on this file, and so run anew after an update.
 VERSION_FILE = "vit-vs-cnn.version"
 # Of the package, and replaced by an update; the others are the user's from the first day on.
-_OF_THE_PACKAGE = (".dvc/config", ".dvc/.gitignore", ".dvcignore", "dvc.yaml", "flows", "prefect.yaml")
+_OF_THE_PACKAGE = (
+    ".dvc/config",
+    ".dvc/.gitignore",
+    ".dvcignore",
+    "dvc.yaml",
+    "flows",
+    "deploy/local.yaml",
+    "deploy/remote.yaml",
+)
 _OF_THE_USER = (".gitignore", "data/raw/cifar10.md", "data/raw/digits.md", "params.yaml", "presets", "studies")
 _AUTHOR = ("-c", "user.name=vit-vs-cnn", "-c", "user.email=vit-vs-cnn@localhost")
 _CODE = re.compile(r"(?:^ +- src/vit_vs_cnn/\S+\n)+", re.MULTILINE)

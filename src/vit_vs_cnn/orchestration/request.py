@@ -9,6 +9,7 @@ from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.git import git
 from vit_vs_cnn.core.paths import PARAMS, main_root, state_dir
 from vit_vs_cnn.core.records import digest_of
+from vit_vs_cnn.data.object_store import is_in_store
 from vit_vs_cnn.orchestration.project import refuse_other_version
 
 
@@ -75,8 +76,8 @@ def check_models(settings: Settings) -> None:
 
 
 def _reachable(path: str, root: Path) -> str:
-    """A path as the worktree can use it: what git or DVC keeps stays relative, the rest becomes absolute."""
-    if Path(path).is_absolute() or (root / f"{path}.dvc").is_file():
+    """A path as the worktree can use it: what git, DVC or a store keeps stays, the rest becomes absolute."""
+    if is_in_store(path) or Path(path).is_absolute() or (root / f"{path}.dvc").is_file():
         return path
     if git(root, "ls-files", "--error-unmatch", path).returncode == 0:
         return path

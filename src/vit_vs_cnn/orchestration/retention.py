@@ -1,4 +1,4 @@
-"""What runs leave behind: runs whose process was killed, and workspaces, checkpoints, records and data that are old."""
+"""What runs leave behind: dead runs; workspaces, checkpoints, downloads, records and cached data that are old."""
 
 import shutil
 import subprocess
@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from vit_vs_cnn.core.errors import RunError, UserError
 from vit_vs_cnn.core.paths import PARAMS, RUN_FILE, bytes_in, main_root, runs_dir, state_dir
+from vit_vs_cnn.data.object_store import downloads_dir
 from vit_vs_cnn.orchestration.active_runs import active_runs
 from vit_vs_cnn.orchestration.prefect_server import RunServer, client_at
 from vit_vs_cnn.orchestration.workspace import IN_PLACE, cache_dir, remove_workspace
@@ -28,11 +29,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Old:
-    """What was not used for `days` days: isolated workspaces, checkpoints, runs in MLflow; and the bytes of all."""
+    """What was not used for `days` days: workspaces, checkpoints, downloads, runs in MLflow; the bytes of all."""
 
     days: float
     workspaces: tuple[Path, ...]
     checkpoints: tuple[Path, ...]
+    downloads: tuple[Path, ...]
     runs: OldRuns
     size: int
 
@@ -75,10 +77,12 @@ def find_old(days: float) -> Old:
     workspaces = [path.parent for path in runs_dir().glob(f"*/{PARAMS}")]
     old = tuple(folder for folder in workspaces if _is_old(folder / PARAMS, days))
     checkpoints = tuple(folder for folder in (state_dir() / "checkpoints").glob("*/") if _is_old(folder, days))
+    downloads = tuple(folder for folder in downloads_dir().glob("*/") if _is_old(folder, days))
     staying = [main_root(), *(folder for folder in workspaces if folder not in old)]
     trained = [file.parent for folder in staying for file in (folder / "trained").glob(f"**/{RUN_FILE}")]
     runs = find_old_runs(days, {*(read_ref(folder).key for folder in trained), *pending_keys()})
-    return Old(days, old, checkpoints, runs, runs.size + sum(map(bytes_in, (*old, *checkpoints))))
+    size = runs.size + sum(map(bytes_in, (*old, *checkpoints, *downloads)))
+    return Old(days, old, checkpoints, downloads, runs, size)
 
 
 def remove_old(old: Old) -> float | None:
@@ -89,8 +93,8 @@ def remove_old(old: Old) -> float | None:
     """
     for workspace in old.workspaces:
         _remove(workspace, workspace / PARAMS, old.days, remove_workspace)
-    for checkpoint in old.checkpoints:
-        _remove(checkpoint, checkpoint, old.days, shutil.rmtree)
+    for folder in (*old.checkpoints, *old.downloads):
+        _remove(folder, folder, old.days, shutil.rmtree)
     delete_runs(old.runs)
     return _collect_garbage()
 
