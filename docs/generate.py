@@ -104,6 +104,7 @@ def commands_reference() -> str:
         options = [record for param in command.params if (record := param.get_help_record(context))]
         lines.extend([f"- `{names}`: {_escaped(text)}" if text else f"- `{names}`" for names, text in options])
         examples = [line.strip() for line in (command.epilog or "").splitlines() if line.startswith("  ")]
+        examples = [re.sub(r" {3,}", "   # ", line) for line in examples]
         if examples:
             lines.extend(["", "```sh", *examples, "```"])
         lines.append("")
