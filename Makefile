@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DOCS := $(VENV)/.docs
 
-.PHONY: demo test bench bench-gpu docs lint setup ui help
+.PHONY: demo test test-fast bench bench-gpu docs lint setup ui help
 
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -38,10 +38,24 @@ lint: $(INSTALLED) ## format, style, types, order of the rooms
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Two processes and no more, also on more cores: the servers and trainings that they wait for need some too. From Python
+# 3.12 on, counting lines costs next to nothing.
+PYTEST = PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
+CORE = $(shell $(BIN)/python -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")')
+COUNTED = COVERAGE_CORE=$(CORE) PYTHONPATH="$(CURDIR)/tests/harness/measured$${PYTHONPATH:+:$$PYTHONPATH}" \
+	TESTS_COVERAGE_CONFIG="$(CURDIR)/pyproject.toml" COVERAGE_FILE="$(CURDIR)/.coverage"
+
+# What starts no server and trains next to nothing.
+FAST = $(addprefix tests/,config core data evaluation studies test_dvc_yaml.py)
+
+test-fast: $(INSTALLED) ## lint and the quick tests, for the daily loop
+	$(MAKE) --no-print-directory lint
+	$(PYTEST) $(FAST)
+
 test: $(INSTALLED) $(DOCS) ## every check
 	$(MAKE) --no-print-directory lint
 	rm -f .coverage .coverage.*
-	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest --numprocesses 2 --dist loadscope
+	$(COUNTED) $(PYTEST)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

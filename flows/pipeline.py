@@ -20,7 +20,7 @@ from pydantic import Field
 from vit_vs_cnn.config.load import preset_names
 from vit_vs_cnn.core.errors import RunError, TransientError, UserError
 from vit_vs_cnn.orchestration.accelerators import ensure_limit, use_accelerators
-from vit_vs_cnn.orchestration.artifacts import is_registered_elsewhere, publish_results
+from vit_vs_cnn.orchestration.artifacts import is_registered_elsewhere, link_training, publish_results
 from vit_vs_cnn.orchestration.dag import Stage, check_timeouts, choose_stages, read_dag, resolve_names, timeout_seconds
 from vit_vs_cnn.orchestration.progress import StageOutput
 from vit_vs_cnn.orchestration.request import Request
@@ -30,8 +30,9 @@ from vit_vs_cnn.orchestration.workspace import PipelineRun, is_saved, open_run, 
 PROJECT = Path(__file__).resolve().parent.parent
 
 Preset = Annotated[str, Field(json_schema_extra={"enum": ["", *preset_names(PROJECT)]})]
-Override = Annotated[str, Field(pattern=r"^[^=\s]+=.*$")]
-Name = Annotated[str, Field(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]*)?$")]
+Override = Annotated[str, Field(pattern=r"^[^=\s]+=.*$", examples=["train.epochs=3", "seeds=[0, 1, 2]"])]
+StageName = Annotated[str, Field(examples=["train", "train@vit-0", "compare"])]
+Name = Annotated[str, Field(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]*)?$", examples=["pets-quick"])]
 
 # A stage runs in a process; its thread only waits.
 THREADS: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=1_000)
@@ -52,8 +53,8 @@ def _flow_run_name() -> str:
 def pipeline(
     preset: Preset = "",
     overrides: list[Override] = [],  # noqa: B006 - Prefect copies it
-    stages: list[str] = [],  # noqa: B006
-    force: list[str] = [],  # noqa: B006
+    stages: list[StageName] = [],  # noqa: B006
+    force: list[StageName] = [],  # noqa: B006
     name: Name = "",
     in_place: bool = False,
 ) -> State[Any]:
@@ -140,6 +141,8 @@ def run_stage_task(stage: Stage, run: PipelineRun, *, skip: bool, force: bool) -
         if result is StageResult.CACHED:
             output.line("cached: nothing that it depends on has changed")
             return Completed(name="Cached", message="Nothing that it depends on has changed.", data=result)
+        if stage.kind == "train":
+            link_training(run.workspace, stage.name)
         return Completed(message=f"Ran in {time.monotonic() - start:.1f} s.", data=result)
 
 

@@ -231,7 +231,7 @@ with start_run(parse_settings(TINY), "train", "vit") as run:
         run.log_metrics({"x": float(step)}, step=step)
     run.log_artifact(Path("note.txt"))
     print("recorded", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 

@@ -71,7 +71,7 @@ def project_root() -> Path:
             return folder
     raise UserError(
         f"{here} is not inside a vit-vs-cnn project (no dvc.yaml and params.yaml in it or above it): "
-        "change to the folder that you cloned."
+        "change to one, or make one with `vit-vs-cnn init FOLDER`."
     )
 
 
@@ -103,3 +103,8 @@ def state_dir() -> Path:
 def runs_dir() -> Path:
     """The folder of the isolated runs, one git worktree each."""
     return main_root() / "runs"
+
+
+def bytes_in(folder: Path) -> int:
+    """The size of the files in a folder and below it; none where it does not exist."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

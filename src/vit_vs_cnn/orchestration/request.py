@@ -9,6 +9,7 @@ from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.git import git
 from vit_vs_cnn.core.paths import PARAMS, main_root, state_dir
 from vit_vs_cnn.core.records import digest_of
+from vit_vs_cnn.orchestration.project import refuse_other_version
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,12 @@ class Request:
 
 
 def read_request(request: Request) -> tuple[str, Settings]:
-    """The text of the run's params.yaml and the settings in it. Raises UserError where they are bad."""
+    """The text of the run's params.yaml and the settings in it.
+
+    Raises UserError where they are bad, or where the project was made for another version of the package.
+    """
     root = main_root()
+    refuse_other_version(root)
     if request.in_place:
         if request.preset or request.overrides or request.name:
             raise UserError("in place, params.yaml runs as it stands: leave out preset, changed settings and name.")

@@ -32,12 +32,12 @@ def run(settings: Settings) -> None:
     write_shift(shift, test.images[0], info, SHIFT)
     if errors is not None:
         write_errors(errors, test, info.classes, ERRORS)
+    chosen = {one.name: read_ref(trained(one.name, one.chosen.seed)) for one in comparison.contestants}
     lineage = lineage_tags()
-    provenance = Provenance(lineage[GIT_COMMIT_TAG], lineage.get(RUN_NAME_TAG))
-    page = render_report(settings, comparison, shift, errors, conclusion, weak, searches, provenance)
+    provenance = Provenance(lineage[GIT_COMMIT_TAG], lineage.get(RUN_NAME_TAG), chosen)
+    page = render_report(settings, comparison, test, shift, errors, conclusion, weak, searches, provenance)
     (COMPARE / "report.html").write_text(page, encoding="utf-8")
     with start_run(settings, "compare") as tracked:
-        chosen = {one.name: read_ref(trained(one.name, one.chosen.seed)) for one in comparison.contestants}
         tracked.set_tags({f"run.{contestant}": ref.run_id or ref.key for contestant, ref in chosen.items()})
         note = "\n\n".join([conclusion, *weak])
         tracked.set_tags({"data.digest": info.digest, "mlflow.note.content": note})
