@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+DOCS := $(VENV)/.docs
 
-.PHONY: demo test test-fast bench bench-gpu lint setup ui help
+.PHONY: demo test test-fast bench bench-gpu docs lint setup ui help
 
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -19,8 +20,17 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip check
 	touch $@
 
+# Beside the rest: who wants the demo need not wait for it.
+$(DOCS): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
 demo: $(INSTALLED) ## the whole pipeline on the packaged digits, from nothing
 	PATH="$(CURDIR)/$(BIN):$$PATH" vit-vs-cnn run --preset demo --name demo
+
+docs: $(DOCS) ## the documentation site, build/site/index.html; fails at a broken link
+	$(BIN)/python docs/generate.py build/docs
+	$(BIN)/zensical build --clean --strict
 
 lint: $(INSTALLED) ## format, style, types, order of the rooms
 	$(BIN)/ruff check .
@@ -42,7 +52,7 @@ test-fast: $(INSTALLED) ## lint and the quick tests, for the daily loop
 	$(MAKE) --no-print-directory lint
 	$(PYTEST) $(FAST)
 
-test: $(INSTALLED) ## every check
+test: $(INSTALLED) $(DOCS) ## every check
 	$(MAKE) --no-print-directory lint
 	rm -f .coverage .coverage.*
 	$(COUNTED) $(PYTEST)
