@@ -36,12 +36,13 @@ _GIT_IDENTITY = {
 
 @dataclass(frozen=True)
 class PipelineRun:
-    """An active run: its name, the folder it works in, its settings."""
+    """An active run: its name, the folder it works in, its settings; at its end `summary` is how it went in words."""
 
     name: str
     workspace: Path
     settings: Settings
     isolated: bool
+    summary: str = ""
 
 
 @contextmanager

@@ -21,8 +21,8 @@ from vit_vs_cnn.report.answer import duplicates_sentence, validation_sentence, v
 from vit_vs_cnn.report.claims import judge_claims
 from vit_vs_cnn.report.comparison import Comparison, comparison_table, replicates_table
 from vit_vs_cnn.report.errors import Errors, error_sentences
-from vit_vs_cnn.report.explanation import read_map_qualities
 from vit_vs_cnn.report.figure_writer import FigureIndex
+from vit_vs_cnn.report.map_quality import read_map_qualities
 from vit_vs_cnn.report.robustness import Shift, shift_rows
 from vit_vs_cnn.tuning.summary import TuningSummary
 
