@@ -157,9 +157,8 @@ def run_stage_task(planned: PlannedStage, run: PipelineRun) -> State[Any]:
 def _run_process(planned: PlannedStage, run: PipelineRun, output: StageOutput) -> StageResult:
     settings, stage = run.settings, planned.stage
     with use_accelerators(settings.train.devices if stage.uses_accelerator else 0, output.say) as devices:
-        environment = (
-            run_environment(run) | devices | {"PREFECT__FLOW_RUN_ID": str(flow_run.id), DEFERRED_VARIABLE: "1"}
-        )
+        variables = {"PREFECT__FLOW_RUN_ID": str(flow_run.id), DEFERRED_VARIABLE: "1"}
+        environment = run_environment(run) | devices | variables
         timeout, lock_wait = timeout_seconds(stage, settings.flow), settings.flow.lock_wait_seconds
         return run_stage(
             StageCommand(run.workspace, stage.name, environment, timeout, lock_wait, planned.forced), output

@@ -183,8 +183,8 @@ def run_flow(
 ) -> Any:
     """Run the flow of flows/<name>.py in this process, shown on this terminal, with a Prefect server around it.
 
-    `check` is called while the server starts; `verbose` shows all that stages say. Returns the result of the flow run. Raises the UserError or RunError that
-    it ends with, and RunError where it did not complete for another reason.
+    `check` is called while the server starts; `verbose` shows all that stages say. Returns the result of the flow run.
+    Raises the UserError or RunError that it ends with, and RunError where it did not complete for another reason.
     """
     from vit_vs_cnn.core.errors import RunError, UserError
     from vit_vs_cnn.core.paths import main_root

@@ -33,11 +33,9 @@ def without_compiler() -> Iterator[None]:
     if _COMPILER in sys.modules:
         yield
         return
-    utils = _StandIn(f"{_COMPILER}.utils")
-    utils.is_compile_supported = lambda *arguments: import_module(utils.__name__).is_compile_supported(*arguments)
-    package = _StandIn(_COMPILER)
-    package.utils, package.disable = utils, _unchanged
-    sys.modules.update({module.__name__: module for module in (package, utils)})
+    name = f"{_COMPILER}.utils"
+    utils = _StandIn(name, is_compile_supported=lambda *given: import_module(name).is_compile_supported(*given))
+    sys.modules.update({_COMPILER: _StandIn(_COMPILER, utils=utils, disable=_unchanged), name: utils})
     try:
         yield
     finally:
@@ -45,7 +43,11 @@ def without_compiler() -> Iterator[None]:
 
 
 class _StandIn(ModuleType):
-    """Stands in for a module until something is asked for that it does not have."""
+    """Stands in for a module with some `names` until one is asked for that it does not have."""
+
+    def __init__(self, module: str, **names: object) -> None:
+        super().__init__(module)
+        vars(self).update(names)
 
     def __getattr__(self, name: str) -> Any:
         # Python asks every module for its file, and where it looks for names in it, whether it is a package.

@@ -53,7 +53,9 @@ class RunPlan:
         """The plan for people: a line in sum, a line for each stage that runs, one for all others, and advice."""
         running = [planned for planned in self.stages if not planned.is_cached]
         cached = [planned.stage.name for planned in self.stages if planned.is_cached]
-        lines = [f"{len(running)} stages run{_about(_total(running))}, {len(cached)} are cached"] if running else []
+        if not running:
+            return [f"nothing to run: all {len(cached)} stages are cached"]
+        lines = [f"{len(running)} of {len(self.stages)} stages run{_about(_total(running))}"]
         for planned in running:
             seconds = "" if planned.seconds is None else f"about {duration(planned.seconds)}"
             lines.append(f"  {planned.stage.name:<18}  {seconds:<13}  {_shortened(planned.reasons)}".rstrip())

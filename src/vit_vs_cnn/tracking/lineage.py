@@ -56,9 +56,8 @@ def write_lineage(folder: Path) -> None:
 
 def _name_and_version(package: Distribution) -> str:
     # As `package.name` and `package.version` have it; they parse all of a readme, each of them.
-    fields = dict(
-        _FIELD.findall((package.read_text("METADATA") or package.read_text("PKG-INFO") or "").split("\n\n")[0])
-    )
+    text = package.read_text("METADATA") or package.read_text("PKG-INFO") or ""
+    fields = dict(_FIELD.findall(text.partition("\n\n")[0]))
     return f"{fields.get('Name')}=={fields.get('Version')}"
 
 
