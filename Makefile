@@ -13,11 +13,10 @@ help: ## what there is to make
 
 setup: $(INSTALLED) ## create .venv with everything that the project needs
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt install.py
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make setup PYTHON=/path/to/it") if sys.version_info < (3, 11) else 0'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/python -m pip check
+	$(BIN)/python install.py '.[dev]'
 	touch $@
 
 # Beside the rest: who wants the demo need not wait for it.

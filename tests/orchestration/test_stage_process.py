@@ -22,6 +22,9 @@ class Heard:
     def line(self, text: str) -> None:
         self.lines.append(text)
 
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
     def progress(self, progress: Progress) -> None:
         self.steps.append(progress)
 
@@ -43,7 +46,7 @@ def test_a_stage_runs_once_and_its_lines_and_progress_are_heard(small: SmallProj
     assert heard.steps == [Progress(50, "prepare works", "1/2, 1 it/s")]
     assert not any("git add" in line or "Updating lock file" in line for line in heard.lines)
     assert run(small, "prepare") is StageResult.CACHED
-    assert [stage.name for stage in read_dag(small.root) if stage.unchanged] == ["prepare"]
+    assert [stage.name for stage in read_dag(small.root) if not stage.changes] == ["prepare"]
 
 
 def test_the_stages_own_sentence_comes_through_with_the_end_of_its_log(small: SmallProject) -> None:

@@ -37,7 +37,8 @@ from vit_vs_cnn.models.temperature import fit_temperature, softmax
 from vit_vs_cnn.models.trained import load_trained
 from vit_vs_cnn.registry.versions import Registry, Version
 from vit_vs_cnn.stages import train
-from vit_vs_cnn.tracking.run import read_ref, sync
+from vit_vs_cnn.tracking.delivery import sync
+from vit_vs_cnn.tracking.run import read_ref
 from vit_vs_cnn.tracking.store import tracking_uri
 from vit_vs_cnn.training.results import read_summary
 from vit_vs_cnn.training.validation import Scores

@@ -27,7 +27,8 @@ from vit_vs_cnn.data.dataset import DatasetInfo, read_split
 from vit_vs_cnn.data.split import sample
 from vit_vs_cnn.report.tuning import write_tuning_report
 from vit_vs_cnn.stages import tune
-from vit_vs_cnn.tracking.run import start_run, sync
+from vit_vs_cnn.tracking.delivery import sync
+from vit_vs_cnn.tracking.run import start_run
 from vit_vs_cnn.tracking.store import tracking_uri
 from vit_vs_cnn.training.checkpoint import Checkpoint
 from vit_vs_cnn.tuning.objective import TrainingObjective

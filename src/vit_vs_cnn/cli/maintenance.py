@@ -73,7 +73,7 @@ def deploy() -> None:
 @click.command()
 def sync() -> None:
     """Deliver to MLflow what is pending because it was unreachable."""
-    from vit_vs_cnn.tracking.run import sync as deliver_pending
+    from vit_vs_cnn.tracking.delivery import sync as deliver_pending
 
     delivered, pending = deliver_pending()
     click.echo(f"{delivered} runs delivered, {pending} pending.")

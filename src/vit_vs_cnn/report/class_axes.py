@@ -5,14 +5,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from vit_vs_cnn.core.light_imports import without
 from vit_vs_cnn.core.order import natural_order
 from vit_vs_cnn.report.fonts import plain, shortened, text_width
 from vit_vs_cnn.report.style import NEUTRAL, WIDTH, new_figure
+
+with without("scipy.stats", "scipy.cluster"):  # for what no figure here has
+    import seaborn as sns
 
 MOST_ROWS = 40
 # Stands for all classes between the two ends; no class has this position.

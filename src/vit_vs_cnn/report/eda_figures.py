@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from vit_vs_cnn.config.recipe import AugmentSettings
+from vit_vs_cnn.core.light_imports import without
 from vit_vs_cnn.core.order import natural_order
 from vit_vs_cnn.report.class_axes import MOST_ROWS, class_rows, name_rows
 from vit_vs_cnn.report.grid import Tile, image_grid
@@ -22,6 +22,9 @@ from vit_vs_cnn.report.style import (
     SPLIT_COLOURS,
     new_figure,
 )
+
+with without("scipy.stats", "scipy.cluster"):  # for what no figure here has
+    import seaborn as sns
 
 CHANNELS = list(CHANNEL_COLOURS)
 _BLUE, _ORANGE = CONTESTANT_COLOURS[:2]

@@ -1,18 +1,17 @@
 """The figures that explain one contestant, each with a caption that says what it shows and what it does not."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from vit_vs_cnn.core.errors import NotApplicableError
+from vit_vs_cnn.core.light_imports import without
 from vit_vs_cnn.explain.attention import Attention
 from vit_vs_cnn.explain.faithfulness import Faithfulness
 from vit_vs_cnn.explain.features import StageMaps, feature_maps, first_filters, position_similarity
@@ -24,6 +23,9 @@ from vit_vs_cnn.report.figure_writer import FigureWriter
 from vit_vs_cnn.report.grid import Tile, image_grid, in_rows, resized
 from vit_vs_cnn.report.style import NEUTRAL, SEQUENTIAL, new_figure
 
+with without("scipy.stats", "scipy.cluster"):  # for what no figure here has
+    import seaborn as sns
+
 _IMAGES_OF_HEADS = 3
 _HEADS_PER_ROW = 4
 _FILTERS_PER_ROW = 8
@@ -33,16 +35,6 @@ _SAMPLE = 104
 _HEAD = 104
 _MAP = 84
 _FILTER = 64
-
-
-@dataclass(frozen=True)
-class MapQuality:
-    """The area under the deletion curve less that of random orders, of one kind of map, with its 95 % interval."""
-
-    kind: str
-    difference: float
-    low: float
-    high: float
 
 
 def write_explanation(
@@ -116,15 +108,6 @@ def _how_to_read(
 
 def _source(writer: FigureWriter, attention: Attention) -> str:
     return writer.text("attention_heads", "class_token" if attention.from_class_token else "all_patches")
-
-
-def read_map_qualities(folder: Path) -> list[MapQuality]:
-    """Read how faithful the maps in the folder of a contestant's explanation are; none where it has no maps."""
-    path = folder / "faithfulness.csv"
-    if not path.is_file() or not path.read_text(encoding="utf-8").strip():
-        return []
-    rows = pd.read_csv(path)[["map", "deletion_difference", "deletion_low", "deletion_high"]]
-    return [MapQuality(*row) for row in rows.itertuples(index=False)]
 
 
 def _faithfulness_table(faithfulness: Mapping[str, Faithfulness]) -> pd.DataFrame:

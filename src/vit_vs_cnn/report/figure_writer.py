@@ -1,6 +1,7 @@
 """A folder of figures with the numbers behind them, and figures.json with their titles and captions."""
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,12 @@ from vit_vs_cnn.core.records import Record
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+
+
+@cache
+def _captions() -> dict[str, Any]:
+    captions: dict[str, Any] = read_yaml(Path(__file__).with_name("captions.yaml"))
+    return captions
 
 
 class FigureEntry(Record):
@@ -44,7 +51,7 @@ class FigureWriter:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.skipped: list[str] = []
-        self._texts = read_yaml(Path(__file__).with_name("captions.yaml"))[subject]
+        self._texts = _captions()[subject]
         self._figures: list[FigureEntry] = []
 
     def add(self, name: str, figure: "Figure", alt: str = "", /, **values: object) -> None:

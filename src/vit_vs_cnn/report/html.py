@@ -20,9 +20,9 @@ from vit_vs_cnn.report.claims import judge_claims
 from vit_vs_cnn.report.comparison import Comparison, comparison_table, replicates_table
 from vit_vs_cnn.report.embed import EmbeddedTile, embedded_figures, embedded_tile, image_source
 from vit_vs_cnn.report.errors import Errors, error_sentences, error_tiles
-from vit_vs_cnn.report.explanation import read_map_qualities
 from vit_vs_cnn.report.figure_writer import FigureIndex
 from vit_vs_cnn.report.grid import Tile
+from vit_vs_cnn.report.map_quality import read_map_qualities
 from vit_vs_cnn.report.next_steps import next_steps
 from vit_vs_cnn.report.robustness import Shift, shift_rows
 from vit_vs_cnn.tracking.outbox import RunRef

@@ -53,7 +53,11 @@ def contestant_colour(models: Mapping[str, object], contestant: str) -> str:
     return CONTESTANT_COLOURS[list(models).index(contestant) % len(CONTESTANT_COLOURS)]
 
 
-def new_figure(width: float = WIDTH, height: float = 3.4) -> Figure:
-    """An empty figure in the project's style; sizes in inches. It needs no display and no pyplot state."""
+def new_figure(width: float = WIDTH, height: float = 3.4, *, arranged: bool = True) -> Figure:
+    """An empty figure in the project's style; sizes in inches. It needs no display and no pyplot state.
+
+    Matplotlib draws it twice to arrange its axes; what has none to be arranged is drawn once.
+    """
     mpl.rcParams.update(_STYLE)  # type: ignore[arg-type]  # matplotlib types keys as literals
-    return Figure(figsize=(width, height))
+    with mpl.rc_context({} if arranged else {"figure.constrained_layout.use": False}):
+        return Figure(figsize=(width, height))
