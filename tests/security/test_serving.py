@@ -163,7 +163,7 @@ def test_a_server_that_is_stopped_under_attack_answers_and_ends_without_a_traceb
         wait_for(lambda: len(decoders(server)) > 1 and 200 in statuses, 300)
         children = decoders(server)
         server.process.terminate()
-        assert server.process.wait(60) == -signal.SIGTERM
+        assert server.process.wait(300) == 0
         for thread in attack:
             thread.join()
     assert set(statuses) - {"ConnectionRefusedError", "ConnectionResetError", "RemoteDisconnected"} <= {200, 400, 503}

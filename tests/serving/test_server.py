@@ -91,7 +91,7 @@ def test_when_the_alias_moves_no_request_fails_and_each_gets_one_model(
         thread.start()
     for version in (2, 1):
         store.promote(version)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while server.get("/version")["version"] != version:
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -106,7 +106,7 @@ def test_an_unreachable_or_unusable_registry_changes_nothing_but_health(
     server: Server, store: Store, images: NDArray[np.uint8]
 ) -> None:
     def health_becomes(status: str) -> str:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 300
         while (health := server.get("/health"))["status"] != status:
             assert time.monotonic() < deadline, health
             time.sleep(0.1)
@@ -137,11 +137,11 @@ def narrow(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     """A server of the ResNet with little room, which stops at Ctrl-C without an error."""
     folder = tmp_path_factory.mktemp("narrow")
     with serving(
-        store, folder, "--model", "2", "--max-images", "2", "--max-waiting", "1", "--max-seconds", "2"
+        store, folder, "--model", "2", "--max-images", "2", "--max-waiting", "1", "--max-seconds", "10"
     ) as made:
         yield made
         made.process.send_signal(signal.SIGINT)
-        assert made.process.wait(30) == 0
+        assert made.process.wait(300) == 0
     assert (folder / "server.log").read_text() == ""
 
 
@@ -214,7 +214,7 @@ def test_a_full_queue_asks_to_try_again_later(narrow: Server, images: NDArray[np
 
 
 def test_a_request_that_does_not_arrive_times_out(narrow: Server) -> None:
-    with socket.create_connection(("127.0.0.1", narrow.port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", narrow.port), timeout=300) as connection:
         connection.sendall(b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{")
         assert b"408" in connection.recv(1000).splitlines()[0]
 

@@ -16,8 +16,9 @@ from mlflow.entities import Run
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.dataset import DatasetInfo
+from vit_vs_cnn.tracking.delivery import sync
 from vit_vs_cnn.tracking.outbox import outbox_dir
-from vit_vs_cnn.tracking.run import TrackedRun, add_to_run, read_ref, start_run, sync
+from vit_vs_cnn.tracking.run import TrackedRun, add_to_run, read_ref, start_run
 from vit_vs_cnn.tracking.store import experiment, open_client, tracking_uri
 
 KEY = "0" * 32
@@ -231,7 +232,7 @@ with start_run(parse_settings(TINY), "train", "vit") as run:
         run.log_metrics({"x": float(step)}, step=step)
     run.log_artifact(Path("note.txt"))
     print("recorded", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vit_vs_cnn.cli.options import json_option
 from vit_vs_cnn.core.console import printable, table
 from vit_vs_cnn.core.errors import GateRejectedError, GateUndecidedError, UserError
 from vit_vs_cnn.core.paths import PREPARED
@@ -33,7 +34,6 @@ _registry = click.option(
     metavar="NAME",
     help="The registered model or its data set; default: that of params.yaml, or the only one there is.",
 )
-_format = click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 _reason = click.option("--reason", default="", help="The reason, which is recorded.")
 
 
@@ -44,13 +44,13 @@ def registry() -> None:
 
 @registry.command("list", epilog="\b\nExample:\n  vit-vs-cnn registry list --registry digits")
 @_registry
-@_format
-def list_versions(given: str | None, form: str) -> None:
+@json_option
+def list_versions(given: str | None, as_json: bool) -> None:
     """List the versions of the registered model, the newest first."""
     opened, _ = _open(given)
     _decisions(opened)  # an alias that was moved by hand is recorded before it is shown
     versions = opened.versions()
-    if form == "json":
+    if as_json:
         click.echo(json.dumps([asdict(version) for version in versions], indent=2))
     else:
         _echo(f"{opened.name}\n\n{version_table(versions)}")
@@ -60,11 +60,16 @@ def list_versions(given: str | None, form: str) -> None:
 @click.argument("version")
 @click.option("--card", is_flag=True, help="Print its model card, as Markdown.")
 @_registry
-def show(version: str, card: bool, given: str | None) -> None:
+@json_option
+def show(version: str, card: bool, given: str | None, as_json: bool) -> None:
     """Show what is recorded of VERSION, a number or an alias: measurements, lineage, decisions."""
     opened, _ = _open(given)
     found = opened.version(version)
-    _echo(found.card if card else f"{opened.name}, {version_page(found, _decisions(opened))}")
+    if as_json:
+        own = [decision for decision in _decisions(opened) if decision.names(found.number)]
+        click.echo(json.dumps({**asdict(found), "decisions": [_record(decision) for decision in own]}, indent=2))
+    else:
+        _echo(found.card if card else f"{opened.name}, {version_page(found, _decisions(opened))}")
 
 
 @registry.command(
@@ -140,16 +145,20 @@ def trust(version: str, given: str | None) -> None:
     click.echo(f"{opened.name}: version {sign(opened, version).number} is signed and may be loaded now.")
 
 
-@registry.command(epilog="\b\nExample:\n  vit-vs-cnn registry history --format json")
+@registry.command(epilog="\b\nExamples:\n  vit-vs-cnn registry history\n  vit-vs-cnn registry history --at 2026-05-01")
+@click.option("--at", type=click.DateTime(), help="Show who was champion and challenger at this time (UTC).")
 @_registry
-@_format
-def history(given: str | None, form: str) -> None:
+@json_option
+def history(at: datetime | None, given: str | None, as_json: bool) -> None:
     """Show every change of an alias and every refusal, the oldest first."""
     opened, _ = _open(given)
     decisions = _decisions(opened)
-    if form == "json":
-        records = [decision.model_dump(mode="json", by_alias=True) for decision in decisions]
-        click.echo(json.dumps(records, indent=2))
+    if at is not None:
+        decisions = aliases_at(decisions, at.replace(tzinfo=UTC))
+    if as_json:
+        click.echo(json.dumps([_record(decision) for decision in decisions], indent=2))
+    elif at is not None and not decisions:
+        click.echo(f"{opened.name}: no version had an alias at {at:%Y-%m-%d %H:%M:%S}.")
     else:
         _echo(f"{opened.name}\n\n{history_table(decisions)}" if decisions else f"{opened.name}: no decision yet.")
 
@@ -209,7 +218,7 @@ def version_page(version: "Version", decisions: Sequence["Decision"]) -> str:
     }
     width = max(map(len, facts))
     lines = [f"version {version.number}", "", *(f"{name:<{width}}  {value}" for name, value in facts.items())]
-    own = [decision for decision in decisions if version.number in {decision.previous_version, decision.version}]
+    own = [decision for decision in decisions if decision.names(version.number)]
     return "\n".join([*lines, "", history_table(own) if own else "No decision names it."])
 
 
@@ -233,6 +242,17 @@ def history_table(decisions: Sequence["Decision"]) -> str:
         for decision in decisions
     ]
     return table([header, *rows], text_columns=len(header))
+
+
+def aliases_at(decisions: Sequence["Decision"], time: datetime) -> "list[Decision]":
+    """The decision that gave each alias the version that it had at `time`; none for an alias that had no version."""
+    before = (decision for decision in decisions if decision.moves and decision.time_ms <= 1000 * time.timestamp())
+    last = {decision.alias: decision for decision in before}
+    return [decision for decision in last.values() if decision.version is not None]
+
+
+def _record(decision: "Decision") -> dict[str, object]:
+    return decision.model_dump(mode="json", by_alias=True)
 
 
 def _number(version: "Version", tag: str, form: str) -> str:

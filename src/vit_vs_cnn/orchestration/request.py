@@ -8,7 +8,9 @@ from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.git import git
 from vit_vs_cnn.core.paths import PARAMS, main_root, state_dir
-from vit_vs_cnn.core.records import digest_of
+from vit_vs_cnn.core.records import Record, digest_of
+from vit_vs_cnn.data.object_store import is_in_store
+from vit_vs_cnn.orchestration.project import refuse_other_version
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,12 @@ class Request:
 
 
 def read_request(request: Request) -> tuple[str, Settings]:
-    """The text of the run's params.yaml and the settings in it. Raises UserError where they are bad."""
+    """The text of the run's params.yaml and the settings in it.
+
+    Raises UserError where they are bad, or where the project was made for another version of the package.
+    """
     root = main_root()
+    refuse_other_version(root)
     if request.in_place:
         if request.preset or request.overrides or request.name:
             raise UserError("in place, params.yaml runs as it stands: leave out preset, changed settings and name.")
@@ -44,34 +50,44 @@ def read_request(request: Request) -> tuple[str, Settings]:
     return dump(params), settings
 
 
-def check_models(settings: Settings) -> None:
+class _Checked(Record):
+    """What was found of a set of contestants: the operations of each network for one image."""
+
+    operations: dict[str, int]
+
+
+def check_models(settings: Settings) -> dict[str, int]:
     """Build every contestant without memory, once per set of contestants, and with the ends of what tuning may change.
 
-    Raises UserError where one cannot be built, or where tuning cannot be set up.
+    Returns the floating-point operations of each for one image. Raises UserError where one cannot be built, or where
+    tuning cannot be set up.
     """
     data = settings.data
     facts = (settings.models, data.image_size, data.channels, settings.tune if settings.tune.trials else None)
-    stamp = state_dir() / "checked" / digest_of(repr(facts).encode())
-    if stamp.is_file():
-        return
+    path = state_dir() / "checked" / f"{digest_of(repr(facts).encode())}.json"
+    if path.is_file():
+        return _Checked.read(path, "delete it").operations
     from vit_vs_cnn.data.dataset import decoding_of
     from vit_vs_cnn.models.build import check_model
 
     in_chans = decoding_of(data).in_chans
-    for contestant, model in settings.models.items():
-        check_model(model, 10, data.image_size, f"models.{contestant}", in_chans)
+    operations = {
+        contestant: check_model(model, 10, data.image_size, f"models.{contestant}", in_chans)
+        for contestant, model in settings.models.items()
+    }
     if settings.tune.trials:
         from vit_vs_cnn.tuning.sampling import check_search
 
         for contestant in settings.models:
             check_search(settings, contestant)
-    stamp.parent.mkdir(parents=True, exist_ok=True)
-    stamp.touch()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _Checked(operations=operations).write(path)
+    return operations
 
 
 def _reachable(path: str, root: Path) -> str:
-    """A path as the worktree can use it: what git or DVC keeps stays relative, the rest becomes absolute."""
-    if Path(path).is_absolute() or (root / f"{path}.dvc").is_file():
+    """A path as the worktree can use it: what git, DVC or a store keeps stays, the rest becomes absolute."""
+    if is_in_store(path) or Path(path).is_absolute() or (root / f"{path}.dvc").is_file():
         return path
     if git(root, "ls-files", "--error-unmatch", path).returncode == 0:
         return path

@@ -36,12 +36,13 @@ _GIT_IDENTITY = {
 
 @dataclass(frozen=True)
 class PipelineRun:
-    """An active run: its name, the folder it works in, its settings."""
+    """An active run: its name, the folder it works in, its settings; at its end `summary` is how it went in words."""
 
     name: str
     workspace: Path
     settings: Settings
     isolated: bool
+    summary: str = ""
 
 
 @contextmanager
@@ -53,8 +54,7 @@ def open_run(request: Request, flow_run_id: str | None = None) -> Iterator[Pipel
     """
     text, settings = read_request(request)
     check_models(settings)
-    digest = hashlib.blake2b(text.encode(), digest_size=3).hexdigest()
-    name = IN_PLACE if request.in_place else request.name or f"{request.preset or 'params'}-{digest}"
+    name = run_name(request, text)
     workspace = main_root() if request.in_place else runs_dir() / name
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise UserError(f"--name {name}: letters, digits, '-', '_' and '.' only.")
@@ -76,6 +76,12 @@ def open_run(request: Request, flow_run_id: str | None = None) -> Iterator[Pipel
     finally:
         active.remove()
         lock.release()
+
+
+def run_name(request: Request, text: str) -> str:
+    """The name of the run with params.yaml of this `text`."""
+    digest = hashlib.blake2b(text.encode(), digest_size=3).hexdigest()
+    return IN_PLACE if request.in_place else request.name or f"{request.preset or 'params'}-{digest}"
 
 
 def run_environment(run: PipelineRun) -> dict[str, str]:

@@ -101,6 +101,10 @@ class Decision(Record):
         """Whether the alias points to `version` after it."""
         return self.action not in _WITHOUT_MOVE and not self.cut_off
 
+    def names(self, version: int) -> bool:
+        """Whether it is about this version."""
+        return version in {self.previous_version, self.version}
+
     @property
     def failed(self) -> str:
         """The rules that the version does not meet, separated by commas."""

@@ -11,8 +11,8 @@ from vit_vs_cnn.models.build import input_size
 from vit_vs_cnn.models.export import load_trained_program
 from vit_vs_cnn.tracking.names import prefixed_metrics
 from vit_vs_cnn.tracking.run import add_to_run
+from vit_vs_cnn.training.device import choose_device, device_name
 from vit_vs_cnn.training.results import choose_replicate
-from vit_vs_cnn.training.setup import choose_device, device_name
 
 
 def run(settings: Settings) -> None:

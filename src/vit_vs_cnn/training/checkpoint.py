@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from lightning_fabric import Fabric
 
 import vit_vs_cnn
-from vit_vs_cnn.core.errors import TransientError, first_line
+from vit_vs_cnn.core.errors import TransientError, UserError, first_line
 from vit_vs_cnn.core.paths import remove, state_dir
 from vit_vs_cnn.core.records import digest_of, write_atomically
 from vit_vs_cnn.training.results import Epoch
@@ -53,7 +54,7 @@ def fingerprint(job: TrainingJob) -> str:
         "model": job.model.model_dump(),
         "weights": None if job.model.weights is None else digest_of(Path(job.model.weights).read_bytes()),
         "data": [splits["train"].digest, splits["val"].digest, job.info.decoding.in_chans],
-        "plan": [plan.device.type, plan.devices, plan.precision, plan.compiled, plan.deterministic],
+        "plan": [plan.device.type, plan.processes, plan.precision, plan.compiled, plan.deterministic],
         "checkpoint_gradients": budget.checkpoint_gradients,
         "torch": torch.__version__,
         "code": code_digest(),
@@ -112,6 +113,19 @@ class Checkpoint:
             key = uuid.uuid4().hex
             write_atomically(path, key)
         return key
+
+
+def load_on_all_nodes(checkpoint: Checkpoint, job: TrainingJob, fabric: Fabric) -> tuple[dict[str, Any], list[Epoch]]:
+    """State and history to continue from: of several nodes the first one's, whatever the others have.
+
+    Raises UserError on a node that would train something else than the first.
+    """
+    state, history = checkpoint.load()
+    if job.plan.nodes > 1:
+        first, state, history = fabric.broadcast((fingerprint(job), state, history))
+        if first != fingerprint(job):
+            raise UserError("train.nodes: this node has other data, settings or code than the first one.")
+    return state, history
 
 
 @contextmanager

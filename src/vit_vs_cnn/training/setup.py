@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from datetime import timedelta
+from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -18,19 +19,23 @@ from vit_vs_cnn.config.schema import ModelSettings, Settings, TrainSettings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.dataset import DatasetInfo, Split
 from vit_vs_cnn.models.preprocess import Preprocess
+from vit_vs_cnn.training.device import choose_device, device_name
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+# How long a node waits for one that does not come, or does not answer any more.
+_NODE_TIMEOUT = timedelta(minutes=5)
+_NODE_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
 
 
 @dataclass(frozen=True)
 class Plan:
     """What a training runs on.
 
-    The (first) device and its name, how many devices share each batch, Fabric's precision, whether the network is
-    compiled by torch.compile, and whether only deterministic algorithms are used.
+    The (first) device and its name, how many devices of each node share each batch, Fabric's precision, whether the
+    network is compiled by torch.compile, whether only deterministic algorithms are used, and how many nodes there are.
     """
 
     device: torch.device
@@ -39,6 +44,12 @@ class Plan:
     precision: Precision
     compiled: bool
     deterministic: bool = True
+    nodes: int = 1
+
+    @property
+    def processes(self) -> int:
+        """How many processes share each batch, one for each device of every node."""
+        return self.devices * self.nodes
 
 
 @dataclass(frozen=True)
@@ -77,25 +88,27 @@ def make_plan(settings: TrainSettings) -> Plan:
     device = choose_device(settings)
     precision = _fastest_precision(device) if settings.precision == "auto" else settings.precision
     deterministic = settings.deterministic or device.type == "cpu"  # where it costs next to nothing
-    return Plan(device, device_name(device), settings.devices, precision, settings.compile, deterministic)
+    return Plan(
+        device, device_name(device), settings.devices, precision, settings.compile, deterministic, settings.nodes
+    )
 
 
-def choose_device(settings: TrainSettings) -> torch.device:
-    """The device that the settings ask for. Raises UserError where it is CUDA and missing, or has too few GPUs."""
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("train.device: 'cuda' is set and PyTorch sees no CUDA device; use 'auto' or 'cpu'.")
-    use_cuda = settings.device != "cpu" and torch.cuda.is_available()
-    if use_cuda and settings.devices > torch.cuda.device_count():
+def node_rank(plan: Plan) -> int:
+    """Which of the nodes this is; the first has the results.
+
+    Raises UserError where PyTorch's variables do not say where the nodes meet.
+    """
+    if plan.nodes == 1:
+        return 0
+    missing = [name for name in _NODE_VARIABLES if not os.environ.get(name)]
+    rank = os.environ.get("NODE_RANK", "")
+    if missing or not rank.isdecimal() or int(rank) >= plan.nodes:
+        wrong = f"{', '.join(missing)} not set" if missing else f"NODE_RANK={rank}"
         raise UserError(
-            f"train.devices: {settings.devices} GPUs are to share each batch, and PyTorch sees "
-            f"{torch.cuda.device_count()}."
+            f"train.nodes: {plan.nodes} nodes, and {wrong}: on each export MASTER_ADDR and MASTER_PORT, a free port of "
+            f"the first node, and NODE_RANK, from 0 to {plan.nodes - 1}."
         )
-    return torch.device("cuda", 0) if use_cuda else torch.device("cpu")
-
-
-def device_name(device: torch.device) -> str:
-    """The name of the device, for people."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    return int(rank)
 
 
 def _fastest_precision(device: torch.device) -> Precision:
@@ -114,9 +127,18 @@ def make_fabric(plan: Plan) -> Fabric:
     if plan.device.type == "cpu":
         keep_freed_memory()
     # Buffers are batch norm's statistics: the trainer averages them, where PyTorch would take the first process's.
-    strategy = DDPStrategy(start_method="spawn", broadcast_buffers=False) if plan.devices > 1 else "auto"
-    fabric = Fabric(accelerator=plan.device.type, devices=plan.devices, precision=plan.precision, strategy=strategy)
-    if plan.devices == 1:
+    strategy: DDPStrategy | str = "auto"
+    if plan.processes > 1:
+        options: dict[str, Any] = {"timeout": _NODE_TIMEOUT} if plan.nodes > 1 else {}
+        strategy = DDPStrategy(start_method="spawn", broadcast_buffers=False, **options)
+    fabric = Fabric(
+        accelerator=plan.device.type,
+        devices=plan.devices,
+        num_nodes=plan.nodes,
+        precision=plan.precision,
+        strategy=strategy,
+    )
+    if plan.processes == 1:
         fabric.launch()
     return fabric
 
