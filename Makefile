@@ -21,7 +21,7 @@ $(INSTALLED): pyproject.toml constraints.txt install.py
 
 # Beside the rest: who wants the demo need not wait for it.
 $(DOCS): $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python install.py '.[docs]'
 	touch $@
 
 demo: $(INSTALLED) ## the whole pipeline on the packaged digits, from nothing

@@ -22,6 +22,8 @@ from vit_vs_cnn.config.yaml_text import read_yaml
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCE = REPOSITORY / "src" / "vit_vs_cnn"
 _MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
+# A link to a file of the repository, which a git host shows and the site has not.
+_OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./[^)]+\)")
 _PLACEHOLDER = re.compile(r"\{\w+(:[^}]*)?\}")
 _TYPES = {
     "integer": "whole number",
@@ -48,7 +50,7 @@ def write_pages(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(REPOSITORY / "docs", folder, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     for page in folder.glob("*.md"):
-        text = page.read_text(encoding="utf-8")
+        text = _OUTSIDE.sub(r"\1", page.read_text(encoding="utf-8"))
         page.write_text(_MARK.sub(lambda mark: GENERATED[mark[1]](), text), encoding="utf-8")
     for room in rooms():
         page = folder / "api" / f"{room.name}.md"
