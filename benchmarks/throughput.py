@@ -44,9 +44,10 @@ from vit_vs_cnn.config.load import merged_params, settings_of
 from vit_vs_cnn.core.paths import project_root
 from vit_vs_cnn.data.dataset import Split
 from vit_vs_cnn.tracking.run import TrackedRun, start_run
+from vit_vs_cnn.training.device import choose_device
 from vit_vs_cnn.training.optimization import create_optimizer
 from vit_vs_cnn.training.results import Epoch, epoch_metrics
-from vit_vs_cnn.training.setup import TrainingJob, choose_device, fastest_attention, make_fabric
+from vit_vs_cnn.training.setup import TrainingJob, fastest_attention, make_fabric
 
 WORKERS = 2
 

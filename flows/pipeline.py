@@ -4,6 +4,7 @@
 """
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,18 +21,22 @@ from pydantic import Field
 from vit_vs_cnn.config.load import preset_names
 from vit_vs_cnn.core.errors import RunError, TransientError, UserError
 from vit_vs_cnn.orchestration.accelerators import ensure_limit, use_accelerators
-from vit_vs_cnn.orchestration.artifacts import is_registered_elsewhere, publish_results
-from vit_vs_cnn.orchestration.dag import Stage, check_timeouts, choose_stages, read_dag, resolve_names, timeout_seconds
-from vit_vs_cnn.orchestration.progress import StageOutput
+from vit_vs_cnn.orchestration.artifacts import link_training, publish_results
+from vit_vs_cnn.orchestration.dag import timeout_seconds
+from vit_vs_cnn.orchestration.durations import record_duration
+from vit_vs_cnn.orchestration.plan import PlannedStage, RunPlan, outcome, plan_run
+from vit_vs_cnn.orchestration.progress import StageOutput, say
 from vit_vs_cnn.orchestration.request import Request
 from vit_vs_cnn.orchestration.stage_process import StageCommand, StageResult, is_stopping, run_stage, stop_all
 from vit_vs_cnn.orchestration.workspace import PipelineRun, is_saved, open_run, run_environment, save_run
+from vit_vs_cnn.tracking.delivery import DEFERRED_VARIABLE, Deliverer
 
 PROJECT = Path(__file__).resolve().parent.parent
 
 Preset = Annotated[str, Field(json_schema_extra={"enum": ["", *preset_names(PROJECT)]})]
-Override = Annotated[str, Field(pattern=r"^[^=\s]+=.*$")]
-Name = Annotated[str, Field(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]*)?$")]
+Override = Annotated[str, Field(pattern=r"^[^=\s]+=.*$", examples=["train.epochs=3", "seeds=[0, 1, 2]"])]
+StageName = Annotated[str, Field(examples=["train", "train@vit-0", "compare"])]
+Name = Annotated[str, Field(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]*)?$", examples=["pets-quick"])]
 
 # A stage runs in a process; its thread only waits.
 THREADS: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=1_000)
@@ -52,8 +57,8 @@ def _flow_run_name() -> str:
 def pipeline(
     preset: Preset = "",
     overrides: list[Override] = [],  # noqa: B006 - Prefect copies it
-    stages: list[str] = [],  # noqa: B006
-    force: list[str] = [],  # noqa: B006
+    stages: list[StageName] = [],  # noqa: B006
+    force: list[StageName] = [],  # noqa: B006
     name: Name = "",
     in_place: bool = False,
 ) -> State[Any]:
@@ -76,36 +81,17 @@ def pipeline(
 
 
 def _run_stages(run: PipelineRun, request: Request) -> State[Any]:
-    dag = read_dag(run.workspace)
-    forced, chosen = resolve_names(dag, request.force), choose_stages(dag, request.stages)
-    check_timeouts(dag, run.settings.flow)
-    if is_registered_elsewhere(run.workspace):
-        forced |= {stage.name for stage in chosen if stage.kind == "register"}
-    ensure_limit()
-    settings = run.settings.flow
-    delays = [settings.retry_delay_seconds * 2**attempt for attempt in range(settings.retries)]
-    futures: dict[str, PrefectFuture[Any]] = {}
-    skipped: set[str] = set()
-    try:
-        for stage in chosen:
-            if stage.unchanged and stage.name not in forced and skipped.issuperset(stage.needs):
-                skipped.add(stage.name)
-            stage_task = run_stage_task.with_options(
-                name=stage.name, task_run_name=stage.name, retries=settings.retries, retry_delay_seconds=delays
-            )
-            futures[stage.name] = stage_task.submit(
-                stage,
-                run,
-                skip=stage.name in skipped,
-                force=stage.name in forced,
-                return_state=False,
-                wait_for=[futures[name] for name in stage.needs],
-            )
-        wait([*futures.values()])
-    except BaseException:
-        # Ctrl-C, or Prefect's SIGTERM where a person cancels: no process may outlive the flow run.
-        stop_all()
-        raise
+    start, plan = time.monotonic(), plan_run(run, request)
+    for line in plan.lines():
+        say(line)
+    if plan.is_done:
+        futures = _submit(plan, run)
+    else:
+        ensure_limit()
+        with Deliverer(run_environment(run)) as deliverer:
+            futures = _submit(plan, run)
+            if undelivered := deliverer.finish():
+                say(f"warning: {undelivered}")
     failed = next((future.state for future in futures.values() if not future.state.is_completed()), None)
     if failed is not None:
         error = failed.result(raise_on_failure=False)
@@ -113,11 +99,34 @@ def _run_stages(run: PipelineRun, request: Request) -> State[Any]:
             error = RunError(f"{error} The workspace is {run.workspace}; the same command continues the run.")
         return Failed(message=failed.message, data=error)
     if not request.stages or "evaluate" in request.stages:  # an experiment has results
-        if run.isolated and not (skipped == futures.keys() and is_saved(run)):
+        if run.isolated and not (plan.is_done and is_saved(run)):
             save_run(run, [*futures] if request.stages else ())
         publish_results(run.workspace)
-    cached = sum(future.result() is StageResult.CACHED for future in futures.values())
-    return Completed(message=f"{len(futures) - cached} stages ran, {cached} were cached.", data=run)
+    cached = [name for name, future in futures.items() if future.result() is StageResult.CACHED]
+    finished = replace(run, summary=outcome(time.monotonic() - start, len(futures), cached))
+    return Completed(message=f"{len(futures) - len(cached)} stages ran, {len(cached)} were cached.", data=finished)
+
+
+def _submit(plan: RunPlan, run: PipelineRun) -> dict[str, PrefectFuture[Any]]:
+    """Run the stages of the plan, each as a task, and wait for all of them."""
+    settings = run.settings.flow
+    delays = [settings.retry_delay_seconds * 2**attempt for attempt in range(settings.retries)]
+    futures: dict[str, PrefectFuture[Any]] = {}
+    try:
+        for planned in plan.stages:
+            stage = planned.stage
+            stage_task = run_stage_task.with_options(
+                name=stage.name, task_run_name=stage.name, retries=settings.retries, retry_delay_seconds=delays
+            )
+            futures[stage.name] = stage_task.submit(
+                planned, run, return_state=False, wait_for=[futures[name] for name in stage.needs]
+            )
+        wait([*futures.values()])
+    except BaseException:
+        # Ctrl-C, or Prefect's SIGTERM where a person cancels: no process may outlive the flow run.
+        stop_all()
+        raise
+    return futures
 
 
 def _is_retryable(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
@@ -125,27 +134,35 @@ def _is_retryable(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=_is_retryable)
-def run_stage_task(stage: Stage, run: PipelineRun, *, skip: bool, force: bool) -> State[Any]:
+def run_stage_task(planned: PlannedStage, run: PipelineRun) -> State[Any]:
     """Have DVC bring a stage up to date; where it fails the state has the stage's own sentence."""
-    start = time.monotonic()
+    start, stage = time.monotonic(), planned.stage
     with StageOutput(stage.name) as output:
         if task_run.run_count > 1:
-            output.line(f"attempt {task_run.run_count} of {run.settings.flow.retries + 1}")
+            output.say(f"attempt {task_run.run_count} of {run.settings.flow.retries + 1}")
         try:
-            result = StageResult.CACHED if skip else _run_process(stage, run, output, force=force)
+            result = StageResult.CACHED if planned.is_cached else _run_process(planned, run, output)
         except (UserError, RunError) as error:
-            output.line(f"failed: {error}")
+            output.say(f"failed: {error}")
             message = "\n\n".join([str(error), *getattr(error, "__notes__", [])])
             return (Cancelled if is_stopping() else Failed)(message=message, data=error)
+        seconds = time.monotonic() - start
         if result is StageResult.CACHED:
-            output.line("cached: nothing that it depends on has changed")
+            output.done(None)
             return Completed(name="Cached", message="Nothing that it depends on has changed.", data=result)
-        return Completed(message=f"Ran in {time.monotonic() - start:.1f} s.", data=result)
+        if stage.kind == "train":
+            link_training(run.workspace, stage.name)
+        output.done(seconds)
+        record_duration(stage, seconds)
+        return Completed(message=f"Ran in {seconds:.1f} s.", data=result)
 
 
-def _run_process(stage: Stage, run: PipelineRun, output: StageOutput, *, force: bool) -> StageResult:
-    settings = run.settings
-    with use_accelerators(settings.train.devices if stage.uses_accelerator else 0, output.line) as devices:
-        environment = run_environment(run) | devices | {"PREFECT__FLOW_RUN_ID": str(flow_run.id)}
+def _run_process(planned: PlannedStage, run: PipelineRun, output: StageOutput) -> StageResult:
+    settings, stage = run.settings, planned.stage
+    with use_accelerators(settings.train.devices if stage.uses_accelerator else 0, output.say) as devices:
+        variables = {"PREFECT__FLOW_RUN_ID": str(flow_run.id), DEFERRED_VARIABLE: "1"}
+        environment = run_environment(run) | devices | variables
         timeout, lock_wait = timeout_seconds(stage, settings.flow), settings.flow.lock_wait_seconds
-        return run_stage(StageCommand(run.workspace, stage.name, environment, timeout, lock_wait, force), output)
+        return run_stage(
+            StageCommand(run.workspace, stage.name, environment, timeout, lock_wait, planned.forced), output
+        )

@@ -12,7 +12,7 @@ from vit_vs_cnn.evaluation.corruptions import CLEAN
 from vit_vs_cnn.evaluation.results import read_cost
 from vit_vs_cnn.report.claims import Claim, judge_claims, transformer_and_cnn
 from vit_vs_cnn.report.comparison import read_comparison
-from vit_vs_cnn.report.explanation import MapQuality
+from vit_vs_cnn.report.map_quality import MapQuality
 
 Make = Callable[..., Settings]
 ATTENTION = {"attention": 0.3, "MLPs": 0.6, "convolutions": 0.1, "other": 0.0}

@@ -94,6 +94,16 @@ def test_nothing_is_said_where_nothing_was_measured(project: Path, tmp_path: Pat
     publish_study(plan, tmp_path)
 
 
+def test_the_page_shows_what_a_name_holds_as_text(project: Path, tmp_path: Path) -> None:
+    plan = planned({"images": [0.1, 1.0]})
+    record_result(tmp_path, measured(plan.runs[0]))
+    record_result(tmp_path, RunFailure(name=plan.runs[1].name, sentence="gpj\u202egnp.exe <b>: no image"))
+    publish_study(plan, tmp_path)
+    page = (tmp_path / "study.html").read_text()
+    assert r"gpj\u202egnp.exe &lt;b&gt;: no image" in page
+    assert "\u202e" not in page
+
+
 @pytest.mark.parametrize(
     ("axes", "figures"),
     [
@@ -113,7 +123,7 @@ def test_the_page_has_the_figures_that_the_axes_allow(
     index = FigureIndex.read(tmp_path / "figures.json", "")
     assert [Path(figure.file).stem for figure in index.figures] == figures
     page = (tmp_path / "study.html").read_text()
-    assert page.count("<img ") == len(figures)
+    assert page.count('<svg role="img"') == len(figures)
     assert ("the loss is not finite any more" in page) is (len(plan.runs) > 3)
     assert "http" not in page.replace("https://", "")
 

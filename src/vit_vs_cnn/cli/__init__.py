@@ -15,6 +15,7 @@ from vit_vs_cnn.cli.serving import predict, serve
 from vit_vs_cnn.cli.study import study
 from vit_vs_cnn.core.console import printable
 from vit_vs_cnn.core.errors import GateRejectedError, GateUndecidedError, RunError, UserError, write_error_report
+from vit_vs_cnn.core.process import Terminated, end_on_signals
 
 USER_MISTAKE = 2
 REFUSED_BY_GATE = 3
@@ -62,12 +63,12 @@ for command in (
 
 def main() -> None:
     """The entry point: a user's mistake is one sentence and exit code 2."""
-    # A shell that starts it in the background has it, and all that it starts, ignore Ctrl-C's signal.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    end_on_signals()
     try:
         commands(standalone_mode=False)
-    except click.exceptions.Abort:
-        _fail("stopped; the same command continues.", 130)
+    except click.exceptions.Abort as abort:
+        ended_by = signal.SIGTERM if isinstance(abort.__context__, Terminated) else signal.SIGINT
+        _fail("stopped; the same command continues.", 128 + ended_by)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -25,19 +25,31 @@ def up(prefect_port: int, mlflow_port: int, worker_port: int, optuna_port: int, 
 
 @click.command(epilog="\b\nExample:\n  vit-vs-cnn clean --days 7")
 @click.option("--days", type=float, help="Keep what is younger; default: flow.keep_days in params.yaml.")
-def clean(days: float | None) -> None:
-    """Remove old isolated workspaces, checkpoints and downloads, and cached data that nothing refers to."""
-    from vit_vs_cnn.config.load import project_settings
-    from vit_vs_cnn.orchestration.retention import apply_retention
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def clean(days: float | None, yes: bool) -> None:
+    """Remove old workspaces, checkpoints, downloads and runs in MLflow, and cached data that nothing refers to.
 
-    keep = project_settings().flow.keep_days if days is None else days
-    removed = apply_retention(keep)
-    shared = "; the cache is outside the project, may be shared, and was left as it is: `dvc gc` is yours to run"
-    cache = shared if removed.cache_mb is None else f"; {removed.cache_mb:.1f} MB of the cache"
-    click.echo(
-        f"removed what is older than {keep:g} days: {removed.workspaces} workspaces, {removed.checkpoints} "
-        f"checkpoints, {removed.downloads} downloads{cache}."
+    A run in MLflow stays while a registered version, a workspace or the project's own results need it. In a store other
+    than mlruns/mlflow.db all of them stay.
+    """
+    from vit_vs_cnn.config.load import project_settings
+    from vit_vs_cnn.core.errors import UserError
+    from vit_vs_cnn.orchestration.retention import find_old, remove_old
+
+    old = find_old(project_settings().flow.keep_days if days is None else days)
+    found = (
+        f"what is older than {old.days:g} days: {len(old.workspaces)} workspaces, {len(old.checkpoints)} checkpoints, "
+        f"{len(old.downloads)} downloads, {len(old.runs.run_ids)} runs in MLflow, {old.size / 1e6:.1f} MB"
     )
+    if not yes:
+        click.echo(f"{found}; and of DVC's cache what nothing refers to then.")
+        if not sys.stdin.isatty():
+            raise UserError("there is nobody to ask whether to remove it: `vit-vs-cnn clean --yes` removes it.")
+        if not click.confirm("Remove it?"):
+            return
+    cache_mb = remove_old(old)
+    shared = "; the cache is outside the project, may be shared, and was left as it is: `dvc gc` is yours to run"
+    click.echo(f"removed {found}{shared if cache_mb is None else f'; {cache_mb:.1f} MB of the cache'}.")
 
 
 @click.command(
@@ -61,7 +73,7 @@ def deploy() -> None:
 @click.command()
 def sync() -> None:
     """Deliver to MLflow what is pending because it was unreachable."""
-    from vit_vs_cnn.tracking.run import sync as deliver_pending
+    from vit_vs_cnn.tracking.delivery import sync as deliver_pending
 
     delivered, pending = deliver_pending()
     click.echo(f"{delivered} runs delivered, {pending} pending.")

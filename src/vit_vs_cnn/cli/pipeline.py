@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vit_vs_cnn.cli.options import names_in
-from vit_vs_cnn.core.console import table
+from vit_vs_cnn.core.console import printable, table
 from vit_vs_cnn.core.errors import without_password
 from vit_vs_cnn.core.paths import COMPARE, REGISTERED
 
@@ -115,6 +115,8 @@ def tune(contestant: str, seed: int | None, join: bool) -> None:
 @click.option("--stage", "stages", metavar="STAGE", multiple=True, help="Run this stage and what it needs; repeatable.")
 @click.option("--force", metavar="STAGE", multiple=True, help="Run this stage though nothing changed; repeatable.")
 @click.option("--in-place", is_flag=True, help="Run params.yaml as it stands, in the working tree.")
+@click.option("--dry-run", is_flag=True, help="Only say which stages would run and why, and about how long they take.")
+@click.option("--verbose", "-v", is_flag=True, help="Show all that the stages say, not only a line of each.")
 def run(
     preset: str | None,
     overrides: tuple[str, ...],
@@ -122,6 +124,8 @@ def run(
     stages: tuple[str, ...],
     force: tuple[str, ...],
     in_place: bool,
+    dry_run: bool,
+    verbose: bool,
 ) -> None:
     """Run the pipeline with changed parameters in an isolated workspace.
 
@@ -131,7 +135,17 @@ def run(
     from vit_vs_cnn.orchestration.request import Request
 
     ensure_repository()
-    finished = _run_flow(Request(preset or "", overrides, name, stages, force, in_place))
+    request = Request(preset or "", overrides, name, stages, force, in_place)
+    if dry_run:
+        from vit_vs_cnn.orchestration.preview import preview
+
+        click.echo("\n".join(preview(request)))
+        return
+    from vit_vs_cnn.orchestration.preview import finished_run
+
+    finished = finished_run(request)
+    if finished is None:
+        finished = _run_flow(request, verbose=verbose)
 
     from vit_vs_cnn.orchestration.artifacts import has_comparison
 
@@ -153,7 +167,7 @@ def params(preset: str | None, overrides: tuple[str, ...]) -> None:
     click.echo(dump(merged), nl=False)
 
 
-def _run_flow(request: "Request") -> "PipelineRun":
+def _run_flow(request: "Request", *, verbose: bool) -> "PipelineRun":
     """Run the pipeline's flow in this process.
 
     Raises UserError with the stage's own sentence where it left one, RunError where a stage failed otherwise.
@@ -162,16 +176,23 @@ def _run_flow(request: "Request") -> "PipelineRun":
     from vit_vs_cnn.orchestration.workspace import PipelineRun
 
     _, settings = read_request(request)
-    result = run_flow("pipeline", asdict(request), settings, lambda: check_models(settings))
+    result = run_flow("pipeline", asdict(request), settings, lambda: check_models(settings), verbose=verbose)
     assert isinstance(result, PipelineRun)
     return result
 
 
-def run_flow(name: str, parameters: "Mapping[str, Any]", settings: "Settings", check: "Callable[[], None]") -> Any:
+def run_flow(
+    name: str,
+    parameters: "Mapping[str, Any]",
+    settings: "Settings",
+    check: "Callable[[], object]",
+    *,
+    verbose: bool = False,
+) -> Any:
     """Run the flow of flows/<name>.py in this process, shown on this terminal, with a Prefect server around it.
 
-    `check` is called while the server starts. Returns the result of the flow run. Raises the UserError or RunError that
-    it ends with, and RunError where it did not complete for another reason.
+    `check` is called while the server starts; `verbose` shows all that stages say. Returns the result of the flow run.
+    Raises the UserError or RunError that it ends with, and RunError where it did not complete for another reason.
     """
     from vit_vs_cnn.core.errors import RunError, UserError
     from vit_vs_cnn.core.paths import main_root
@@ -190,7 +211,7 @@ def run_flow(name: str, parameters: "Mapping[str, Any]", settings: "Settings", c
     check()
     server.wait()
     report_dead_runs(server.api)
-    with shown_on_terminal():
+    with shown_on_terminal(verbose=verbose):
         state: Any = flow(**parameters, return_state=True)
     result = state.result(raise_on_failure=False)
     if isinstance(result, UserError | RunError):
@@ -210,6 +231,7 @@ def _run_summary(finished: "PipelineRun") -> str:
     return f"""
 {results_table(finished.workspace)}
 
+time      {finished.summary}
 report    {report.relative_to(here) if report.is_relative_to(here) else report}
 registry  {registered["name"]}: {registered["reason"]}   (vit-vs-cnn registry promote)
 MLflow    make ui   (store: {without_password(tracking_uri())})
@@ -218,11 +240,10 @@ DVC       dvc exp show   (experiment: {finished.name})"""
 
 def results_table(project: Path) -> str:
     """The table that a run ends with, from reports/compare of the folder `project`, and the answer below it."""
-    from vit_vs_cnn.orchestration.artifacts import result_rows
+    from vit_vs_cnn.orchestration.artifacts import read_answer, result_rows
 
     rows = [{key: text for key, text in row.items() if key != "timm"} for row in result_rows(project)]
-    verdicts = json.loads((project / COMPARE / "significance.json").read_text(encoding="utf-8"))
-    return "\n".join([table([[*rows[0]], *([*row.values()] for row in rows)]), "", verdicts["answer"]])
+    return "\n".join([table([[*rows[0]], *([*row.values()] for row in rows)]), "", printable(read_answer(project))])
 
 
 STAGES = (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vit_vs_cnn.cli.options import json_option
-from vit_vs_cnn.core.console import table
+from vit_vs_cnn.core.console import printable, table
 from vit_vs_cnn.core.errors import GateRejectedError, GateUndecidedError, UserError
 from vit_vs_cnn.core.paths import PREPARED
 
@@ -53,7 +53,7 @@ def list_versions(given: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([asdict(version) for version in versions], indent=2))
     else:
-        click.echo(f"{opened.name}\n\n{version_table(versions)}")
+        _echo(f"{opened.name}\n\n{version_table(versions)}")
 
 
 @registry.command(epilog="\b\nExamples:\n  vit-vs-cnn registry show champion\n  vit-vs-cnn registry show 3 --card")
@@ -69,7 +69,7 @@ def show(version: str, card: bool, given: str | None, as_json: bool) -> None:
         own = [decision for decision in _decisions(opened) if decision.names(found.number)]
         click.echo(json.dumps({**asdict(found), "decisions": [_record(decision) for decision in own]}, indent=2))
     else:
-        click.echo(found.card if card else f"{opened.name}, {version_page(found, _decisions(opened))}")
+        _echo(found.card if card else f"{opened.name}, {version_page(found, _decisions(opened))}")
 
 
 @registry.command(
@@ -104,7 +104,7 @@ def promote(
     if proposal is None:
         click.echo(f"{opened.name}: {version} is the champion already.")
         return
-    click.echo(f"{promotion.gate_report(opened, proposal)}\n")
+    _echo(f"{promotion.gate_report(opened, proposal)}\n")
     if not dry_run:
         decision = promotion.promote(opened, proposal, force=force, accept=accept, reason=reason)
         how = " by force" if decision.forced else ", accepted undecided" if decision.accepted else ""
@@ -160,7 +160,7 @@ def history(at: datetime | None, given: str | None, as_json: bool) -> None:
     elif at is not None and not decisions:
         click.echo(f"{opened.name}: no version had an alias at {at:%Y-%m-%d %H:%M:%S}.")
     else:
-        click.echo(f"{opened.name}\n\n{history_table(decisions)}" if decisions else f"{opened.name}: no decision yet.")
+        _echo(f"{opened.name}\n\n{history_table(decisions)}" if decisions else f"{opened.name}: no decision yet.")
 
 
 @registry.command(epilog="\b\nExample:\n  vit-vs-cnn registry verify champion --retrain")
@@ -175,7 +175,12 @@ def verify(version: str, retrain: bool, given: str | None) -> None:
     from vit_vs_cnn.orchestration.verify import verify as measure_again
 
     opened, _ = _open(given)
-    click.echo(f"{opened.name}, {measure_again(opened, version, retrain=retrain, say=click.echo)}")
+    _echo(f"{opened.name}, {measure_again(opened, version, retrain=retrain, say=_echo)}")
+
+
+def _echo(text: str) -> None:
+    """Print what others may have written to the registry."""
+    click.echo(printable(text, lines=True))
 
 
 def version_table(versions: Sequence["Version"]) -> str:

@@ -4,6 +4,7 @@ Paths of stages are relative to the project folder, the working directory of eve
 """
 
 import os
+import shutil
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -66,6 +67,14 @@ def explained(contestant: str) -> Path:
     return Path("reports/explain") / contestant
 
 
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder with all that is in it; nothing where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 @cache
 def project_root() -> Path:
     """The project folder that holds the working directory. Raises UserError outside a project."""
@@ -109,3 +118,8 @@ def state_dir() -> Path:
 def runs_dir() -> Path:
     """The folder of the isolated runs, one git worktree each."""
     return main_root() / "runs"
+
+
+def bytes_in(folder: Path) -> int:
+    """The size of the files in a folder and below it; none where it does not exist."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
 from vit_vs_cnn.core.console import bar_options
@@ -151,6 +149,9 @@ def _linked(group: NDArray[Any], left: Rows, right: Rows) -> NDArray[Any]:
     """The group of each position (N,) after those of the positions `left` and `right` (P,) are joined."""
     if not len(left):
         return group
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components  # what only reads the findings has no use for them
+
     links = np.ones(len(left), np.bool_), (group[left], group[right])
     count = int(group.max()) + 1
     _, joined = connected_components(coo_array(links, shape=(count, count)), directed=False)

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import fftconvolve
-from scipy.stats import binom, norm, t
+from scipy.special import ndtri, stdtrit
 
 Groups = NDArray[np.int64]
 
@@ -52,8 +51,8 @@ def effective_images(values: NDArray[Any], groups: Groups | None, confidence: fl
 def quantile(confidence: float, groups: Groups | None) -> float:
     """How many standard errors a two-sided interval reaches: normal, or Student's t by the number of groups."""
     if groups is None:
-        return float(norm.ppf((1 + confidence) / 2))
-    return float(t.ppf((1 + confidence) / 2, max(1, len(np.unique(groups)) - 1)))
+        return float(ndtri((1 + confidence) / 2))
+    return float(stdtrit(max(1, len(np.unique(groups)) - 1), (1 + confidence) / 2))
 
 
 def mean_interval(values: NDArray[np.float64], groups: Groups | None, confidence: float) -> tuple[float, float]:
@@ -61,7 +60,7 @@ def mean_interval(values: NDArray[np.float64], groups: Groups | None, confidence
     mean, draws = float(values.mean()), len(values) if groups is None else len(np.unique(groups))
     sums = values - mean if groups is None else sums_by_group(values - mean, groups)
     error = math.sqrt(np.square(sums).sum() * draws / max(1, draws - 1)) / len(values)
-    half_width = float(t.ppf((1 + confidence) / 2, max(1, draws - 1))) * error
+    half_width = float(stdtrit(max(1, draws - 1), (1 + confidence) / 2)) * error
     return mean - half_width, mean + half_width
 
 
@@ -84,6 +83,9 @@ def sign_flip_p_values(differences: NDArray[np.int64], groups: Groups | None) ->
     exchanged in each group: all signs of the groups' sums are equally likely (Winkler et al. 2014, NeuroImage
     92:381–397). The distribution is exact; where each image is a group the test is McNemar's.
     """
+    from scipy.signal import fftconvolve
+    from scipy.stats import binom  # half a second
+
     sums = differences if groups is None else sums_by_group(differences, groups).round().astype(np.int64)
     sizes, counts = np.unique(np.abs(sums[sums != 0]), return_counts=True)
     chances = np.ones(1)

@@ -13,8 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as tv
+
+from vit_vs_cnn.core.light_imports import without_compiler
+
+with without_compiler():
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2 import functional as tv
 
 CLEAN = "clean"
 MOST_SEVERE = 5
@@ -73,7 +77,8 @@ def _noise(batch: Batch, sigma: float) -> Tensor:
     changed = []
     with torch.random.fork_rng(devices=[]):
         for image, seed in zip(batch.images[:, :channels].cpu().float() / 255, batch.seeds, strict=True):
-            torch.manual_seed(seed)
+            # Not torch.manual_seed, which notes the whole stack for the GPU, each time, where none was used yet.
+            torch.default_generator.manual_seed(seed)
             changed.append(tv.gaussian_noise(image, sigma=sigma))
     noisy = (torch.stack(changed) * 255).round().byte()
     return noisy.expand_as(batch.images).to(batch.images.device)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from vit_vs_cnn.config.gate import SelectBy
 from vit_vs_cnn.evaluation.clusters import Groups, design_effect, mean_interval, quantile, sums_by_group
@@ -41,7 +41,7 @@ def images_needed(variance: float, margin: float, confidence: float, *, of_share
     has (v + √(v² + 4·margin²)) / 2 there, for as many images that only the first is right on as only the second.
     """
     at_margin = (variance + math.hypot(variance, 2 * margin)) / 2 if of_shares else variance
-    quantile, power = float(norm.ppf((1 + confidence) / 2)), float(norm.ppf(POWER))
+    quantile, power = float(ndtri((1 + confidence) / 2)), float(ndtri(POWER))
     return math.ceil(((quantile * math.sqrt(at_margin) + power * math.sqrt(variance)) / margin) ** 2)
 
 

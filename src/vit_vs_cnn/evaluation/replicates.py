@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from vit_vs_cnn.evaluation.clusters import Groups, design_effect, sums_by_group
 from vit_vs_cnn.evaluation.metrics import share_interval
@@ -82,8 +82,8 @@ class ChanceModel:
         A sum of variances, each times its own squared quantile, reaches at least that far for any sizes of the
         variances (Banerjee 1960, Sankhyā 22:357-358). With one training each it is Tango's score interval.
         """
-        of_images = t.isf(tail, self.degrees) ** 2 * self.image_variance(difference)
-        return sum((t.isf(tail, part.degrees) ** 2 * part.cautious for part in self.trainings), start=of_images)
+        of_images = stdtrit(self.degrees, tail) ** 2 * self.image_variance(difference)
+        return sum((stdtrit(part.degrees, tail) ** 2 * part.cautious for part in self.trainings), start=of_images)
 
     def interval(self, confidence: float) -> tuple[float, float]:
         """The differences that the mean difference is no further from than chance takes it."""
@@ -149,7 +149,7 @@ class ChanceModel:
         """How many times the test images would settle it with these trainings, if difference and chances stay."""
 
         def times(end: float, tail: float) -> float:
-            images = t.isf(tail, self.degrees) ** 2 * self.image_variance(end)
+            images = stdtrit(self.degrees, tail) ** 2 * self.image_variance(end)
             room = (self.difference - end) ** 2 - (self.squared_reach(end, tail) - images)
             return float(images / room) if room > 0 else math.inf
 
@@ -276,9 +276,9 @@ def mean_accuracy(correct: Correct, confidence: float, groups: Groups | None = N
     if seeds == 1:
         return MeanAccuracy(mean, *share_interval(correct[0], groups, confidence), None, 1)
     images, degrees = _independent_images(shares, mean * (1 - mean), groups)
-    of_image = t.isf(tail, degrees) ** 2 / images
+    of_image = stdtrit(degrees, tail) ** 2 / images
     variance, residual = training_variance(correct, groups)
-    of_training = t.isf(tail, seeds - 1) ** 2 * TrainingChance(variance, residual, seeds - 1, seeds).cautious
+    of_training = stdtrit(seeds - 1, tail) ** 2 * TrainingChance(variance, residual, seeds - 1, seeds).cautious
     # (mean − p)² = of_image · p(1 − p) + of_training, solved for p.
     middle = (mean + of_image / 2) / (1 + of_image)
     half_width = math.sqrt(max(0.0, middle**2 - (mean**2 - of_training) / (1 + of_image)))
@@ -296,5 +296,5 @@ def repeated_splits_interval(
     """
     repeats, mean = len(differences), float(np.mean(differences))
     error = math.sqrt((1 / repeats + test_images / train_images) * float(np.var(differences, ddof=1)))
-    half_width = float(t.isf((1 - confidence) / 2, repeats - 1)) * error
+    half_width = -float(stdtrit(repeats - 1, (1 - confidence) / 2)) * error
     return mean - half_width, mean + half_width

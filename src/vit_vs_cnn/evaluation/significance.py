@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.stats import binom, binomtest, norm
+from scipy.special import ndtri
 
 from vit_vs_cnn.evaluation.clusters import Groups, effective_images, sign_flip_p_values
 
@@ -30,6 +30,8 @@ def mcnemar_p_value(first: NDArray[np.bool_], second: NDArray[np.bool_], groups:
     The exact binomial form at every size: it costs a millisecond for a million images, so the chi-square
     approximation has no use. With `groups` the two are exchanged in whole groups.
     """
+    from scipy.stats import binomtest  # half a second
+
     if groups is not None:
         return sign_flip_p_values(first.astype(np.int64) - second, groups)[0]
     first_only, second_only = discordant(first, second)
@@ -44,6 +46,8 @@ def mid_p_value(first_only: Count, second_only: Count) -> Any:
     The exact test counts the observed table in full and stays far below its level where few images divide the two; the
     mid-p test counts half of it (Fagerland, Lydersen & Laake 2013, BMC Med. Res. Methodol. 13:91).
     """
+    from scipy.stats import binom  # half a second
+
     discordant = first_only + second_only
     return binom.cdf(first_only, discordant, 0.5) - 0.5 * binom.pmf(first_only, discordant, 0.5)
 
@@ -65,7 +69,7 @@ def tango_interval(first_only: float, second_only: float, images: float, confide
     It keeps its level where one of the two alone is right on few images or none: there a bootstrap of the images, or a
     normal approximation at the observed counts, has too short an interval.
     """
-    quantile = float(norm.ppf((1 + confidence) / 2))
+    quantile = float(ndtri((1 + confidence) / 2))
     difference = (first_only - second_only) / images
 
     def end(limit: float, score: float) -> float:

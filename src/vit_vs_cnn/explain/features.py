@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -49,6 +48,8 @@ def first_filters(network: nn.Module) -> Filters:
             weights = module.weight.detach()
             total = len(weights)
             if total > _MOST_FILTERS:
+                from sklearn.decomposition import PCA  # half a second
+
                 pca = PCA(min(_COMPONENTS, weights[0].numel()), svd_solver="full").fit(weights.flatten(1).numpy())
                 weights = torch.from_numpy(pca.components_).reshape(-1, *weights.shape[1:])
             largest = weights.abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)

@@ -7,7 +7,7 @@ from typing import Any
 import timm
 import torch
 from timm.models import get_arch_name
-from torch import nn
+from torch import Tensor, nn
 
 from vit_vs_cnn.config.schema import ModelSettings
 from vit_vs_cnn.core.errors import UserError, first_line
@@ -54,10 +54,23 @@ def create_model(
     return network
 
 
-def check_model(model: ModelSettings, num_classes: int, image_size: int, key_path: str, in_chans: int = 3) -> None:
-    """Build the network without memory and run it on a shapeless batch. Raises UserError where it does not fit."""
+def check_model(model: ModelSettings, num_classes: int, image_size: int, key_path: str, in_chans: int = 3) -> int:
+    """Build the network without memory and run it on a shapeless batch. Raises UserError where it does not fit.
+
+    Returns the floating-point operations of its linear layers and convolutions for one image, nearly all there are.
+    """
+    operations = 0
+
+    def count(layer: nn.Module, _: object, output: Tensor) -> None:
+        nonlocal operations
+        channels = output.shape[1 if isinstance(layer, nn.Conv2d) else -1]
+        operations += 2 * output.numel() // channels * layer.weight.numel()  # type: ignore[operator]
+
     with torch.device("meta"):
         network = create_model(model, num_classes, image_size, key_path, in_chans).eval()
+        for layer in network.modules():
+            if isinstance(layer, nn.Linear | nn.Conv2d):
+                layer.register_forward_hook(count)
         size = input_size(model, image_size)
         try:
             network(torch.empty(2, in_chans, size, size))
@@ -66,6 +79,7 @@ def check_model(model: ModelSettings, num_classes: int, image_size: int, key_pat
                 f"{key_path}: {model.timm} does not take images of {size} px ({first_line(error)}); "
                 f"change {key_path}.input_size, {key_path}.args or data.image_size."
             ) from None
+    return operations // 2
 
 
 def _require_known_name(name: str, key_path: str) -> None:

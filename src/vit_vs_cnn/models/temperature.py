@@ -3,8 +3,6 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp
 
 LOWEST, HIGHEST = 0.05, 20.0
 
@@ -18,6 +16,9 @@ def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> f
     images alone would ask for certainty, and the first mistake on others would cost everything. It is 1 where nothing
     makes the images themselves more likely than 1 does.
     """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import logsumexp  # what predicts only has no use for them
+
     scores = logits.astype(np.float64)
     of_truth, of_any = float(scores[np.arange(len(labels)), labels].mean()), float(scores.mean())
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from vit_vs_cnn.core.devices import accelerators
-from vit_vs_cnn.core.errors import RunError
+from vit_vs_cnn.core.errors import RunError, TransientError, first_line
 from vit_vs_cnn.orchestration.stage_process import is_stopping
 
 # The shortest lease that Prefect knows: the slots of a process that was killed are free after it.
@@ -48,16 +48,22 @@ def ensure_limit() -> None:
 def use_accelerators(count: int, say: Callable[[str], None]) -> Iterator[dict[str, str]]:
     """Hold `count` accelerators for a stage, 0 for one that needs none; yields the environment variables naming them.
 
-    Waits until they are free, and says so. Raises RunError where the run is stopped meanwhile.
+    Waits until they are free, and says so. Raises RunError where the run is stopped meanwhile, TransientError where
+    Prefect's server is too busy to answer.
     """
     if count == 0:
         yield {}
         return
+    from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
     from prefect.concurrency.sync import concurrency
 
     _wait_for_slots(slots(count), say)
-    with concurrency(limit_name(), slots(count), lease_duration=_LEASE_SECONDS), free_accelerators(count) as variables:
-        yield variables
+    with ExitStack() as held:
+        try:
+            held.enter_context(concurrency(limit_name(), slots(count), lease_duration=_LEASE_SECONDS))
+        except ConcurrencySlotAcquisitionError as error:
+            raise TransientError(f"{first_line(error)}: Prefect's server is too busy; start the run again.") from error
+        yield held.enter_context(free_accelerators(count))
 
 
 def _wait_for_slots(wanted: int, say: Callable[[str], None]) -> None:

@@ -1,6 +1,7 @@
 """The DAG, read from DVC: which stages there are, what each needs, which of them are unchanged."""
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,20 +15,25 @@ from vit_vs_cnn.config.load import read_settings
 from vit_vs_cnn.config.schema import FlowSettings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import PARAMS
+from vit_vs_cnn.core.records import digest_of
 from vit_vs_cnn.data.object_store import is_in_store, store_errors
+
+_LONGEST_CHANGE = 60
 
 
 @dataclass(frozen=True)
 class Stage:
     """A stage of dvc.yaml: its name there, the stages it needs, whether it computes with a network.
 
-    `unchanged` says that DVC would skip it if the stages it needs are skipped.
+    `changes` are what differs from its last run, in words; without any, DVC would skip it if the stages it needs are
+    skipped. `settings` is a digest of the settings that it depends on.
     """
 
     name: str
     needs: tuple[str, ...]
     uses_accelerator: bool
-    unchanged: bool
+    changes: tuple[str, ...]
+    settings: str
 
     @property
     def kind(self) -> str:
@@ -43,11 +49,14 @@ def read_dag(workspace: Path) -> list[Stage]:
     try:
         with Repo(str(workspace), _wait_for_lock=True) as repo, _data_errors(workspace):
             graph = repo.index.graph
-            changed = repo.status()
+            found = repo.status()
             ordered = [stage for stage in reversed(list(networkx.topological_sort(graph))) if hasattr(stage, "name")]
-            return [_stage(stage, graph.successors(stage), changed) for stage in ordered]
+            return [_stage(stage, graph.successors(stage), found.get(stage.addressing, [])) for stage in ordered]
     except DvcException as error:
-        raise UserError(f"{workspace}: DVC cannot read the pipeline: {' '.join(str(error).split())}") from None
+        problem = f"{workspace}: DVC cannot read the pipeline: {' '.join(str(error).split())}"
+        if "dvc.lock" in problem:
+            problem += "; delete it, or restore it with git: what the stages made is in DVC's cache and is found there."
+        raise UserError(problem) from None
 
 
 def _data_errors(workspace: Path) -> AbstractContextManager[None]:
@@ -92,11 +101,46 @@ def timeout_seconds(stage: Stage, settings: FlowSettings) -> float:
     return 60 * settings.timeout_minutes.get(stage.kind, settings.timeout_minutes["default"])
 
 
-def _stage(stage: Any, needs: Iterable[Any], changed: dict[str, Any]) -> Stage:
-    name = str(stage.name)
+def _stage(stage: Any, needs: Iterable[Any], found: list[Any]) -> Stage:
+    params = [dependency for dependency in stage.deps if hasattr(dependency, "read_params")]
+    values = {name: value for dependency in params for name, value in dependency.read_params().items()}
     return Stage(
-        name=name,
+        name=str(stage.name),
         needs=tuple(sorted(str(needed.name) for needed in needs if hasattr(needed, "name"))),
         uses_accelerator=bool((stage.meta or {}).get("accelerator")),
-        unchanged=stage.addressing not in changed,
+        changes=tuple(_changes(stage, params, found)) if found else (),
+        settings=digest_of(json.dumps(values, sort_keys=True, default=str).encode()),
     )
+
+
+def _changes(stage: Any, params: Iterable[Any], found: list[Any]) -> Iterator[str]:
+    """What DVC found, in words: settings with their values, paths, the command."""
+    if not any(dependency.hash_info for dependency in stage.deps):
+        yield "has not run here yet"
+        return
+    for dependency in params:
+        before = dependency.hash_info.value if dependency.hash_info else {}
+        yield from _changed_settings(before, dependency.read_params())
+    for change in found:
+        if isinstance(change, str):
+            yield "its command" if change == "changed command" else change
+            continue
+        for kind, paths in change.items():
+            for path, how in paths.items():
+                if isinstance(how, str):
+                    yield path if kind == "changed deps" and how == "modified" else f"{path} is {how}"
+
+
+def _changed_settings(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    """The settings that differ, each with its values; of settings that were removed, or are nested deeper, the path."""
+    for key in before.keys() | now.keys():
+        old, new, where = before.get(key), now.get(key), f"{path}{key}"
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from _changed_settings(old, new, f"{where}.")
+        elif old != new:
+            shown = f"{where} {_shown(old)} → {_shown(new)}"
+            yield shown if len(shown) <= _LONGEST_CHANGE else where
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value)

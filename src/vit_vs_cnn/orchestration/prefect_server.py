@@ -108,6 +108,9 @@ def create_app() -> OwnPagesOnly:
     """Prefect's server, for its own pages and for programs of this machine that have the key."""
     from prefect.server.api.server import create_app as create_prefect_app
 
+    from vit_vs_cnn.orchestration.prefect_database import let_writers_wait
+
+    let_writers_wait()
     return OwnPagesOnly(create_prefect_app(final=True))
 
 

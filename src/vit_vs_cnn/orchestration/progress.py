@@ -6,9 +6,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from vit_vs_cnn.core.console import Progress
+from vit_vs_cnn.core.console import Progress, printable
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -17,12 +18,29 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 _SECONDS_BETWEEN_UPDATES = 2.0
-_terminal: ContextVar["Bars | None"] = ContextVar("terminal", default=None)
+# What a person has to know even of a stage that goes well.
+_REMARK = re.compile(r"^(note|warning|error|WARNING|ERROR): ")
+# What DVC says while it runs a stage.
+_OF_DVC = re.compile(r"^(Running stage '|> |Stage '|Data and pipelines are up to date|Generating lock file)")
+_LONGEST_RESULT = 150
+_NAME_WIDTH = 18
+_terminal: ContextVar["_Terminal | None"] = ContextVar("terminal", default=None)
+
+
+@dataclass(frozen=True)
+class _Terminal:
+    """Where lines and bars are printed; `verbose` says that all that a stage says is."""
+
+    bars: "Bars"
+    verbose: bool
+
+    def print(self, text: str) -> None:
+        self.bars.console.print(text)
 
 
 @contextmanager
-def shown_on_terminal() -> Iterator[None]:
-    """Print the lines of all stages and, where the output is a terminal, a bar below them for each that runs."""
+def shown_on_terminal(*, verbose: bool = False) -> Iterator[None]:
+    """Print a line for each stage, with `verbose` all lines of all stages; on a terminal, a bar for each that runs."""
     from rich.console import Console
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn
     from rich.progress import Progress as Bars
@@ -30,7 +48,7 @@ def shown_on_terminal() -> Iterator[None]:
     console = Console(file=sys.stdout, highlight=False, markup=False, soft_wrap=True)
     columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[text]}")
     with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-        _terminal.set(bars)
+        _terminal.set(_Terminal(bars, verbose))
         yield
 
 
@@ -40,7 +58,7 @@ def say(text: str) -> None:
 
     get_run_logger().info(text)
     if (terminal := _terminal.get()) is not None:
-        terminal.console.print(text)
+        terminal.print(text)
 
 
 class StageOutput:
@@ -52,6 +70,7 @@ class StageOutput:
         self._stage = stage
         self._logger = get_run_logger()
         self._terminal = _terminal.get()
+        self._lines: list[str] = []
         self._bar: TaskID | None = None
         self._artifact: UUID | None = None
         self._percent = 0
@@ -62,23 +81,42 @@ class StageOutput:
 
     def __exit__(self, *_: object) -> None:
         if self._terminal is not None and self._bar is not None:
-            self._terminal.remove_task(self._bar)
+            self._terminal.bars.remove_task(self._bar)
         if self._artifact is not None:
             self._update_artifact()
 
     def line(self, text: str) -> None:
-        """Log a line of the stage's output, and print it."""
+        """Log a line of the stage's output, and print it where all of it is to be seen, or it is a remark."""
+        text = printable(text)
+        self._logger.info(text)
+        self._lines.append(text)
+        if self._terminal is not None and (self._terminal.verbose or _REMARK.match(text)):
+            self._terminal.print(f"{self._stage:<{_NAME_WIDTH}}  {text}")
+
+    def say(self, text: str) -> None:
+        """Log a line about the stage, and print it."""
         self._logger.info(text)
         if self._terminal is not None:
-            self._terminal.console.print(f"{self._stage:<16}  {text}")
+            self._terminal.print(f"{self._stage:<{_NAME_WIDTH}}  {text}")
+
+    def done(self, seconds: float | None) -> None:
+        """Say how long the stage took, None where it was cached, and print that with what it said last, its result."""
+        said = [text for text in self._lines if not _REMARK.match(text) and not _OF_DVC.match(text)]
+        # The stage's name stands at the beginning of the line already.
+        result = re.sub(r"^[a-z]+( [\w-]+)?( seed \d+)?: ", "", said[-1]) if said and seconds is not None else ""
+        took = "cached" if seconds is None else f"{seconds:.1f} s"
+        self._logger.info(took)
+        if self._terminal is not None:
+            shown = result if len(result) <= _LONGEST_RESULT else f"{result[:_LONGEST_RESULT]}…"
+            self._terminal.print(f"{self._stage:<{_NAME_WIDTH}}  {took:>9}  {shown}".rstrip())
 
     def progress(self, progress: Progress) -> None:
         """Show a step of the stage's progress bar; in Prefect every other second."""
         if self._terminal is not None:
             if self._bar is None:
-                self._bar = self._terminal.add_task(f"{self._stage:<16}", total=100, text="")
+                self._bar = self._terminal.bars.add_task(f"{self._stage:<{_NAME_WIDTH}}", total=100, text="")
             text = f"{progress.task} {progress.text}"
-            self._terminal.update(self._bar, completed=progress.percent, text=text)
+            self._terminal.bars.update(self._bar, completed=progress.percent, text=text)
         self._percent = progress.percent
         if time.monotonic() >= self._next_update:
             self._update_artifact()

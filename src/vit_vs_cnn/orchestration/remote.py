@@ -13,7 +13,7 @@ from vit_vs_cnn.core.paths import STATE_VARIABLE, main_root, project_root
 from vit_vs_cnn.core.process import search_path
 from vit_vs_cnn.data.object_store import is_in_store, require_bucket
 from vit_vs_cnn.orchestration import prefect_server
-from vit_vs_cnn.tracking.run import sync
+from vit_vs_cnn.tracking.delivery import sync
 
 POOL = "remote"
 _AUTOMATION = "vit-vs-cnn: runs without heartbeat have crashed"

@@ -8,7 +8,7 @@ from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.git import git
 from vit_vs_cnn.core.paths import PARAMS, main_root, state_dir
-from vit_vs_cnn.core.records import digest_of
+from vit_vs_cnn.core.records import Record, digest_of
 from vit_vs_cnn.data.object_store import is_in_store
 from vit_vs_cnn.orchestration.project import refuse_other_version
 
@@ -50,29 +50,39 @@ def read_request(request: Request) -> tuple[str, Settings]:
     return dump(params), settings
 
 
-def check_models(settings: Settings) -> None:
+class _Checked(Record):
+    """What was found of a set of contestants: the operations of each network for one image."""
+
+    operations: dict[str, int]
+
+
+def check_models(settings: Settings) -> dict[str, int]:
     """Build every contestant without memory, once per set of contestants, and with the ends of what tuning may change.
 
-    Raises UserError where one cannot be built, or where tuning cannot be set up.
+    Returns the floating-point operations of each for one image. Raises UserError where one cannot be built, or where
+    tuning cannot be set up.
     """
     data = settings.data
     facts = (settings.models, data.image_size, data.channels, settings.tune if settings.tune.trials else None)
-    stamp = state_dir() / "checked" / digest_of(repr(facts).encode())
-    if stamp.is_file():
-        return
+    path = state_dir() / "checked" / f"{digest_of(repr(facts).encode())}.json"
+    if path.is_file():
+        return _Checked.read(path, "delete it").operations
     from vit_vs_cnn.data.dataset import decoding_of
     from vit_vs_cnn.models.build import check_model
 
     in_chans = decoding_of(data).in_chans
-    for contestant, model in settings.models.items():
-        check_model(model, 10, data.image_size, f"models.{contestant}", in_chans)
+    operations = {
+        contestant: check_model(model, 10, data.image_size, f"models.{contestant}", in_chans)
+        for contestant, model in settings.models.items()
+    }
     if settings.tune.trials:
         from vit_vs_cnn.tuning.sampling import check_search
 
         for contestant in settings.models:
             check_search(settings, contestant)
-    stamp.parent.mkdir(parents=True, exist_ok=True)
-    stamp.touch()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _Checked(operations=operations).write(path)
+    return operations
 
 
 def _reachable(path: str, root: Path) -> str:

@@ -65,7 +65,7 @@ def run_stage(command: StageCommand, output: StageOutput) -> StageResult:
     deadline = time.monotonic() + command.lock_wait
     result = _run_once(command, output)
     if result is None:
-        output.line("another DVC process holds the lock; waiting for it")
+        output.say("another DVC process holds the lock; waiting for it")
     while result is None:
         if time.monotonic() > deadline:
             raise TransientError(

@@ -13,7 +13,7 @@ from vit_vs_cnn.evaluation.contestants import Contestant
 from vit_vs_cnn.evaluation.pairs import PairedComparison
 from vit_vs_cnn.evaluation.robustness import Robustness
 from vit_vs_cnn.report.comparison import Comparison
-from vit_vs_cnn.report.explanation import MapQuality
+from vit_vs_cnn.report.map_quality import MapQuality
 
 Verdict = Literal["holds here", "does not hold here", "cannot be told from this", "not measured in this run"]
 

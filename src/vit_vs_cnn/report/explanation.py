@@ -1,18 +1,17 @@
 """The figures that explain one contestant, each with a caption that says what it shows and what it does not."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from vit_vs_cnn.core.errors import NotApplicableError
+from vit_vs_cnn.core.light_imports import without
 from vit_vs_cnn.explain.attention import Attention
 from vit_vs_cnn.explain.faithfulness import Faithfulness
 from vit_vs_cnn.explain.features import StageMaps, feature_maps, first_filters, position_similarity
@@ -24,6 +23,9 @@ from vit_vs_cnn.report.figure_writer import FigureWriter
 from vit_vs_cnn.report.grid import Tile, image_grid, in_rows, resized
 from vit_vs_cnn.report.style import NEUTRAL, SEQUENTIAL, new_figure
 
+with without("scipy.stats", "scipy.cluster"):  # for what no figure here has
+    import seaborn as sns
+
 _IMAGES_OF_HEADS = 3
 _HEADS_PER_ROW = 4
 _FILTERS_PER_ROW = 8
@@ -33,16 +35,6 @@ _SAMPLE = 104
 _HEAD = 104
 _MAP = 84
 _FILTER = 64
-
-
-@dataclass(frozen=True)
-class MapQuality:
-    """The area under the deletion curve less that of random orders, of one kind of map, with its 95 % interval."""
-
-    kind: str
-    difference: float
-    low: float
-    high: float
 
 
 def write_explanation(
@@ -63,14 +55,14 @@ def write_explanation(
     correct = int((shared.labels == shared.predicted).sum())
     how_to_read = _how_to_read(writer, model, shared, faithfulness, writer.text("same_images", "target"))
     figure = _samples_figure(shared, classes)
-    writer.add("same_images", figure, correct=correct, images=len(shared.labels), how_to_read=how_to_read)
+    writer.add_images("same_images", figure, correct=correct, images=len(shared.labels), how_to_read=how_to_read)
     writer.table("faithfulness", _faithfulness_table(faithfulness))
     writer.skipped.extend(shared.skipped)
     if mistakes is None:
         writer.skip("mistakes")
     else:
         how_to_read = _how_to_read(writer, model, mistakes, faithfulness, writer.text("mistakes", "target"))
-        writer.add("mistakes", _samples_figure(mistakes, classes), how_to_read=how_to_read)
+        writer.add_images("mistakes", _samples_figure(mistakes, classes), how_to_read=how_to_read)
     if shared.attention is not None:
         _add_attention(writer, shared.images, shared.attention, colour, model.preprocess.input_size)
     for add in (_add_position_similarity, _add_filters, _add_feature_maps):
@@ -118,15 +110,6 @@ def _source(writer: FigureWriter, attention: Attention) -> str:
     return writer.text("attention_heads", "class_token" if attention.from_class_token else "all_patches")
 
 
-def read_map_qualities(folder: Path) -> list[MapQuality]:
-    """Read how faithful the maps in the folder of a contestant's explanation are; none where it has no maps."""
-    path = folder / "faithfulness.csv"
-    if not path.is_file() or not path.read_text(encoding="utf-8").strip():
-        return []
-    rows = pd.read_csv(path)[["map", "deletion_difference", "deletion_low", "deletion_high"]]
-    return [MapQuality(*row) for row in rows.itertuples(index=False)]
-
-
 def _faithfulness_table(faithfulness: Mapping[str, Faithfulness]) -> pd.DataFrame:
     """A row per kind of map: mean areas, differences from random orders with 95 % intervals, and the verdict."""
     rows = []
@@ -143,7 +126,7 @@ def _add_attention(
     writer: FigureWriter, images: NDArray[np.uint8], attention: Attention, colour: str, input_size: int
 ) -> None:
     shown = _heads_figure(images[:_IMAGES_OF_HEADS], attention.heads[:_IMAGES_OF_HEADS])
-    writer.add("attention_heads", shown, source=_source(writer, attention))
+    writer.add_images("attention_heads", shown, source=_source(writer, attention))
     heads = pd.DataFrame(
         [
             (block, head, float(pixels))
@@ -168,12 +151,12 @@ def _add_filters(writer: FigureWriter, model: TrainedModel, _: SampleExplanation
     which = {"components": count, "filters": filters.total}
     shown = writer.text("first_filters", "components" if filters.components else "all_filters", **which)
     figure = image_grid(in_rows([Tile(image) for image in filters.images], _FILTERS_PER_ROW), _FILTER)
-    writer.add("first_filters", figure, shown=shown, layer=filters.name, height=height, width=width)
+    writer.add_images("first_filters", figure, shown=shown, layer=filters.name, height=height, width=width)
 
 
 def _add_feature_maps(writer: FigureWriter, model: TrainedModel, shared: SampleExplanations) -> None:
     stages = feature_maps(model.network, shared.pixels[:1])
-    writer.add("feature_maps", _stages_figure(shared.images[0], stages))
+    writer.add_images("feature_maps", _stages_figure(shared.images[0], stages))
 
 
 def _samples_figure(samples: SampleExplanations, classes: Sequence[str]) -> Figure:
@@ -207,7 +190,7 @@ def _heads_figure(images: NDArray[np.uint8], heads: NDArray[np.float32]) -> Figu
 
 def _distance_figure(heads: pd.DataFrame, even_distance: float, colour: str) -> Figure:
     """Mean attention distance of each head by its block, and that of attention spread evenly."""
-    figure = new_figure(6.0, 4.0)
+    figure = new_figure()
     axes = figure.subplots()
     axes.scatter(heads["block"], heads["pixels"], color=colour, alpha=0.75, s=42, label="one head")
     axes.axhline(even_distance, color=NEUTRAL, linestyle="--", label="attention spread evenly")
@@ -225,7 +208,7 @@ def _similarity_figure(similarity: NDArray[np.float32]) -> Figure:
     # An empty line separates the tiles.
     tiles = np.pad(similarity[np.ix_(chosen, chosen)], ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=np.nan)
     side = len(chosen) * (grid + 1)
-    figure = new_figure(5.6, 5.0)
+    figure = new_figure(height=4.2)
     axes = figure.subplots()
     sns.heatmap(
         tiles.swapaxes(1, 2).reshape(side, side)[:-1, :-1],
@@ -234,6 +217,7 @@ def _similarity_figure(similarity: NDArray[np.float32]) -> Figure:
         vmin=min(0.0, float(similarity.min())),
         vmax=1,
         cbar_kws={"label": "cosine similarity", "shrink": 0.85},
+        rasterized=True,
         ax=axes,
     )
     middles = np.arange(len(chosen)) * (grid + 1) + grid / 2

@@ -48,8 +48,7 @@ def image_grid(
     left, top = label_width + 2 * _GAP, _HEADER * bool(column_labels) + _GAP
     canvas = np.full((top + pitch_y * len(rows), left + pitch_x * max(map(len, rows)), 3), 255, np.uint8)
     # Axes over the whole figure, in which a pixel of the canvas is a pixel of the PNG.
-    figure = new_figure(canvas.shape[1] / DOTS_PER_INCH, canvas.shape[0] / DOTS_PER_INCH)
-    figure.set_layout_engine("none")
+    figure = new_figure(canvas.shape[1] / DOTS_PER_INCH, canvas.shape[0] / DOTS_PER_INCH, arranged=False)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     for i, row in enumerate(rows):

@@ -17,7 +17,7 @@ from vit_vs_cnn.report.evaluation import save_evaluation_figures
 from vit_vs_cnn.report.style import contestant_colour
 from vit_vs_cnn.tracking.names import prefixed_metrics
 from vit_vs_cnn.tracking.run import add_to_run
-from vit_vs_cnn.training.setup import choose_device
+from vit_vs_cnn.training.device import choose_device
 
 
 def run(settings: Settings, contestant: str, seed: int) -> None:

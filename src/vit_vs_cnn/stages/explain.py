@@ -12,8 +12,8 @@ from vit_vs_cnn.report.explanation import write_explanation
 from vit_vs_cnn.report.style import contestant_colour
 from vit_vs_cnn.tracking.names import prefixed_metrics
 from vit_vs_cnn.tracking.run import add_to_run
+from vit_vs_cnn.training.device import choose_device
 from vit_vs_cnn.training.results import choose_replicate
-from vit_vs_cnn.training.setup import choose_device
 
 _MEASURED_IMAGES = 64
 

@@ -8,11 +8,14 @@ from vit_vs_cnn.core.records import write_atomically
 from vit_vs_cnn.data.dataset import read_info
 from vit_vs_cnn.registry.registration import register
 from vit_vs_cnn.registry.versions import CHALLENGER, registered_name
+from vit_vs_cnn.tracking.delivery import Delivery
 from vit_vs_cnn.tracking.store import store_digest
 
 
 def run(settings: Settings) -> None:
     """Register every contestant; the best by validation becomes challenger if it is better than the present one."""
+    # The models of this very run may still be on their way.
+    Delivery().finish_all(deferred=True)
     registration = register(settings, read_info(PREPARED))
     versions = registration.versions
     name = registered_name(settings.data.name)

@@ -9,8 +9,8 @@ from vit_vs_cnn.evaluation.robustness import measure_robustness, write_robustnes
 from vit_vs_cnn.models.trained import load_trained
 from vit_vs_cnn.tracking.names import prefixed_metrics
 from vit_vs_cnn.tracking.run import add_to_run
+from vit_vs_cnn.training.device import choose_device
 from vit_vs_cnn.training.results import choose_replicate
-from vit_vs_cnn.training.setup import choose_device
 
 
 def run(settings: Settings, contestant: str) -> None:

@@ -3,9 +3,11 @@
 import getpass
 import os
 import platform
+import re
 import subprocess
 import tempfile
-from importlib.metadata import distributions
+from functools import cache
+from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
 from vit_vs_cnn.core.git import git
@@ -17,6 +19,7 @@ RUN_NAME_TAG = "vit_vs_cnn.run_name"
 # Beyond these, files that git does not track are named and not copied: they may be a person's images.
 _LARGEST = 256 * 2**10
 _MOST_UNTRACKED = 100
+_FIELD = re.compile(r"^(Name|Version): *(\S+)", re.MULTILINE)
 _ENVIRONMENT_TAGS = {"prefect.flow_run_id": "PREFECT__FLOW_RUN_ID", RUN_NAME_TAG: "VIT_VS_CNN_RUN"}
 
 
@@ -43,13 +46,26 @@ def write_lineage(folder: Path) -> None:
     for path in (PARAMS, Path("dvc.lock")):
         if path.is_file():
             (folder / path.name).write_bytes(path.read_bytes())
-    packages = sorted({f"{package.name}=={package.version}" for package in distributions()}, key=str.lower)
-    (folder / "packages.txt").write_text("\n".join(packages) + "\n", encoding="utf-8")
+    (folder / "packages.txt").write_text(_packages(), encoding="utf-8")
     difference, missing = uncommitted_changes(Path.cwd())
     if difference:
         (folder / "uncommitted.diff").write_bytes(difference)
     if missing:
         (folder / "untracked.txt").write_text("\n".join(missing) + "\n", encoding="utf-8", errors="surrogateescape")
+
+
+@cache
+def _packages() -> str:
+    """The installed packages, a line for each."""
+    found = sorted(set(map(_name_and_version, distributions())), key=str.lower)
+    return "".join(f"{line}\n" for line in found)
+
+
+def _name_and_version(package: Distribution) -> str:
+    # As `package.name` and `package.version` have it; they parse all of a readme, each of them.
+    text = package.read_text("METADATA") or package.read_text("PKG-INFO") or ""
+    fields = dict(_FIELD.findall(text.partition("\n\n")[0]))
+    return f"{fields.get('Name')}=={fields.get('Version')}"
 
 
 def uncommitted_changes(folder: Path) -> tuple[bytes, list[str]]:

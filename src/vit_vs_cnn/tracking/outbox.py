@@ -10,18 +10,21 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 from pydantic import Field
 
+from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import state_dir
 from vit_vs_cnn.core.records import Record
 
 Event = dict[str, Any]
 
+_EVENTS = "events.jsonl"
+_HEADER = "header.json"
 _REMEDY = "deliver it with the version that wrote it, or delete its folder"
 
 
@@ -46,29 +49,50 @@ class RunRef(Record):
 class Header(RunRef):
     """header.json: the MLflow run that the events belong to, and how many of them the store has.
 
-    `creates_run` is false where the events are added to a run that another stage created. `parent` is the key of the
-    run that this one is a child of.
+    `creates_run` is false where the events are added to a run that another stage created. `deferred` says that another
+    process delivers them while this one is written. `parent` is the key of the run that this one is a child of.
     """
 
     creates_run: bool
+    deferred: bool = False
     parent: str | None = None
     created_ms: int = Field(default_factory=now_ms)
     delivered: int = 0
 
 
 class Outbox:
-    """An open outbox; the process that holds its lock is the only one that writes and delivers it."""
+    """An open outbox: the process that holds its `lock` writes it, the one that holds its delivery lock delivers it.
 
-    def __init__(self, folder: Path, lock: FileLock) -> None:
+    Without `lock` another process writes it.
+    """
+
+    def __init__(self, folder: Path, lock: FileLock | None) -> None:
         self.folder, self._lock = folder, lock
-        self.header = Header.read(folder / "header.json", _REMEDY)
-        self._events = _read_events(folder / "events.jsonl")
+        self._delivery_lock = FileLock(f"{folder}.delivery")
+        self._events: list[Event] = []
+        self._end_of_events = 0
+        if lock is not None:
+            _cut_torn_line(folder / _EVENTS)
+        self.header = Header.read(folder / _HEADER, _REMEDY)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read what other processes have written and delivered in the meantime."""
+        self.header = _header(self.folder / _HEADER) or self.header
+        path = self.folder / _EVENTS
+        if path.is_file():
+            with path.open("rb") as file:
+                file.seek(self._end_of_events)
+                lines, newline, _ = file.read().rpartition(b"\n")
+            self._end_of_events += len(lines + newline)
+            self._events += map(json.loads, lines.splitlines())
+        elif not self.folder.is_dir():
+            self._events = []  # another process has delivered all of them
 
     def append(self, event: Event) -> None:
         """Add an event, on disk before this returns."""
-        with (self.folder / "events.jsonl").open("a", encoding="utf-8") as file:
+        with (self.folder / _EVENTS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(event) + "\n")
-        self._events.append(event)
 
     def keep(self, path: Path) -> str:
         """Copy a file or folder into the outbox; returns where it is, relative to the outbox."""
@@ -80,6 +104,15 @@ class Outbox:
             shutil.copyfile(path, self.folder / place)
         return str(place)
 
+    @contextmanager
+    def delivery(self) -> Iterator[None]:
+        """Be the only process that delivers the outbox, and know how far others have."""
+        with self._delivery_lock:
+            self.refresh()
+            yield
+        if not self.folder.is_dir():
+            _unlink_locks(self.folder)
+
     @property
     def pending(self) -> list[Event]:
         """The events that the store does not have yet, in order."""
@@ -89,22 +122,23 @@ class Outbox:
         """Record that the store has the run, and so many more events."""
         delivered = self.header.delivered + events
         self.header = self.header.model_copy(update={"run_id": run_id, "delivered": delivered})
-        self.header.write(self.folder / "header.json")
+        self.header.write(self.folder / _HEADER)
 
     def end_killed_run(self) -> None:
         """End a run whose process was killed, unless it has been resumed and ended on another machine."""
-        if self.header.creates_run and not (self._events and self._events[-1]["kind"] in {"finish", "killed"}):
+        is_over = self._events and self._events[-1]["kind"] in {"finish", "killed"}
+        if self._lock is not None and self.header.creates_run and not is_over:
             self.append(new_event("killed"))
 
-    def close(self) -> None:
-        """Release the outbox; what is pending stays on disk."""
+    def close(self, *, remove: bool = False) -> None:
+        """Release the outbox. What is pending stays on disk; with `remove` nothing is, and nothing stays."""
+        if self._lock is None:
+            return
+        if remove:
+            shutil.rmtree(self.folder)
         self._lock.release()
-
-    def remove(self) -> None:
-        """Delete the outbox: the store has all of it."""
-        shutil.rmtree(self.folder)
-        self.close()
-        Path(self._lock.lock_file).unlink(missing_ok=True)
+        if remove:
+            _unlink_locks(self.folder)
 
 
 def outbox_dir() -> Path:
@@ -119,23 +153,36 @@ def open_outbox(folder_name: str, header: Header) -> Outbox:
     lock = FileLock(f"{folder}.lock")
     lock.acquire()  # `sync` may be delivering it
     folder.mkdir(exist_ok=True)
-    if not (folder / "header.json").is_file():
-        header.write(folder / "header.json")
+    if not (folder / _HEADER).is_file():
+        header.write(folder / _HEADER)
     return Outbox(folder, lock)
 
 
-def pending_outboxes() -> Iterator[Outbox]:
-    """The outboxes that no living process holds, open, the oldest first: a run comes before what is added to it."""
-    created = {path.parent: Header.read(path, _REMEDY).created_ms for path in outbox_dir().glob("*/header.json")}
-    for folder in sorted(created, key=lambda folder: created[folder]):
-        lock = FileLock(f"{folder}.lock")
-        with suppress(Timeout):
+def pending_outboxes(*, deferred: bool = False) -> Iterator[Outbox]:
+    """The outboxes that no living process writes, open, the oldest first: a run comes before what is added to it.
+
+    With `deferred` also those whose writers leave the delivery to others.
+    """
+    headers = {path.parent: header for path in outbox_dir().glob(f"*/{_HEADER}") if (header := _header(path))}
+    for folder in sorted(headers, key=lambda folder: headers[folder].created_ms):
+        lock: FileLock | None = FileLock(f"{folder}.lock")
+        assert lock is not None
+        try:
             lock.acquire(timeout=0)
-            # The process that held it until now may have delivered it.
-            if folder.is_dir():
-                yield Outbox(folder, lock)
-            else:
+        except Timeout:
+            lock = None
+        # The process that held it until now may have delivered it.
+        if not folder.is_dir():
+            if lock is not None:
                 lock.release()
+            _unlink_locks(folder)
+        elif lock is not None or (deferred and headers[folder].deferred):
+            yield Outbox(folder, lock)
+
+
+def pending_keys() -> set[str]:
+    """The keys of the runs that something is pending for."""
+    return {Header.read(path, _REMEDY).key for path in outbox_dir().glob("*/header.json")}
 
 
 def new_event(kind: str, **fields: Any) -> Event:
@@ -143,10 +190,23 @@ def new_event(kind: str, **fields: Any) -> Event:
     return {"kind": kind, "time_ms": now_ms(), **fields}
 
 
-def _read_events(path: Path) -> list[Event]:
+def _header(path: Path) -> Header | None:
+    try:
+        return Header.read(path, _REMEDY)
+    except UserError:
+        if path.exists():
+            raise
+        return None  # another process has delivered it
+
+
+def _unlink_locks(folder: Path) -> None:
+    for suffix in (".lock", ".delivery"):
+        Path(f"{folder}{suffix}").unlink(missing_ok=True)
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Remove what a killed process wrote of its last line: the next event must not be glued to it."""
     content = path.read_bytes() if path.is_file() else b""
     complete, newline, torn = content.rpartition(b"\n")
     if torn:
-        # A process was killed while it wrote its last line; the next event must not be glued to it.
         path.write_bytes(complete + newline)
-    return [json.loads(line) for line in complete.splitlines()]

@@ -3,7 +3,6 @@
 import json
 import sys
 import tempfile
-import time
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,24 +12,13 @@ from typing import Any, Literal, Self
 import psutil
 
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.core.errors import UserError, first_line, without_password
+from vit_vs_cnn.core.errors import without_password
 from vit_vs_cnn.core.paths import RUN_FILE
 from vit_vs_cnn.data.dataset import DatasetInfo, SplitName
+from vit_vs_cnn.tracking.delivery import Delivery, is_deferred, undelivered
 from vit_vs_cnn.tracking.lineage import lineage_tags, write_lineage
 from vit_vs_cnn.tracking.names import flatten_params
-from vit_vs_cnn.tracking.outbox import (
-    Event,
-    Header,
-    Outbox,
-    RunRef,
-    new_event,
-    open_outbox,
-    outbox_dir,
-    pending_outboxes,
-)
-from vit_vs_cnn.tracking.store import deliver, deliver_event, open_client, store_errors, tracking_uri
-
-_SECONDS_AFTER_FAILURE = 60.0
+from vit_vs_cnn.tracking.outbox import Header, Outbox, RunRef, new_event, open_outbox
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -41,9 +29,7 @@ class TrackedRun:
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
         self._status: RunStatus | None = None
-        self._client: Any = None
-        self._failure: Exception | None = None
-        self._next_attempt = 0.0
+        self._delivery = None if outbox.header.deferred else Delivery()
 
     def __enter__(self) -> Self:
         return self
@@ -54,24 +40,14 @@ class TrackedRun:
                 self._status = "FAILED" if isinstance(error, Exception) else "KILLED"
                 self.set_tags({"failure": without_password(str(error))[:500] or type(error).__name__})
             self._outbox.append(new_event("finish", status=self._status or "FINISHED"))
-        failure = self.close()
-        if failure:
-            reason = (
-                f"the tracking store {without_password(tracking_uri())} could not be written ({first_line(failure)})"
-            )
-            print(f"warning: {reason}; nothing is lost, `vit-vs-cnn sync` delivers it later.", file=sys.stderr)
+        if self._delivery is None:
+            self._outbox.close()
+        elif failure := self._delivery.finish(self._outbox):
+            print(f"warning: {undelivered(failure)}", file=sys.stderr)
 
     def end(self, status: RunStatus) -> None:
         """Set how the run ends, however the context is left."""
         self._status = status
-
-    def close(self) -> Exception | None:
-        """Deliver what is pending and remove the outbox. Returns why it stays, if the store did not take all of it."""
-        if self._deliver(now=True):
-            self._outbox.remove()
-        else:
-            self._outbox.close()
-        return self._failure
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Record parameters; nested ones get dotted names."""
@@ -120,36 +96,20 @@ class TrackedRun:
 
     def write_ref(self, folder: Path) -> None:
         """Write run.json into `folder`, so that later stages find this run."""
+        self._outbox.refresh()
         ref = self._outbox.header.model_dump(include=set(RunRef.model_fields))
         RunRef(**ref).write(folder / RUN_FILE)
 
     def _record(self, kind: str, **fields: Any) -> None:
         self._outbox.append(new_event(kind, **fields))
-        self._deliver()
+        if self._delivery is not None:
+            self._delivery.deliver(self._outbox)
 
     def _record_files(self, kind: str, path: Path, **fields: Any) -> None:
-        # A stage's next run deletes its outputs: what cannot be uploaded from there now is copied.
+        # A stage's next run deletes its outputs: what is not uploaded from there now is copied.
         event = new_event(kind, path=str(path.resolve()), **fields)
-        if not self._deliver(event):
+        if self._delivery is None or not self._delivery.deliver(self._outbox, event):
             self._outbox.append(event | {"path": self._outbox.keep(path)})
-
-    def _deliver(self, *not_in_outbox: Event, now: bool = False) -> bool:
-        """Deliver what is pending and then these events. Returns whether the store has all of it.
-
-        After a failure the next attempt waits for a minute, or for `now`.
-        """
-        if not now and time.monotonic() < self._next_attempt:
-            return False
-        self._failure = None
-        failures: tuple[type[Exception], ...] = (UserError, *store_errors())
-        try:
-            self._client = self._client or open_client()
-            run_id = deliver(self._outbox, self._client)
-            for event in not_in_outbox:
-                deliver_event(event, self._outbox.folder, self._client, run_id)
-        except failures as error:
-            self._failure, self._next_attempt = error, time.monotonic() + _SECONDS_AFTER_FAILURE
-        return self._failure is None
 
 
 def start_run(
@@ -168,7 +128,14 @@ def start_run(
     """
     tags = {"stage": stage} | ({"contestant": contestant} if contestant else {})
     name, key = "-".join([*tags.values(), *([part] if part else [])]), key or uuid.uuid4().hex
-    header = Header(key=key, experiment=settings.data.name, name=name, creates_run=True, parent=parent)
+    header = Header(
+        key=key,
+        experiment=settings.data.name,
+        name=name,
+        creates_run=True,
+        deferred=is_deferred(),
+        parent=parent,
+    )
     run = TrackedRun(open_outbox(key, header))
     run.set_tags(lineage_tags() | tags)
     if parent is None:
@@ -181,31 +148,13 @@ def start_run(
 def add_to_run(folder: Path) -> TrackedRun:
     """Open the run that made the outputs in `folder`, to add what a later stage found."""
     ref = read_ref(folder)
-    header = Header(key=ref.key, experiment=ref.experiment, name=ref.name, creates_run=False)
+    header = Header(key=ref.key, experiment=ref.experiment, name=ref.name, creates_run=False, deferred=is_deferred())
     return TrackedRun(open_outbox(f"{ref.key}-{uuid.uuid4().hex}", header))
 
 
 def read_ref(folder: Path) -> RunRef:
     """The run that made the outputs in `folder`. Raises UserError where run.json is missing or not valid."""
-    return RunRef.read(folder / RUN_FILE, "run the stage that writes it again")
-
-
-def sync() -> tuple[int, int]:
-    """Deliver what is pending of earlier runs: the number of outboxes delivered, and of those still pending.
-
-    A run whose process was killed ends as KILLED. Raises UserError where nothing could be delivered.
-    """
-    outcomes = []
-    for outbox in pending_outboxes():
-        outbox.end_killed_run()
-        outcomes.append(TrackedRun(outbox).close())
-    failures = [failure for failure in outcomes if failure]
-    if failures and len(failures) == len(outcomes):
-        raise UserError(
-            f"the tracking store {tracking_uri()} cannot be written ({first_line(failures[0])}); {len(failures)} runs "
-            f"are pending in {outbox_dir()}, nothing is lost."
-        )
-    return len(outcomes) - len(failures), len(failures)
+    return RunRef.read(folder / RUN_FILE, f"`dvc checkout --force {folder}` restores it, or run its stage again")
 
 
 def system_metrics() -> dict[str, float]:

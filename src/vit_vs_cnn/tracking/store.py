@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import mlruns_dir
 from vit_vs_cnn.core.records import digest_of
 from vit_vs_cnn.core.sqlite import require_sound_database
@@ -30,6 +31,10 @@ _CLIENT_OPTIONS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 _TALKATIVE_LOGGERS = ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry", "mlflow.tracking")
+
+
+class MissingRunError(UserError):
+    """The store does not have the run that records belong to, yet or any more."""
 
 
 def tracking_uri() -> str:
@@ -162,14 +167,12 @@ def deliver_event(event: Event, folder: Path, client: "MlflowClient", run_id: st
 
 
 def _find_or_create_run(header: Header, client: "MlflowClient") -> str:
-    from mlflow.exceptions import MlflowException
-
     experiment_id = experiment(client, header.experiment).experiment_id
     found = find_run(client, experiment_id, header.key)
     if found is not None:
         return found
     if not header.creates_run:
-        raise MlflowException(f"the run {header.name} that this is added to is not in the store yet")
+        raise MissingRunError(f"the run {header.name} that this is added to is not in the store yet")
     tags = {KEY_TAG: header.key}
     if header.parent is not None:
         tags[_PARENT_TAG] = _parent(header.parent, experiment_id, client)
@@ -177,11 +180,9 @@ def _find_or_create_run(header: Header, client: "MlflowClient") -> str:
 
 
 def _parent(key: str, experiment_id: str, client: "MlflowClient") -> str:
-    from mlflow.exceptions import MlflowException
-
     run_id = find_run(client, experiment_id, key)
     if run_id is None:
-        raise MlflowException("the run that it is a child of is not in the store yet")
+        raise MissingRunError("the run that it is a child of is not in the store yet")
     return run_id
 
 

@@ -19,6 +19,7 @@ from vit_vs_cnn.config.schema import ModelSettings, Settings, TrainSettings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.dataset import DatasetInfo, Split
 from vit_vs_cnn.models.preprocess import Preprocess
+from vit_vs_cnn.training.device import choose_device, device_name
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
@@ -108,24 +109,6 @@ def node_rank(plan: Plan) -> int:
             f"the first node, and NODE_RANK, from 0 to {plan.nodes - 1}."
         )
     return int(rank)
-
-
-def choose_device(settings: TrainSettings) -> torch.device:
-    """The device that the settings ask for. Raises UserError where it is CUDA and missing, or has too few GPUs."""
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("train.device: 'cuda' is set and PyTorch sees no CUDA device; use 'auto' or 'cpu'.")
-    use_cuda = settings.device != "cpu" and torch.cuda.is_available()
-    if use_cuda and settings.devices > torch.cuda.device_count():
-        raise UserError(
-            f"train.devices: {settings.devices} GPUs are to share each batch, and PyTorch sees "
-            f"{torch.cuda.device_count()}."
-        )
-    return torch.device("cuda", 0) if use_cuda else torch.device("cpu")
-
-
-def device_name(device: torch.device) -> str:
-    """The name of the device, for people."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
 
 
 def _fastest_precision(device: torch.device) -> Precision:

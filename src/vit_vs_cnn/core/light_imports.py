@@ -1,0 +1,66 @@
+"""Libraries imported without parts of others that take seconds to import and that nothing here uses."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+_COMPILER = "torch._dynamo"
+
+
+@contextmanager
+def without(*names: str) -> Iterator[None]:
+    """Import libraries as if these modules, which they can do without, were not installed."""
+    hidden = [name for name in names if name not in sys.modules]
+    # What Python's import system takes for "there is no such module".
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
+
+
+@contextmanager
+def without_compiler() -> Iterator[None]:
+    """Import torchvision and timm without PyTorch's compiler, of which they need nothing before something is compiled.
+
+    They decorate functions with its `disable`, and import a function of it for an operator on boxes. For whatever else
+    they ask, the compiler is imported.
+    """
+    if _COMPILER in sys.modules:
+        yield
+        return
+    name = f"{_COMPILER}.utils"
+    utils = _StandIn(name, is_compile_supported=lambda *given: import_module(name).is_compile_supported(*given))
+    sys.modules.update({_COMPILER: _StandIn(_COMPILER, utils=utils, disable=_unchanged), name: utils})
+    try:
+        yield
+    finally:
+        _remove_stand_ins()
+
+
+class _StandIn(ModuleType):
+    """Stands in for a module with some `names` until one is asked for that it does not have."""
+
+    def __init__(self, module: str, **names: object) -> None:
+        super().__init__(module)
+        vars(self).update(names)
+
+    def __getattr__(self, name: str) -> Any:
+        # Python asks every module for its file, and where it looks for names in it, whether it is a package.
+        if name == "__file__" or (name == "__path__" and self.__name__ != _COMPILER):
+            raise AttributeError(name)
+        _remove_stand_ins()
+        return getattr(import_module(self.__name__), name)
+
+
+def _remove_stand_ins() -> None:
+    for name in [name for name, module in sys.modules.items() if isinstance(module, _StandIn)]:
+        del sys.modules[name]
+
+
+def _unchanged(function: Callable[..., Any], *_: object, **__: object) -> Callable[..., Any]:
+    return function

@@ -1,0 +1,147 @@
+"""What a run will do: which stages run and why, which are cached, about how long it takes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from vit_vs_cnn.config.load import changed
+from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.console import duration, printable
+from vit_vs_cnn.core.devices import accelerators
+from vit_vs_cnn.orchestration.artifacts import is_registered_elsewhere
+from vit_vs_cnn.orchestration.dag import Stage, check_timeouts, choose_stages, read_dag, resolve_names
+from vit_vs_cnn.orchestration.durations import Images, known_images, recorded_duration, usual_duration
+from vit_vs_cnn.orchestration.request import Request, check_models
+from vit_vs_cnn.orchestration.workspace import PipelineRun
+
+_MOST_REASONS = 3
+# Beyond that a person may want something smaller.
+_LONG_SECONDS = 3 * 3600.0
+_SHORT_PRESETS = ("demo", "cpu")
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage of a run: why it runs (nothing where it is cached), whether that is by force, and about how long.
+
+    `seconds` is None where the number of images is not known yet.
+    """
+
+    stage: Stage
+    reasons: tuple[str, ...]
+    forced: bool
+    seconds: float | None
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether it does not run."""
+        return not self.reasons
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """The stages of a run, each after those that it needs, and how the times change with less to do."""
+
+    stages: tuple[PlannedStage, ...]
+    advice: tuple[str, ...]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing has to run."""
+        return all(planned.is_cached for planned in self.stages)
+
+    def lines(self) -> list[str]:
+        """The plan for people: a line in sum, a line for each stage that runs, one for all others, and advice."""
+        running = [planned for planned in self.stages if not planned.is_cached]
+        cached = [planned.stage.name for planned in self.stages if planned.is_cached]
+        if not running:
+            return [f"nothing to run: all {len(cached)} stages are cached"]
+        lines = [f"{len(running)} of {len(self.stages)} stages run{_about(_total(running))}"]
+        for planned in running:
+            seconds = "" if planned.seconds is None else f"about {duration(planned.seconds)}"
+            lines.append(f"  {planned.stage.name:<18}  {seconds:<13}  {_shortened(planned.reasons)}".rstrip())
+        if cached:
+            lines.append(f"  cached: {', '.join(cached)}")
+        return [printable(line) for line in (*lines, *self.advice)]
+
+
+def plan_run(run: PipelineRun, request: Request) -> RunPlan:
+    """Plan what `request` asks for in the open `run`.
+
+    Raises UserError for a stage that there is not, a bad timeout, and where DVC cannot read the pipeline.
+    """
+    dag, settings = read_dag(run.workspace), run.settings
+    forced, chosen = resolve_names(dag, request.force), choose_stages(dag, request.stages)
+    check_timeouts(dag, settings.flow)
+    elsewhere = is_registered_elsewhere(run.workspace)
+    operations, images = check_models(settings), known_images(settings, run.workspace)
+    planned: dict[str, PlannedStage] = {}
+    for stage in chosen:
+        is_forced = stage.name in forced or (elsewhere and stage.kind == "register")
+        reasons = list(stage.changes)
+        if is_forced and not reasons:
+            reasons.append("it is forced" if stage.name in forced else "its versions are in another store")
+        if not reasons:
+            reasons += [f"{name} runs" for name in stage.needs if not planned[name].is_cached]
+        seconds = recorded_duration(stage)
+        if seconds is None:
+            seconds = usual_duration(stage, settings, operations, images)
+        planned[stage.name] = PlannedStage(stage, tuple(reasons), is_forced, seconds)
+    stages = tuple(planned.values())
+    return RunPlan(stages, tuple(_advice(stages, settings, request, operations, images)))
+
+
+def outcome(seconds: float, stages: int, cached: Sequence[str]) -> str:
+    """How a run went: its time, how many of its stages ran, and which were cached."""
+    names = f" ({', '.join(cached)})" if cached and len(cached) < stages else ""
+    return f"{duration(seconds)}: {stages - len(cached)} stages ran, {len(cached)} were cached{names}"
+
+
+def _advice(
+    stages: Sequence[PlannedStage],
+    settings: Settings,
+    request: Request,
+    operations: Mapping[str, int],
+    images: Images | None,
+) -> list[str]:
+    """What would be shorter, where the run takes hours."""
+    running = [planned for planned in stages if not planned.is_cached]
+    total = _total(running)
+    if total is None or total < _LONG_SECONDS:
+        return []
+
+    def with_changes(changes: Mapping[str, object]) -> float:
+        smaller = changed(settings, changes)
+        kept = [planned for planned in running if not _is_of_dropped_seed(planned.stage, settings, smaller)]
+        return sum(usual_duration(planned.stage, smaller, operations, images) or 0.0 for planned in kept)
+
+    choices = []
+    if not accelerators() and request.preset not in _SHORT_PRESETS:
+        choices.append("--preset cpu, small networks for CPUs")
+    if len(settings.seeds) > 1:
+        seconds = with_changes({"seeds": [settings.seed]})
+        choices.append(f"--set seeds=[{settings.seed}], one training of each, about {duration(seconds)}")
+    if settings.train.epochs > 1:
+        epochs = max(1, settings.train.epochs // 5)
+        seconds = with_changes({"train": {"epochs": epochs}})
+        choices.append(f"--set train.epochs={epochs}, about {duration(seconds)}")
+    return ["too long? Choose for example:", *(f"  {choice}" for choice in choices)]
+
+
+def _is_of_dropped_seed(stage: Stage, settings: Settings, smaller: Settings) -> bool:
+    seeds = set(settings.seeds) - set(smaller.seeds)
+    return stage.kind in {"train", "evaluate"} and any(stage.name.endswith(f"-{seed}") for seed in seeds)
+
+
+def _total(planned: Sequence[PlannedStage]) -> float | None:
+    """The sum of what is known; None where nothing of the trainings is."""
+    known = [one.seconds for one in planned if one.seconds is not None]
+    return sum(known) if len(known) == len(planned) else None
+
+
+def _about(seconds: float | None) -> str:
+    return ", how long is known when the images are read" if seconds is None else f", about {duration(seconds)}"
+
+
+def _shortened(reasons: Sequence[str]) -> str:
+    more = len(reasons) - _MOST_REASONS
+    return ", ".join(reasons[:_MOST_REASONS]) + (f" and {more} more" if more > 0 else "")
