@@ -1,76 +1,173 @@
-"""What do tracking, DVC and Prefect cost, beside the training?
+"""What does all that surrounds the training cost, and does it stay within its targets?
 
-    python benchmarks/overhead.py --repeats 3
+    python benchmarks/overhead.py --repeats 5
 
-Runs the demo preset in a clone of this project's commit: the training of all contestants alone, in one process and
-untracked; then the stages of the pipeline as commands, one after the other; then by `dvc repro`; then by
-`vit-vs-cnn run`, which is Prefect and DVC in an isolated workspace. They take turns, always from an empty cache, and
-the median of the repeats counts. Then how long it takes to find that nothing is to be done, and `--help`. What the
-tracking costs an epoch is in benchmarks/throughput.py.
+Works in a clone of this project's commit, on the demo preset. In turns: `vit-vs-cnn run` from nothing, as after
+`make setup`; the same again, when nothing is to be done; the commands that people wait for; `vit-vs-cnn up`, how long
+until it is ready and what it needs while nothing happens; every stage as a command of its own, from an empty cache;
+`dvc repro` with nothing to do; and the training alone, in one process and untracked. CPU seconds are those of the whole
+process tree, user and system. The medians of the repeats count.
+
+`--setup` measures `make setup` in the clone as well, with the package caches as they are; `--only-stages` measures the
+stages only. What the tracking costs an epoch is in benchmarks/throughput.py.
 """
 
 import os
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
 import click
+import psutil
 
 from record import json_option, mlflow_option, publish
+from vit_vs_cnn.core.console import table
 
 COMMAND = [sys.executable, "-c", "from vit_vs_cnn.cli import main; main()"]
 DVC = [sys.executable, "-m", "dvc"]
+RUN = [*COMMAND, "run", "--preset", "demo", "--name", "demo"]
 OUTPUTS = ("data/prepared", "reports", "tuned", "trained", "evaluated", "robustness", "cost", "registered")
 FOREIGN = ("MLFLOW_", "PREFECT_", "VIT_VS_CNN")
+# On two idle cores. Of the demo for the twelve stages that there were at first, and CPU seconds for each since.
+FIRST_STAGES, CPU_PER_STAGE = 12, 3.0
+TARGETS = {
+    ("vit-vs-cnn run", "wall"): 60.0,
+    ("vit-vs-cnn run", "CPU"): 90.0,
+    ("vit-vs-cnn run again", "wall"): 4.0,
+    ("dvc repro, nothing to do", "wall"): 1.0,
+    ("vit-vs-cnn run over its stages", "wall"): 10.0,
+    ("up, ready", "wall"): 10.0,
+    ("up, idle, % of a core", "CPU"): 3.0,
+    ("up, MB", "memory"): 700.0,
+    ("make setup", "wall"): 60.0,
+}
+PORTS = ("--prefect-port", "4299", "--mlflow-port", "5099", "--worker-port", "8199", "--optuna-port", "8198")
+IDLE_SECONDS = 60.0
+
+Figures = dict[tuple[str, str], list[float]]
 
 
 @click.command()
-@click.option("--repeats", default=3, show_default=True, help="How often every way is measured.")
+@click.option("--repeats", default=5, show_default=True, help="How often everything is measured.")
+@click.option("--only-stages", is_flag=True, help="Measure the stages by themselves only.")
+@click.option("--setup", is_flag=True, help="Measure `make setup` as well.")
 @json_option
 @mlflow_option
 @click.option("--as-training", is_flag=True, hidden=True, help="Only prepare and train, in the working directory.")
-def main(repeats: int, file: Path | None, to_mlflow: bool, as_training: bool) -> None:
-    """Measure the wall time of the training alone, of the pipeline in three ways, and of having nothing to do."""
+def main(repeats: int, only_stages: bool, setup: bool, file: Path | None, to_mlflow: bool, as_training: bool) -> None:
+    """Measure wall and CPU seconds of the stages, and of all that is around them."""
     if as_training:
         _train_alone()
         return
-    seconds: dict[str, list[float]] = {}
+    figures: Figures = {}
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder) / "project"
         _call(["git", "clone", "--quiet", str(Path(__file__).parent.parent), str(clone)], Path(folder))
         (clone / "params.yaml").write_text(_call([*COMMAND, "params", "--preset", "demo"], clone))
         _call(["git", "-c", "user.name=b", "-c", "user.email=b@localhost", "commit", "-qam", "demo"], clone)
-        stages = [name.split("@") for name in _call([*DVC, "stage", "list", "--name-only"], clone).split()]
-        ways: dict[str, Callable[[], object]] = {
-            "training alone": lambda: _call([sys.executable, __file__, "--as-training"], clone),
-            "stages by themselves": lambda: [_call([*COMMAND, *stage], clone) for stage in stages],
-            "dvc repro": lambda: _call([*DVC, "repro"], clone),
-            "vit-vs-cnn run": lambda: _call([*COMMAND, "run", "--name", "demo"], clone),
-        }
-        nothing = {
-            "dvc repro, nothing to do": [*DVC, "repro"],
-            "vit-vs-cnn run, nothing to do": [*COMMAND, "run", "--name", "demo"],
-            "vit-vs-cnn --help": [*COMMAND, "--help"],
-        }
+        stages = _call([*DVC, "stage", "list", "--name-only"], clone).split()
         for _ in range(repeats):
-            for name, way in ways.items():
-                _forget(clone)
-                seconds.setdefault(name, []).append(_timed(way))
-                if name == "dvc repro":
-                    _time_nothing(nothing, "dvc repro, nothing to do", clone, seconds)
-            _time_nothing(nothing, "vit-vs-cnn run, nothing to do", clone, seconds)
-            _time_nothing(nothing, "vit-vs-cnn --help", clone, seconds)
-    alone = median(seconds["stages by themselves"])
-    click.echo("                                seconds   lowest  highest     more than the stages")
-    for name, times in seconds.items():
-        more = f"{median(times) - alone:+.1f} s" if name in ways else ""
-        click.echo(f"{name:<30}  {median(times):>7.2f}  {min(times):>7.2f}  {max(times):>7.2f}  {more:>23}")
-    publish("overhead", seconds, file, to_mlflow=to_mlflow)
+            if not only_stages:
+                _measure_runs(figures, clone, setup=setup)
+            _measure_stages(figures, clone, stages)
+            if not only_stages:
+                _measure(figures, "training alone", [sys.executable, __file__, "--as-training"], clone)
+    click.echo(_table_of_stages(figures, stages))
+    if not only_stages:
+        click.echo(_table_of_targets(figures, len(stages)))
+    results = {f"{name} ({what})": values for (name, what), values in figures.items()}
+    publish("overhead", results, file, to_mlflow=to_mlflow)
+
+
+def _measure_runs(figures: Figures, clone: Path, *, setup: bool) -> None:
+    """Everything that a person waits for: the first run and the second, and the other commands."""
+    if setup:
+        shutil.rmtree(clone / ".venv", ignore_errors=True)
+        _measure(figures, "make setup", ["make", "setup", f"PYTHON={sys.executable}"], clone)
+    _forget(clone, databases=True)
+    _measure(figures, "vit-vs-cnn run", RUN, clone)
+    _measure(figures, "vit-vs-cnn run again", RUN, clone)
+    image = clone / "digit.png"
+    _call([sys.executable, "-c", f"from PIL import Image; Image.new('RGB', (32, 32)).save({str(image)!r})"], clone)
+    commands = {
+        "vit-vs-cnn --help": ["--help"],
+        "vit-vs-cnn run --dry-run": ["run", "--preset", "demo", "--name", "demo", "--dry-run"],
+        "vit-vs-cnn registry list": ["registry", "list"],
+        "vit-vs-cnn doctor": ["doctor"],
+        "vit-vs-cnn predict": ["predict", str(image), "--model", "challenger"],
+    }
+    for name, arguments in commands.items():
+        _measure(figures, name, [*COMMAND, *arguments], clone)
+    _measure_up(figures, clone)
+
+
+def _measure_stages(figures: Figures, clone: Path, stages: Sequence[str]) -> None:
+    """Every stage as a command; then DVC's own look at what they left."""
+    _forget(clone, databases=False)
+    start, before = time.perf_counter(), _cpu_of_children()
+    for name in stages:
+        _measure(figures, name, [*COMMAND, *_arguments(name)], clone)
+    _note(figures, "stages by themselves", start, before)
+    _call([*DVC, "commit", "--force", "--quiet"], clone)
+    _measure(figures, "dvc repro, nothing to do", [*DVC, "repro"], clone)
+
+
+def _measure_up(figures: Figures, clone: Path) -> None:
+    """Start `vit-vs-cnn up`, wait until it says where it is, let it idle, stop it."""
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [*COMMAND, "up", *PORTS],
+        cwd=clone,
+        env=_environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "Ctrl-C stops all of it" in line:
+            break
+    figures.setdefault(("up, ready", "wall"), []).append(time.perf_counter() - start)
+    time.sleep(10.0)  # what starts with it comes to rest
+    tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    before = sum(sum(one.cpu_times()[:2]) for one in tree)
+    time.sleep(IDLE_SECONDS)
+    used = sum(sum(one.cpu_times()[:2]) for one in tree) - before
+    figures.setdefault(("up, idle, % of a core", "CPU"), []).append(100 * used / IDLE_SECONDS)
+    memory = sum(one.memory_full_info().pss for one in tree) / 1e6  # shared pages count once
+    figures.setdefault(("up, MB", "memory"), []).append(memory)
+    process.send_signal(signal.SIGINT)
+    process.wait()
+
+
+def _table_of_stages(figures: Figures, stages: Sequence[str]) -> str:
+    shown = [name for name in (*stages, "stages by themselves", "training alone") if (name, "wall") in figures]
+    rows = [[name, *(f"{median(figures[name, what]):.1f}" for what in ("wall", "CPU"))] for name in shown]
+    return table([["stage", "wall s", "CPU s"], *rows])
+
+
+def _table_of_targets(figures: Figures, stages: int) -> str:
+    """Everything around the stages: the median with its range, beside its target where it has one."""
+    over = zip(figures["vit-vs-cnn run", "wall"], figures["stages by themselves", "wall"], strict=True)
+    figures["vit-vs-cnn run over its stages", "wall"] = [run - alone for run, alone in over]
+    rows = [["", "", "median", "lowest", "highest", "target", ""]]
+    for (name, what), values in figures.items():
+        if "@" in name or name in {"prepare", "eda", "cost", "compare", "register", "training alone"}:
+            continue
+        target = TARGETS.get((name, what))
+        if target is not None and (name, what) == ("vit-vs-cnn run", "CPU"):
+            target += CPU_PER_STAGE * (stages - FIRST_STAGES)
+        shown = [f"{value:.1f}" for value in (median(values), min(values), max(values))]
+        verdict = "" if target is None else "met" if median(values) <= target else "missed"
+        rows.append([name, what, *shown, "" if target is None else f"{target:g}", verdict])
+    return "\n" + table(rows, text_columns=2)
 
 
 def _train_alone() -> None:
@@ -91,29 +188,48 @@ def _train_alone() -> None:
             train_contestant(job, checkpoint, lambda _: None)
 
 
-def _time_nothing(commands: dict[str, list[str]], name: str, clone: Path, seconds: dict[str, list[float]]) -> None:
-    seconds.setdefault(name, []).append(_timed(lambda: _call(commands[name], clone)))
+def _arguments(stage: str) -> list[str]:
+    """The arguments of the command of a stage, as dvc.yaml has them: `train@vit-0` is `train vit --seed 0`."""
+    kind, _, suffix = stage.partition("@")
+    contestant, _, seed = suffix.rpartition("-") if kind in {"train", "evaluate"} else (suffix, "", "")
+    return [part for part in (kind, contestant, *(("--seed", seed) if seed else ())) if part]
 
 
-def _timed(way: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    way()
-    return time.perf_counter() - start
+def _measure(figures: Figures, name: str, command: Sequence[str], clone: Path) -> None:
+    start, before = time.perf_counter(), _cpu_of_children()
+    _call(command, clone)
+    _note(figures, name, start, before)
 
 
-def _forget(clone: Path) -> None:
-    """Bring the clone back to where nothing has run; the databases stay, as they are made once in a project's life."""
+def _note(figures: Figures, name: str, start: float, cpu_before: float) -> None:
+    figures.setdefault((name, "wall"), []).append(time.perf_counter() - start)
+    figures.setdefault((name, "CPU"), []).append(_cpu_of_children() - cpu_before)
+
+
+def _cpu_of_children() -> float:
+    """User and system seconds of all children of this process that have ended, with theirs."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _forget(clone: Path, *, databases: bool) -> None:
+    """Bring the clone back to where nothing has run; the databases are made once in a project's life."""
     for name in ("runs", ".dvc/cache", ".dvc/tmp", *OUTPUTS):
         shutil.rmtree(clone / name, ignore_errors=True)
     (clone / "dvc.lock").unlink(missing_ok=True)
+    if databases:
+        _call(["git", "clean", "-xdffq", "--exclude", ".venv"], clone)
     _call(["git", "worktree", "prune"], clone)
 
 
-def _call(command: Sequence[str], folder: Path) -> str:
+def _environment() -> dict[str, str]:
     scripts = str(Path(sys.executable).parent)
     kept = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
-    environment = kept | {"PATH": f"{scripts}{os.pathsep}{kept['PATH']}"}
-    answer = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return kept | {"PATH": f"{scripts}{os.pathsep}{kept['PATH']}"}
+
+
+def _call(command: Sequence[str], folder: Path) -> str:
+    answer = subprocess.run(command, cwd=folder, env=_environment(), capture_output=True, text=True, check=False)
     if answer.returncode != 0:
         sys.exit(f"`{' '.join(command)}` failed: {answer.stdout}{answer.stderr}")
     return answer.stdout

@@ -136,17 +136,16 @@ def _is_retryable(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
 @task(cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=_is_retryable)
 def run_stage_task(planned: PlannedStage, run: PipelineRun) -> State[Any]:
     """Have DVC bring a stage up to date; where it fails the state has the stage's own sentence."""
-    start, stage = time.monotonic(), planned.stage
+    stage = planned.stage
     with StageOutput(stage.name) as output:
         if task_run.run_count > 1:
             output.say(f"attempt {task_run.run_count} of {run.settings.flow.retries + 1}")
         try:
-            result = StageResult.CACHED if planned.is_cached else _run_process(planned, run, output)
+            result, seconds = (StageResult.CACHED, 0.0) if planned.is_cached else _run_process(planned, run, output)
         except (UserError, RunError) as error:
             output.say(f"failed: {error}")
             message = "\n\n".join([str(error), *getattr(error, "__notes__", [])])
             return (Cancelled if is_stopping() else Failed)(message=message, data=error)
-        seconds = time.monotonic() - start
         if result is StageResult.CACHED:
             output.done(None)
             return Completed(name="Cached", message="Nothing that it depends on has changed.", data=result)
@@ -157,12 +156,13 @@ def run_stage_task(planned: PlannedStage, run: PipelineRun) -> State[Any]:
         return Completed(message=f"Ran in {seconds:.1f} s.", data=result)
 
 
-def _run_process(planned: PlannedStage, run: PipelineRun, output: StageOutput) -> StageResult:
+def _run_process(planned: PlannedStage, run: PipelineRun, output: StageOutput) -> tuple[StageResult, float]:
+    """What DVC did, and in how many seconds, without those in which the stage waited for a device."""
     settings, stage = run.settings, planned.stage
     with use_accelerators(settings.train.devices if stage.uses_accelerator else 0, output.say) as devices:
         variables = {"PREFECT__FLOW_RUN_ID": str(flow_run.id), DEFERRED_VARIABLE: "1"}
         environment = run_environment(run) | devices | variables
         timeout, lock_wait = timeout_seconds(stage, settings.flow), settings.flow.lock_wait_seconds
-        return run_stage(
-            StageCommand(run.workspace, stage.name, environment, timeout, lock_wait, planned.forced), output
-        )
+        command = StageCommand(run.workspace, stage.name, environment, timeout, lock_wait, planned.forced)
+        start = time.monotonic()
+        return run_stage(command, output), time.monotonic() - start

@@ -139,4 +139,4 @@ def test_the_stage_measures_the_exported_programs_of_all_contestants(
         assert 0 < measured.latency_p50_ms_low <= measured.latency_p50_ms <= measured.latency_p50_ms_high
         assert measured.latency_p50_ms <= measured.latency_p95_ms
         assert measured.input_size == prepared.image_size
-        assert f"cost {contestant}: {measured.latency_p50_ms:.1f} ms for one image" in said
+        assert f"{contestant} {measured.latency_p50_ms:.1f} ms for one image" in said

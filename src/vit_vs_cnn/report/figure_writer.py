@@ -40,6 +40,11 @@ class FigureIndex(Record):
     skipped: tuple[str, ...]
 
 
+def figure_count(folder: Path) -> int:
+    """How many figures the folder has. Raises UserError where figures.json is missing or not valid."""
+    return len(FigureIndex.read(folder / "figures.json", "run `dvc repro` to make the figures").figures)
+
+
 class FigureWriter:
     """Writes the figures and tables of a `subject` into `folder`; `close` writes figures.json.
 

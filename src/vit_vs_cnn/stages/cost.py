@@ -24,6 +24,7 @@ def run(settings: Settings) -> None:
     programs = {contestant: load_trained_program(folder, device) for contestant, folder in folders.items()}
     speeds = measure_speed(programs, val.images, settings.evaluate.batch_size, device)
     COST.mkdir(exist_ok=True)
+    found = []
     for contestant, summary in chosen.items():
         speed = speeds[contestant]
         cost = Cost(
@@ -38,7 +39,8 @@ def run(settings: Settings) -> None:
         with add_to_run(folders[contestant]) as tracked:
             tracked.log_metrics(prefixed_metrics("cost", numbers_of(cost, {"parameters", "seconds_per_epoch"})))
             tracked.log_artifact(cost_file(contestant), "cost")
-        print(
-            f"cost {contestant}: {speed.latency_p50_ms:.1f} ms for one image ({speed.latency_p50_ms_low:.1f} to "
+        found.append(
+            f"{contestant} {speed.latency_p50_ms:.1f} ms for one image ({speed.latency_p50_ms_low:.1f} to "
             f"{speed.latency_p50_ms_high:.1f} by round), {speed.throughput_images_per_second:,.0f} images/s in batches"
         )
+    print(f"cost: {'; '.join(found)}")

@@ -7,6 +7,7 @@ from vit_vs_cnn.core.paths import EDA, PREPARED
 from vit_vs_cnn.data.checks import read_checks
 from vit_vs_cnn.data.dataset import SplitName, read_info, read_split
 from vit_vs_cnn.report.eda import write_eda
+from vit_vs_cnn.report.figure_writer import figure_count
 from vit_vs_cnn.tracking.names import prefixed_metrics
 from vit_vs_cnn.tracking.run import start_run
 
@@ -22,3 +23,4 @@ def run(settings: Settings) -> None:
         tracked.log_dataset(info, "train", "analysis")
         tracked.log_metrics(prefixed_metrics("eda", json.loads((EDA / "summary.json").read_text(encoding="utf-8"))))
         tracked.log_artifact(EDA, "eda")
+    print(f"eda: {len(splits['train']):,} training images in {figure_count(EDA)} figures")

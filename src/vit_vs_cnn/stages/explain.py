@@ -9,6 +9,7 @@ from vit_vs_cnn.explain.faithfulness import measure_maps
 from vit_vs_cnn.explain.samples import explain_mistakes, explain_samples, shared_images
 from vit_vs_cnn.models.trained import load_trained
 from vit_vs_cnn.report.explanation import write_explanation
+from vit_vs_cnn.report.figure_writer import figure_count
 from vit_vs_cnn.report.style import contestant_colour
 from vit_vs_cnn.tracking.names import prefixed_metrics
 from vit_vs_cnn.tracking.run import add_to_run
@@ -47,3 +48,5 @@ def run(settings: Settings, contestant: str) -> None:
             areas = {f"{name}_{kind}": area for name, area in measures.mean_areas().items()}
             tracked.log_metrics(prefixed_metrics("explain", areas))
         tracked.log_artifact(explained(contestant), "explanation")
+    figures = figure_count(explained(contestant))
+    print(f"explain {contestant}: {len(shown)} images that all contestants share, in {figures} figures")

@@ -2,6 +2,7 @@
 
 from vit_vs_cnn.config.load import with_tuned
 from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.console import duration
 from vit_vs_cnn.core.paths import PREPARED, trained
 from vit_vs_cnn.data.dataset import DIGESTS, read_info, read_split
 from vit_vs_cnn.models.export import export_model
@@ -60,3 +61,7 @@ def run(settings: Settings, contestant: str, seed: int) -> None:
         params = summary.model_dump()
         tracked.log_model(folder / "model", contestant, "image-classifier", params, tags, summary.best_epoch)
         tracked.write_ref(folder)
+    print(
+        f"train {contestant} seed {seed}: {summary.val_accuracy:.2%} of {len(val):,} validation images right in epoch "
+        f"{summary.best_epoch} of {summary.epochs}, {duration(summary.seconds)} of training"
+    )

@@ -17,6 +17,7 @@ def run(settings: Settings, contestant: str) -> None:
     writer = FigureWriter(tuning_report(contestant), "tuning")
     writer.skip("search")
     writer.close()
+    print(f"tune {contestant}: no search (tune.trials is 0), the recipe stays as it is")
 
 
 def _search(settings: Settings, contestant: str) -> None:
@@ -42,3 +43,4 @@ def _search(settings: Settings, contestant: str) -> None:
         record_result(tracked, result)
         tracked.log_artifact(tuning_report(contestant), "tuning")
         tracked.log_artifact(tuned(contestant), "tuning")
+    print(f"tune {contestant}: trial {result.summary.best_trial} of {result.summary.trials} has the best recipe")

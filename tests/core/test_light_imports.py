@@ -1,0 +1,51 @@
+import subprocess
+import sys
+
+import pytest
+
+from vit_vs_cnn.core.light_imports import without
+
+
+def run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_a_hidden_module_is_missing_for_a_while_and_one_that_was_imported_stays() -> None:
+    with without("wave", "sys"):
+        with pytest.raises(ImportError):
+            import wave
+        import sys as imported
+    import wave
+
+    assert wave.Error
+    assert imported is sys
+
+
+def test_torchvision_and_timm_import_without_the_compiler_which_is_there_when_it_is_asked_for() -> None:
+    code = """
+import sys, torch
+from vit_vs_cnn.core.light_imports import without_compiler
+with without_compiler():
+    import timm, torchvision
+    import torchvision.transforms.v2.functional as tv
+print("torch._dynamo" in sys.modules)
+network = timm.create_model("resnet10t", num_classes=3).eval()
+images = torch.zeros(2, 3, 32, 32)
+print(tuple(network(tv.horizontal_flip(images)).shape), "torch._dynamo" in sys.modules)
+boxes = [torch.tensor([[0.0, 0.0, 4.0, 4.0]])]
+print(tuple(torchvision.ops.roi_align(torch.ones(1, 1, 8, 8), boxes, 2).shape))
+print(type(torch.compile(network)).__name__, callable(torch._dynamo.utils.is_compile_supported))
+"""
+    assert run(code).splitlines() == ["False", "(2, 3) False", "(1, 1, 2, 2)", "OptimizedModule True"]
+
+
+def test_what_a_stand_in_does_not_have_is_taken_from_the_real_module() -> None:
+    code = """
+from vit_vs_cnn.core.light_imports import without_compiler
+with without_compiler():
+    import torch._dynamo.utils
+    from torch._dynamo import optimize
+    from torch._dynamo.utils import counters
+print(optimize.__module__.startswith("torch._dynamo"), type(counters).__name__)
+"""
+    assert run(code) == "True defaultdict"

@@ -1,0 +1,110 @@
+"""What a run would do, said before anything runs: which stages and why, how long, and what would be shorter."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from factories import REPOSITORY
+from harness.small_project import SmallProject
+from vit_vs_cnn.core import paths
+from vit_vs_cnn.orchestration.dag import read_dag
+from vit_vs_cnn.orchestration.durations import record_duration
+from vit_vs_cnn.orchestration.plan import RunPlan, plan_run
+from vit_vs_cnn.orchestration.preview import preview
+from vit_vs_cnn.orchestration.request import Request
+from vit_vs_cnn.orchestration.stage_process import StageCommand, run_stage
+from vit_vs_cnn.orchestration.workspace import open_run
+
+
+class Silent:
+    def line(self, text: str) -> None:
+        pass
+
+    def progress(self, progress: object) -> None:
+        pass
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallProject]:
+    small = SmallProject(tmp_path)
+    monkeypatch.chdir(small.root)
+    paths.project_root.cache_clear()
+    paths.main_root.cache_clear()
+    yield small
+    paths.project_root.cache_clear()
+    paths.main_root.cache_clear()
+
+
+def finish(small: SmallProject, *stages: str) -> None:
+    environment = small.environment() | {"PREFECT__FLOW_RUN_ID": "x"}
+    for stage in stages:
+        run_stage(StageCommand(small.root, stage, environment, 60.0, 30.0), Silent())
+
+
+def plan(**request: tuple[str, ...]) -> RunPlan:
+    with open_run(Request(in_place=True, **request)) as run:
+        return plan_run(run, Request(in_place=True, **request))
+
+
+def reasons(found: RunPlan) -> dict[str, tuple[str, ...]]:
+    return {planned.stage.name: planned.reasons for planned in found.stages}
+
+
+def test_the_plan_says_what_changed_what_follows_from_it_and_what_is_cached(small: SmallProject) -> None:
+    finish(small, "prepare", "eda")
+    found = plan()
+    assert reasons(found) == {
+        "prepare": (), "eda": (), **dict.fromkeys(("train@vit", "train@resnet", "compare"), ("has not run here yet",))
+    }  # fmt: skip
+    assert not found.is_done
+    assert found.lines()[0].startswith("3 of 5 stages run, about ")
+    assert found.lines()[-1] == "  cached: prepare, eda"
+    params = small.root / "params.yaml"
+    params.write_text(params.read_text().replace("seeds:\n- 0", "seeds:\n- 0\n- 1"))
+    assert reasons(plan(stages=("eda",))) == {"prepare": ("seeds [0] → [0, 1]",), "eda": ("prepare runs",)}
+
+
+def test_where_all_is_done_nothing_runs_but_what_is_forced(small: SmallProject) -> None:
+    finish(small, "prepare", "eda")
+    done = plan(stages=("eda",))
+    assert done.is_done
+    assert done.lines() == ["nothing to run: all 2 stages are cached"]
+    forced = plan(stages=("eda",), force=("eda",))
+    assert reasons(forced) == {"prepare": (), "eda": ("it is forced",)}
+    assert [planned.forced for planned in forced.stages] == [False, True]
+
+
+def test_what_a_stage_took_with_the_same_settings_is_what_it_will_take(small: SmallProject) -> None:
+    finish(small, "prepare")
+    vit = next(stage for stage in read_dag(small.root) if stage.name == "train@vit")
+    record_duration(vit, 4321.0)
+    seconds = {planned.stage.name: planned.seconds for planned in plan().stages}
+    assert seconds["train@vit"] == 4321.0
+    assert seconds["train@resnet"] != 4321.0
+    assert any("train@vit" in line and "about 72 min" in line for line in plan().lines())
+    params = small.root / "params.yaml"
+    params.write_text(params.read_text().replace("depth: 2", "depth: 3"))
+    changed = next(planned for planned in plan().stages if planned.stage.name == "train@vit")
+    assert changed.seconds != 4321.0
+
+
+def test_a_run_that_takes_days_here_says_what_would_be_shorter_and_leaves_nothing(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    (project / ".dvc").mkdir()
+    for name in ("config", ".gitignore"):
+        shutil.copy(REPOSITORY / ".dvc" / name, project / ".dvc")
+    for command in (["add", "."], ["-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "-qm", "start"]):
+        subprocess.run(["git", *command], cwd=project, check=True)
+    lines = preview(Request(name="reference"))
+    assert re.fullmatch(r"(\d+) of \1 stages run, about \d+\.\d h", lines[0])
+    assert "too long? Choose for example:" in lines
+    choices = lines[lines.index("too long? Choose for example:") + 1 :]
+    assert choices[0].startswith("  --preset cpu")
+    assert choices[1].startswith("  --set seeds=[0], one training of each, about ")
+    assert not (project / "runs" / "reference").exists()

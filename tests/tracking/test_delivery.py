@@ -1,0 +1,110 @@
+"""What stages record is delivered by one process for the whole run, while they record it and afterwards."""
+
+import os
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from harness.small_project import wait_for
+from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.tracking.delivery import DEFERRED_VARIABLE, Deliverer, Delivery, sync
+from vit_vs_cnn.tracking.outbox import outbox_dir
+from vit_vs_cnn.tracking.run import add_to_run, read_ref, start_run
+from vit_vs_cnn.tracking.store import tracking_uri
+
+
+@pytest.fixture
+def deferred(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(DEFERRED_VARIABLE, "1")
+
+
+def runs() -> list[Run]:
+    client = MlflowClient(tracking_uri())
+    experiment = client.get_experiment_by_name("tiny")
+    return list(client.search_runs([experiment.experiment_id])) if experiment else []
+
+
+def test_a_run_is_in_the_store_while_it_is_recorded_and_whole_at_the_end(
+    settings: Settings, project: Path, deferred: None
+) -> None:
+    (project / "note.txt").write_text("hello")
+    with Deliverer(os.environ) as deliverer:
+        with start_run(settings, "train", "vit") as run:
+            run.log_metrics({"x": 1.0}, step=1)
+            assert not runs()
+            found = wait_for(runs)[0]
+            wait_for(lambda: runs()[0].data.metrics == {"x": 1.0})
+            assert found.info.status == "RUNNING"
+            run.log_artifact(project / "note.txt")
+            run.write_ref(project)
+            (project / "note.txt").unlink()
+        with add_to_run(project) as more:
+            more.log_metrics({"y": 2.0})
+        assert deliverer.finish() == ""
+    (found,) = runs()
+    assert read_ref(project).run_id == found.info.run_id
+    assert found.data.metrics == {"x": 1.0, "y": 2.0}
+    assert found.info.status == "FINISHED"
+    assert [file.path for file in MlflowClient(tracking_uri()).list_artifacts(found.info.run_id)] == [
+        "lineage", "note.txt"
+    ]  # fmt: skip
+    assert not list(outbox_dir().glob("*"))
+
+
+def test_a_store_that_cannot_be_written_is_one_sentence_at_the_end_and_nothing_is_lost(
+    settings: Settings, project: Path, deferred: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unreachable = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    with Deliverer(os.environ | unreachable) as deliverer:
+        with start_run(settings, "eda") as run:
+            run.log_metrics({"x": 1.0})
+        sentence = deliverer.finish()
+    assert sentence.startswith("the tracking store http://127.0.0.1:9 could not be written (")
+    assert sentence.endswith("nothing is lost, `vit-vs-cnn sync` delivers it later.")
+    assert sync() == (1, 0)
+    assert runs()[0].data.metrics == {"x": 1.0}
+
+
+def test_what_is_added_to_a_run_that_is_gone_does_not_keep_others_waiting(
+    settings: Settings, project: Path, deferred: None
+) -> None:
+    with start_run(settings, "train", "vit") as run:
+        run.write_ref(project)
+    assert sync() == (1, 0)
+    with start_run(settings, "train", "vit") as other:
+        other.write_ref(project / "mlruns")
+    # A run that nobody will ever deliver.
+    (project / "run.json").write_text((project / "run.json").read_text().replace(read_ref(project).key, "f" * 32))
+    with add_to_run(project) as lost:
+        lost.log_metrics({"x": 1.0})
+    with start_run(settings, "eda") as later:
+        later.log_metrics({"y": 1.0})
+    outcomes = Delivery().finish_all(deferred=True, now=False)
+    assert [outcome is None for outcome in outcomes] == [True, False, True]
+    assert {run.info.run_name for run in runs()} == {"train-vit", "eda"}
+
+
+def test_a_run_whose_process_was_killed_ends_as_killed(settings: Settings, project: Path, deferred: None) -> None:
+    run = start_run(settings, "train", "vit")
+    run.log_metrics({"x": 1.0})
+    run._outbox.close()  # what the operating system does to a killed process: its locks are released
+    with Deliverer(os.environ) as deliverer:
+        assert deliverer.finish() == ""
+    (found,) = runs()
+    assert (found.info.status, found.data.metrics) == ("KILLED", {"x": 1.0})
+
+
+def test_two_processes_that_deliver_the_same_run_deliver_it_once(
+    settings: Settings, project: Path, deferred: None
+) -> None:
+    with start_run(settings, "train", "vit") as run:
+        for step in range(20):
+            run.log_metrics({"x": float(step)}, step=step)
+        with Deliverer(os.environ) as first, Deliverer(os.environ) as second:
+            assert (first.finish(), second.finish()) == ("", "")
+    assert sync() == (1, 0)
+    (found,) = runs()
+    history = MlflowClient(tracking_uri()).get_metric_history(found.info.run_id, "x")
+    assert [metric.step for metric in history] == list(range(20))
