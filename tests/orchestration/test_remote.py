@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
 from factories import TINY
+from harness.object_store import KEY, object_store
 from harness.small_project import SmallProject
 from vit_vs_cnn.core.errors import TransientError, UserError
 from vit_vs_cnn.orchestration.dag import read_dag
@@ -40,6 +42,39 @@ def test_a_clone_keeps_its_state_and_its_cache_in_a_folder_that_stays(tmp_path: 
     cache = [sys.executable, "-m", "dvc", "cache", "dir"]
     found = subprocess.run(cache, cwd=clone, env=environment, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == str(expected / "cache")
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[dict[str, str]]:
+    with object_store() as found:
+        yield found
+
+
+@pytest.mark.parametrize(
+    ("key", "in_the_remote", "sentence"),
+    [
+        (KEY, False, "no such bucket or object ("),
+        (KEY, True, "no such bucket or object ("),
+        ("other", False, "the store refuses this key ("),
+    ],
+)
+def test_a_remote_that_is_not_there_ends_a_run_before_its_stages(
+    store: dict[str, str], tmp_path: Path, key: str, in_the_remote: bool, sentence: str
+) -> None:
+    small = SmallProject(tmp_path)
+    clone = tmp_path / "work" / "clone"
+    subprocess.run(["git", "clone", "--quiet", str(small.root), str(clone)], check=True)
+    lines = ["[core]", "remote = store", "['remote \"store\"']", "url = s3://nothing-here/dvc"]
+    environment = {**small.environment(), "VIT_VS_CNN_STATE": str(tmp_path / "state")}
+    if in_the_remote:
+        lines += [f"endpointurl = {store['AWS_ENDPOINT_URL']}", f"access_key_id = {key}", "secret_access_key = secret"]
+    else:
+        environment |= store | {"AWS_ACCESS_KEY_ID": key}
+    (clone / ".dvc/config").write_text("\n".join(lines))
+    command = [sys.executable, "-c", PREPARE]
+    answer = subprocess.run(command, cwd=clone.parent, env=environment, capture_output=True, text=True, check=False)
+    said = answer.stderr.splitlines()[-1]
+    assert said.startswith(f"vit_vs_cnn.core.errors.UserError: DVC's remote store: s3://nothing-here/dvc: {sentence}")
 
 
 @pytest.mark.parametrize(

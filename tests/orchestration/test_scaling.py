@@ -45,6 +45,16 @@ class Team:
         environment = self.stack.client(PREFECT__FLOW_RUN_ID="the first machine", **more)
         subprocess.run([sys.executable, "-m", module, *arguments], cwd=self.project.root, env=environment, check=True)
 
+    def push_prepared_data(self) -> None:
+        """Have DVC prepare the data, and push them to the bucket, which is its remote from now on."""
+        self.stack.up("bucket")
+        for arguments in (
+            ["remote", "add", "--default", "store", f"s3://{BUCKET}/dvc"],
+            ["repro", "prepare"],
+            ["push"],
+        ):
+            self.call("dvc", *arguments)
+
     def ask(self, path: str, body: Any = None) -> Any:
         variables = self.stack.client()
         return ask_json(f"{variables['PREFECT_API_URL']}/{path}", body, key=variables["PREFECT_API_AUTH_STRING"])
@@ -89,13 +99,7 @@ def test_a_team_s_services_run_a_pipeline_and_a_killed_worker_loses_nothing(tmp_
     home = {"HOME": str(tmp_path / "home"), "PREFECT_HOME": str(tmp_path / "home/.prefect")}
     with stack_on_loopback(tmp_path, variables | {"PROJECT": str(small.root)}, small.environment() | home) as stack:
         team = Team(small, stack)
-        stack.up("bucket")
-        for arguments in (
-            ["remote", "add", "--default", "store", f"s3://{BUCKET}/dvc"],
-            ["repro", "prepare"],
-            ["push"],
-        ):
-            team.call("dvc", *arguments)
+        team.push_prepared_data()
         small.git("add", "--all")
         small.git("-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "--quiet", "-m", "prepared")
         stack.up("worker")
@@ -125,6 +129,13 @@ def test_a_team_s_services_run_a_pipeline_and_a_killed_worker_loses_nothing(tmp_
         assert any(name.endswith("comparison/dvc.yaml") for name in stored if name.startswith(f"{BUCKET}/mlflow/"))
         assert any(name.startswith(f"{BUCKET}/dvc/files/md5/") for name in stored)
 
+        # All its stages are cached: nothing else would ask the store for anything.
+        team.call("dvc", "remote", "modify", "store", "url", "s3://nothing-here/dvc")
+        small.git("-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "--quiet", "-am", "moved")
+        state = team.end_of(team.start_run("far"))
+        assert state["type"] == "FAILED"
+        assert state["message"].startswith("DVC's remote store: s3://nothing-here/dvc: no such bucket or object (")
+
         state = team.end_of(killed)
         assert state["type"] == "CRASHED"
         assert state["message"].startswith("No heartbeat for 90 s: its worker was killed or its machine failed")
@@ -142,13 +153,7 @@ def test_the_real_pipeline_goes_through_all_of_it_while_the_store_stops_for_a_mi
     }
     with stack_on_loopback(tmp_path, variables, project.environment()) as stack:
         team = Team(project, stack)
-        stack.up("bucket")
-        for arguments in (
-            ["remote", "add", "--default", "store", f"s3://{BUCKET}/dvc"],
-            ["repro", "prepare"],
-            ["push"],
-        ):
-            team.call("dvc", *arguments)
+        team.push_prepared_data()
         project.commit("prepared")
         stack.up("worker")
         flow_run = team.start_run("far", stages=["register"])

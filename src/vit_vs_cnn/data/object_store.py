@@ -90,10 +90,10 @@ def local_copy(url: str) -> Path:
     return copy
 
 
-def require_bucket(url: str, key_path: str) -> None:
-    """Raise UserError or TransientError, beginning with `key_path`, unless the store has the bucket and lets us in."""
-    with store_errors(f"{key_path}: {url}"):
-        _open_store().call_s3("head_bucket", Bucket=url.removeprefix(_SCHEME).partition("/")[0])
+def require_bucket(path: str, **options: Any) -> None:
+    """Raise s3fs's errors unless the store has the bucket of BUCKET/KEY and lets us in; `options` are s3fs's."""
+    limits = {**options.pop("config_kwargs", {}), **_LIMITS}
+    _open_store(**options, config_kwargs=limits).call_s3("head_bucket", Bucket=path.partition("/")[0])
 
 
 def downloads_dir() -> Path:
@@ -101,11 +101,12 @@ def downloads_dir() -> Path:
     return state_dir() / "downloads"
 
 
-def _open_store() -> "s3fs.S3FileSystem":
+def _open_store(**options: Any) -> "s3fs.S3FileSystem":
     """The store of the usual variables: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and so on, or AWS's own files."""
     import s3fs
 
-    return s3fs.S3FileSystem(config_kwargs=_LIMITS, use_listings_cache=False, skip_instance_cache=True)
+    defaults = {"config_kwargs": _LIMITS, "use_listings_cache": False, "skip_instance_cache": True}
+    return s3fs.S3FileSystem(**{**defaults, **options})
 
 
 def _objects(store: "s3fs.S3FileSystem", key: str) -> list[_Object]:

@@ -11,7 +11,7 @@ from uuid import UUID
 from vit_vs_cnn.core.errors import RunError, TransientError, UserError
 from vit_vs_cnn.core.paths import STATE_VARIABLE, main_root, project_root
 from vit_vs_cnn.core.process import search_path
-from vit_vs_cnn.data.object_store import is_in_store, require_bucket
+from vit_vs_cnn.data.object_store import is_in_store, require_bucket, store_errors
 from vit_vs_cnn.orchestration import prefect_server
 from vit_vs_cnn.tracking.delivery import sync
 
@@ -83,6 +83,7 @@ def _pull(clone: Path, cache: Path) -> None:
     Raises UserError where the remote refuses, TransientError where it cannot be reached.
     """
     from dvc.config import Config
+    from dvc.fs import get_cloud_fs
 
     with Config(str(clone / ".dvc")).edit("local") as local:
         local["cache"]["dir"] = str(cache)
@@ -90,9 +91,12 @@ def _pull(clone: Path, cache: Path) -> None:
     name = config["core"].get("remote")
     if not name:
         return
-    if is_in_store(config["remote"][name]["url"]) and config["remote"][name].keys() == {"url"}:
+    url = config["remote"].get(name, {}).get("url", "")
+    if is_in_store(url):
         # DVC takes a bucket that is not there for one that has nothing.
-        require_bucket(config["remote"][name]["url"], f"DVC's remote {name}")
+        with store_errors(f"DVC's remote {name}: {url}"):
+            file_system, options, path = get_cloud_fs(config, name=name)
+            require_bucket(path, **file_system(**options).fs_args)
     command = [sys.executable, "-m", "dvc", "pull", "--run-cache", "--allow-missing"]
     answer = subprocess.run(command, cwd=clone, capture_output=True, text=True, check=False)
     if answer.returncode != 0:
