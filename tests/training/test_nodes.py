@@ -5,8 +5,9 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,6 +31,7 @@ OVERLAY = {
 }
 TRAIN = f"""
 import sys, torch
+from datetime import timedelta
 from factories import TINY
 from vit_vs_cnn.config.load import parse_settings
 from vit_vs_cnn.config.nested import merge
@@ -37,9 +39,11 @@ from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import PREPARED
 from vit_vs_cnn.data.dataset import read_info, read_split
 from vit_vs_cnn.training.checkpoint import open_checkpoint
+from vit_vs_cnn.training import setup
 from vit_vs_cnn.training.contestant import prepare_contestant, train_contestant
 
 def main():
+    setup._NODE_TIMEOUT = timedelta(seconds=int(sys.argv[3]))
     settings = parse_settings(merge(merge(TINY, {OVERLAY!r}), {{"train": {{"epochs": int(sys.argv[2])}}}}))
     splits = read_split(PREPARED, "train"), read_split(PREPARED, "val")
     job = prepare_contestant(settings, "vit", read_info(PREPARED), splits, quiet=True)
@@ -56,18 +60,25 @@ if __name__ == "__main__":
 
 
 class Node:
-    def __init__(self, rank: int, port: int, folder: Path, epochs: int) -> None:
+    """A node that PyTorch's variables lead to the first one, or that torchrun starts."""
+
+    def __init__(
+        self, rank: int, port: int, folder: Path, epochs: int, *, by_torchrun: bool = False, timeout: int = 300
+    ) -> None:
         program, self.weights, self.log = folder / "node.py", folder / f"{rank}.pt", folder / f"{rank}.log"
         program.write_text(TRAIN)
         tests = str(Path(__file__).parent.parent)
         path = os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")])
-        environment = os.environ | {
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": str(rank), "PYTHONPATH": path,
-            "VIT_VS_CNN_STATE": str(folder / f"state-{rank}"),
-        }  # fmt: skip
+        environment = os.environ | {"PYTHONPATH": path, "VIT_VS_CNN_STATE": str(folder / f"state-{rank}")}
+        command: Sequence[str] = [sys.executable]
+        if by_torchrun:
+            where = ["--master-addr", "127.0.0.1", "--master-port", str(port), "--node-rank", str(rank)]
+            command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", *where]
+        else:
+            environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": str(rank)}
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(program), str(self.weights), str(epochs)],
+                [*command, str(program), str(self.weights), str(epochs), str(timeout)],
                 env=environment, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 
@@ -79,26 +90,36 @@ class Node:
         os.killpg(self.process.pid, signal.SIGKILL)
 
 
+def assert_says_that_a_node_is_missing(node: Node) -> None:
+    (error,) = [line for line in node.log.read_text().splitlines() if line.startswith("error: ")]
+    assert re.fullmatch(
+        r"error: train\.nodes: the training over 2 nodes stopped, one of them did not come or was lost "
+        r"\([\w.]+: .*\): start it again on each, it continues after its last finished epoch\.",
+        error,
+    )
+
+
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[[int], list[Node]]]:
-    """Start two nodes for so many epochs; at the end none is left."""
+def start(tmp_path: Path) -> Iterator[Callable[..., list[Node]]]:
+    """Start nodes for so many epochs; at the end none is left."""
     nodes: list[Node] = []
 
-    def start_two(epochs: int) -> list[Node]:
+    def start_nodes(epochs: int, ranks: Sequence[int] = (0, 1), **options: Any) -> list[Node]:
         port = free_port()
-        nodes.extend(Node(rank, port, tmp_path, epochs) for rank in (0, 1))
-        return nodes[-2:]
+        started = [Node(rank, port, tmp_path, epochs, **options) for rank in ranks]
+        nodes.extend(started)
+        return started
 
-    yield start_two
+    yield start_nodes
     for node in nodes:
         stop_tree(node.process)
 
 
 @pytest.mark.usefixtures("prepared")
-def test_two_nodes_train_as_one_with_as_many_processes(
-    make_settings: Make, start: Callable[[int], list[Node]], tmp_path: Path
+def test_two_nodes_started_by_torchrun_train_as_one_with_as_many_processes(
+    make_settings: Make, start: Callable[..., list[Node]], tmp_path: Path
 ) -> None:
-    nodes = start(EPOCHS)
+    nodes = start(EPOCHS, by_torchrun=True)
     assert [node.process.wait(900) for node in nodes] == [0, 0], nodes[0].log.read_text()
     settings = make_settings({**OVERLAY, "train": {"epochs": EPOCHS, "devices": 4}})
     splits = (read_split(PREPARED, "train"), read_split(PREPARED, "val"))
@@ -111,21 +132,26 @@ def test_two_nodes_train_as_one_with_as_many_processes(
 
 
 @pytest.mark.usefixtures("prepared")
-def test_a_lost_node_is_one_sentence_and_the_next_start_resumes(start: Callable[[int], list[Node]]) -> None:
+def test_a_lost_node_is_one_sentence_and_the_next_start_resumes(start: Callable[..., list[Node]]) -> None:
     many = 10_000
     first, second = start(many)
     wait_for(lambda: len(first.epochs()) >= 2, 900)
     second.kill()
     assert first.process.wait(400) == 1
-    errors = [line for line in first.log.read_text().splitlines() if line.startswith("error: ")]
-    assert re.fullmatch(
-        r"error: train\.nodes: the training over 2 nodes stopped, one of them did not come or was lost "
-        r"\(RuntimeError: .*\): start it again on each, it continues after its last finished epoch\.",
-        errors[0],
-    )
+    assert_says_that_a_node_is_missing(first)
     reached = first.epochs()[-1]
     first, _ = start(many)
     assert wait_for(first.epochs, 900)[0] > reached - 1
+
+
+@pytest.mark.usefixtures("prepared")
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_node_whose_other_one_never_comes_says_so_after_the_time_limit(
+    start: Callable[..., list[Node]], rank: int
+) -> None:
+    (alone,) = start(EPOCHS, [rank], timeout=5)
+    assert alone.process.wait(400) == 1
+    assert_says_that_a_node_is_missing(alone)
 
 
 @pytest.mark.parametrize(

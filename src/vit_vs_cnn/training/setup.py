@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
 
@@ -27,7 +28,7 @@ Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 # How long a node waits for one that does not come, or does not answer any more.
 _NODE_TIMEOUT = timedelta(minutes=5)
-_NODE_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
+_MEETING_PLACE = ("MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
@@ -94,14 +95,14 @@ def make_plan(settings: TrainSettings) -> Plan:
 
 
 def node_rank(plan: Plan) -> int:
-    """Which of the nodes this is; the first has the results.
+    """Which of the nodes this is, by NODE_RANK or torchrun's GROUP_RANK; the first has the results.
 
     Raises UserError where PyTorch's variables do not say where the nodes meet.
     """
     if plan.nodes == 1:
         return 0
-    missing = [name for name in _NODE_VARIABLES if not os.environ.get(name)]
-    rank = os.environ.get("NODE_RANK", "")
+    rank = os.environ.get("NODE_RANK") or os.environ.get("GROUP_RANK", "")
+    missing = [name for name in _MEETING_PLACE if not os.environ.get(name)] + ([] if rank else ["NODE_RANK"])
     if missing or not rank.isdecimal() or int(rank) >= plan.nodes:
         wrong = f"{', '.join(missing)} not set" if missing else f"NODE_RANK={rank}"
         raise UserError(
@@ -137,6 +138,8 @@ def make_fabric(plan: Plan) -> Fabric:
         num_nodes=plan.nodes,
         precision=plan.precision,
         strategy=strategy,
+        # A node starts its processes itself, whatever has started the node: torchrun, Slurm, a person.
+        plugins=[LightningEnvironment()],
     )
     if plan.processes == 1:
         fabric.launch()
