@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
+from vit_vs_cnn.config.load import merged_params, settings_of
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.data.dataset import DatasetInfo, Split, SplitInfo
 from vit_vs_cnn.training.checkpoint import open_checkpoint
@@ -89,3 +90,22 @@ def train_copy(job: TrainingJob, on_epoch: Callable[[Epoch], None] = lambda _: N
     trainer = Trainer(make_fabric(job.plan), replace(job, network=copy.deepcopy(job.network)))
     with open_checkpoint(f"benchmark-{uuid.uuid4().hex}") as checkpoint:
         return trainer.run(checkpoint, on_epoch)
+
+
+def register_untrained(root: Path, name: str, folder: Path) -> None:
+    """Export the ViT of the demo preset of the project in `root`, untrained, to `folder`: the champion `name`."""
+    from vit_vs_cnn.models.build import create_model
+    from vit_vs_cnn.models.export import export_model
+    from vit_vs_cnn.models.trained import TrainedModel, preprocess_for
+    from vit_vs_cnn.registry.signing import signature_tags
+    from vit_vs_cnn.tracking.store import open_client
+
+    settings = settings_of(merged_params(root, "demo", ()))
+    info, model, side = synthetic_info(settings, 10), settings.models["vit"], settings.data.image_size
+    network = create_model(model, len(info.classes), side).eval()
+    trained = TrainedModel(network, preprocess_for(model, info), temperature=1.0)
+    export_model(trained, "vit", model, info, np.zeros((2, side, side, 3), np.uint8), folder)
+    client = open_client()
+    client.create_registered_model(name)
+    client.create_model_version(name, source=str(folder), tags=signature_tags(folder))
+    client.set_registered_model_alias(name, "champion", "1")
