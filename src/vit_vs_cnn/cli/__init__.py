@@ -3,6 +3,7 @@
 import errno
 import signal
 import sys
+from pathlib import Path
 
 import click
 
@@ -14,6 +15,7 @@ from vit_vs_cnn.cli.serving import predict, serve
 from vit_vs_cnn.cli.study import study
 from vit_vs_cnn.core.console import printable
 from vit_vs_cnn.core.errors import GateRejectedError, GateUndecidedError, RunError, UserError, write_error_report
+from vit_vs_cnn.core.start_up import skip_teardown
 
 USER_MISTAKE = 2
 REFUSED_BY_GATE = 3
@@ -46,6 +48,7 @@ def main() -> None:
     """The entry point: a user's mistake is one sentence and exit code 2."""
     # A shell that starts it in the background has it, and all that it starts, ignore Ctrl-C's signal.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    end_with = skip_teardown() if _is_program() else lambda _: None
     try:
         commands(standalone_mode=False)
     except click.exceptions.Abort:
@@ -68,6 +71,12 @@ def main() -> None:
         refused = UserError(f"{error.filename or 'a file'} cannot be written: {error.strerror}.")
         write_error_report(refused)
         _fail(f"error: {refused}", USER_MISTAKE)
+    end_with(0)
+
+
+def _is_program() -> bool:
+    """Whether this process is the command, rather than one that calls it, such as a test."""
+    return Path(getattr(sys.modules["__main__"], "__file__", None) or "").name == "vit-vs-cnn"
 
 
 def _fail(sentence: str, code: int) -> None:

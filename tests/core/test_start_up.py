@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from vit_vs_cnn.core.light_imports import without
+from vit_vs_cnn.core.start_up import without
 
 
 def run(code: str) -> str:
@@ -24,7 +24,7 @@ def test_a_hidden_module_is_missing_for_a_while_and_one_that_was_imported_stays(
 def test_torchvision_and_timm_import_without_the_compiler_which_is_there_when_it_is_asked_for() -> None:
     code = """
 import sys, torch
-from vit_vs_cnn.core.light_imports import without_compiler
+from vit_vs_cnn.core.start_up import without_compiler
 with without_compiler():
     import timm, torchvision
     import torchvision.transforms.v2.functional as tv
@@ -41,7 +41,7 @@ print(type(torch.compile(network)).__name__, callable(torch._dynamo.utils.is_com
 
 def test_what_a_stand_in_does_not_have_is_taken_from_the_real_module() -> None:
     code = """
-from vit_vs_cnn.core.light_imports import without_compiler
+from vit_vs_cnn.core.start_up import without_compiler
 with without_compiler():
     import torch._dynamo.utils
     from torch._dynamo import optimize
