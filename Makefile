@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+DOCS := $(VENV)/.docs
 
-.PHONY: demo test bench bench-gpu lint setup ui help
+.PHONY: demo test test-fast bench bench-gpu docs lint setup ui help
 
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -18,8 +19,17 @@ $(INSTALLED): pyproject.toml constraints.txt install.py
 	$(BIN)/python install.py '.[dev]'
 	touch $@
 
+# Beside the rest: who wants the demo need not wait for it.
+$(DOCS): $(INSTALLED)
+	$(BIN)/python install.py '.[docs]'
+	touch $@
+
 demo: $(INSTALLED) ## the whole pipeline on the packaged digits, from nothing
 	PATH="$(CURDIR)/$(BIN):$$PATH" vit-vs-cnn run --preset demo --name demo
+
+docs: $(DOCS) ## the documentation site, build/site/index.html; fails at a broken link
+	$(BIN)/python docs/generate.py build/docs
+	$(BIN)/zensical build --clean --strict
 
 lint: $(INSTALLED) ## format, style, types, order of the rooms
 	$(BIN)/ruff check .
@@ -27,10 +37,24 @@ lint: $(INSTALLED) ## format, style, types, order of the rooms
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: $(INSTALLED) ## every check
+# Two processes and no more, also on more cores: the servers and trainings that they wait for need some too. From Python
+# 3.12 on, counting lines costs next to nothing.
+PYTEST = PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
+CORE = $(shell $(BIN)/python -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")')
+COUNTED = COVERAGE_CORE=$(CORE) PYTHONPATH="$(CURDIR)/tests/harness/measured$${PYTHONPATH:+:$$PYTHONPATH}" \
+	TESTS_COVERAGE_CONFIG="$(CURDIR)/pyproject.toml" COVERAGE_FILE="$(CURDIR)/.coverage"
+
+# What starts no server and trains next to nothing.
+FAST = $(addprefix tests/,config core data evaluation studies test_dvc_yaml.py)
+
+test-fast: $(INSTALLED) ## lint and the quick tests, for the daily loop
+	$(MAKE) --no-print-directory lint
+	$(PYTEST) $(FAST)
+
+test: $(INSTALLED) $(DOCS) ## every check
 	$(MAKE) --no-print-directory lint
 	rm -f .coverage .coverage.*
-	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest --numprocesses 2 --dist loadscope
+	$(COUNTED) $(PYTEST)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

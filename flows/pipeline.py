@@ -21,7 +21,7 @@ from pydantic import Field
 from vit_vs_cnn.config.load import preset_names
 from vit_vs_cnn.core.errors import RunError, TransientError, UserError
 from vit_vs_cnn.orchestration.accelerators import ensure_limit, use_accelerators
-from vit_vs_cnn.orchestration.artifacts import publish_results
+from vit_vs_cnn.orchestration.artifacts import link_training, publish_results
 from vit_vs_cnn.orchestration.dag import timeout_seconds
 from vit_vs_cnn.orchestration.durations import record_duration
 from vit_vs_cnn.orchestration.plan import PlannedStage, RunPlan, outcome, plan_run
@@ -34,8 +34,9 @@ from vit_vs_cnn.tracking.delivery import DEFERRED_VARIABLE, Deliverer
 PROJECT = Path(__file__).resolve().parent.parent
 
 Preset = Annotated[str, Field(json_schema_extra={"enum": ["", *preset_names(PROJECT)]})]
-Override = Annotated[str, Field(pattern=r"^[^=\s]+=.*$")]
-Name = Annotated[str, Field(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]*)?$")]
+Override = Annotated[str, Field(pattern=r"^[^=\s]+=.*$", examples=["train.epochs=3", "seeds=[0, 1, 2]"])]
+StageName = Annotated[str, Field(examples=["train", "train@vit-0", "compare"])]
+Name = Annotated[str, Field(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]*)?$", examples=["pets-quick"])]
 
 # A stage runs in a process; its thread only waits.
 THREADS: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=1_000)
@@ -56,8 +57,8 @@ def _flow_run_name() -> str:
 def pipeline(
     preset: Preset = "",
     overrides: list[Override] = [],  # noqa: B006 - Prefect copies it
-    stages: list[str] = [],  # noqa: B006
-    force: list[str] = [],  # noqa: B006
+    stages: list[StageName] = [],  # noqa: B006
+    force: list[StageName] = [],  # noqa: B006
     name: Name = "",
     in_place: bool = False,
 ) -> State[Any]:
@@ -148,6 +149,8 @@ def run_stage_task(planned: PlannedStage, run: PipelineRun) -> State[Any]:
         if result is StageResult.CACHED:
             output.done(None)
             return Completed(name="Cached", message="Nothing that it depends on has changed.", data=result)
+        if stage.kind == "train":
+            link_training(run.workspace, stage.name)
         output.done(seconds)
         record_duration(stage, seconds)
         return Completed(message=f"Ran in {seconds:.1f} s.", data=result)

@@ -244,12 +244,15 @@ def write_test_split(images: int = 300) -> None:
     write_split(PREPARED / "test", pixels, np.arange(images) % len(CLASSES), list(map(str, range(images))))
 
 
-def pictures(folder: Path) -> None:
-    """A folder with one figure, and the reason why another was skipped."""
+def pictures(folder: Path, *names: str) -> None:
+    """A folder with empty figures of these names, by default one, and the reason why another was skipped."""
     folder.mkdir(parents=True, exist_ok=True)
-    new_figure(2, 1).savefig(folder / "samples.png")
-    entry = FigureEntry(file="samples.png", title="A title", caption="A <caption>")
-    index = FigureIndex(figures=(entry,), skipped=("No attention: this one has none.",))
+    entries = [
+        FigureEntry(file=f"{name}.png", title="A title", caption="A <caption>") for name in names or ("samples",)
+    ]
+    for entry in entries:
+        new_figure(2, 1).savefig(folder / entry.file)
+    index = FigureIndex(figures=tuple(entries), skipped=("No attention: this one has none.",))
     index.write(folder / "figures.json")
 
 

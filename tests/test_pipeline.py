@@ -35,7 +35,7 @@ def command(*arguments: str) -> list[str]:
 def call(folder: Path, arguments: Sequence[str], code: int = 0) -> str:
     scripts = str(Path(sys.executable).parent)
     # Counting lines would take a third of the time; every stage is also tested in the tests' own process.
-    foreign = ("MLFLOW_", "PREFECT_", "VIT_VS_CNN", "COVERAGE_")
+    foreign = ("MLFLOW_", "PREFECT_", "VIT_VS_CNN", "TESTS_COVERAGE_")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
     answer = subprocess.run(
         arguments,

@@ -13,6 +13,7 @@ def test_it_checks_everything_and_says_what_a_failure_means(project: Path, monke
     assert found["Python"].ok
     assert found["packages"].ok, found["packages"].found
     assert found["project"].found == str(project)
+    assert found["space"].found.startswith("mlruns 1 MB, ")
     assert not found["tracking store"].ok
     assert "vit-vs-cnn sync" in found["tracking store"].meaning
     assert not found["hub"].ok

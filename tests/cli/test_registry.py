@@ -1,15 +1,18 @@
 """What the commands of the registry print."""
 
+import json
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from factories import add_version, new_registry
 from vit_vs_cnn.cli import main
-from vit_vs_cnn.cli.registry import history_table, version_page, version_table
+from vit_vs_cnn.cli.registry import aliases_at, history_table, version_page, version_table
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.paths import PREPARED
-from vit_vs_cnn.registry.audit import open_audit_log
+from vit_vs_cnn.registry.audit import Decision, open_audit_log
 from vit_vs_cnn.registry.promotion import promote, propose
 
 
@@ -74,3 +77,38 @@ def test_exit_code_4_where_the_test_images_cannot_tell_until_a_person_accepts(
         decisions = log.decisions()
     assert [decision.summary for decision in decisions] == ["promoted", "undecided", "refused", "promoted, accepted"]
     assert [line.split()[-1] for line in history_table(decisions).splitlines()[2:3]] == ["1"]
+
+
+def test_who_was_champion_at_a_time() -> None:
+    moves = [
+        Decision(action="promoted", alias="champion", version=1, time_ms=1_000_000),
+        Decision(action="refused", alias="champion", previous_version=1, version=2, time_ms=2_000_000),
+        Decision(action="promoted", alias="champion", previous_version=1, version=3, time_ms=3_000_000),
+    ]
+
+    def champions(second: int) -> list[int | None]:
+        return [decision.version for decision in aliases_at(moves, datetime.fromtimestamp(second, UTC))]
+
+    assert [champions(second) for second in (999, 1000, 2500, 3000)] == [[], [1], [1], [3]]
+
+
+def test_scripts_read_versions_and_decisions_as_json(
+    settings: Settings, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry = new_registry()
+    add_version(settings, registry, range(6))
+
+    def printed(*arguments: str) -> str:
+        monkeypatch.setattr("sys.argv", ["vit-vs-cnn", "registry", *arguments])
+        main()
+        return capsys.readouterr().out
+
+    def read(*arguments: str) -> Any:
+        return json.loads(printed(*arguments, "--json"))
+
+    printed("promote", "1")
+    assert [version["number"] for version in read("list")] == [1]
+    assert [decision["target"] for decision in read("show", "champion")["decisions"]] == [1]
+    assert [decision["alias"] for decision in read("history")] == ["champion"]
+    assert read("history", "--at", "2001-02-03") == []
+    assert "no version had an alias" in printed("history", "--at", "2001-02-03")

@@ -3,7 +3,15 @@ import io
 import pytest
 from tqdm import tqdm
 
-from vit_vs_cnn.core.console import PROGRESS_VARIABLE, bar_options, points, printable, read_progress, table
+from vit_vs_cnn.core.console import (
+    PROGRESS_VARIABLE,
+    bar_options,
+    markdown_text,
+    points,
+    printable,
+    read_progress,
+    table,
+)
 
 
 @pytest.mark.parametrize(
@@ -40,12 +48,18 @@ def test_a_table_aligns_text_left_and_numbers_right() -> None:
         ("gpj\u202egnp.exe", "gpj\\u202egnp.exe"),
         ("猫 قطة किताब 👩\u200d🔬", "猫 قطة किताब 👩\u200d🔬"),
         ("\udcff", "\\udcff"),
+        ("99\u00a0%, 犬\u3000猫", "99\u00a0%, 犬\u3000猫"),
     ],
 )
 def test_what_a_terminal_would_obey_or_hide_is_printed_as_an_escape(text: str, shown: str) -> None:
     assert printable(text) == shown
     assert shown in table([("class",), (text,)])
     assert printable("two\nlines", lines=True) == "two\nlines"
+
+
+def test_markdown_shows_what_a_name_holds_and_renders_none_of_it() -> None:
+    shown = markdown_text("<img src=x> | [a](b) *c* gpj\u202egnp\x1b\n# d")
+    assert shown == r"&lt;img src=x&gt; \| \[a\](b) \*c\* gpj\\u202egnp\\x1b\\n\# d"
 
 
 def test_what_a_progress_bar_writes_for_a_parent_process_is_read_as_progress(monkeypatch: pytest.MonkeyPatch) -> None:

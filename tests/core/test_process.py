@@ -22,7 +22,7 @@ if "stubborn" in sys.argv:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 open(sys.argv[1] + ".draft", "w").write(str(os.getpid()))
 os.rename(sys.argv[1] + ".draft", sys.argv[1])
-time.sleep(120)
+time.sleep(1000)
 """
 
 
@@ -51,8 +51,8 @@ def test_a_tree_that_obeys_ends_without_the_grace_period(tmp_path: Path) -> None
     process = tree(tmp_path)
     grandchild = pid_in(tmp_path / "pid")
     start = time.monotonic()
-    stop_tree(process, grace_seconds=60)
-    assert time.monotonic() - start < 30
+    stop_tree(process, grace_seconds=900)
+    assert time.monotonic() - start < 600
     assert process.poll() is not None
     assert not is_running(grandchild)
 
@@ -63,7 +63,7 @@ def test_a_stubborn_grandchild_is_killed_after_the_grace_period(tmp_path: Path, 
     grandchild = pid_in(tmp_path / "pid")
     stop_tree(process, sent, grace_seconds=1)
     assert process.poll() is not None
-    wait_for(lambda: not is_running(grandchild), 10)
+    wait_for(lambda: not is_running(grandchild))
 
 
 def test_stopping_a_tree_that_has_ended_does_nothing(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_process_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     assert is_running(child)
     parent.kill()
     parent.wait()
-    wait_for(lambda: not is_running(child), 15)
+    wait_for(lambda: not is_running(child))
 
 
 def test_an_identity_is_gone_when_its_process_has_ended_or_its_id_is_anothers() -> None:

@@ -23,11 +23,20 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"name": "vit"}', '{"name": "vit", "seconds": 1.0, "unknown": 1}'])
-def test_a_record_that_is_not_valid_is_one_sentence(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "is damaged"),
+        ("{", "is damaged"),
+        ("\udcff", "is damaged"),
+        ('{"name": "vit"}', "was written by another version"),
+        ('{"name": "vit", "seconds": 1.0, "unknown": 1}', "was written by another version"),
+    ],
+)
+def test_a_record_that_is_not_valid_is_one_sentence(tmp_path: Path, text: str, problem: str) -> None:
     path = tmp_path / "speed.json"
-    path.write_text(text)
-    with pytest.raises(UserError, match=r"speed\.json: was written by another version; run it again\.$"):
+    path.write_text(text, errors="surrogateescape")
+    with pytest.raises(UserError, match=rf"speed\.json: {problem}; run it again\.$"):
         Speed.read(path, "run it again")
 
 

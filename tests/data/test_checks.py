@@ -12,7 +12,9 @@ CLASSES = ("cat", "dog", "emu")
 
 
 def checked(decoded: DecodedImages, unreadable: tuple[Unreadable, ...] = (), stray: tuple[str, ...] = ()) -> Checks:
-    source = Source("made up", CLASSES, (), decoded.labels, decoded.splits, (), lambda: iter(()), (), stray)
+    source = Source(
+        "made up", CLASSES, tuple(decoded.names), decoded.labels, decoded.splits, (), lambda: iter(()), (), stray
+    )
     return check(decoded, source, unreadable, min_images_per_class=5)
 
 

@@ -94,6 +94,16 @@ def test_without_groups_nothing_is_said_of_them(tmp_path: Path):
     assert "groups" not in json.loads((tmp_path / "out" / "dataset.json").read_text())["splits"]["test"]
 
 
+def test_names_that_look_like_groups_are_noted_where_none_are_set(tmp_path: Path):
+    scans = write_scans(tmp_path / "scans", {"": range(30)})
+    _, checks = prepare(data_settings(scans, groups=None), tmp_path / "without")
+    (finding,) = (found for found in checks.findings if found.kind == "possible_group")
+    assert "no data.groups" in finding.sentence
+    assert len(finding.examples) == min(finding.count, 50)
+    _, checks = prepare(data_settings(scans), tmp_path / "with")
+    assert not checks.counts["possible_group"]
+
+
 def test_given_splits_that_share_a_group_stop_the_run_or_are_reported(tmp_path: Path):
     scans = write_scans(tmp_path / "scans", {"train": range(8), "val": range(8, 12), "test": range(7, 10)})
     with pytest.raises(UserError, match=r"data\.groups: 3 groups .* \(7: train, test; 8: val, test; 9: val, test\)"):

@@ -266,7 +266,7 @@ prepare(DataSettings(source="digits", name="digits", path=""), Path({str(tmp_pat
 """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment, timeout=60
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment, timeout=300
     )
     assert "UserError: " in done.stderr.splitlines()[-1]
     assert "cannot be written" in done.stderr.splitlines()[-1]
@@ -283,7 +283,7 @@ assert sum(split.images for split in info.splits.values()) == 1797
 assert "torch" not in sys.modules
 """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, "-c", program], check=True, env=environment, timeout=60)
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment, timeout=300)
 
 
 @pytest.mark.skipif(not CIFAR10_IMAGES.exists(), reason=f"{CIFAR10_IMAGES} is not on this machine")

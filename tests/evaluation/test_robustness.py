@@ -105,6 +105,7 @@ def test_missing_and_damaged_results_name_the_stage_to_run(prepared: DatasetInfo
         read_robustness(robustness("vit"))
 
 
+@pytest.mark.usefixtures("unexported")
 def test_the_stage_measures_a_trained_contestant(make_settings: Callable[..., Settings], prepared: DatasetInfo) -> None:
     settings = make_settings({"seeds": [0, 4], "robustness": {"images": 10}})
     for seed in settings.seeds:

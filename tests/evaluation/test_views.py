@@ -78,6 +78,7 @@ def test_images_that_only_the_views_get_right_are_counted() -> None:
     assert views.accuracy_low < 2 / 3 < views.accuracy_high
 
 
+@pytest.mark.usefixtures("unexported")
 def test_views_stand_beside_the_plain_scores_and_change_none(
     make_settings: Callable[..., Settings], prepared: DatasetInfo
 ) -> None:

@@ -27,7 +27,7 @@ class Page:
         self._calls += 1
         self._connection.send(json.dumps({"id": self._calls, "method": method, "params": parameters}))
         while True:
-            message = json.loads(self._connection.recv(timeout=30))
+            message = json.loads(self._connection.recv(timeout=300))
             if message.get("id") == self._calls:
                 assert "error" not in message, message
                 return message["result"]
@@ -37,7 +37,7 @@ class Page:
         return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
 
     def wait_for(self, expression: str) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 300
         while not self.evaluate(expression):
             assert time.monotonic() < deadline, self.evaluate("document.body.innerText")
             time.sleep(0.05)
@@ -60,7 +60,7 @@ def open_page(url: str, profile: Path, width: int, height: int) -> Iterator[Page
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        port_file, deadline = profile / "DevToolsActivePort", time.monotonic() + 30
+        port_file, deadline = profile / "DevToolsActivePort", time.monotonic() + 300
         while not (port_file.is_file() and port_file.read_text().strip()):
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -77,4 +77,4 @@ def open_page(url: str, profile: Path, width: int, height: int) -> Iterator[Page
             yield page
     finally:
         browser.terminate()
-        browser.wait(30)
+        browser.wait(300)

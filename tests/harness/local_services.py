@@ -4,6 +4,7 @@ import signal
 import subprocess
 from typing import Any
 
+from harness.signals import in_background
 from harness.small_project import SmallProject, ask_json, wait_for
 from vit_vs_cnn.orchestration.prefect_server import free_port
 
@@ -21,8 +22,10 @@ class Server:
         options = zip(("--prefect-port", "--mlflow-port", "--worker-port"), map(str, self.ports), strict=True)
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
-                self.small.command(
-                    "up", *(part for option in options for part in option), "--optuna-port", str(free_port())
+                in_background(
+                    self.small.command(
+                        "up", *(part for option in options for part in option), "--optuna-port", str(free_port())
+                    )
                 ),
                 cwd=self.small.root,
                 env=self.small.environment(),
@@ -30,12 +33,16 @@ class Server:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        wait_for(lambda: "Ctrl-C stops" in self.log.read_text() or self.process.poll() is not None, 300)
+        try:
+            wait_for(lambda: "Ctrl-C stops" in self.log.read_text() or self.process.poll() is not None)
+        except AssertionError:
+            self.process.kill()  # its children end with it
+            raise
         assert self.process.poll() is None, self.log.read_text()
 
-    def stop(self) -> None:
-        self.process.send_signal(signal.SIGINT)
-        assert self.process.wait(40) == 0
+    def stop(self, sent: signal.Signals = signal.SIGINT) -> None:
+        self.process.send_signal(sent)
+        assert self.process.wait(300) == 0
 
     def ask(self, path: str, body: Any = None, method: str | None = None) -> Any:
         return ask_json(f"http://127.0.0.1:{self.ports[0]}/api/{path}", body, method, self.key())
@@ -56,7 +63,7 @@ class Server:
     def state(self, flow_run: str) -> dict[str, Any]:
         return self.ask(f"flow_runs/{flow_run}")["state"]
 
-    def end(self, flow_run: str, seconds: float = 90) -> dict[str, Any]:
+    def end(self, flow_run: str, seconds: float = 600) -> dict[str, Any]:
         final = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
         wait_for(lambda: self.state(flow_run)["type"] in final, seconds)
         return self.state(flow_run)

@@ -17,6 +17,8 @@ import torch
 from mlflow import MlflowClient
 from numpy.typing import NDArray
 
+from harness.counting import COUNTED
+from harness.signals import in_background
 from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.models.trained import TrainedModel
 
@@ -65,7 +67,7 @@ class Server:
     port: int
 
     def request(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=300)
         try:
             connection.request(method, path, body, dict(headers or {}))
             answer = connection.getresponse()
@@ -92,14 +94,15 @@ def command(*arguments: str) -> list[str]:
 
 
 def environment(store: Store) -> dict[str, str]:
-    return {**os.environ, "MLFLOW_TRACKING_URI": store.uri, "OMP_NUM_THREADS": "1"}
+    return {**os.environ, **COUNTED, "MLFLOW_TRACKING_URI": store.uri, "OMP_NUM_THREADS": "1"}
 
 
 @contextmanager
 def serving(store: Store, folder: Path, *arguments: str) -> Iterator[Server]:
+    """A server until the end of the context, where SIGTERM ends it in good order."""
     with (folder / "server.log").open("w") as log:
         process = subprocess.Popen(
-            command("serve", "--port", "0", *arguments),
+            in_background(command("serve", "--port", "0", *arguments)),
             cwd=folder, env=environment(store), stdout=subprocess.PIPE, stderr=log, text=True,
         )  # fmt: skip
     try:
@@ -110,4 +113,4 @@ def serving(store: Store, folder: Path, *arguments: str) -> Iterator[Server]:
         yield Server(process, int(found[1]))
     finally:
         process.terminate()
-        process.wait(30)
+        assert process.wait(300) == 0

@@ -18,8 +18,8 @@ needs_postgres = pytest.mark.skipif(PROGRAMS is None, reason="PostgreSQL's serve
 
 
 @contextmanager
-def database_server(*databases: str) -> Iterator[int]:
-    """The port of a server with these databases, which the user `tester` owns."""
+def database_server(*databases: str, user: str = "tester", password: str | None = None) -> Iterator[int]:
+    """The port of a server with these databases, which the user owns; without a password everybody is let in."""
     assert PROGRAMS is not None
     # Not pytest's folder: PostgreSQL refuses to run as root, and no other user may read that one.
     folder = Path(tempfile.mkdtemp(prefix="postgres-"))
@@ -32,12 +32,16 @@ def database_server(*databases: str) -> Iterator[int]:
     def call(program: str, *arguments: str | Path) -> None:
         subprocess.run([PROGRAMS / program, *arguments], user=OWNER, check=True, capture_output=True, cwd=data)
 
-    call("initdb", "-D", data, "-A", "trust", "-U", "tester", "--no-sync")
+    authentication: list[str | Path] = ["-A", "trust"]
+    if password is not None:
+        (folder / "password").write_text(password)
+        authentication = ["-A", "scram-sha-256", "--pwfile", folder / "password"]
+    call("initdb", "-D", data, *authentication, "-U", user, "--no-sync")
     settings = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={data} -c fsync=off"
     call("pg_ctl", "-D", data, "-w", "-l", data / "log", "-o", settings, "start")
     try:
         for name in databases:
-            call("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "tester", name)
+            call("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", user, name)
         yield port
     finally:
         call("pg_ctl", "-D", data, "-m", "immediate", "stop")

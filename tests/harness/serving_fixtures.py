@@ -52,7 +52,7 @@ def store(
 
 @pytest.fixture(scope="session")
 def server(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(store, tmp_path_factory.mktemp("server")) as running:
+    with serving(store, tmp_path_factory.mktemp("server"), "--max-seconds", "300") as running:
         yield running
 
 

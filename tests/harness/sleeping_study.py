@@ -17,6 +17,8 @@ from vit_vs_cnn.tuning.study import TuningStudy, load_study, number_of, open_stu
 from vit_vs_cnn.tuning.worker import Objective, work
 
 EPOCHS = 4
+# How late the heartbeat of a living worker may be on a busy machine.
+GRACE_SECONDS = 6
 SPACE: dict[str, Any] = {
     "optimizer": {
         "lr": {"type": "float", "low": 1e-4, "high": 1e-1, "log": True},
@@ -74,6 +76,6 @@ def sleeping(tuning: TuningStudy, seconds: float = 0.0, *, prunes: bool = True) 
 
 if __name__ == "__main__":
     _, url, name, seconds = sys.argv
-    storage.HEARTBEAT_SECONDS, storage.GRACE_SECONDS = 1, 2
+    storage.HEARTBEAT_SECONDS, storage.GRACE_SECONDS = 1, GRACE_SECONDS
     study = load_study(open_storage(url), name)
     work(study, sleeping(study, float(seconds), prunes=False))

@@ -17,6 +17,7 @@ import psutil
 from ruamel.yaml import YAML
 
 from factories import REPOSITORY, TINY
+from harness.counting import COUNTED
 
 DVC_YAML = """
 stages:
@@ -44,10 +45,13 @@ stages:
 """
 
 # What it does is in the file that CONTROL names, by run and stage; what it did is appended to the file of HISTORY.
+# While it is told to `hold` it goes on, for a thousand seconds at most: longer than any test waits for it.
 STAGE = """
 import json, os, pathlib, subprocess, sys, time
 name, run = sys.argv[1], os.environ.get("VIT_VS_CNN_RUN", "in-place")
-control = json.loads(pathlib.Path(os.environ["CONTROL"]).read_text()).get(run, {}).get(name, {})
+def told():
+    return json.loads(pathlib.Path(os.environ["CONTROL"]).read_text()).get(run, {}).get(name, {})
+control = told()
 history = pathlib.Path(os.environ["HISTORY"])
 def note(what):
     facts = {"run": run, "stage": name, "what": what, "time": time.time(), "pid": os.getpid()}
@@ -57,11 +61,12 @@ note("start")
 tries = sum(json.loads(line)["run"] == run and json.loads(line)["stage"] == name and json.loads(line)["what"] == "start"
             for line in history.read_text().splitlines())
 if "child" in control:
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
 print(f"{name} works: 50%| 1/2, 1 it/s")
 print(f"{name} says hello")
-deadline = time.time() + control.get("seconds", 0)
-while time.time() < deadline:
+time.sleep(control.get("seconds", 0))
+deadline = time.time() + 1000
+while told().get("hold") and time.time() < deadline:
     time.sleep(0.05)
 if tries <= control.get("fails", 0):
     failure = {"message": control["sentence"], "retryable": control.get("retryable", False)}
@@ -92,7 +97,7 @@ class SmallProject:
         (self.root / "stage.py").write_text(self.stage)
         (self.root / ".gitignore").write_text(f"{self.ignored}/runs/\n/.vit-vs-cnn/\n/mlruns/\n__pycache__/\n")
         shutil.copytree(REPOSITORY / "flows", self.root / "flows", ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(REPOSITORY / "prefect.yaml", self.root)
+        shutil.copytree(REPOSITORY / "deploy", self.root / "deploy", ignore=shutil.ignore_patterns("secrets"))
         (self.root / ".dvc").mkdir()
         for name in (".dvc/config", ".dvc/.gitignore", ".dvcignore"):
             if (REPOSITORY / name).is_file():
@@ -110,7 +115,9 @@ class SmallProject:
         """Say what the stages of a run do; `train_vit` is train@vit."""
         known = json.loads(self._control.read_text())
         known[run] = {name.replace("_", "-"): what for name, what in stages.items()}
-        self._control.write_text(json.dumps(known))
+        draft = self._control.with_suffix(".draft")
+        draft.write_text(json.dumps(known))
+        draft.replace(self._control)
 
     def history(self, run: str | None = None, what: str | None = None) -> list[dict[str, Any]]:
         facts = [json.loads(line) for line in self._history.read_text().splitlines()]
@@ -123,6 +130,7 @@ class SmallProject:
         foreign = ("PREFECT_", "MLFLOW_", "VIT_VS_CNN_")
         kept = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
         return kept | {
+            **COUNTED,
             "CONTROL": str(self._control),
             "HISTORY": str(self._history),
             "PREFECT_WORKER_QUERY_SECONDS": "1",
@@ -133,7 +141,7 @@ class SmallProject:
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-c", "from vit_vs_cnn.cli import main; main()", *arguments]
 
-    def call(self, *arguments: str, code: int = 0, timeout: float = 180) -> str:
+    def call(self, *arguments: str, code: int = 0, timeout: float = 600) -> str:
         """What `vit-vs-cnn …` prints."""
         answer = subprocess.run(
             self.command(*arguments),
@@ -196,10 +204,10 @@ def ask_json(url: str, body: Any = None, method: str | None = None, key: str | N
     raise AssertionError(f"{url}: unavailable")
 
 
-def wait_for(what: Callable[[], Any], seconds: float = 60.0) -> Any:
+def wait_for(what: Callable[[], Any], seconds: float = 600.0) -> Any:
     """The first truthy value of `what()`, asked repeatedly."""
     deadline = time.monotonic() + seconds
     while not (value := what()):
         assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.2)
+        time.sleep(0.1)
     return value

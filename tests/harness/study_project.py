@@ -9,6 +9,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from factories import TINY, contestant
+from harness.signals import in_background
 from harness.small_project import STAGE, SmallProject
 from vit_vs_cnn.config.load import parse_settings
 from vit_vs_cnn.core.paths import PREPARED
@@ -70,10 +71,10 @@ class StudyProject(SmallProject):
         return super().environment() | {"INVENTED": str(self._invented)}
 
     def start_study(self, log: Path) -> "subprocess.Popen[bytes]":
-        """`vit-vs-cnn study mine` as a process, to be killed."""
+        """`vit-vs-cnn study mine` as a process of a script, to be ended."""
         with log.open("wb") as output:
             return subprocess.Popen(
-                self.command("study", "mine"),
+                in_background(self.command("study", "mine")),
                 cwd=self.root,
                 env=self.environment(),
                 stdin=subprocess.DEVNULL,

@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from vit_vs_cnn.core.errors import TransientError
+from vit_vs_cnn.orchestration import accelerators
 from vit_vs_cnn.orchestration.accelerators import free_accelerators, slots, use_accelerators
 
 
@@ -36,3 +38,15 @@ def test_on_a_cpu_or_with_one_device_there_is_nothing_to_choose(visible: str, mo
     assert slots(2) == 1
     with free_accelerators(1) as device:
         assert device == {}
+
+
+def test_a_server_too_busy_to_hand_out_a_slot_is_asked_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
+
+    def busy(*_: object, **__: object) -> None:
+        raise ConcurrencySlotAcquisitionError("Unable to acquire concurrency slots: 503 Service Unavailable")
+
+    monkeypatch.setattr(accelerators, "_wait_for_slots", lambda *_: None)
+    monkeypatch.setattr("prefect.concurrency.sync.concurrency", busy)
+    with pytest.raises(TransientError, match="503 Service Unavailable: Prefect's server is too busy"):
+        use_accelerators(1, print).__enter__()

@@ -1,11 +1,17 @@
+import os
 from pathlib import Path
 
 import pytest
 
+from vit_vs_cnn.cli import main
+from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.paths import trained
 from vit_vs_cnn.core.process import ProcessIdentity
 from vit_vs_cnn.orchestration.active_runs import ActiveRun
-from vit_vs_cnn.orchestration.retention import apply_retention
+from vit_vs_cnn.orchestration.retention import find_old, remove_old
+from vit_vs_cnn.tracking.outbox import RunRef
+from vit_vs_cnn.tracking.run import start_run
 
 
 def test_a_cache_outside_the_project_is_left_as_it_is(project: Path, tmp_path: Path) -> None:
@@ -14,11 +20,32 @@ def test_a_cache_outside_the_project_is_left_as_it_is(project: Path, tmp_path: P
     (shared / "files/of-another-project").touch()
     (project / ".dvc").mkdir()
     (project / ".dvc/config").write_text(f"[cache]\n    dir = {shared}\n")
-    assert apply_retention(30).cache_mb is None
+    assert remove_old(find_old(30)) is None
     assert (shared / "files/of-another-project").exists()
 
 
 def test_the_cache_is_not_cleaned_under_a_run(project: Path) -> None:
     ActiveRun(name="busy", workspace=project, process=ProcessIdentity.current(), flow_run_id=None).save()
     with pytest.raises(UserError, match="run busy is active"):
-        apply_retention(1.0)
+        find_old(1.0)
+
+
+def test_it_says_what_it_would_remove_and_without_an_answer_removes_nothing(
+    project: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = project / ".vit-vs-cnn/checkpoints/old"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "checkpoint.pt").write_bytes(bytes(2_000_000))
+    os.utime(checkpoint, (1, 1))
+    for key in ("needed", "not-needed"):
+        with start_run(settings, "train", "vit", key):
+            pass
+    (project / trained("vit", 0)).mkdir(parents=True)
+    RunRef(key="needed", experiment="tiny", name="train-vit").write(project / trained("vit", 0) / "run.json")
+    monkeypatch.setattr("sys.argv", ["vit-vs-cnn", "clean", "--days", "0"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    said = capsys.readouterr()
+    assert "0 workspaces, 1 checkpoints, 1 runs in MLflow, 2.0 MB; and of DVC's cache" in said.out
+    assert "`vit-vs-cnn clean --yes` removes it" in said.err
+    assert checkpoint.is_dir()

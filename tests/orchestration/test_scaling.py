@@ -1,17 +1,29 @@
-"""What docs/scaling.md says, on loopback: PostgreSQL, code from git, data by `dvc pull`, a folder as the machine."""
+"""What docs/scaling.md says, on loopback: the services of deploy/compose.yaml, and a worker that is killed."""
 
+import io
+import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import psutil
 import pytest
+from mlflow import MlflowClient
+from PIL import Image
 
 from factories import REPOSITORY
-from harness.postgres import database_server, needs_postgres
+from harness.compose import Stack, compose_services, stack_on_loopback
+from harness.model_server import Server
+from harness.object_store import BUCKET
+from harness.postgres import needs_postgres
 from harness.small_project import SmallProject, ask_json, wait_for
-from vit_vs_cnn.orchestration.prefect_server import free_port
+
+FULL = "VIT_VS_CNN_TEST_TEAM"
 
 RECORD_A_RUN = """
 import os, pathlib, subprocess
@@ -23,80 +35,197 @@ with start_run(read_settings(pathlib.Path("params.yaml")), "compare") as run:
 """
 
 
-@pytest.fixture(scope="module")
-def database() -> Iterator[int]:
-    """The port of a PostgreSQL server with the databases `prefect` and `mlflow`."""
-    with database_server("prefect", "mlflow") as port:
-        yield port
+class Team:
+    """A project whose workers, servers and data are elsewhere."""
+
+    def __init__(self, project: "SmallProject | RealProject", stack: Stack) -> None:
+        self.project, self.stack = project, stack
+
+    def call(self, module: str, *arguments: str, **more: str) -> None:
+        environment = self.stack.client(PREFECT__FLOW_RUN_ID="the first machine", **more)
+        subprocess.run([sys.executable, "-m", module, *arguments], cwd=self.project.root, env=environment, check=True)
+
+    def ask(self, path: str, body: Any = None) -> Any:
+        variables = self.stack.client()
+        return ask_json(f"{variables['PREFECT_API_URL']}/{path}", body, key=variables["PREFECT_API_AUTH_STRING"])
+
+    def start_run(self, name: str, **parameters: Any) -> str:
+        deployment = self.ask("deployments/name/vit-vs-cnn/remote")
+        body = {"parameters": {"name": name, **parameters}, "state": {"type": "SCHEDULED"}}
+        return str(self.ask(f"deployments/{deployment['id']}/create_flow_run", body)["id"])
+
+    def state(self, flow_run: str) -> Any:
+        return self.ask(f"flow_runs/{flow_run}")["state"]
+
+    def end_of(self, flow_run: str, seconds: float = 240) -> Any:
+        final = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+        return wait_for(lambda: (state := self.state(flow_run))["type"] in final and state, seconds)
+
+    def kill_worker(self) -> None:
+        """As a machine that loses its power: the worker and all that it started, at once."""
+        worker = psutil.Process(self.stack.processes["worker"].pid)
+        for process in [worker, *worker.children(recursive=True)]:
+            process.kill()
+
+
+def test_only_pages_and_databases_are_published_and_on_loopback_unless_told_otherwise() -> None:
+    services = compose_services()
+    published = [port for service in services.values() for port in service.get("ports", [])]
+    assert all(port.startswith(("${BIND:-127.0.0.1}:", "${DATABASES_BIND:-127.0.0.1}:")) for port in published)
+    for name, service in services.items():
+        assert "restart" in service, name
+        assert not any("password" in key.lower() and "FILE" not in key for key in service.get("environment", {})), name
+        once = service["restart"] in {"no", "on-failure"}
+        assert once or "healthcheck" in service, name
 
 
 @needs_postgres
-def test_a_second_machine_runs_what_git_dvc_and_two_servers_on_postgresql_give_it(
-    database: int, tmp_path: Path
-) -> None:
+def test_a_team_s_services_run_a_pipeline_and_a_killed_worker_loses_nothing(tmp_path: Path) -> None:
     small = SmallProject(tmp_path)
-    store = tmp_path / "store"
-    for arguments in (["remote", "add", "--default", "store", str(store)], ["repro", "prepare"], ["push"]):
-        environment = small.environment() | {"PREFECT__FLOW_RUN_ID": "the first machine"}
-        subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=small.root, env=environment, check=True)
-    shutil.copytree(REPOSITORY / "deploy", small.root / "deploy")
-    small.git("add", "--all")
-    small.git("-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "--quiet", "-m", "prepared")
-    prefect, mlflow = free_port(), free_port()
-    api, tracking = f"http://127.0.0.1:{prefect}/api", f"http://127.0.0.1:{mlflow}"
-    url = f"postgresql+{{}}://tester@127.0.0.1:{database}/{{}}"
-    shared = small.environment() | {
-        "PREFECT_HOME": str(tmp_path / "home"),
-        "PREFECT_API_URL": api,
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "MLFLOW_TRACKING_URI": tracking,
+    variables = {
         "VIT_VS_CNN_GIT_URL": small.root.as_uri(),
         "VIT_VS_CNN_GIT_BRANCH": small.git("branch", "--show-current"),
     }
-    machine = tmp_path / "machine"
-    machine.mkdir()
-    processes = []
-
-    def start(*arguments: str, **more: str) -> None:
-        log = (tmp_path / f"{arguments[0]}-{len(processes)}.log").open("wb")
-        command = [sys.executable, "-m", *arguments]
-        processes.append(subprocess.Popen(command, cwd=machine, env=shared | more, stdout=log, stderr=log))
-
-    try:
-        url_of_prefect = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": url.format("asyncpg", "prefect")}
-        start("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(prefect), **url_of_prefect)
-        backend = [
-            "--backend-store-uri",
-            url.format("psycopg2", "mlflow"),
-            "--artifacts-destination",
-            str(tmp_path / "a"),
-        ]
-        start("mlflow", "server", *backend, "--host", "127.0.0.1", "--port", str(mlflow), "--workers", "1")
-        wait_for(lambda: ask_json(f"{api}/health"), 120)
+    home = {"HOME": str(tmp_path / "home"), "PREFECT_HOME": str(tmp_path / "home/.prefect")}
+    with stack_on_loopback(tmp_path, variables | {"PROJECT": str(small.root)}, small.environment() | home) as stack:
+        team = Team(small, stack)
+        stack.up("bucket")
         for arguments in (
-            ["work-pool", "create", "remote", "--type", "process"],
-            ["--no-prompt", "deploy", "--prefect-file", "deploy/remote.yaml", "--all"],
+            ["remote", "add", "--default", "store", f"s3://{BUCKET}/dvc"],
+            ["repro", "prepare"],
+            ["push"],
         ):
-            subprocess.run([sys.executable, "-m", "prefect", *arguments], cwd=small.root, env=shared, check=True)
-        start("prefect", "worker", "start", "--pool", "remote")
-        deployment = ask_json(f"{api}/deployments/name/vit-vs-cnn/remote")
-        body = {"parameters": {"name": "far"}, "state": {"type": "SCHEDULED"}}
-        flow_run = ask_json(f"{api}/deployments/{deployment['id']}/create_flow_run", body)["id"]
-        final = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
-        wait_for(lambda: ask_json(f"{api}/flow_runs/{flow_run}")["state"]["type"] in final, 120)
-        assert ask_json(f"{api}/flow_runs/{flow_run}")["state"]["message"] == "4 stages ran, 1 were cached."
-        assert "prepare" not in small.started("far")
-        assert not (small.root / "runs" / "far").exists()
+            team.call("dvc", *arguments)
+        small.git("add", "--all")
+        small.git("-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "--quiet", "-m", "prepared")
+        stack.up("worker")
 
-        wait_for(lambda: ask_json(f"{tracking}/health") is not None, 60)
-        subprocess.run([sys.executable, "-c", RECORD_A_RUN], cwd=small.root, env=shared, check=True)
+        small.control("far", compare={"seconds": 600})
+        killed = team.start_run("far")
+        wait_for(lambda: "compare" in small.started("far"), 180)
+        # What a stage could not deliver before the machine failed.
+        unreachable = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "VIT_VS_CNN_STATE": str(tmp_path / "state-worker")}
+        record = [sys.executable, "-c", RECORD_A_RUN]
+        subprocess.run(record, cwd=small.root, env=stack.client(**unreachable), check=True)
+        team.kill_worker()
+        assert team.state(killed)["type"] == "RUNNING"
+
+        small.control("far")
+        stack.start("worker")
+        state = team.end_of(team.start_run("far"))
+        assert (state["type"], state["message"]) == ("COMPLETED", "1 stages ran, 4 were cached."), stack.log("worker")
+        assert sorted(small.started("far")) == ["compare", "compare", "eda", "train-resnet", "train-vit"]
+        assert not (small.root / "runs").exists()
+
+        tracking = stack.client()["MLFLOW_TRACKING_URI"]
         search = {"experiment_ids": ["1"], "max_results": 5}
         run = ask_json(f"{tracking}/api/2.0/mlflow/runs/search", search)["runs"][0]
         assert {metric["key"]: metric["value"] for metric in run["data"]["metrics"]} == {"difference": 0.25}
-        assert list((tmp_path / "a").rglob("comparison/dvc.yaml"))
-        assert not list((small.root / ".vit-vs-cnn/outbox").glob("*/header.json"))
-    finally:
-        for process in reversed(processes):
-            process.terminate()
-        for process in processes:
-            process.wait(30)
+        stored = _objects(stack)
+        assert any(name.endswith("comparison/dvc.yaml") for name in stored if name.startswith(f"{BUCKET}/mlflow/"))
+        assert any(name.startswith(f"{BUCKET}/dvc/files/md5/") for name in stored)
+
+        team.call("dvc", "remote", "modify", "store", "url", "s3://nothing-here/dvc")
+        small.git("-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "--quiet", "-am", "moved")
+        state = team.end_of(team.start_run("lost"))
+        assert state["type"] == "FAILED"
+        assert state["message"].startswith("DVC's remote store: s3://nothing-here/dvc: no such bucket or object (")
+
+        state = team.end_of(killed)
+        assert state["type"] == "CRASHED"
+        assert state["message"].startswith("No heartbeat for 90 s: its worker was killed or its machine failed")
+
+
+@needs_postgres
+@pytest.mark.skipif(not os.environ.get(FULL), reason=f"{FULL} is not set: minutes of computing, on two cores")
+def test_the_real_pipeline_goes_through_all_of_it_while_the_store_stops_for_a_minute(tmp_path: Path) -> None:
+    project = RealProject(tmp_path)
+    variables = {
+        "VIT_VS_CNN_GIT_URL": project.root.as_uri(),
+        "VIT_VS_CNN_GIT_BRANCH": project.git("branch", "--show-current"),
+        "PROJECT": str(project.root),
+        "REGISTRY": "debug",
+    }
+    with stack_on_loopback(tmp_path, variables, project.environment()) as stack:
+        team = Team(project, stack)
+        stack.up("bucket")
+        for arguments in (
+            ["remote", "add", "--default", "store", f"s3://{BUCKET}/dvc"],
+            ["repro", "prepare"],
+            ["push"],
+        ):
+            team.call("dvc", *arguments)
+        project.commit("prepared")
+        stack.up("worker")
+        flow_run = team.start_run("far", stages=["register"])
+        search = {"experiment_ids": ["1"], "max_results": 5}
+        runs = f"{stack.client()['MLFLOW_TRACKING_URI']}/api/2.0/mlflow/runs/search"
+        wait_for(lambda: ask_json(runs, search).get("runs"), 1200)
+        stack.processes["store"].send_signal(signal.SIGSTOP)
+        time.sleep(60)
+        stack.processes["store"].send_signal(signal.SIGCONT)
+        state = team.end_of(flow_run, 2400)
+        assert state["type"] == "COMPLETED", f"{state['message']}\n{stack.log('worker')}"
+        assert "prepare" not in state["message"]
+        assert not list((tmp_path / "state-worker/outbox").glob("*/header.json"))
+        stored = _objects(stack)
+        assert any(name.endswith("/data/model.pt2") for name in stored if name.startswith(f"{BUCKET}/mlflow/"))
+
+        elsewhere = tmp_path / "elsewhere"
+        subprocess.run(["git", "clone", "--quiet", str(project.root), str(elsewhere)], check=True)
+        pull = [sys.executable, "-m", "dvc", "pull", "prepare"]
+        subprocess.run(pull, cwd=elsewhere, env=stack.client(), check=True)
+        assert (elsewhere / "data/prepared/dataset.json").is_file()
+
+        client = MlflowClient(stack.client()["MLFLOW_TRACKING_URI"])
+        client.set_registered_model_alias("debug-classifier", "champion", "1")
+        stack.up("serve")
+        file = io.BytesIO()
+        Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(file, "png")
+        answer = Server(stack.processes["serve"], stack.ports[8000]).send("/predict", file.getvalue())
+        assert answer.json()["model"] == {"name": "debug-classifier", "version": 1}
+
+
+class RealProject:
+    """This repository as it is in the working tree, with the settings of the preset `debug` and one contestant."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root, self._home = folder / "project", folder / "home"
+        self._home.mkdir()
+        listed = ["git", "-C", str(REPOSITORY), "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+        for name in subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split("\0")[:-1]:
+            if (REPOSITORY / name).is_file():
+                (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(REPOSITORY / name, self.root / name)
+        self.git("init", "--quiet")
+        self.commit("as it is")
+        command = ["vit-vs-cnn", "params", "--preset", "debug", "--set", "models.resnet=null"]
+        params = subprocess.run(
+            command, cwd=self.root, env=self.environment(), capture_output=True, text=True, check=True
+        )
+        (self.root / "params.yaml").write_text(params.stdout)
+
+    def environment(self) -> dict[str, str]:
+        foreign = ("PREFECT_", "MLFLOW_", "VIT_VS_CNN_", "AWS_")
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
+        return kept | {"PATH": path, "HOME": str(self._home), "PREFECT_HOME": str(self._home / ".prefect")}
+
+    def git(self, *arguments: str) -> str:
+        command = ["git", "-c", "user.name=test", "-c", "user.email=test@example.com", *arguments]
+        return subprocess.run(command, cwd=self.root, capture_output=True, text=True, check=True).stdout.strip()
+
+    def commit(self, message: str) -> None:
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", message)
+
+
+def _objects(stack: Stack) -> list[str]:
+    import s3fs
+
+    variables = stack.client()
+    keys = {"key": variables["AWS_ACCESS_KEY_ID"], "secret": variables["AWS_SECRET_ACCESS_KEY"]}
+    store = s3fs.S3FileSystem(
+        **keys, client_kwargs={"endpoint_url": variables["AWS_ENDPOINT_URL"]}, use_listings_cache=False
+    )
+    return list(map(str, store.find(BUCKET)))

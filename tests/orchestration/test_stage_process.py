@@ -1,7 +1,6 @@
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import psutil
@@ -35,7 +34,7 @@ def small(tmp_path: Path) -> SmallProject:
     return SmallProject(tmp_path)
 
 
-def run(small: SmallProject, stage: str, timeout: float = 60.0, lock_wait: float = 30.0, heard: Heard | None = None):
+def run(small: SmallProject, stage: str, timeout: float = 600.0, lock_wait: float = 30.0, heard: Heard | None = None):
     environment = small.environment() | {"PREFECT__FLOW_RUN_ID": "x"}
     return run_stage(StageCommand(small.root, stage, environment, timeout, lock_wait), heard or Heard())
 
@@ -69,7 +68,7 @@ def test_without_a_sentence_dvcs_own_one_is_raised(small: SmallProject) -> None:
 
 
 def test_a_stage_that_takes_too_long_is_ended_with_its_children(small: SmallProject) -> None:
-    small.control("in-place", prepare={"seconds": 60, "child": 1})
+    small.control("in-place", prepare={"hold": True, "child": 1})
     with pytest.raises(RunError, match=r"took longer than 0\.08.* min \(flow\.timeout_minutes\)"):
         run(small, "prepare", timeout=5.0)
     assert small.processes() == []
@@ -77,7 +76,7 @@ def test_a_stage_that_takes_too_long_is_ended_with_its_children(small: SmallProj
 
 @pytest.mark.parametrize("victim", ["dvc", "stage.py"])
 def test_a_killed_process_is_said_and_may_be_retried(small: SmallProject, victim: str) -> None:
-    small.control("in-place", prepare={"seconds": 60})
+    small.control("in-place", prepare={"hold": True})
     failures: list[Exception] = []
 
     def work() -> None:
@@ -91,33 +90,41 @@ def test_a_killed_process_is_said_and_may_be_retried(small: SmallProject, victim
     stage = psutil.Process(wait_for(lambda: small.history(what="start"))[0]["pid"])
     dvc = next(parent for parent in stage.parents() if "repro" in parent.cmdline())
     (stage if victim == "stage.py" else dvc).kill()
-    thread.join(20)
+    thread.join(300)
     assert str(failures[0]) == "prepare: its process was killed (signal 9)."
     assert isinstance(failures[0], TransientError)
-    wait_for(lambda: small.processes() == [], 15)
+    wait_for(lambda: small.processes() == [])
     small.control("in-place", prepare={})
     assert run(small, "prepare") is StageResult.RAN
 
 
 def test_another_dvc_process_is_waited_for(small: SmallProject) -> None:
-    small.control("in-place", prepare={"seconds": 4})
+    small.control("in-place", prepare={"hold": True})
     other = threading.Thread(target=run, args=(small, "prepare"))
     other.start()
     wait_for(lambda: small.started("in-place"))
-    heard = Heard()
-    assert run(small, "prepare", heard=heard) is StageResult.CACHED
+
+    class Ends(Heard):
+        def line(self, text: str) -> None:
+            super().line(text)
+            if text == "another DVC process holds the lock; waiting for it":
+                small.control("in-place")
+
+    heard = Ends()
+    assert run(small, "prepare", heard=heard, lock_wait=300) is StageResult.CACHED
     other.join()
     assert "another DVC process holds the lock; waiting for it" in heard.lines
     assert small.started("in-place") == ["prepare"]
 
 
 def test_waiting_for_another_dvc_process_has_a_limit(small: SmallProject) -> None:
-    small.control("in-place", prepare={"seconds": 8})
+    small.control("in-place", prepare={"hold": True})
     other = threading.Thread(target=run, args=(small, "prepare"))
     other.start()
     wait_for(lambda: small.started("in-place"))
     with pytest.raises(TransientError, match="another DVC process holds its lock for more than 0 s"):
         run(small, "prepare", lock_wait=0.0)
+    small.control("in-place")
     other.join()
 
 
@@ -125,7 +132,7 @@ def test_stopping_ends_the_whole_tree_and_lets_nothing_else_begin(
     small: SmallProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage_process, "_stopping", threading.Event())
-    small.control("in-place", prepare={"seconds": 60, "child": 1})
+    small.control("in-place", prepare={"hold": True, "child": 1})
     failures: list[RunError] = []
 
     def work() -> None:
@@ -137,10 +144,8 @@ def test_stopping_ends_the_whole_tree_and_lets_nothing_else_begin(
     thread = threading.Thread(target=work)
     thread.start()
     wait_for(lambda: small.started("in-place"))
-    start = time.monotonic()
     stop_all()
-    thread.join()
-    assert time.monotonic() - start < 10
+    thread.join(300)
     assert small.processes() == []
     assert "starting the run again continues it" in str(failures[0])
     with pytest.raises(RunError, match="stopped before it began"):
@@ -148,19 +153,19 @@ def test_stopping_ends_the_whole_tree_and_lets_nothing_else_begin(
 
 
 def test_a_stage_does_not_outlive_a_killed_parent(small: SmallProject) -> None:
-    small.control("in-place", prepare={"seconds": 60})
+    small.control("in-place", prepare={"hold": True})
     code = (
         "import os, pathlib; from vit_vs_cnn.orchestration.stage_process import *\n"
         "class L:\n    line = progress = lambda *_: None\n"
         "environment = dict(os.environ, PREFECT__FLOW_RUN_ID='x')\n"
-        "run_stage(StageCommand(pathlib.Path.cwd(), 'prepare', environment, 60, 60), L())"
+        "run_stage(StageCommand(pathlib.Path.cwd(), 'prepare', environment, 600, 600), L())"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=small.root, env=small.environment())
     pid = wait_for(lambda: small.history(what="start"))[0]["pid"]
     parent.kill()
     parent.wait()
-    wait_for(lambda: not psutil.pid_exists(pid), 15)
-    wait_for(lambda: small.processes() == [], 15)
+    wait_for(lambda: not psutil.pid_exists(pid))
+    wait_for(lambda: small.processes() == [])
 
 
 def test_the_dag_is_dvcs(small: SmallProject) -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,20 @@ def test_weights_named_relative_to_the_project_are_found_in_a_workspace(committe
         written = read_settings(run.workspace / "params.yaml").models
         assert written["vit"].weights == str(committed / "weights" / "vit.safetensors")
         assert written["resnet"].weights is None
+
+
+def test_images_that_dvc_keeps_are_checked_out(committed: Path) -> None:
+    (committed / "photos" / "cat").mkdir(parents=True)
+    (committed / "photos" / "cat" / "1.png").write_text("one")
+    subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", "photos"], check=True)
+    request = Request(name="x", overrides=("data.source=folder", "data.path=photos"))
+    with open_run(request) as run:
+        assert read_settings(run.workspace / "params.yaml").data.path == "photos"
+        assert (run.workspace / "photos/cat/1.png").read_text() == "one"
+    shutil.rmtree(committed / ".dvc/cache")
+    shutil.rmtree(run.workspace / "photos")
+    with pytest.raises(UserError, match=r"photos: DVC cannot check it out .*`dvc pull photos\.dvc`"), open_run(request):
+        pass
 
 
 def test_what_a_run_in_place_cannot_change_is_refused(project: Path) -> None:

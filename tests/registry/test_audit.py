@@ -144,4 +144,7 @@ def test_a_decision_of_release_0_1_counts_as_a_look_at_the_test_images_of_its_ve
 def test_a_rule_named_after_any_class_can_be_recorded(registry: Registry, make_settings: Any) -> None:
     settings = make_settings({"gate": {"min_recall": {"dog <b>": 0.5}}})
     make_champion(registry, settings, 2)
-    assert "recall of dog <b>" in [outcome.rule for outcome in history(registry)[-1].rules]
+    decision = history(registry)[-1]
+    assert "recall of dog <b>" in [outcome.rule for outcome in decision.rules]
+    note = registry.client.get_run(decision.run_id).data.tags["mlflow.note.content"]
+    assert "| recall of dog &lt;b&gt; |" in note

@@ -16,9 +16,10 @@ from vit_vs_cnn.registry.promotion import promote, propose
 from vit_vs_cnn.registry.versions import CHAMPION
 
 VERSIONS = 4
-PROCESSES = 4
 CHANGES = int(os.environ.get("REGISTRY_CHANGES", "20"))
-KILLS = 4
+# Of more changes more are made at the same time, and more are cut off.
+PROCESSES = 3 + CHANGES // 100
+KILLS = CHANGES // 10
 
 # Promotes and rolls back at random; says on standard output what it has done, so nothing done may be missing later.
 WORKER = """
@@ -50,7 +51,7 @@ while len(log.decisions()) < changes:
 """
 
 
-def test_changes_by_four_processes_with_kills_lose_nothing(settings: Settings, project: Path) -> None:
+def test_changes_by_several_processes_with_kills_lose_nothing(settings: Settings, project: Path) -> None:
     registry = new_registry()
     for wrong in range(VERSIONS):
         add_version(settings, registry, range(10 * wrong))

@@ -241,7 +241,7 @@ def test_the_registry_lists_shows_judges_and_promotes(command: Command, recorded
     promoted = command("registry", "promote", "--force", "--reason", "a test")
     assert "version 2 is the champion now by force; before: 1." in promoted
     assert "version 1 is the champion again; before: 2." in command("registry", "rollback")
-    history = json.loads(command("registry", "history", "--format", "json"))
+    history = json.loads(command("registry", "history", "--json"))
     assert [(record["action"], record["origin"], record["target"]) for record in history] == [
         ("registered", None, 1),
         ("registered", None, 2),

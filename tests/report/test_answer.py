@@ -8,6 +8,7 @@ import pytest
 from factories import contestant, of_two
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.paths import evaluated
+from vit_vs_cnn.data.checks import Checks, Kind
 from vit_vs_cnn.data.dataset import DatasetInfo, Split
 from vit_vs_cnn.evaluation.metrics import evaluate
 from vit_vs_cnn.evaluation.results import Views, read_evaluation, write_evaluation
@@ -23,6 +24,7 @@ from vit_vs_cnn.tuning.summary import TuningSummary
 
 Make = Callable[..., Settings]
 TUNED = TuningSummary(trials=8)
+CLEAN = Checks(images=1000, counts={}, findings=())
 
 
 @pytest.fixture(autouse=True)
@@ -193,7 +195,7 @@ def test_over_several_seeds_the_answer_counts_the_chance_in_training(make_settin
     comparison = read_comparison(settings)
     assert answer(comparison).startswith("Over 3 trainings of each, resnet is better by 20.0 points (")
     assert comparison.pairs[0].low < -0.2 < comparison.pairs[0].high < -0.1
-    assert weaknesses(comparison, settings, {"vit": TUNED, "resnet": TUNED}) == []
+    assert weaknesses(comparison, settings, {"vit": TUNED, "resnet": TUNED}, CLEAN) == []
 
 
 def test_a_difference_that_one_pair_of_trainings_shows_may_not_hold_over_several(make_settings: Make) -> None:
@@ -215,7 +217,7 @@ def test_the_answer_names_its_own_weaknesses(settings: Settings) -> None:
     contestant(settings, "vit", 30, collapsed=True, still_rising=True)
     contestant(settings, "resnet", 30, first_error=15, still_rising=True)
     searches = {"vit": TuningSummary(), "resnet": TuningSummary(trials=8, at_edge=("recipe.optimizer.lr",))}
-    assert weaknesses(read_comparison(settings), settings, searches) == [
+    assert weaknesses(read_comparison(settings), settings, searches, CLEAN) == [
         "A training of vit collapsed: it predicts one class for nearly all images. Its result says nothing of the "
         "architecture; try a tenth of its learning rate.",
         "One training of each: another seed gives other numbers, and perhaps another order. seeds: [0, 1, 2] trains "
@@ -227,6 +229,21 @@ def test_the_answer_names_its_own_weaknesses(settings: Settings) -> None:
         "300 test images are few: with them a difference below about 3.8 points cannot be told from chance, and from 1 "
         "on it would count as one (compare.margin).",
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("group_leakage", "Train and test share groups (7 are in several splits)"),
+        ("possible_group", "File names look as if they held 7 groups, and data.groups is not set"),
+    ],
+)
+def test_groups_that_were_ignored_weaken_the_answer(make_settings: Make, kind: Kind, sentence: str) -> None:
+    settings = make_settings({"seeds": [0, 1, 2]})
+    of_seeds(settings, vit=[90, 84, 96], resnet=[30, 33, 27])
+    checks = Checks(images=1000, counts={kind: 7}, findings=())
+    (weakness,) = weaknesses(read_comparison(settings), settings, {"vit": TUNED, "resnet": TUNED}, checks)
+    assert weakness.startswith(sentence)
 
 
 def test_who_was_ahead_on_validation_is_said_by_the_metric_that_chooses(settings: Settings) -> None:

@@ -14,7 +14,7 @@ from vit_vs_cnn.report.figure_writer import FigureWriter
 from vit_vs_cnn.report.style import new_figure
 
 SOURCE = Path(tuning.__file__).parent
-PARTS = {"add": ("title", "caption"), "skip": ("skipped",)}
+PARTS = {"add": ("title", "caption"), "add_images": ("title", "caption"), "skip": ("skipped",)}
 # What the loops over figures ask for.
 VARIABLES = {
     ("eda", "measure"): MEASURES,
@@ -54,9 +54,11 @@ def requests() -> dict[tuple[str, str, str], list[set[str | None]]]:
     asked: dict[tuple[str, str, str], list[set[str | None]]] = {}
     for subject, module in subjects():
         for call in ast.walk(module):
-            if isinstance(call, ast.Call) and ast.unparse(call.func) in ("writer.add", "writer.skip", "writer.text"):
-                names = choices(subject, call.args[0])
+            if isinstance(call, ast.Call) and ast.unparse(call.func).startswith("writer."):
                 method = ast.unparse(call.func).removeprefix("writer.")
+                if method not in (*PARTS, "text"):
+                    continue
+                names = choices(subject, call.args[0])
                 parts = PARTS.get(method) or choices(subject, call.args[1])
                 for name, part in product(names, parts):
                     filled = {keyword.arg for keyword in call.keywords}

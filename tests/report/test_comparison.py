@@ -14,14 +14,16 @@ from factories import contestant, of_two
 from vit_vs_cnn.cli.pipeline import results_table
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import UserError
-from vit_vs_cnn.core.paths import COMPARE
+from vit_vs_cnn.core.paths import COMPARE, trained
 from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.report.answer import answer
 from vit_vs_cnn.report.comparison import comparison_table, read_comparison, replicates_table, write_tables
 from vit_vs_cnn.report.comparison_figures import (
     accuracy_and_cost,
+    accuracy_and_latency,
     confusion_difference,
-    learning_curves,
+    learning_by_epoch,
+    learning_by_time,
     recall_by_class,
 )
 from vit_vs_cnn.report.style import CONTESTANT_COLOURS
@@ -74,25 +76,47 @@ def test_the_terminal_names_the_confidence_even_of_one_alone(make_settings: Make
 
 def test_learning_curves_show_train_validation_and_the_chosen_epoch(settings: Settings) -> None:
     of_two(settings, 90, 30)
-    figure = learning_curves(read_comparison(settings), "elapsed_seconds", "seconds")
+    figure = learning_by_epoch(read_comparison(settings))
     accuracy = figure.axes[0]
     assert labels_of(figure) == ["vit", "resnet"]
-    val, train, chosen = accuracy.lines[:3]
-    assert train.get_xydata().tolist() == [[4.0, 0.5], [8.0, 0.5]]
-    assert val.get_xydata() == pytest.approx(np.array([[4.0, 0.6], [8.0, 0.7]]))
-    assert chosen.get_xydata() == pytest.approx(np.array([[8.0, 0.7]]))
+    val, annealed, train, chosen = accuracy.lines[:4]
+    assert train.get_xydata().tolist() == [[1, 0.5], [2, 0.5]]
+    assert val.get_xydata() == pytest.approx(np.array([[1, 0.6], [2, 0.7]]))
+    assert annealed.get_linewidth() > val.get_linewidth()
+    assert chosen.get_xydata() == pytest.approx(np.array([[2, 0.7]]))
     assert {line.get_color() for line in accuracy.lines} == {VIT_COLOUR, RESNET_COLOUR}
+
+
+def test_only_what_was_measured_at_a_low_rate_is_drawn_as_a_result(settings: Settings) -> None:
+    of_two(settings, 90, 30)
+    path = trained("vit", 0) / "history.csv"
+    rates = [1.0, 0.5, 0.2, 0.1, 0.05]
+    history = pd.concat([pd.read_csv(path).head(1)] * 5).assign(epoch=range(1, 6), learning_rate=rates)
+    history.to_csv(path, index=False)
+    annealed = learning_by_epoch(read_comparison(settings)).axes[0].lines[1]
+    assert list(annealed.get_xdata()) == [3, 4, 5]  # from the point before on
+
+
+def test_an_epoch_in_which_the_machine_was_busy_does_not_stretch_the_curve(settings: Settings) -> None:
+    of_two(settings, 90, 30)
+    path = trained("vit", 0) / "history.csv"
+    history = pd.concat([pd.read_csv(path).head(1)] * 3)
+    history.assign(epoch=[1, 2, 3], epoch_seconds=[4.0, 400.0, 4.0]).to_csv(path, index=False)
+    curve = learning_by_time(read_comparison(settings)).axes[0].lines[0]
+    assert list(curve.get_xdata()) == [4.0, 8.0, 12.0]
 
 
 def test_accuracy_stands_over_each_cost_with_its_interval(settings: Settings) -> None:
     of_two(settings, 90, 30)
     comparison = read_comparison(settings)
-    figure = accuracy_and_cost(comparison)
-    assert len(figure.axes) == 3
-    (point, _, (bar,)) = figure.axes[0].containers[0].lines
-    assert point.get_xydata().tolist() == [[4.0, 0.7]]
     metrics = comparison.contestants[0].chosen.evaluation.metrics
-    assert bar.get_segments()[0][:, 1].tolist() == pytest.approx([metrics.accuracy_low, metrics.accuracy_high])
+    training, latency = accuracy_and_cost(comparison), accuracy_and_latency(comparison)
+    assert len(training.axes) == 2
+    for axes, cost in ((training.axes[0], 4.0), (training.axes[1], 1000), (latency.axes[0], 1.0)):
+        point, _, (*_, bar) = axes.containers[0].lines
+        assert point.get_xydata().tolist() == [[cost, 0.7]]
+        assert bar.get_segments()[0][:, 1].tolist() == pytest.approx([metrics.accuracy_low, metrics.accuracy_high])
+        assert axes.get_ylim()[1] <= 1
 
 
 def test_recall_of_each_class_for_each_contestant(settings: Settings) -> None:
@@ -125,7 +149,7 @@ def test_tables_have_the_means_and_the_spread_of_the_trainings(make_settings: Ma
     assert trainings["seed"].tolist() == [3, 1, 3, 1]
     assert trainings["accuracy"].tolist() == pytest.approx([0.7, 0.72, 0.9, 0.89])
     assert trainings["chosen"].tolist() == [False, True, True, False]
-    assert len(learning_curves(comparison, "epoch", "epoch").axes[0].lines) == 2 * (1 + 3)
+    assert len(learning_by_epoch(comparison).axes[0].lines) == 2 * (1 + 4)
 
 
 def test_replicates_measured_on_other_images_are_not_averaged(make_settings: Make) -> None:

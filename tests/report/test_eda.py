@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -95,6 +96,15 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.chdir(tmp_path)
 
 
+def size_of(picture: Path) -> tuple[float, float]:
+    """Width and height in pixels."""
+    if picture.suffix == ".svg":
+        width, height = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', picture.read_text())[0]
+        return float(width), float(height)
+    height, width, _ = cv2.imread(str(picture)).shape
+    return width, height
+
+
 def test_every_figure_has_its_words_and_the_numbers_behind_it(make_settings: MakeSettings) -> None:
     images, labels = noise(60, 16), np.arange(60) % 3
     images[7] = 255
@@ -102,7 +112,7 @@ def test_every_figure_has_its_words_and_the_numbers_behind_it(make_settings: Mak
     analyse(make_settings({"recipe": {"augment": {"flip": 0.5}}}))
 
     shown = figures()
-    assert set(shown) == {path.name for path in EDA.glob("*.png")}
+    assert set(shown) == {path.name for kind in ("png", "svg") for path in EDA.glob(f"*.{kind}")}
     assert {Path(file).stem for file in shown} == {
         "class_distribution", "samples", "augmentation", "colour_histogram", "channel_correlation", "mean_images",
         "brightness", "contrast", "sharpness", "outliers", "duplicates",
@@ -111,7 +121,7 @@ def test_every_figure_has_its_words_and_the_numbers_behind_it(make_settings: Mak
         assert figure["title"]
         assert figure["caption"].endswith(".")
         assert (EDA / file).with_suffix(".csv").is_file()
-        assert cv2.imread(str(EDA / file)) is not None
+        assert min(size_of(EDA / file)) > 50
     assert skipped() == ""
 
     assert table("class_distribution") == {
@@ -146,7 +156,7 @@ def test_any_number_of_classes_and_any_size(classes: int, side: int, make_settin
     )
     analyse(make_settings())
     for file in figures():
-        height, width, _ = cv2.imread(str(EDA / file)).shape
+        width, height = size_of(EDA / file)
         assert width <= 1100, file
         assert height <= 2600, file
     assert len(table("class_distribution")["class"]) == classes

@@ -63,6 +63,9 @@ def test_pictures_and_tables_of_suspects_and_of_what_only_one_gets_right(tmp_pat
     assert alone[["contestant", "name"]].to_numpy().tolist() == [
         ["vit", "test/005.png"], ["vit", "test/008.png"], ["resnet", "test/001.png"],
     ]  # fmt: skip
+    mistakes = pd.read_csv(tmp_path / "mistakes.csv").set_index("name")
+    assert mistakes.index.tolist() == [NAMES[image] for image in (1, 2, 5, 8)]
+    assert mistakes.loc[NAMES[1], ["vit_predicted", "vit_right", "resnet_right"]].tolist() == ["emu", 0.0, 1.0]
     # A spreadsheet must not run a class as a formula.
     assert alone["label"].tolist() == ["emu", "emu", "'=dog"]
 

@@ -13,18 +13,22 @@ from factories import contestant, pictures, write_test_split
 from vit_vs_cnn.config.schema import PublishedResult, Settings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import COMPARE, EDA, ERRORS, PREPARED, SHIFT, explained, trained, tuned, tuning_summary
-from vit_vs_cnn.data.checks import Checks, Finding, write_checks
-from vit_vs_cnn.data.dataset import DatasetInfo, write_info
+from vit_vs_cnn.data.checks import Checks, Finding, read_checks, write_checks
+from vit_vs_cnn.data.dataset import DatasetInfo, read_split, write_info
 from vit_vs_cnn.report.answer import answer, weaknesses
 from vit_vs_cnn.report.comparison import read_comparison
+from vit_vs_cnn.report.embed import embedded_figures
 from vit_vs_cnn.report.errors import find_errors
-from vit_vs_cnn.report.figure_writer import FigureWriter
-from vit_vs_cnn.report.html import Provenance, embedded_figures, render_report
+from vit_vs_cnn.report.figure_writer import FigureIndex, FigureWriter
+from vit_vs_cnn.report.html import Provenance, render_report
 from vit_vs_cnn.report.robustness import read_shift
 from vit_vs_cnn.report.style import new_figure
 from vit_vs_cnn.stages import compare
+from vit_vs_cnn.tracking.outbox import RunRef
 from vit_vs_cnn.tracking.run import start_run
 from vit_vs_cnn.tuning.summary import TuningSummary
+
+COMPARED = ("accuracy_and_latency", "accuracy_and_cost", "learning_by_epoch", "learning_by_time", "reliability")
 
 
 @pytest.fixture
@@ -57,18 +61,22 @@ def page(
     run_name: str | None = None,
 ) -> str:
     """The report with other figures than those of the comparison."""
-    pictures(COMPARE)
+    pictures(COMPARE, *COMPARED)
     write_checks(PREPARED, Checks(images=112, counts={}, findings=findings))
     for name in settings.models:
         tuned(name).parent.mkdir(exist_ok=True)
         (searches or {}).get(name, TuningSummary()).write(tuning_summary(name))
     pictures(SHIFT)
-    pictures(ERRORS)
-    comparison, provenance = read_comparison(settings), Provenance("0123456789abcdef", run_name)
+    ERRORS.mkdir(parents=True, exist_ok=True)
+    FigureIndex(figures=(), skipped=()).write(ERRORS / "figures.json")
+    write_test_split()
+    refs = {name: RunRef(key="k", run_id="0a1b", experiment="tiny", name=f"train-{name}-0") for name in settings.models}
+    comparison, provenance = read_comparison(settings), Provenance("0123456789abcdef", run_name, refs)
     shift, errors = read_shift(settings, comparison), find_errors(comparison.predictions, 0.95)
     found = {name: (searches or {}).get(name, TuningSummary()) for name in settings.models}
-    weak = weaknesses(comparison, settings, found)
-    return render_report(settings, comparison, shift, errors, answer(comparison), weak, found, provenance)
+    weak = weaknesses(comparison, settings, found, read_checks(PREPARED))
+    test = read_split(PREPARED, "test")
+    return render_report(settings, comparison, test, shift, errors, answer(comparison), weak, found, provenance)
 
 
 def test_published_results_are_quoted_for_their_data_set_only(inputs: Settings) -> None:
@@ -91,24 +99,27 @@ def test_published_results_are_quoted_for_their_data_set_only(inputs: Settings) 
 
 def test_the_report_is_one_safe_file_with_everything_in_it(inputs: Settings) -> None:
     html = run_stage(inputs)
-    first_screen = html[: html.index("<h2>")]
+    first_screen = html[: html.index("Learning</a>")]
     assert (
         "resnet is better by 20.0 points (15.9 to 24.9): it is right on 90.0\u00a0% of the test images" in first_screen
     )
-    assert "McNemar p" in first_screen
+    assert "McNemar p" in html
     assert "A &lt;caption&gt;" in html
     assert "<caption>" not in html
     assert "No attention: this one has none." in html
-    assert not re.findall(r'(?:src|href)="(?!data:)', html)
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', html)
     assert "<script" not in html
     assert '<meta name="viewport"' in html
     assert "prefers-color-scheme: dark" in html
-    embedded = re.findall(r'src="data:image/(\w+);base64,([^"]+)"', html)
-    charts = len(embedded_figures(COMPARE).figures)
-    assert charts == 6
-    under_shift, of_errors = len(embedded_figures(SHIFT).figures), len(embedded_figures(ERRORS).figures)
-    assert (under_shift, of_errors) == (4, 2)
-    assert len(embedded) == charts + under_shift + of_errors + 1 + 2
+    charts = re.findall(r'<svg role="img" aria-label="([^"]+)"', html)
+    assert len(charts) == 7 + 3
+    assert charts[0].startswith("Accuracy and time for one image. vit: 70.0 % at 1.0 ms an image; resnet: 90.0 %")
+    identifiers = re.findall(r' id="([^"]+)"', html)
+    assert len(identifiers) == len(set(identifiers))
+    assert set(re.findall(r'(?:href="|url\()#([^")]+)', html)) <= set(identifiers)
+    embedded = re.findall(r'<img src="data:image/(\w+);base64,([^"]+)"', html)
+    # A test image of each class, suspect labels, what only resnet gets right, severities, analysis, maps.
+    assert len(embedded) == 3 + 12 + 6 + 1 + 1 + 2
     for kind, content in embedded:
         with Image.open(io.BytesIO(base64.b64decode(content))) as picture:
             assert picture.format == kind.upper()
@@ -142,19 +153,19 @@ def test_what_the_contestants_are_is_in_the_report(settings: Settings, prepared:
     for name in settings.models:
         pictures(explained(name))
     html = page(settings)
-    section = html[html.index("What they are") : html.index("Side by side")]
-    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in section.split("<tr>")[2:]]
-    assert rows[0][1:] == [
+    section = html[html.index("What they are</h2>") : html.index("How they learned")]
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in section.split("<tr>")[2:4]]
+    assert rows[0] == [
         "vit_tiny_patch16_224", "85,806,346", "30.0 %", "60.0 %", "9.9 %", "0.1 %", "ImageNet-21k", "14,197,122",
     ]  # fmt: skip
     # As in results of 0.1.0.
-    assert rows[1][1:] == ["resnet10t", "1,000", *["unknown"] * 6]
-    assert "this is not architecture alone" in html[: html.index("<h2>")]
+    assert rows[1] == ["resnet10t", "1,000", *["unknown"] * 6]
+    assert "this is not architecture alone" in html[: html.index("Learning</a>")]
 
 
 def test_settings_are_said_in_words(inputs: Settings) -> None:
     html = page(inputs)
-    rows = dict(re.findall(r'<code>([\w.]+)</code></td><td class="wrap">([^<]*)</td>', html))
+    rows = dict(re.findall(r'<code>([\w.]+)</code></th><td class="wrap">([^<]*)</td>', html))
     assert rows["pretrained"] == "no"
     assert rows["weights"] == "none"
     assert rows["optimizer.lr"] == "0.002"
@@ -169,8 +180,12 @@ def test_the_report_says_how_to_repeat_it(inputs: Settings) -> None:
 
 def test_what_the_checks_found_is_in_the_report(inputs: Settings) -> None:
     assert "The checks found nothing" in page(inputs)
-    finding = Finding(kind="leakage", severity="warning", count=2, sentence="2 groups of <identical> images.")
-    assert "warning: 2 groups of &lt;identical&gt; images." in page(inputs, finding)
+    finding = Finding(
+        kind="leakage", severity="warning", count=2, sentence="<identical>: gpj\u202egnp.exe and \x1b[2J."
+    )
+    html = page(inputs, finding)
+    assert r"warning: &lt;identical&gt;: gpj\u202egnp.exe and \x1b[2J." in html
+    assert not set(html) & {"\u202e", "\x1b"}
 
 
 def test_a_contestant_that_nothing_explains_is_said_to_have_no_pictures(inputs: Settings) -> None:
@@ -190,7 +205,7 @@ def test_how_far_the_maps_of_each_can_be_trusted_stands_side_by_side(inputs: Set
     (explained("resnet") / "faithfulness.csv").write_text(f"{columns}\n{row}\n")
     (explained("vit") / "faithfulness.csv").write_text("\n")
     html = page(inputs)
-    table = html[html.index("deletion AUC") : html.index("<h2>The images")]
+    table = html[html.index("deletion AUC") : html.index("The images</h2>")]
     assert table.count("<tr>") == 1
     assert "0.31 (-0.25 to -0.13)" in table
 
@@ -199,11 +214,11 @@ def test_a_large_picture_is_embedded_smaller(tmp_path: Path) -> None:
     writer = FigureWriter(tmp_path, "comparison")
     figure = new_figure(8, 8)
     figure.subplots().imshow(np.random.default_rng(0).random((600, 600, 3)))
-    writer.add("per_class", figure)
+    writer.add_images("per_class", figure)
     writer.close()
     (figure,) = embedded_figures(tmp_path).figures
-    assert figure.file.startswith("data:image/webp;base64,")
-    assert len(figure.file) < (tmp_path / "per_class.png").stat().st_size
+    assert figure.html.startswith('<img src="data:image/webp;base64,')
+    assert len(figure.html) < (tmp_path / "per_class.png").stat().st_size
 
 
 def test_only_the_figures_asked_for_are_read(tmp_path: Path) -> None:
@@ -239,7 +254,7 @@ def test_the_report_says_what_a_search_gained_and_cost_and_nothing_where_there_w
     )
     failed = search.model_copy(update={"recipe_val_accuracy": None, "gain": None})
     html = page(inputs, searches={"vit": search, "resnet": failed})
-    section = html[html.index("How the recipes were found") : html.index("How it was done")]
+    section = html[html.index("How the recipes were found") : html.index("How it was done</h2>")]
     for words in (
         "12 of 6 epochs",
         "80.0 %",

@@ -73,7 +73,7 @@ def test_figures_and_the_numbers_behind_them(shift: Shift, prepared: DatasetInfo
     write_shift(shift, np.zeros((16, 16, 3), np.uint8), prepared, tmp_path)
     index = json.loads((tmp_path / "figures.json").read_text())
     assert [figure["file"] for figure in index["figures"]] == [
-        "mean_accuracy.png", "severities.png", "patches.png", "examples.png",
+        "mean_accuracy.svg", "severities.svg", "patches.svg", "examples.png",
     ]  # fmt: skip
     assert "300 test images" in index["figures"][0]["caption"]
     table = pd.read_csv(tmp_path / "robustness.csv").set_index(["corruption", "contestant"])

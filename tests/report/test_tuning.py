@@ -76,8 +76,8 @@ def test_the_report_shows_what_the_search_gained(values: list[float | None], exp
     assert index["figures"][0]["caption"].startswith(expected)
     complete = len(values) - values.count(None)
     shown = [name for name in FIGURES if name != "importances" or complete >= 4]
-    assert [figure["file"] for figure in index["figures"]] == [f"{name}.png" for name in shown]
-    assert {path.name for path in tmp_path.glob("*.png")} == {figure["file"] for figure in index["figures"]}
+    assert [figure["file"] for figure in index["figures"]] == [f"{name}.svg" for name in shown]
+    assert {path.name for path in tmp_path.glob("*.svg")} == {figure["file"] for figure in index["figures"]}
     assert index["skipped"] == (
         [] if complete >= 4 else ["The importances are not shown: too few complete trials differ."]
     )

@@ -106,11 +106,26 @@ def test_a_program_that_nobody_signed_is_not_loaded_until_somebody_trusts_it(sto
     assert load_registered(NAME, version).version == version
 
 
-def test_a_program_that_was_changed_after_it_was_signed_is_not_loaded(store: Store, model: Path) -> None:
+def changed(program: Path) -> None:
+    content = program.read_bytes()
+    program.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def cut_off(program: Path) -> None:
+    program.write_bytes(program.read_bytes()[:1000])
+
+
+def missing(program: Path) -> None:
+    program.unlink()
+
+
+@pytest.mark.parametrize("change", [changed, cut_off, missing])
+def test_a_program_that_was_changed_after_it_was_signed_is_not_loaded(
+    store: Store, model: Path, change: Callable[[Path], None]
+) -> None:
     version = register(store, model, signature_tags(model))
-    program = (model / "data/model.pt2").read_bytes()
-    (model / "data/model.pt2").write_bytes(program[:-1] + bytes([program[-1] ^ 1]))
-    with pytest.raises(UserError, match="somebody changed them"):
+    change(model / "data/model.pt2")
+    with pytest.raises(UserError, match="somebody changed them, or the disk did"):
         load_registered(NAME, version)
 
 

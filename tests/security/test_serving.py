@@ -1,8 +1,12 @@
-"""Image bombs: a few kilobytes that decode to hundreds of megabytes."""
+"""Images that are no photographs: small files that decode to gigabytes or for hours, decoders that crash."""
 
 import io
+import signal
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from http.client import HTTPException
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -10,9 +14,17 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.model_server import Server
+from harness.model_server import Server, Store, serving
+from harness.small_project import wait_for
 
 pytest_plugins = ["harness.serving_fixtures"]
+
+
+@pytest.fixture(scope="module")
+def attacked(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that has the time of a busy machine."""
+    with serving(store, tmp_path_factory.mktemp("attacked"), "--max-seconds", "300") as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -23,31 +35,139 @@ def bomb() -> bytes:
     return file.getvalue()
 
 
-def test_pixels_are_counted_before_they_are_decoded(server: Server, bomb: bytes) -> None:
+@pytest.fixture(scope="module")
+def endless() -> bytes:
+    """A progressive JPEG of a million pixels whose last scan is repeated: libjpeg needs most of a minute for it."""
+    file = io.BytesIO()
+    Image.new("L", (1000, 1000), 100).save(file, "JPEG", progressive=True)
+    content = file.getvalue()
+    scan = content.rindex(b"\xff\xda")
+    return content[:-2] + content[scan:-2] * 100_000 + content[-2:]
+
+
+def decoders(server: Server) -> list[psutil.Process]:
+    return psutil.Process(server.process.pid).children()
+
+
+def memory(server: Server) -> int:
+    """Bytes of the server and its decoders."""
+    used = 0
+    for process in (psutil.Process(server.process.pid), *decoders(server)):
+        try:
+            used += process.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue
+    return used
+
+
+@pytest.mark.parametrize("headers", [{"Host": "evil.example"}, {"Origin": "http://evil.example"}, {"Origin": "null"}])
+def test_other_sites_pages_are_refused(attacked: Server, headers: dict[str, str]) -> None:
+    assert attacked.request("GET", "/health", headers=headers).status == 403
+    assert attacked.request("POST", "/predict", headers=headers).status == 403
+
+
+def test_pixels_are_counted_before_they_are_decoded(attacked: Server, bomb: bytes) -> None:
     assert len(bomb) < 100_000
-    refused = server.send("/predict", bomb, bomb, bomb)
+    refused = attacked.send("/predict", bomb, bomb, bomb)
     assert refused.status == 413
     assert refused.json()["error"] == "The images have 147,000,000 pixels, more than the 100,000,000 of a request."
-    assert server.send("/explain", bomb).status == 200
+    assert attacked.send("/explain", bomb).status == 200
 
 
-def test_ordinary_requests_are_answered_while_bombs_are_decoded_in_bounded_memory(
-    server: Server, bomb: bytes, images: NDArray[np.uint8], picture: Callable[..., bytes]
+def test_a_file_that_never_ends_and_one_that_crashes_its_decoder_cost_one_request_each(
+    attacked: Server, endless: bytes, images: NDArray[np.uint8], picture: Callable[..., bytes]
 ) -> None:
-    process, statuses = psutil.Process(server.process.pid), list[int]()
-    idle = process.memory_info().rss
+    assert len(endless) < 2 * 2**20
+    answer = attacked.send("/predict", picture(images[0]), endless)
+    assert answer.status == 400
+    assert answer.json()["error"] == "The images cannot be read: decoding them takes too long."
+
+    answers, before = [], decoders(attacked)
+    request = threading.Thread(target=lambda: answers.append(attacked.send("/predict", endless)))
+    request.start()
+    # It begins in one process, which ends itself, and goes on in another.
+    wait_for(lambda: set(decoders(attacked)) - set(before), 300).pop().send_signal(signal.SIGSEGV)
+    request.join()
+    assert answers[0].status == 400
+    assert answers[0].json()["error"] == "The images cannot be read: their decoder crashed."
+    assert attacked.send("/predict", picture(images[0])).status == 200
+
+
+def test_a_decoder_that_was_killed_while_it_waited_costs_no_request(
+    attacked: Server, images: NDArray[np.uint8], picture: Callable[..., bytes]
+) -> None:
+    assert attacked.send("/predict", picture(images[0])).status == 200
+    for idle in decoders(attacked):
+        idle.kill()
+    wait_for(lambda: not decoders(attacked))
+    assert attacked.send("/predict", picture(images[0])).status == 200
+
+
+@pytest.mark.parametrize(("kind", "requests"), [("bomb", 10), ("endless", 3)])
+def test_ordinary_requests_are_answered_under_attack_in_bounded_memory(
+    attacked: Server,
+    kind: str,
+    requests: int,
+    request: pytest.FixtureRequest,
+    images: NDArray[np.uint8],
+    picture: Callable[..., bytes],
+) -> None:
+    file: bytes = request.getfixturevalue(kind)
+    idle, statuses = memory(attacked), list[int]()
     attack = [
-        threading.Thread(target=lambda: statuses.append(server.send("/predict", bomb, bomb).status)) for _ in range(12)
+        threading.Thread(target=lambda: statuses.append(attacked.send("/predict", file).status))
+        for _ in range(requests)
     ]
     for thread in attack:
         thread.start()
-    answered, peak = 0, idle
+    answered, longest, peak = list[int](), 0.0, idle
     while any(thread.is_alive() for thread in attack):
-        answered += server.send("/predict", picture(images[0])).status == 200
-        peak = max(peak, process.memory_info().rss)
+        started = time.monotonic()
+        answered.append(attacked.send("/predict", picture(images[0])).status)
+        longest = max(longest, time.monotonic() - started)
+        peak = max(peak, memory(attacked))
+        time.sleep(0.05)
     for thread in attack:
         thread.join()
-    assert set(statuses) <= {200, 503}
-    assert statuses.count(200) >= 8
-    assert answered > len(statuses)
-    assert peak < idle + 800 * 2**20
+    seen = f"{len(answered)} ordinary requests, the slowest {longest:.2f} s"
+    print(f"{kind}: {idle / 2**20:.0f} MiB idle, {peak / 2**20:.0f} MiB at most; {seen}")
+    assert set(statuses) <= ({200, 503} if kind == "bomb" else {400, 503})
+    assert sum(status != 503 for status in statuses) >= min(requests, 8)
+    assert set(answered) == {200}
+    assert peak < 2 * idle
+
+
+def test_a_server_that_is_stopped_under_attack_answers_and_ends_without_a_traceback(
+    store: Store,
+    tmp_path: Path,
+    bomb: bytes,
+    endless: bytes,
+    images: NDArray[np.uint8],
+    picture: Callable[..., bytes],
+) -> None:
+    statuses: list[int | str] = []
+
+    def ask(*files: bytes) -> None:
+        while True:
+            try:
+                statuses.append(server.send("/predict", *files).status)
+            except (OSError, HTTPException) as refused:
+                statuses.append(type(refused).__name__)
+                return
+
+    with serving(store, tmp_path) as server:
+        attack = [threading.Thread(target=ask, args=files) for files in [(bomb, bomb), (endless,)] * 4]
+        attack.append(threading.Thread(target=ask, args=(picture(images[0]),)))
+        for thread in attack:
+            thread.start()
+        wait_for(lambda: len(decoders(server)) > 1 and 200 in statuses, 300)
+        children = decoders(server)
+        server.process.terminate()
+        assert server.process.wait(300) == 0
+        for thread in attack:
+            thread.join()
+    assert set(statuses) - {"ConnectionRefusedError", "ConnectionResetError", "RemoteDisconnected"} <= {200, 400, 503}
+    assert 503 in statuses
+    assert (tmp_path / "server.log").read_text() == ""
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert not alive

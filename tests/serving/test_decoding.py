@@ -12,9 +12,9 @@ from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.paths import PREPARED, trained
 from vit_vs_cnn.data.dataset import read_info, read_split
 from vit_vs_cnn.registry.loading import load_exported
+from vit_vs_cnn.serving.decoder import IMAGES, decode_files
 from vit_vs_cnn.serving.predict import Prediction, predict_files
 from vit_vs_cnn.serving.saliency import render_saliency
-from vit_vs_cnn.serving.uploads import Upload, decode_uploads
 from vit_vs_cnn.stages import prepare, train
 
 LEVELS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -50,8 +50,8 @@ def test_files_are_decoded_as_for_the_training(
 
     test = read_split(PREPARED, "test")
     files = [images / name for name in test.names]
-    uploads = [Upload(path.name, path.read_bytes()) for path in files]
-    assert (decode_uploads(uploads, model.image_size, model.decoding) == test.images).all()
+    kind, pixels = decode_files([path.read_bytes() for path in files], model.image_size, model.decoding, 10**6, 9, 9)
+    assert (kind, pixels) == (IMAGES, test.images.tobytes())
     expected = model.probabilities(test.images)
     for prediction, row in zip(predict_files(model, files), expected, strict=True):
         assert isinstance(prediction, Prediction)

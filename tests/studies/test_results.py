@@ -19,7 +19,7 @@ from vit_vs_cnn.studies.results import (
     record_result,
     results_table,
 )
-from vit_vs_cnn.studies.status import status_text
+from vit_vs_cnn.studies.status import status_text, study_status
 from vit_vs_cnn.studies.summary import answer, summarize
 
 IMAGES = [0.01, 0.03, 0.1, 0.3, 1.0]
@@ -52,7 +52,7 @@ def test_a_failed_run_is_a_hole_until_it_is_measured(tmp_path: Path) -> None:
     results = recorded(tmp_path, plan, failed=3)
     assert [run.name for run in results.open] == [plan.runs[3].name]
     assert results.failed == {plan.runs[3].name: "train@vit: the loss is not finite any more"}
-    assert "9 of 10 runs done, 1 failed; about 50 s left" in status_text(results, {plan.runs[0].name})
+    assert "9 of 10 runs done, 1 failed; about 50 s left" in status_text(study_status(results, {plan.runs[0].name}))
     assert "failed" in terminal_table(summarize(results))
     assert "1 of 10 runs have no result." in answer(summarize(results))
     record_result(tmp_path, measured(plan.runs[3]))
@@ -90,8 +90,18 @@ def test_nothing_is_said_where_nothing_was_measured(project: Path, tmp_path: Pat
     plan = planned({"images": [0.1, 1.0]})
     summary = summarize(Results(plan, {}, {}))
     assert answer(summary).startswith("Nothing can be said yet")
-    assert "1970" not in status_text(summary.results, ())
+    assert "1970" not in status_text(study_status(summary.results, ()))
     publish_study(plan, tmp_path)
+
+
+def test_the_page_shows_what_a_name_holds_as_text(project: Path, tmp_path: Path) -> None:
+    plan = planned({"images": [0.1, 1.0]})
+    record_result(tmp_path, measured(plan.runs[0]))
+    record_result(tmp_path, RunFailure(name=plan.runs[1].name, sentence="gpj\u202egnp.exe <b>: no image"))
+    publish_study(plan, tmp_path)
+    page = (tmp_path / "study.html").read_text()
+    assert r"gpj\u202egnp.exe &lt;b&gt;: no image" in page
+    assert "\u202e" not in page
 
 
 @pytest.mark.parametrize(
@@ -113,7 +123,7 @@ def test_the_page_has_the_figures_that_the_axes_allow(
     index = FigureIndex.read(tmp_path / "figures.json", "")
     assert [Path(figure.file).stem for figure in index.figures] == figures
     page = (tmp_path / "study.html").read_text()
-    assert page.count("<img ") == len(figures)
+    assert page.count('<svg role="img"') == len(figures)
     assert ("the loss is not finite any more" in page) is (len(plan.runs) > 3)
     assert "http" not in page.replace("https://", "")
 

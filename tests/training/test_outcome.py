@@ -74,6 +74,7 @@ def test_a_curve_is_still_rising_where_its_end_is_its_best_and_rises(accuracies:
     assert is_still_rising(epochs(accuracies), "accuracy") is rising
 
 
+@pytest.mark.usefixtures("unexported")
 def test_a_collapsed_training_is_a_warning_with_the_rate_to_try_and_a_flag(
     make_settings: Make, prepared: DatasetInfo, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -87,6 +88,7 @@ def test_a_collapsed_training_is_a_warning_with_the_rate_to_try_and_a_flag(
     assert json.loads((trained("vit", 0) / "training.json").read_text())["collapsed"]
 
 
+@pytest.mark.usefixtures("unexported")
 def test_a_training_that_learns_has_not_collapsed(
     settings: Settings, prepared: DatasetInfo, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -243,12 +243,12 @@ class Workers:
         self.processes += [self._start() for _ in range(count)]
 
     def wait(self) -> list[int]:
-        return [process.wait(240) for process in self.processes]
+        return [process.wait(600) for process in self.processes]
 
 
 def kill_a_worker(tuning: TuningStudy, finished: int, killed: int | None = None) -> int:
     """Kill a worker in a trial once so many trials are finished, but not the process `killed`; return its id."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         trials = tuning.trials()
         running = [trial for trial in trials if trial.state == TrialState.RUNNING and trial.intermediate_values]
@@ -292,7 +292,7 @@ def test_a_killed_process_is_noticed_by_its_missing_heartbeat_and_one_that_is_la
 
 def test_a_trial_with_a_heartbeat_is_left_to_its_worker(url: str, tmp_path: Path) -> None:
     tuning = sleeping_study(url, 1)
-    workers = Workers(tuning, url, 5.0, tmp_path)
+    workers = Workers(tuning, url, 2.0 * sleeper.GRACE_SECONDS, tmp_path)
     workers.add(2)
     assert workers.wait() == [0, 0]
     assert attempts(tuning) == 1

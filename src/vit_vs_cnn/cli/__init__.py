@@ -8,13 +8,15 @@ from pathlib import Path
 import click
 
 from vit_vs_cnn.cli.data import data
-from vit_vs_cnn.cli.maintenance import clean, doctor, sync, up
+from vit_vs_cnn.cli.init import init
+from vit_vs_cnn.cli.maintenance import clean, deploy, doctor, sync, up
 from vit_vs_cnn.cli.pipeline import STAGES, params, run, tune
 from vit_vs_cnn.cli.registry import registry
 from vit_vs_cnn.cli.serving import predict, serve
 from vit_vs_cnn.cli.study import study
 from vit_vs_cnn.core.console import printable
 from vit_vs_cnn.core.errors import GateRejectedError, GateUndecidedError, RunError, UserError, write_error_report
+from vit_vs_cnn.core.process import Terminated, end_on_signals
 from vit_vs_cnn.core.start_up import skip_teardown
 
 USER_MISTAKE = 2
@@ -25,6 +27,7 @@ _MACHINE_REFUSES = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
 _EPILOG = """\b
 Examples:
   vit-vs-cnn run --preset demo               the whole pipeline on the packaged digits, in minutes
+  vit-vs-cnn init pets                       a project of one's own, without a clone
   vit-vs-cnn data pets.zip                   how a folder or archive of images would be read
   vit-vs-cnn run --preset cpu --set data.source=folder --set data.name=pets --set data.path=pets.zip
   vit-vs-cnn study demo                      where one overtakes the other, on the packaged digits
@@ -40,19 +43,35 @@ def commands() -> None:
     """ViT or CNN? A measured answer on your own images, and a registered model at the end."""
 
 
-for command in (data, *STAGES, tune, run, study, params, registry, predict, serve, up, clean, sync, doctor):
+for command in (
+    init,
+    data,
+    *STAGES,
+    tune,
+    run,
+    study,
+    params,
+    registry,
+    predict,
+    serve,
+    up,
+    deploy,
+    clean,
+    sync,
+    doctor,
+):
     commands.add_command(command)
 
 
 def main() -> None:
     """The entry point: a user's mistake is one sentence and exit code 2."""
-    # A shell that starts it in the background has it, and all that it starts, ignore Ctrl-C's signal.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    end_on_signals()
     end_with = skip_teardown() if _is_program() else lambda _: None
     try:
         commands(standalone_mode=False)
-    except click.exceptions.Abort:
-        _fail("stopped; the same command continues.", 130)
+    except click.exceptions.Abort as abort:
+        ended_by = signal.SIGTERM if isinstance(abort.__context__, Terminated) else signal.SIGINT
+        _fail("stopped; the same command continues.", 128 + ended_by)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -20,6 +20,8 @@ import click
 def data(path: str, overrides: tuple[str, ...]) -> None:
     """Look at the images in PATH, a folder, tar, zip or table, as `prepare` would read them; nothing is written.
 
+    PATH may be in an object store (s3://…): it is downloaded, once.
+
     Shows the images per class and split, how the folders were understood, what is passed over, and the settings that
     run the pipeline on them.
     """
@@ -28,7 +30,7 @@ def data(path: str, overrides: tuple[str, ...]) -> None:
     from vit_vs_cnn.data.overview import class_table, group_lines, hints
     from vit_vs_cnn.data.prepare import open_source, source_at
 
-    values = {"source": source_at(Path(path)), "name": data_name(path), "path": path}
+    values = {"source": source_at(path), "name": data_name(path), "path": path}
     settings = parse_data_settings(values, overrides)
     source = open_source(settings)
     lines = [f"{source.description}: {len(source.names):,} images, {len(source.classes):,} classes", ""]

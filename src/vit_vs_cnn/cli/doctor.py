@@ -11,8 +11,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from vit_vs_cnn.core.errors import UserError, first_line, without_password
-from vit_vs_cnn.core.paths import main_root, state_dir
+from vit_vs_cnn.core.paths import bytes_in, main_root, mlruns_dir, runs_dir, state_dir
 from vit_vs_cnn.orchestration.active_runs import active_runs
+from vit_vs_cnn.orchestration.workspace import cache_dir
 
 _CIFAR10_HOST = "https://www.cs.toronto.edu"
 _LITTLE_DISK_GB = 5.0
@@ -42,6 +43,7 @@ def checks() -> list[Check]:
         _project(),
         _device(),
         Check("disk", free_gb > _LITTLE_DISK_GB, f"{free_gb:.0f} GB free", "data, caches and models need a few GB."),
+        _space(),
         _dvc(),
         Check(
             "runs",
@@ -101,6 +103,22 @@ def _device() -> Check:
         "everything runs on the CPU; take `--preset demo` or `--preset cpu`, the reference experiment wants a GPU."
     )
     return Check("device", False, f"no CUDA device; {threads}", meaning, required=False)
+
+
+def _space() -> Check:
+    """What the project's own data take, the largest first; `clean` keeps them within bounds."""
+    try:
+        folders = {
+            "mlruns": mlruns_dir(),
+            "DVC's cache": cache_dir(main_root()),
+            "runs": runs_dir(),
+            "state": state_dir(),
+        }
+    except UserError as error:
+        return Check("space", False, str(error), required=False)
+    sizes = {name: bytes_in(folder) for name, folder in folders.items()}
+    largest = sorted(sizes, key=lambda name: -sizes[name])
+    return Check("space", True, ", ".join(f"{name} {sizes[name] / 1e6:,.0f} MB" for name in largest))
 
 
 def _dvc() -> Check:

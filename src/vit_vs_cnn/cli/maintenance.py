@@ -1,8 +1,12 @@
 """The commands around the pipeline: local services, retention, unsent records, and what a machine lacks."""
 
+import json
 import sys
+from dataclasses import asdict
 
 import click
+
+from vit_vs_cnn.cli.options import json_option
 
 
 @click.command(epilog="\b\nExample:\n  vit-vs-cnn up --prefect-port 4300")
@@ -21,19 +25,49 @@ def up(prefect_port: int, mlflow_port: int, worker_port: int, optuna_port: int, 
 
 @click.command(epilog="\b\nExample:\n  vit-vs-cnn clean --days 7")
 @click.option("--days", type=float, help="Keep what is younger; default: flow.keep_days in params.yaml.")
-def clean(days: float | None) -> None:
-    """Remove old isolated workspaces and checkpoints, and cached data that nothing refers to."""
-    from vit_vs_cnn.config.load import project_settings
-    from vit_vs_cnn.orchestration.retention import apply_retention
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def clean(days: float | None, yes: bool) -> None:
+    """Remove old workspaces, checkpoints, downloads and runs in MLflow, and cached data that nothing refers to.
 
-    keep = project_settings().flow.keep_days if days is None else days
-    removed = apply_retention(keep)
-    shared = "; the cache is outside the project, may be shared, and was left as it is: `dvc gc` is yours to run"
-    cache = shared if removed.cache_mb is None else f"; {removed.cache_mb:.1f} MB of the cache"
-    click.echo(
-        f"removed what is older than {keep:g} days: {removed.workspaces} workspaces, {removed.checkpoints} "
-        f"checkpoints{cache}."
+    A run in MLflow stays while a registered version, a workspace or the project's own results need it. In a store other
+    than mlruns/mlflow.db all of them stay.
+    """
+    from vit_vs_cnn.config.load import project_settings
+    from vit_vs_cnn.core.errors import UserError
+    from vit_vs_cnn.orchestration.retention import find_old, remove_old
+
+    old = find_old(project_settings().flow.keep_days if days is None else days)
+    found = (
+        f"what is older than {old.days:g} days: {len(old.workspaces)} workspaces, {len(old.checkpoints)} checkpoints, "
+        f"{len(old.downloads)} downloads, {len(old.runs.run_ids)} runs in MLflow, {old.size / 1e6:.1f} MB"
     )
+    if not yes:
+        click.echo(f"{found}; and of DVC's cache what nothing refers to then.")
+        if not sys.stdin.isatty():
+            raise UserError("there is nobody to ask whether to remove it: `vit-vs-cnn clean --yes` removes it.")
+        if not click.confirm("Remove it?"):
+            return
+    cache_mb = remove_old(old)
+    shared = "; the cache is outside the project, may be shared, and was left as it is: `dvc gc` is yours to run"
+    click.echo(f"removed {found}{shared if cache_mb is None else f'; {cache_mb:.1f} MB of the cache'}.")
+
+
+@click.command(
+    epilog="\b\nExample:\n  export PREFECT_API_URL=http://server:4200/api\n"
+    "  VIT_VS_CNN_GIT_URL=https://git.example.com/you/project.git vit-vs-cnn deploy"
+)
+def deploy() -> None:
+    """Set up Prefect's server for workers on other machines.
+
+    Creates or updates on the server of PREFECT_API_URL the work pool `remote`, the deployment `vit-vs-cnn/remote`, and
+    the automation that ends runs whose worker was killed. Its runs clone VIT_VS_CNN_GIT_URL, branch
+    VIT_VS_CNN_GIT_BRANCH (default: main).
+    """
+    from vit_vs_cnn.orchestration.remote import POOL
+    from vit_vs_cnn.orchestration.remote import deploy as deploy_remote
+
+    api = deploy_remote()
+    click.echo(f"deployed vit-vs-cnn/remote to {api}; a worker for it: prefect worker start --pool {POOL}")
 
 
 @click.command()
@@ -47,7 +81,8 @@ def sync() -> None:
 
 @click.command(epilog="\b\nExample:\n  vit-vs-cnn doctor --fix")
 @click.option("--fix", is_flag=True, help="Remove the workspaces of runs whose process was killed.")
-def doctor(fix: bool) -> None:
+@json_option
+def doctor(fix: bool, as_json: bool) -> None:
     """Check Python, packages, device, disk, DVC, runs, tracking store and downloads; say what a failure means."""
     from vit_vs_cnn.cli.doctor import checks, render
     from vit_vs_cnn.config.load import project_settings
@@ -55,8 +90,8 @@ def doctor(fix: bool) -> None:
 
     if fix:
         for name in remove_dead_runs(project_settings().flow.keep_days):
-            click.echo(f"fixed  run {name}: its workspace is removed; started again it continues")
+            click.echo(f"fixed  run {name}: its workspace is removed; started again it continues", err=as_json)
     results = checks()
-    click.echo(render(results))
+    click.echo(json.dumps([asdict(result) for result in results], indent=2) if as_json else render(results))
     if any(not result.ok and result.required for result in results):
         sys.exit(1)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vit_vs_cnn.core.console import table
+from vit_vs_cnn.cli.options import names_in
+from vit_vs_cnn.core.console import printable, table
 from vit_vs_cnn.core.errors import without_password
 from vit_vs_cnn.core.paths import COMPARE, REGISTERED
 from vit_vs_cnn.core.start_up import without_collecting
@@ -23,7 +24,12 @@ if TYPE_CHECKING:
 
 _SEED_HELP = "One of seeds: in params.yaml; default: the first."
 
-_preset = click.option("--preset", metavar="NAME", help="Lay presets/NAME.yaml over params.yaml.")
+_preset = click.option(
+    "--preset",
+    metavar="NAME",
+    help="Lay presets/NAME.yaml over params.yaml.",
+    shell_complete=names_in("presets"),
+)
 _overrides = click.option(
     "--set",
     "overrides",
@@ -131,8 +137,10 @@ def run(
 
     The working tree is not touched; the result appears in `dvc exp show`. Done work is not repeated.
     """
+    from vit_vs_cnn.cli.init import ensure_repository
     from vit_vs_cnn.orchestration.request import Request
 
+    ensure_repository()
     request = Request(preset or "", overrides, name, stages, force, in_place)
     if dry_run:
         from vit_vs_cnn.orchestration.preview import preview
@@ -239,11 +247,10 @@ DVC       dvc exp show   (experiment: {finished.name})"""
 
 def results_table(project: Path) -> str:
     """The table that a run ends with, from reports/compare of the folder `project`, and the answer below it."""
-    from vit_vs_cnn.orchestration.artifacts import result_rows
+    from vit_vs_cnn.orchestration.artifacts import read_answer, result_rows
 
     rows = [{key: text for key, text in row.items() if key != "timm"} for row in result_rows(project)]
-    verdicts = json.loads((project / COMPARE / "significance.json").read_text(encoding="utf-8"))
-    return "\n".join([table([[*rows[0]], *([*row.values()] for row in rows)]), "", verdicts["answer"]])
+    return "\n".join([table([[*rows[0]], *([*row.values()] for row in rows)]), "", printable(read_answer(project))])
 
 
 STAGES = (

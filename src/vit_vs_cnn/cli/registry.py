@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vit_vs_cnn.core.console import table
+from vit_vs_cnn.cli.options import json_option
+from vit_vs_cnn.core.console import printable, table
 from vit_vs_cnn.core.errors import GateRejectedError, GateUndecidedError, UserError
 from vit_vs_cnn.core.paths import PREPARED
 
@@ -33,7 +34,6 @@ _registry = click.option(
     metavar="NAME",
     help="The registered model or its data set; default: that of params.yaml, or the only one there is.",
 )
-_format = click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 _reason = click.option("--reason", default="", help="The reason, which is recorded.")
 
 
@@ -44,27 +44,32 @@ def registry() -> None:
 
 @registry.command("list", epilog="\b\nExample:\n  vit-vs-cnn registry list --registry digits")
 @_registry
-@_format
-def list_versions(given: str | None, form: str) -> None:
+@json_option
+def list_versions(given: str | None, as_json: bool) -> None:
     """List the versions of the registered model, the newest first."""
     opened, _ = _open(given)
     _decisions(opened)  # an alias that was moved by hand is recorded before it is shown
     versions = opened.versions()
-    if form == "json":
+    if as_json:
         click.echo(json.dumps([asdict(version) for version in versions], indent=2))
     else:
-        click.echo(f"{opened.name}\n\n{version_table(versions)}")
+        _echo(f"{opened.name}\n\n{version_table(versions)}")
 
 
 @registry.command(epilog="\b\nExamples:\n  vit-vs-cnn registry show champion\n  vit-vs-cnn registry show 3 --card")
 @click.argument("version")
 @click.option("--card", is_flag=True, help="Print its model card, as Markdown.")
 @_registry
-def show(version: str, card: bool, given: str | None) -> None:
+@json_option
+def show(version: str, card: bool, given: str | None, as_json: bool) -> None:
     """Show what is recorded of VERSION, a number or an alias: measurements, lineage, decisions."""
     opened, _ = _open(given)
     found = opened.version(version)
-    click.echo(found.card if card else f"{opened.name}, {version_page(found, _decisions(opened))}")
+    if as_json:
+        own = [decision for decision in _decisions(opened) if decision.names(found.number)]
+        click.echo(json.dumps({**asdict(found), "decisions": [_record(decision) for decision in own]}, indent=2))
+    else:
+        _echo(found.card if card else f"{opened.name}, {version_page(found, _decisions(opened))}")
 
 
 @registry.command(
@@ -99,7 +104,7 @@ def promote(
     if proposal is None:
         click.echo(f"{opened.name}: {version} is the champion already.")
         return
-    click.echo(f"{promotion.gate_report(opened, proposal)}\n")
+    _echo(f"{promotion.gate_report(opened, proposal)}\n")
     if not dry_run:
         decision = promotion.promote(opened, proposal, force=force, accept=accept, reason=reason)
         how = " by force" if decision.forced else ", accepted undecided" if decision.accepted else ""
@@ -140,18 +145,22 @@ def trust(version: str, given: str | None) -> None:
     click.echo(f"{opened.name}: version {sign(opened, version).number} is signed and may be loaded now.")
 
 
-@registry.command(epilog="\b\nExample:\n  vit-vs-cnn registry history --format json")
+@registry.command(epilog="\b\nExamples:\n  vit-vs-cnn registry history\n  vit-vs-cnn registry history --at 2026-05-01")
+@click.option("--at", type=click.DateTime(), help="Show who was champion and challenger at this time (UTC).")
 @_registry
-@_format
-def history(given: str | None, form: str) -> None:
+@json_option
+def history(at: datetime | None, given: str | None, as_json: bool) -> None:
     """Show every change of an alias and every refusal, the oldest first."""
     opened, _ = _open(given)
     decisions = _decisions(opened)
-    if form == "json":
-        records = [decision.model_dump(mode="json", by_alias=True) for decision in decisions]
-        click.echo(json.dumps(records, indent=2))
+    if at is not None:
+        decisions = aliases_at(decisions, at.replace(tzinfo=UTC))
+    if as_json:
+        click.echo(json.dumps([_record(decision) for decision in decisions], indent=2))
+    elif at is not None and not decisions:
+        click.echo(f"{opened.name}: no version had an alias at {at:%Y-%m-%d %H:%M:%S}.")
     else:
-        click.echo(f"{opened.name}\n\n{history_table(decisions)}" if decisions else f"{opened.name}: no decision yet.")
+        _echo(f"{opened.name}\n\n{history_table(decisions)}" if decisions else f"{opened.name}: no decision yet.")
 
 
 @registry.command(epilog="\b\nExample:\n  vit-vs-cnn registry verify champion --retrain")
@@ -166,7 +175,12 @@ def verify(version: str, retrain: bool, given: str | None) -> None:
     from vit_vs_cnn.orchestration.verify import verify as measure_again
 
     opened, _ = _open(given)
-    click.echo(f"{opened.name}, {measure_again(opened, version, retrain=retrain, say=click.echo)}")
+    _echo(f"{opened.name}, {measure_again(opened, version, retrain=retrain, say=_echo)}")
+
+
+def _echo(text: str) -> None:
+    """Print what others may have written to the registry."""
+    click.echo(printable(text, lines=True))
 
 
 def version_table(versions: Sequence["Version"]) -> str:
@@ -204,7 +218,7 @@ def version_page(version: "Version", decisions: Sequence["Decision"]) -> str:
     }
     width = max(map(len, facts))
     lines = [f"version {version.number}", "", *(f"{name:<{width}}  {value}" for name, value in facts.items())]
-    own = [decision for decision in decisions if version.number in {decision.previous_version, decision.version}]
+    own = [decision for decision in decisions if decision.names(version.number)]
     return "\n".join([*lines, "", history_table(own) if own else "No decision names it."])
 
 
@@ -228,6 +242,17 @@ def history_table(decisions: Sequence["Decision"]) -> str:
         for decision in decisions
     ]
     return table([header, *rows], text_columns=len(header))
+
+
+def aliases_at(decisions: Sequence["Decision"], time: datetime) -> "list[Decision]":
+    """The decision that gave each alias the version that it had at `time`; none for an alias that had no version."""
+    before = (decision for decision in decisions if decision.moves and decision.time_ms <= 1000 * time.timestamp())
+    last = {decision.alias: decision for decision in before}
+    return [decision for decision in last.values() if decision.version is not None]
+
+
+def _record(decision: "Decision") -> dict[str, object]:
+    return decision.model_dump(mode="json", by_alias=True)
 
 
 def _number(version: "Version", tag: str, form: str) -> str:

@@ -1,8 +1,12 @@
 """`vit-vs-cnn study`: the pipeline at every point of studies/<name>.yaml, and how far it is."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import click
+
+from vit_vs_cnn.cli.options import json_option, names_in
 
 
 class _Studies(click.Group):
@@ -27,14 +31,16 @@ def study() -> None:
 
 
 @study.command(name="run")
-@click.argument("name")
+@click.argument("name", shell_complete=names_in("studies"))
 def run_study(name: str) -> None:
     """Run every point of a study that is not up to date; the same as `study NAME`."""
+    from vit_vs_cnn.cli.init import ensure_repository
     from vit_vs_cnn.cli.pipeline import run_flow
     from vit_vs_cnn.core.errors import RunError
     from vit_vs_cnn.core.paths import main_root
     from vit_vs_cnn.studies.settings import find_study, read_study, settings_at
 
+    ensure_repository()
     root = main_root()
     path = find_study(name, root)
     settings = settings_at(read_study(path, root), {}, root)
@@ -47,20 +53,22 @@ def run_study(name: str) -> None:
 
 
 @study.command()
-@click.argument("name")
-def status(name: str) -> None:
+@click.argument("name", shell_complete=names_in("studies"))
+@json_option
+def status(name: str, as_json: bool) -> None:
     """Show what of a study is done, running and left, and about how long that will take."""
     from vit_vs_cnn.core.paths import main_root
     from vit_vs_cnn.orchestration.active_runs import active_runs
     from vit_vs_cnn.studies.plan import read_plan, study_folder
     from vit_vs_cnn.studies.results import read_results
     from vit_vs_cnn.studies.settings import find_study
-    from vit_vs_cnn.studies.status import status_text
+    from vit_vs_cnn.studies.status import status_text, study_status
 
     path = find_study(name, main_root())
     folder = study_folder(main_root(), path.stem)
     results = read_results(folder, read_plan(folder))
-    click.echo(status_text(results, {run.name for run in active_runs(dead=False)}))
+    found = study_status(results, {run.name for run in active_runs(dead=False)})
+    click.echo(json.dumps(asdict(found), indent=2) if as_json else status_text(found))
 
 
 def _show(name: str) -> None:

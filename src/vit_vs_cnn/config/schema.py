@@ -30,7 +30,8 @@ class ModelSettings(StrictModel):
 class TrainSettings(StrictModel):
     """The budget, the same for every contestant, and the machine.
 
-    Each batch is shared by `devices` GPUs, or on a CPU by as many processes. `calibrate` fits a temperature on
+    Each batch is shared by `devices` GPUs, or on a CPU by as many processes, of each of `nodes` machines. `calibrate`
+    fits a temperature on
     validation after the training, which changes how certain the model is and never what it predicts.
     """
 
@@ -39,6 +40,7 @@ class TrainSettings(StrictModel):
     refit: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: Annotated[int, Field(ge=1, le=64)] = 1
+    nodes: Annotated[int, Field(ge=1, le=64)] = 1
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     compile: bool = False
     calibrate: bool = True
@@ -171,9 +173,11 @@ class Settings(StrictModel):
     @model_validator(mode="after")
     def _devices_get_equal_shares(self) -> Self:
         for contestant, model in self.models.items():
-            if model.recipe.batch_size % self.train.devices:
+            devices = self.train.devices * self.train.nodes
+            if model.recipe.batch_size % devices:
+                keys = "train.devices" if self.train.nodes == 1 else "train.devices × train.nodes"
                 raise ValueError(
-                    f"models.{contestant}.recipe.batch_size: {self.train.devices} devices (train.devices) cannot share "
+                    f"models.{contestant}.recipe.batch_size: {devices} devices ({keys}) cannot share "
                     f"{model.recipe.batch_size} images equally"
                 )
         return self

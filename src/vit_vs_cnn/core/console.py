@@ -1,7 +1,9 @@
 """The terminal: progress bars, which a parent process can read as lines, and aligned tables."""
 
+import html
 import os
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,14 +38,24 @@ def read_progress(line: str) -> Progress | None:
 
 
 def printable(text: str, *, lines: bool = False) -> str:
-    """The text with escapes for what a terminal obeys or hides: control characters, marks that reverse the direction.
+    """The text with escapes for what a terminal or a page obeys or hides: control characters, marks of direction.
 
-    The joiners of emoji and of several scripts stay, and with `lines` the ends of lines.
+    Spaces of every width and the joiners of emoji and of several scripts stay, and with `lines` the ends of lines.
     """
+    if text.isprintable():
+        return text
     kept = "\u200c\u200d\n" if lines else "\u200c\u200d"
     return "".join(
-        char if char.isprintable() or char in kept else char.encode("unicode_escape").decode() for char in text
+        char
+        if char.isprintable() or char in kept or unicodedata.category(char) == "Zs"
+        else char.encode("unicode_escape").decode()
+        for char in text
     )
+
+
+def markdown_text(text: str) -> str:
+    """The text as Markdown that shows it: no markup, no link, no further cell of a table, nothing that is hidden."""
+    return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", html.escape(printable(text), quote=False))
 
 
 def inert(text: str) -> str:

@@ -3,6 +3,8 @@
 Paths of stages are relative to the project folder, the working directory of every stage, as in dvc.yaml.
 """
 
+import os
+import shutil
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -20,6 +22,9 @@ SHIFT = COMPARE / "shift"
 ERRORS = COMPARE / "errors"
 REGISTERED = Path("registered")
 RUN_FILE = "run.json"
+
+# The folder of `state_dir`, where the project itself is a clone that does not stay.
+STATE_VARIABLE = "VIT_VS_CNN_STATE"
 
 
 def tuned(contestant: str) -> Path:
@@ -62,6 +67,14 @@ def explained(contestant: str) -> Path:
     return Path("reports/explain") / contestant
 
 
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder with all that is in it; nothing where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 @cache
 def project_root() -> Path:
     """The project folder that holds the working directory. Raises UserError outside a project."""
@@ -71,7 +84,7 @@ def project_root() -> Path:
             return folder
     raise UserError(
         f"{here} is not inside a vit-vs-cnn project (no dvc.yaml and params.yaml in it or above it): "
-        "change to the folder that you cloned."
+        "change to one, or make one with `vit-vs-cnn init FOLDER`."
     )
 
 
@@ -92,14 +105,21 @@ def mlruns_dir() -> Path:
 def state_dir() -> Path:
     """What must survive a killed run and is no output: checkpoints, pending records of runs, keys, logs.
 
-    It is for its owner alone: logs and settings of servers may hold a password.
+    It is .vit-vs-cnn of the project, or where VIT_VS_CNN_STATE says, and for its owner alone: logs and settings of
+    servers may hold a password.
     """
-    folder = main_root() / ".vit-vs-cnn"
+    given = os.environ.get(STATE_VARIABLE)
+    folder = Path(given) if given else main_root() / ".vit-vs-cnn"
     with suppress(OSError):  # whoever writes there says that it cannot be
-        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 
 
 def runs_dir() -> Path:
     """The folder of the isolated runs, one git worktree each."""
     return main_root() / "runs"
+
+
+def bytes_in(folder: Path) -> int:
+    """The size of the files in a folder and below it; none where it does not exist."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

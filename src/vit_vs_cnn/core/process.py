@@ -50,6 +50,19 @@ class ProcessIdentity:
             return True
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: to everything that runs it is what Ctrl-C is, a reason to end in good order."""
+
+
+def end_on_signals() -> None:
+    """Have SIGINT raise KeyboardInterrupt and SIGTERM raise Terminated, however this process was started.
+
+    A shell that starts a process in the background makes it, and all that it starts, ignore SIGINT.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _raise_terminated)
+
+
 def exit_with_parent(module: str, *arguments: str) -> list[str]:
     """The command that runs a Python module which exits with this process; start it in a session of its own."""
     return [sys.executable, "-m", __name__, str(os.getpid()), module, *arguments]
@@ -82,6 +95,10 @@ def stop_tree(
     if process.poll() is None:
         process.kill()
         process.wait()
+
+
+def _raise_terminated(*_: object) -> None:
+    raise Terminated
 
 
 def _watch(parent: int) -> None:

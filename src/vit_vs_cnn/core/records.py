@@ -20,13 +20,17 @@ class Record(BaseModel):
 
     @classmethod
     def read(cls, path: Path, remedy: str) -> Self:
-        """Read the record at `path`. Raises UserError ending in `remedy` where it is missing or not valid."""
+        """Read the record at `path`. Raises UserError ending in `remedy` where it is missing, damaged or not valid."""
         try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except OSError:
-            raise UserError(f"{path}: does not exist; {remedy}.") from None
-        except ValidationError:
-            raise UserError(f"{path}: was written by another version; {remedy}.") from None
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            problem = "does not exist"
+        except OSError as error:
+            problem = f"cannot be read ({error.strerror})"
+        except ValidationError as error:
+            is_json = all(found["type"] != "json_invalid" for found in error.errors())
+            problem = "was written by another version" if is_json else "is damaged"
+        raise UserError(f"{path}: {problem}; {remedy}.")
 
 
 def write_atomically(path: Path, text: str) -> None:

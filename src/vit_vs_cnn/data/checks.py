@@ -10,7 +10,7 @@ from vit_vs_cnn.core.records import Record
 from vit_vs_cnn.data.dataset import PREPARE_REMEDY, PREPARED_SPLITS, SplitName
 from vit_vs_cnn.data.decode import DecodedImages
 from vit_vs_cnn.data.duplicates import Groups, fingerprint, identical_groups, near_groups
-from vit_vs_cnn.data.groups import shared_groups
+from vit_vs_cnn.data.groups import possible_groups, shared_groups
 from vit_vs_cnn.data.notes import balance_note
 from vit_vs_cnn.data.sources.source import Source, Unreadable
 
@@ -32,6 +32,7 @@ Kind = Literal[
     "near_leakage",
     "look_alike",
     "group_leakage",
+    "possible_group",
 ]
 
 Severity = Literal["warning", "note"]
@@ -57,6 +58,7 @@ _SENTENCES: dict[Kind, tuple[Severity, str]] = {
         "of {different:,} different images are nearly identical to another: here looking alike is no sign of a copy",
     ),
     "group_leakage": ("warning", "groups that images share are in more than one split"),
+    "possible_group": ("note", "groups by file names, and no data.groups: an image of the same group may be in train"),
 }
 
 _MOST_EXAMPLES = 50
@@ -114,6 +116,7 @@ def check(
         "unreadable": [f"{file.name}: {file.reason}" for file in unreadable],
         "stray_file": source.stray,
         "group_leakage": shared_groups(source),
+        "possible_group": possible_groups(source),
         **dict(source.row_findings.items()),
         **_rare_classes(decoded, source.classes, min_images_per_class),
     }

@@ -9,6 +9,8 @@ from vit_vs_cnn.data.dataset import PREPARED_SPLITS
 from vit_vs_cnn.data.sources.source import Source
 
 _MOST_NAMED = 5
+# A file name that ends in a number after something else, or in a word after a number: `patient_12_003`, `p7_front`.
+_IN_GROUP = re.compile(r"(?:(?P<numbered>.+?)[ _.-]+\(?\d+\)?|(?P<named>.*\d)[ _.-]+[^\W\d_]+)")
 
 
 def with_groups(source: Source, pattern: str | None) -> Source:
@@ -31,6 +33,26 @@ def with_groups(source: Source, pattern: str | None) -> Source:
             "change the pattern so that it finds the group in the path of every image."
         )
     return replace(source, groups=tuple(group for group in groups if group is not None))
+
+
+def possible_groups(source: Source) -> list[str]:
+    """The groups that file names look as if they held, the largest first, where nothing is known of groups.
+
+    That is where most names begin like others of their class, in several such groups.
+    """
+    if source.groups is not None:
+        return []
+    files: dict[tuple[int, str], list[str]] = {}
+    for name, label in zip(source.names, source.labels.tolist(), strict=True):
+        file = name.rpartition("/")[2]
+        if found := _IN_GROUP.fullmatch(file.rpartition(".")[0] or file):
+            files.setdefault((label, found["numbered"] or found["named"]), []).append(file)
+    shared = {group: names for group, names in files.items() if len(names) > 1}
+    classes = len({label for label, _ in shared})
+    if len(shared) < 2 * classes or 2 * sum(map(len, shared.values())) < len(source.names):
+        return []
+    largest = sorted(shared, key=lambda group: (len(shared[group]), group), reverse=True)
+    return [f"{len(shared[group]):,} files like {shared[group][0]} that begin with {group[1]!r}" for group in largest]
 
 
 def shared_groups(source: Source) -> list[str]:

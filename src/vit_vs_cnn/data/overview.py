@@ -1,21 +1,17 @@
 """What a source holds, for people: images per split and class, and what about them deserves a look."""
 
-import re
 from collections import Counter
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vit_vs_cnn.core.console import table
 from vit_vs_cnn.data.dataset import PREPARED_SPLITS, SplitName
+from vit_vs_cnn.data.groups import possible_groups
 from vit_vs_cnn.data.notes import balance_note
 from vit_vs_cnn.data.sources.source import Source
 
 _MOST_CLASSES = 20
-
-# A file name that ends in a number after something else, or in a word after a number: `patient_12_003`, `p7_front`.
-_IN_GROUP = re.compile(r"(?:(?P<numbered>.+?)[ _.-]+\(?\d+\)?|(?P<named>.*\d)[ _.-]+[^\W\d_]+)")
 
 
 def split_sizes(source: Source) -> dict[SplitName, NDArray[np.int64]]:
@@ -61,27 +57,12 @@ def class_table(source: Source) -> str:
 def hints(source: Source) -> list[str]:
     """What a person should think about before training: unbalanced classes, files that belong together."""
     counts = split_sizes(source)["train"].tolist()
-    grouped = [] if source.groups is not None else _name_groups(source.names, source.labels)
-    return [*balance_note(source.classes, counts), *grouped]
-
-
-def _name_groups(names: Sequence[str], labels: NDArray[np.int64]) -> list[str]:
-    """Say where most names begin like others of their class, in several such groups."""
-    groups: Counter[tuple[int, str]] = Counter()
-    example: dict[tuple[int, str], str] = {}
-    for name, label in zip(names, labels.tolist(), strict=True):
-        file = name.rpartition("/")[2]
-        if found := _IN_GROUP.fullmatch(file.rpartition(".")[0] or file):
-            key = (label, found["numbered"] or found["named"])
-            groups[key] += 1
-            example.setdefault(key, file)
-    shared = {key: count for key, count in groups.items() if count > 1}
-    classes = len({label for label, _ in shared})
-    if len(shared) < 2 * classes or 2 * sum(shared.values()) < len(names) or not shared:
-        return []
-    largest = max(shared, key=lambda key: (shared[key], key))
+    found = possible_groups(source)
+    if not found:
+        return [*balance_note(source.classes, counts)]
     return [
-        f"File names look as if they held {len(shared):,} groups, such as {shared[largest]:,} files like "
-        f"{example[largest]} that begin with {largest[1]!r}: where a group is one person, place or video, its images "
-        "must all be in the same split: give data.groups a pattern that finds it in the path, such as 'patient_(\\d+)'."
+        *balance_note(source.classes, counts),
+        f"File names look as if they held {len(found):,} groups, such as {found[0]}: where a group is one person, "
+        "place or video, its images must all be in the same split: give data.groups a pattern that finds it in the "
+        "path, such as 'patient_(\\d+)'.",
     ]

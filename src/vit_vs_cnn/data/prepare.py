@@ -32,6 +32,7 @@ from vit_vs_cnn.data.dataset import (
 )
 from vit_vs_cnn.data.decode import DecodedImages, decode_source
 from vit_vs_cnn.data.groups import refuse_shared_groups, shared_groups, with_groups
+from vit_vs_cnn.data.object_store import is_in_store, local_copy
 from vit_vs_cnn.data.overview import summary_lines
 from vit_vs_cnn.data.sources.cifar10 import open_cifar10
 from vit_vs_cnn.data.sources.digits import open_digits
@@ -89,10 +90,12 @@ def prepare(
 
 
 def open_source(settings: DataSettings) -> Source:
-    """Open the source that the settings name, with the groups of its images.
+    """Open the source that the settings name, with the groups of its images; one in an object store is downloaded.
 
     Raises UserError for whatever it cannot be read as.
     """
+    if is_in_store(settings.path):
+        settings = settings.model_copy(update={"path": str(local_copy(settings.path))})
     return with_groups(_open(settings), settings.groups)
 
 
@@ -114,9 +117,9 @@ def _open(settings: DataSettings) -> Source:
             return open_digits(settings.image_size)
 
 
-def source_at(path: Path) -> str:
+def source_at(path: str) -> str:
     """The value of `data.source` that reads what is at `path`."""
-    return "table" if is_table(path.name) and path.is_file() else "folder"
+    return "table" if is_table(Path(path).name) and (is_in_store(path) or Path(path).is_file()) else "folder"
 
 
 @contextmanager

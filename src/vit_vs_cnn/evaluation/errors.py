@@ -6,6 +6,7 @@ Everywhere `predictions` has, by contestant, those of each of its replicates on 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -127,6 +128,24 @@ def only_right(predictions: ByReplicate, contestant: str) -> pd.DataFrame:
     predicted[np.arange(len(labels)), labels] = -1.0  # none of them says so
     confidence = np.mean([one.probabilities for one in own], axis=0)[np.arange(len(labels)), labels]
     return _listed(own[0], found, predicted.argmax(axis=1), confidence)
+
+
+def mistakes(predictions: ByReplicate) -> pd.DataFrame:
+    """Images that a replicate of any contestant gets wrong, with what each contestant says, in the order of the images.
+
+    Columns position, name, label, and for each contestant its class by the mean of its replicates' probabilities,
+    `<contestant>_predicted`, the mean probability of that class, `<contestant>_confidence`, and the share of its
+    replicates that are right, `<contestant>_right`.
+    """
+    first = next(iter(predictions.values()))[0]
+    columns: dict[str, NDArray[Any]] = {"label": first.labels}
+    for name, replicates in predictions.items():
+        mean = np.mean([one.probabilities for one in replicates], axis=0)
+        columns[f"{name}_predicted"] = mean.argmax(axis=1)
+        columns[f"{name}_confidence"] = mean.max(axis=1)
+        columns[f"{name}_right"] = _right(replicates).mean(axis=0)
+    table = pd.DataFrame({"position": np.arange(len(first.labels)), "name": first.names} | columns)
+    return table[(table.filter(regex="_right$") < 1).any(axis=1)]
 
 
 def _right(replicates: Sequence[Predictions]) -> NDArray[np.bool_]:

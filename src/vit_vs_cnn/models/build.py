@@ -64,7 +64,7 @@ def check_model(model: ModelSettings, num_classes: int, image_size: int, key_pat
     def count(layer: nn.Module, _: object, output: Tensor) -> None:
         nonlocal operations
         channels = output.shape[1 if isinstance(layer, nn.Conv2d) else -1]
-        operations += 2 * output.numel() // channels * layer.weight.numel()  # type: ignore[operator,union-attr]
+        operations += 2 * output.numel() // channels * layer.weight.numel()  # type: ignore[operator]
 
     with torch.device("meta"):
         network = create_model(model, num_classes, image_size, key_path, in_chans).eval()

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from vit_vs_cnn.config.schema import ModelSettings
+from vit_vs_cnn.core.errors import UserError, first_line
 from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.models.trained import TrainedModel
 
@@ -68,6 +69,19 @@ def load_program(folder: Path, device: torch.device) -> nn.Module:
 
     program: nn.Module = mlflow.pytorch.load_model(str(folder))
     return program.to(device)
+
+
+def load_trained_program(folder: Path, device: torch.device) -> nn.Module:
+    """Load the program that the training in `folder` exported. Raises UserError where it is missing or damaged."""
+    try:
+        return load_program(folder / "model", device)
+    # Of files that are cut off, empty or of another version of PyTorch, its loaders raise almost anything.
+    except Exception as error:
+        raise UserError(
+            f"{folder / 'model'}: the exported model does not load ({first_line(error)}); "
+            f"`dvc checkout --force {folder}` restores it, or "
+            f"`dvc repro --force train@{folder.parent.name}-{folder.name}` makes it again."
+        ) from None
 
 
 def _unbind_program(path: Path) -> None:

@@ -9,7 +9,7 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
 from vit_vs_cnn.config.schema import ModelSettings, Settings
-from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.errors import UserError, first_line
 from vit_vs_cnn.core.paths import trained
 from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.models.build import create_model, input_size
@@ -86,7 +86,12 @@ def load_trained(settings: Settings, contestant: str, seed: int, info: DatasetIn
         with safe_open(str(path), "pt") as file:
             # The weights of release 0.1 have none.
             temperature = float((file.metadata() or {}).get(_TEMPERATURE, 1.0))
-    except (SafetensorError, RuntimeError):
+    except SafetensorError as error:
+        raise UserError(
+            f"{path}: is damaged ({first_line(error)}); `dvc checkout --force {path.parent}` restores it, or "
+            f"`dvc repro --force train@{contestant}-{seed}` makes it again."
+        ) from None
+    except RuntimeError:
         raise UserError(
             f"{path}: these weights are not of models.{contestant} as params.yaml has it; "
             f"run `dvc repro train@{contestant}-{seed}`."

@@ -4,6 +4,7 @@ import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -107,9 +108,12 @@ def _download(model: ModelSettings, key_path: str) -> dict[str, Tensor]:
             f"Two ways out: set {key_path}.weights to a local safetensors file of these weights, or "
             f"{key_path}.pretrained to false to train from scratch."
         ) from None
-    except (SafetensorError, RuntimeError, ValueError) as error:
+    # A damaged file in the hub's cache, of one of several formats.
+    except (SafetensorError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
+        cache = constants.HF_HUB_CACHE if cfg.hf_hub_id else torch.hub.get_dir()
         raise UserError(
-            f"{key_path}.pretrained: the weights of {model.timm} cannot be read: {_short(error)}."
+            f"{key_path}.pretrained: the weights of {model.timm} cannot be read ({_short(error)}): "
+            f"delete them in {cache}, and they are downloaded again."
         ) from None
     raise UserError(
         f"{key_path}.pretrained: timm knows no pretrained weights for {model.timm}; set it to false, "
@@ -121,11 +125,11 @@ def _read_file(path: Path, source: str) -> dict[str, Tensor]:
     if path.suffix != ".safetensors":
         raise UserError(f"{source} is not a .safetensors file; other formats can carry code.")
     if not path.is_file():
-        raise UserError(f"{source} does not exist.")
+        raise UserError(f"{source} {'is a folder' if path.is_dir() else 'does not exist'}; name a file of weights.")
     try:
         return dict(load_file(path))
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{source} is not a readable safetensors file ({_short(error)}).") from None
+        raise UserError(f"{source} is not a readable safetensors file ({_short(error)}): fetch it again.") from None
 
 
 def _fill(network: nn.Module, state: dict[str, Tensor], source: str) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from vit_vs_cnn.core.devices import accelerators
-from vit_vs_cnn.core.errors import RunError
+from vit_vs_cnn.core.errors import RunError, TransientError, first_line
 from vit_vs_cnn.orchestration.stage_process import is_stopping
 
 # The shortest lease that Prefect knows: the slots of a process that was killed are free after it.
@@ -55,22 +55,27 @@ def ensure_limit() -> None:
 def use_accelerators(count: int, say: Callable[[str], None]) -> Iterator[dict[str, str]]:
     """Hold `count` accelerators for a stage, 0 for one that needs none; yields the environment variables naming them.
 
-    Waits until they are free, and says so where others have them. Raises RunError where the run is stopped meanwhile.
+    Waits until they are free, and says so where others have them. Raises RunError where the run is stopped meanwhile,
+    TransientError where Prefect's server is too busy to answer.
     """
     if count == 0:
         yield {}
         return
+    from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
     from prefect.concurrency.sync import concurrency
 
     name, wanted = limit_name(), slots(count)
-    with _turn_to_ask():
-        _wait_for_slots(wanted, say)
-        slot = ExitStack()
-        slot.enter_context(concurrency(name, wanted, lease_duration=_LEASE_SECONDS))
-        _held[name] += wanted
-    with slot, free_accelerators(count) as variables:
+    with ExitStack() as held:
+        with _turn_to_ask():
+            _wait_for_slots(wanted, say)
+            try:
+                held.enter_context(concurrency(name, wanted, lease_duration=_LEASE_SECONDS))
+            except ConcurrencySlotAcquisitionError as error:
+                sentence = f"{first_line(error)}: Prefect's server is too busy; start the run again."
+                raise TransientError(sentence) from error
+            _held[name] += wanted
         try:
-            yield variables
+            yield held.enter_context(free_accelerators(count))
         finally:
             _held[name] -= wanted
 

@@ -1,34 +1,53 @@
-"""A run's results on its flow run's page: the table, the comparison's figures, the MLflow runs."""
+"""A run's results on its flow run's page: the answer, the table, the comparison's figures, the MLflow runs."""
 
 import base64
 import csv
 import json
-import os
 from pathlib import Path
 
+from vit_vs_cnn.core.console import markdown_text
 from vit_vs_cnn.core.errors import without_password
 from vit_vs_cnn.core.paths import COMPARE, REGISTERED, RUN_FILE
 from vit_vs_cnn.tracking.outbox import RunRef
+from vit_vs_cnn.tracking.pages import run_page
 from vit_vs_cnn.tracking.run import read_ref
-from vit_vs_cnn.tracking.store import open_client, store_digest, tracking_server, tracking_uri
+from vit_vs_cnn.tracking.store import store_digest, tracking_uri
 
-MLFLOW_UI_VARIABLE = "VIT_VS_CNN_MLFLOW_UI"
-_FIGURES = ("accuracy_and_cost", "learning_by_epoch", "per_class", "reliability")
+_FIGURES = ("accuracy_and_latency", "accuracy_and_cost", "learning_by_epoch", "per_class", "reliability")
 
 
 def publish_results(workspace: Path) -> None:
-    """Make the artifacts of the flow run that this process runs, from the outputs in `workspace`, if it compares."""
-    from prefect.artifacts import create_markdown_artifact, create_table_artifact
+    """Make the page of results of the flow run that this process runs, if the pipeline in `workspace` compares."""
+    from prefect.artifacts import create_markdown_artifact
 
     if has_comparison(workspace):
-        create_table_artifact(result_rows(workspace), key="results", description="Measured on the test split")
-        create_markdown_artifact(_figures(workspace), key="comparison", description="The comparison, in figures")
-        create_markdown_artifact(_mlflow_runs(workspace), key="mlflow-runs", description="The runs in MLflow")
+        answer = markdown_text(read_answer(workspace))
+        runs = f"### Runs in MLflow\n\n{_mlflow_runs(workspace)}"
+        parts = [f"**{answer}**", _table(workspace), _figures(workspace), runs]
+        create_markdown_artifact("\n\n".join(parts), key="results", description=answer)
+
+
+def link_training(workspace: Path, stage: str) -> None:
+    """Link the MLflow run of a training on the page of its task, which this thread runs."""
+    from prefect.artifacts import create_link_artifact
+
+    for file in (workspace / "trained").glob(f"*/*/{RUN_FILE}"):
+        ref = read_ref(file.parent)
+        page = run_page(ref) if ref.name == stage.replace("@", "-") else None
+        if page:
+            key = f"mlflow-{ref.name}".lower().replace("_", "-").replace(".", "-")
+            create_link_artifact(page, link_text=f"{ref.name} in MLflow", key=key, description="Its run in MLflow")
 
 
 def has_comparison(workspace: Path) -> bool:
     """Whether the pipeline in `workspace` has compared its contestants."""
     return (workspace / COMPARE / "comparison.csv").is_file()
+
+
+def read_answer(workspace: Path) -> str:
+    """The answer of the comparison."""
+    answer: str = json.loads((workspace / COMPARE / "significance.json").read_text(encoding="utf-8"))["answer"]
+    return answer
 
 
 def is_registered_elsewhere(workspace: Path) -> bool:
@@ -60,30 +79,31 @@ def result_rows(workspace: Path) -> list[dict[str, str]]:
         ]
 
 
+def _table(workspace: Path) -> str:
+    """The comparison as a table in Markdown."""
+    rows = result_rows(workspace)
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *([*row.values()] for row in rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
 def _figures(workspace: Path) -> str:
     parts = []
     for name in _FIGURES:
-        figure = workspace / COMPARE / f"{name}.png"
+        figure = workspace / COMPARE / f"{name}.svg"
         if figure.is_file():
             data = base64.b64encode(figure.read_bytes()).decode("ascii")
             title = name.replace("_", " ").capitalize()
-            parts.append(f"### {title}\n\n![{title}](data:image/png;base64,{data})")
+            parts.append(f"### {title}\n\n![{title}](data:image/svg+xml;base64,{data})")
     return "\n\n".join(parts)
 
 
 def _mlflow_runs(workspace: Path) -> str:
-    address = tracking_server() or os.environ.get(MLFLOW_UI_VARIABLE)
     refs = [read_ref(file.parent) for file in sorted((workspace / "trained").glob(f"*/*/{RUN_FILE}"))]
-    lines = [f"- {_link(ref, address)}" for ref in refs]
-    hint = "" if address else f"\n\nThey are in {without_password(tracking_uri())}: `make ui` shows them."
+    pages = {ref.name: run_page(ref) for ref in refs}
+    lines = [f"- [{ref.name}]({pages[ref.name]})" if pages[ref.name] else f"- {_without_page(ref)}" for ref in refs]
+    hint = "" if all(pages.values()) else f"\n\nThey are in {without_password(tracking_uri())}: `make ui` shows them."
     return "\n".join(lines) + hint
 
 
-def _link(ref: RunRef, address: str | None) -> str:
-    if address is None or ref.run_id is None:
-        return f"{ref.name}: run {ref.run_id or 'not sent yet'} of experiment {ref.experiment}"
-    experiment = open_client().get_experiment_by_name(ref.experiment)
-    assert experiment is not None
-    page = f"{address}/#/experiments/{experiment.experiment_id}/runs/{ref.run_id}"
-    # Without it MLflow shows its pages about language models.
-    return f"[{ref.name}]({page}?workflowType=machine_learning)"
+def _without_page(ref: RunRef) -> str:
+    return f"{ref.name}: run {ref.run_id or 'not sent yet'} of experiment {ref.experiment}"

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,12 @@ import networkx
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
+from vit_vs_cnn.config.load import read_settings
 from vit_vs_cnn.config.schema import FlowSettings
 from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.paths import PARAMS
 from vit_vs_cnn.core.records import digest_of
+from vit_vs_cnn.data.object_store import is_in_store, store_errors
 
 _LONGEST_CHANGE = 60
 
@@ -40,16 +44,25 @@ class Stage:
 def read_dag(workspace: Path) -> list[Stage]:
     """The stages of the project in `workspace`, each after those that it needs.
 
-    Raises UserError where DVC cannot read dvc.yaml or params.yaml.
+    Raises UserError where DVC cannot read dvc.yaml or params.yaml, or data in an object store.
     """
     try:
-        with Repo(str(workspace), _wait_for_lock=True) as repo:
+        with Repo(str(workspace), _wait_for_lock=True) as repo, _data_errors(workspace):
             graph = repo.index.graph
             found = repo.status()
             ordered = [stage for stage in reversed(list(networkx.topological_sort(graph))) if hasattr(stage, "name")]
             return [_stage(stage, graph.successors(stage), found.get(stage.addressing, [])) for stage in ordered]
     except DvcException as error:
-        raise UserError(f"{workspace}: DVC cannot read the pipeline: {' '.join(str(error).split())}") from None
+        problem = f"{workspace}: DVC cannot read the pipeline: {' '.join(str(error).split())}"
+        if "dvc.lock" in problem:
+            problem += "; delete it, or restore it with git: what the stages made is in DVC's cache and is found there."
+        raise UserError(problem) from None
+
+
+def _data_errors(workspace: Path) -> AbstractContextManager[None]:
+    """DVC asks the store for what changed there, and lets its errors pass."""
+    path = read_settings(workspace / PARAMS).data.path if (workspace / PARAMS).is_file() else ""
+    return store_errors(f"data.path: {path}") if is_in_store(path) else nullcontext()
 
 
 def choose_stages(dag: Sequence[Stage], wanted: Sequence[str]) -> list[Stage]:

@@ -18,7 +18,6 @@ from vit_vs_cnn.config.load import read_settings
 from vit_vs_cnn.core.errors import RunError, UserError
 from vit_vs_cnn.core.paths import PARAMS, main_root, state_dir
 from vit_vs_cnn.core.process import exit_with_parent, search_path, stop_tree
-from vit_vs_cnn.orchestration.artifacts import MLFLOW_UI_VARIABLE
 from vit_vs_cnn.orchestration.prefect_server import (
     HOST,
     POOL,
@@ -32,6 +31,7 @@ from vit_vs_cnn.orchestration.prefect_server import (
     wait_until_it_answers,
 )
 from vit_vs_cnn.orchestration.retention import report_dead_runs
+from vit_vs_cnn.tracking.pages import MLFLOW_UI_VARIABLE
 from vit_vs_cnn.tracking.store import tracking_server, tracking_uri
 
 # How many flow runs the worker runs at once: one that waits for others needs room for them.
@@ -97,9 +97,6 @@ def up(ports: Ports, limit: int, say: Callable[[str], None]) -> None:
     environment = server_settings(api, read_settings(main_root() / PARAMS).flow.keep_days)
     environment["PATH"] = search_path()
     services = _services(ports, limit, environment)
-    # Where a shell started this in the background, Ctrl-C's signal would be ignored.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
     try:
         for service in services:
             say(f"starting {service.name} …")
@@ -114,8 +111,9 @@ def up(ports: Ports, limit: int, say: Callable[[str], None]) -> None:
         say("stopping …")
     finally:
         running_server_file().unlink(missing_ok=True)
-        # A second Ctrl-C must not leave anything running.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # A second signal must not leave anything running.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         for service in reversed(services):
             service.stop()
     say("stopped.")

@@ -108,6 +108,9 @@ def create_app() -> OwnPagesOnly:
     """Prefect's server, for its own pages and for programs of this machine that have the key."""
     from prefect.server.api.server import create_app as create_prefect_app
 
+    from vit_vs_cnn.orchestration.prefect_database import let_writers_wait
+
+    let_writers_wait()
     return OwnPagesOnly(create_prefect_app(final=True))
 
 
@@ -212,24 +215,25 @@ def client_at(api: str) -> Iterator["SyncPrefectClient"]:
         yield client
 
 
-def deploy(root: Path, environment: Mapping[str, str]) -> None:
-    """Create or update the work pool and all deployments of prefect.yaml, for the folder where the project is now.
+def deploy(root: Path, environment: Mapping[str, str], pool: str = POOL) -> None:
+    """Create or update the work pool and all deployments of deploy/<pool>.yaml of the project in `root`.
 
     A schedule that a person switched on or off stays as it was. Raises RunError where Prefect refuses.
     """
+    file = f"deploy/{pool}.yaml"
     with client_at(environment["PREFECT_API_URL"]) as client:
         from prefect.client.schemas.actions import WorkPoolCreate
         from prefect.exceptions import ObjectAlreadyExists
 
         with suppress(ObjectAlreadyExists):
-            client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+            client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
         active = {
             deployment.name: schedule.active
             for deployment in client.read_deployments()
             for schedule in deployment.schedules
         }
         answer = subprocess.run(
-            [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
+            [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--prefect-file", file, "--all"],
             cwd=root,
             env={**environment, ROOT_VARIABLE: str(root)},
             capture_output=True,
@@ -237,7 +241,7 @@ def deploy(root: Path, environment: Mapping[str, str]) -> None:
             check=False,
         )
         if answer.returncode != 0:
-            raise RunError(f"prefect.yaml cannot be deployed: {answer.stdout.strip()} {answer.stderr.strip()}")
+            raise RunError(f"{file} cannot be deployed: {answer.stdout.strip()} {answer.stderr.strip()}")
         for deployment in client.read_deployments():
             for schedule in deployment.schedules:
                 if active.get(deployment.name, schedule.active) != schedule.active:

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from vit_vs_cnn.core.console import Progress
+from vit_vs_cnn.core.console import Progress, printable
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -87,6 +87,7 @@ class StageOutput:
 
     def line(self, text: str) -> None:
         """Log a line of the stage's output, and print it where all of it is to be seen, or it is a remark."""
+        text = printable(text)
         self._logger.info(text)
         self._lines.append(text)
         if self._terminal is not None and (self._terminal.verbose or _REMARK.match(text)):

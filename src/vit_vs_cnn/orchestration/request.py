@@ -9,6 +9,8 @@ from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.git import git
 from vit_vs_cnn.core.paths import PARAMS, main_root, state_dir
 from vit_vs_cnn.core.records import Record, digest_of
+from vit_vs_cnn.data.object_store import is_in_store
+from vit_vs_cnn.orchestration.project import refuse_other_version
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,12 @@ class Request:
 
 
 def read_request(request: Request) -> tuple[str, Settings]:
-    """The text of the run's params.yaml and the settings in it. Raises UserError where they are bad."""
+    """The text of the run's params.yaml and the settings in it.
+
+    Raises UserError where they are bad, or where the project was made for another version of the package.
+    """
     root = main_root()
+    refuse_other_version(root)
     if request.in_place:
         if request.preset or request.overrides or request.name:
             raise UserError("in place, params.yaml runs as it stands: leave out preset, changed settings and name.")
@@ -80,8 +86,8 @@ def check_models(settings: Settings) -> dict[str, int]:
 
 
 def _reachable(path: str, root: Path) -> str:
-    """A path as the worktree can use it: what git or DVC keeps stays relative, the rest becomes absolute."""
-    if Path(path).is_absolute() or (root / f"{path}.dvc").is_file():
+    """A path as the worktree can use it: what git, DVC or a store keeps stays, the rest becomes absolute."""
+    if is_in_store(path) or Path(path).is_absolute() or (root / f"{path}.dvc").is_file():
         return path
     if git(root, "ls-files", "--error-unmatch", path).returncode == 0:
         return path

@@ -1,10 +1,10 @@
-"""What runs leave behind: runs whose process was killed, and workspaces, checkpoints and cached data that are old."""
+"""What runs leave behind: dead runs; workspaces, checkpoints, downloads, records and cached data that are old."""
 
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,25 +14,29 @@ from uuid import UUID
 from filelock import FileLock, Timeout
 
 from vit_vs_cnn.core.errors import RunError, UserError
-from vit_vs_cnn.core.paths import PARAMS, main_root, runs_dir, state_dir
+from vit_vs_cnn.core.paths import PARAMS, RUN_FILE, bytes_in, main_root, runs_dir, state_dir
+from vit_vs_cnn.data.object_store import downloads_dir
 from vit_vs_cnn.orchestration.active_runs import active_runs
 from vit_vs_cnn.orchestration.prefect_server import RunServer, client_at
 from vit_vs_cnn.orchestration.workspace import IN_PLACE, cache_dir, remove_workspace
+from vit_vs_cnn.tracking.outbox import pending_keys
+from vit_vs_cnn.tracking.retention import OldRuns, delete_runs, find_old_runs
+from vit_vs_cnn.tracking.run import read_ref
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
 
 @dataclass(frozen=True)
-class Removed:
-    """How many isolated workspaces and checkpoints were removed, and how many megabytes of DVC's cache.
+class Old:
+    """What was not used for `days` days: workspaces, checkpoints, downloads, runs in MLflow; the bytes of all."""
 
-    The megabytes are None where the cache lies outside the project: other projects may refer to what is in it.
-    """
-
-    workspaces: int
-    checkpoints: int
-    cache_mb: float | None
+    days: float
+    workspaces: tuple[Path, ...]
+    checkpoints: tuple[Path, ...]
+    downloads: tuple[Path, ...]
+    runs: OldRuns
+    size: int
 
 
 def report_dead_runs(api: str) -> None:
@@ -62,22 +66,37 @@ def remove_dead_runs(keep_days: float) -> list[str]:
     return [run.name for run in dead]
 
 
-def apply_retention(days: float) -> Removed:
-    """Remove workspaces and checkpoints that were not used for `days` days.
+def find_old(days: float) -> Old:
+    """What was not used for `days` days, and of the runs in MLflow what nothing needs that stays.
 
-    Then remove from DVC's cache, if it is in the project, what no commit, no experiment and no workspace refers to.
     Raises UserError while a run is active: what it has just put into the cache is not referred to yet.
     """
     active = [run.name for run in active_runs(dead=False)]
     if active:
         raise UserError(f"run {', '.join(active)} is active: wait for its end, then clean.")
-    workspaces = {path.parent: path for path in runs_dir().glob(f"*/{PARAMS}")}
-    checkpoints = {folder: folder for folder in (state_dir() / "checkpoints").glob("*/")}
-    return Removed(
-        workspaces=_remove_old(workspaces, days, remove_workspace),
-        checkpoints=_remove_old(checkpoints, days, shutil.rmtree),
-        cache_mb=_collect_garbage(),
-    )
+    workspaces = [path.parent for path in runs_dir().glob(f"*/{PARAMS}")]
+    old = tuple(folder for folder in workspaces if _is_old(folder / PARAMS, days))
+    checkpoints = tuple(folder for folder in (state_dir() / "checkpoints").glob("*/") if _is_old(folder, days))
+    downloads = tuple(folder for folder in downloads_dir().glob("*/") if _is_old(folder, days))
+    staying = [main_root(), *(folder for folder in workspaces if folder not in old)]
+    trained = [file.parent for folder in staying for file in (folder / "trained").glob(f"**/{RUN_FILE}")]
+    runs = find_old_runs(days, {*(read_ref(folder).key for folder in trained), *pending_keys()})
+    size = runs.size + sum(map(bytes_in, (*old, *checkpoints, *downloads)))
+    return Old(days, old, checkpoints, downloads, runs, size)
+
+
+def remove_old(old: Old) -> float | None:
+    """Remove what was found, unless it is in use again; the megabytes that DVC's cache then had in vain.
+
+    From the cache is removed what no commit, no experiment and no workspace refers to. None where it lies outside the
+    project: other projects may refer to what is in it.
+    """
+    for workspace in old.workspaces:
+        _remove(workspace, workspace / PARAMS, old.days, remove_workspace)
+    for folder in (*old.checkpoints, *old.downloads):
+        _remove(folder, folder, old.days, shutil.rmtree)
+    delete_runs(old.runs)
+    return _collect_garbage()
 
 
 def _set_crashed(client: "SyncPrefectClient", flow_run_id: UUID, message: str) -> None:
@@ -95,16 +114,15 @@ def _set_crashed(client: "SyncPrefectClient", flow_run_id: UUID, message: str) -
         client.set_flow_run_state(flow_run_id, Crashed(message=message), force=True)
 
 
-def _remove_old(folders: Mapping[Path, Path], days: float, remove: Callable[[Path], None]) -> int:
-    """Remove the folders that no process holds and whose path beside them is old; how many there were."""
-    limit = time.time() - days * 86_400
-    removed = 0
-    for folder, dated in folders.items():
-        with suppress(Timeout), FileLock(f"{folder}.lock", timeout=0):
-            if dated.stat().st_mtime < limit:
-                remove(folder)
-                removed += 1
-    return removed
+def _is_old(path: Path, days: float) -> bool:
+    return path.stat().st_mtime < time.time() - days * 86_400
+
+
+def _remove(folder: Path, dated: Path, days: float, remove: Callable[[Path], None]) -> None:
+    """Remove a folder unless a process holds it, or has used it since it was found to be old."""
+    with suppress(Timeout), FileLock(f"{folder}.lock", timeout=0):
+        if _is_old(dated, days):
+            remove(folder)
 
 
 def _collect_garbage() -> float | None:
@@ -112,7 +130,7 @@ def _collect_garbage() -> float | None:
     cache = cache_dir(main_root())
     if not cache.is_relative_to(main_root()):
         return None
-    before = _bytes_in(cache)
+    before = bytes_in(cache)
     projects = [str(path.parent) for path in runs_dir().glob("*/dvc.yaml")]
     command = [sys.executable, "-m", "dvc", "gc", "--workspace", "--all-commits", "--all-experiments", "--force"]
     if projects:
@@ -120,8 +138,4 @@ def _collect_garbage() -> float | None:
     answer = subprocess.run(command, cwd=main_root(), capture_output=True, text=True, check=False)
     if answer.returncode != 0:
         raise RunError(f"`dvc gc` failed: {answer.stderr.strip()}")
-    return (before - _bytes_in(cache)) / 1e6
-
-
-def _bytes_in(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return (before - bytes_in(cache)) / 1e6

@@ -17,6 +17,10 @@ from vit_vs_cnn.core.errors import ERROR_REPORT_VARIABLE, RunError, TransientErr
 from vit_vs_cnn.core.process import exit_with_parent, stop_tree
 from vit_vs_cnn.orchestration.progress import StageOutput
 
+# As botocore says it when DVC asks a store for the data that a stage depends on.
+_STORE_UNREACHABLE = re.compile(
+    r"Could not connect to the endpoint URL|Connection was closed before|timeout on endpoint"
+)
 _RUNS = re.compile(r"^Running stage '")
 _LOCKED = re.compile(r"Unable to acquire lock|is busy, it is being blocked by")
 # What DVC says to a person who calls it by hand.
@@ -137,7 +141,8 @@ def _run_once(command: StageCommand, output: StageOutput) -> StageResult | None:
     else:
         said = [line for line in lines if _DVC_ERROR.match(line)] or lines
         last = said[-1] if said else f"DVC ended with exit code {process.returncode}"
-        error = RunError(f"{stage}: {_DVC_ERROR.sub('', last)}")
+        error_type = TransientError if any(map(_STORE_UNREACHABLE.search, said)) else RunError
+        error = error_type(f"{stage}: {_DVC_ERROR.sub('', last)}")
     error.add_note("\n".join(["The end of its log:", *lines[-_LINES_OF_LOG_END:]]))
     raise error
 

@@ -1,4 +1,4 @@
-"""The worker of `vit-vs-cnn up`: it runs this project's flows as prefect.yaml declares them, and nothing else.
+"""The worker of `vit-vs-cnn up`: it runs this project's flows as deploy/local.yaml declares them, and nothing else.
 
 Prefect's own worker runs whatever a deployment names: any shell command as a pull step, any file as an entrypoint.
 """
@@ -22,20 +22,20 @@ _WORKING_DIRECTORY = "prefect.deployments.steps.set_working_directory"
 
 
 class ProjectWorker(ProcessWorker):
-    """A process worker that refuses every deployment which is not one of prefect.yaml."""
+    """A process worker that refuses every deployment which is not one of deploy/local.yaml."""
 
     async def run(
         self, flow_run: FlowRun, configuration: ProcessJobConfiguration, task_status: Any = None
     ) -> ProcessWorkerResult:
-        """Run a flow run. Raises RunError, which makes it crashed, where prefect.yaml does not declare it so."""
+        """Run a flow run. Raises RunError, which makes it crashed, where deploy/local.yaml does not declare it so."""
         deployment = await self.client.read_deployment(flow_run.deployment_id) if flow_run.deployment_id else None
         refuse_foreign(deployment, flow_run.job_variables or {}, main_root())
         return await super().run(flow_run, configuration, task_status)
 
 
 def refuse_foreign(deployment: DeploymentResponse | None, job_variables: dict[str, Any], root: Path) -> None:
-    """Raise RunError unless prefect.yaml in `root` declares this entrypoint, and nothing else would run before it."""
-    declared = YAML(typ="safe").load(root / "prefect.yaml")["deployments"]
+    """Raise RunError unless deploy/local.yaml declares this entrypoint, and nothing else would run before it."""
+    declared = YAML(typ="safe").load(root / "deploy/local.yaml")["deployments"]
     entrypoints = {entry["entrypoint"] for entry in declared}
     if deployment is None or deployment.entrypoint not in entrypoints:
         refused = "its entrypoint"
@@ -45,7 +45,7 @@ def refuse_foreign(deployment: DeploymentResponse | None, job_variables: dict[st
         refused = "its job variables or its storage"
     else:
         return
-    raise RunError(f"refused: prefect.yaml declares no deployment with {refused}; this worker runs no other.")
+    raise RunError(f"refused: deploy/local.yaml declares no deployment with {refused}; this worker runs no other.")
 
 
 @click.command()

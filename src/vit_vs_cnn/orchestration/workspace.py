@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import RunError, UserError
 from vit_vs_cnn.core.git import git, git_output
-from vit_vs_cnn.core.paths import PARAMS, main_root, runs_dir
+from vit_vs_cnn.core.paths import PARAMS, main_root, remove, runs_dir
 from vit_vs_cnn.core.process import ProcessIdentity, search_path
 from vit_vs_cnn.orchestration.active_runs import ActiveRun
 from vit_vs_cnn.orchestration.request import Request, check_models, read_request
@@ -71,6 +71,7 @@ def open_run(request: Request, flow_run_id: str | None = None) -> Iterator[Pipel
             with _git_lock():
                 _prepare_workspace(main_root(), workspace)
             (workspace / PARAMS).write_text(text, encoding="utf-8")
+            _check_out_data(workspace, settings)
         yield PipelineRun(name, workspace, settings, isolated=not request.in_place)
     finally:
         active.remove()
@@ -172,7 +173,7 @@ def _prepare_workspace(root: Path, workspace: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             if source.is_dir():
                 # A link to a folder, a repository inside this one, or images: all may be larger than a copy should be.
-                _remove(target)
+                remove(target)
                 target.symlink_to(source.resolve(), target_is_directory=True)
             else:
                 shutil.copy2(source, target)
@@ -191,17 +192,22 @@ def _untracked(root: Path) -> list[str]:
     return names
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
 def _add_worktree(root: Path, workspace: Path, commit: str) -> None:
     shutil.rmtree(workspace, ignore_errors=True)
     git_output(root, "worktree", "prune")
     git_output(root, "worktree", "add", "--quiet", "--force", "--detach", str(workspace), commit)
+
+
+def _check_out_data(workspace: Path, settings: Settings) -> None:
+    """Check out images and weights that `dvc add` keeps; a worktree has their .dvc files only."""
+    paths = [settings.data.path, *(model.weights for model in settings.models.values() if model.weights)]
+    for path in (path for path in paths if (workspace / f"{path}.dvc").is_file()):
+        command = [sys.executable, "-m", "dvc", "checkout", "--quiet", "--force", f"{path}.dvc"]
+        answer = subprocess.run(command, cwd=workspace, capture_output=True, text=True, check=False)
+        if answer.returncode != 0:
+            said = " ".join(answer.stderr.split())
+            ways = f"`dvc pull {path}.dvc` fetches it, or `dvc add {path}` where it is"
+            raise UserError(f"{path}: DVC cannot check it out ({said}): {ways}.")
 
 
 def cache_dir(root: Path) -> Path:

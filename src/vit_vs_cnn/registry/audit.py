@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from filelock import FileLock, Timeout
 from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 
-from vit_vs_cnn.core.console import table
+from vit_vs_cnn.core.console import markdown_text, table
 from vit_vs_cnn.core.errors import TransientError
 from vit_vs_cnn.core.paths import state_dir
 from vit_vs_cnn.core.records import Record
@@ -100,6 +100,10 @@ class Decision(Record):
     def moves(self) -> bool:
         """Whether the alias points to `version` after it."""
         return self.action not in _WITHOUT_MOVE and not self.cut_off
+
+    def names(self, version: int) -> bool:
+        """Whether it is about this version."""
+        return version in {self.previous_version, self.version}
 
     @property
     def failed(self) -> str:
@@ -211,7 +215,8 @@ def rules_table(outcomes: Sequence[RuleOutcome], *, markdown: bool = False) -> s
         for found in outcomes
     ]
     if markdown:
-        return "\n".join(f"| {' | '.join(row)} |" for row in (header, ("---",) * len(header), *rows))
+        cells = (header, ("---",) * len(header), *(map(markdown_text, row) for row in rows))
+        return "\n".join(f"| {' | '.join(row)} |" for row in cells)
     return table([header, *rows], text_columns=len(header))
 
 
@@ -223,8 +228,8 @@ def _tags_of(decision: Decision) -> dict[str, str]:
         f"Reason: {decision.reason}" if decision.reason else "",
         decision.undecided,
         f"Decision {decision.look} of the gate that looks at these test images." if decision.look else "",
-        rules_table(decision.rules, markdown=True) if decision.rules else "",
     ]
+    rules = [rules_table(decision.rules, markdown=True)] if decision.rules else []
     return {
         "decision.action": decision.action,
         "decision.alias": decision.alias,
@@ -240,7 +245,7 @@ def _tags_of(decision: Decision) -> dict[str, str]:
         "decision.look": str(decision.look or ""),
         "decision.host": socket.gethostname(),
         "mlflow.user": user_name(),
-        "mlflow.note.content": "\n\n".join(filter(None, note)),
+        "mlflow.note.content": "\n\n".join([*map(markdown_text, filter(None, note)), *rules]),
     }
 
 

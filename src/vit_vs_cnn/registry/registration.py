@@ -3,9 +3,7 @@
 A version has tags with numbers for the gate and the tables, and a model card for people.
 """
 
-import html
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -15,7 +13,7 @@ from jinja2 import Environment, StrictUndefined
 
 from vit_vs_cnn.config.load import with_tuned
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.core.console import printable
+from vit_vs_cnn.core.console import markdown_text
 from vit_vs_cnn.core.paths import trained
 from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.evaluation.contestants import Contestant, read_contestant
@@ -122,7 +120,7 @@ def write_card(
     """The model card of a contestant's chosen replicate in Markdown, from what the stages recorded."""
     evaluation = contestant.chosen.evaluation
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
-    environment.filters["plain"] = _plain
+    environment.filters["plain"] = markdown_text
     template = environment.from_string((files("vit_vs_cnn.registry") / "card.md.j2").read_text(encoding="utf-8"))
     classes = evaluation.per_class[evaluation.per_class["images"] > 0].sort_values("recall", kind="stable")
     return template.render(
@@ -138,11 +136,6 @@ def write_card(
         lineage=lineage,
         looks=looks,
     )
-
-
-def _plain(name: str) -> str:
-    """A name from the data as Markdown that shows it: not as markup, not across cells of a table."""
-    return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", html.escape(printable(name), quote=False))
 
 
 def _confusions(evaluation: Evaluation) -> list[tuple[str, str, int]]:

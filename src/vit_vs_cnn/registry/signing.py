@@ -82,7 +82,9 @@ def require_trusted(model: Path, tags: Mapping[str, str], trust: str) -> None:
             f"from, `{trust}`; {KEY_VARIABLE} names the key that several machines share"
         )
     if _digest(model) != tags[_DIGEST]:
-        raise UserError("its files are not those that were signed: somebody changed them")
+        raise UserError(
+            "its files are not those that were signed: somebody changed them, or the disk did; register it again"
+        )
 
 
 def _sign(digest: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.console import points
+from vit_vs_cnn.data.checks import Checks
 from vit_vs_cnn.data.notes import UNBALANCED
 from vit_vs_cnn.evaluation.contestants import Contestant
 from vit_vs_cnn.evaluation.pairs import PairedComparison
@@ -33,8 +34,13 @@ def answer(comparison: Comparison) -> str:
     return " ".join(sentence for sentence in sentences if sentence)
 
 
-def weaknesses(comparison: Comparison, settings: Settings, searches: Mapping[str, TuningSummary]) -> list[str]:
-    """What could change the answer, by rule, a sentence for each weakness; `searches` are the contestants' tunings."""
+def weaknesses(
+    comparison: Comparison, settings: Settings, searches: Mapping[str, TuningSummary], checks: Checks
+) -> list[str]:
+    """What could change the answer, by rule, a sentence for each weakness.
+
+    `searches` are the contestants' tunings, `checks` those of the prepared data.
+    """
     names = [contestant.name for contestant in comparison.contestants]
     untuned = [name for name in names if not searches[name].trials]
     rising = [
@@ -67,7 +73,7 @@ def weaknesses(comparison: Comparison, settings: Settings, searches: Mapping[str
         sentences.append(
             f"Validation was still rising in the last epoch of {listed(rising)}: more epochs may change the answer."
         )
-    return sentences + _too_few_images(comparison)
+    return sentences + _dependent_images(checks) + _too_few_images(comparison)
 
 
 def validation_sentence(comparison: Comparison) -> str | None:
@@ -189,6 +195,22 @@ def _what_it_takes(undecided: Sequence[PairedComparison]) -> str:
     if undecided[0].training_share is None:
         return f" For these trainings {needed} settle it."
     return f" More trainings alone would not settle it: {needed}, if the difference stays as it is."
+
+
+def _dependent_images(checks: Checks) -> list[str]:
+    """Where test images may belong to persons, places or videos that train has too, a sentence."""
+    leaked, possible = (checks.counts.get(kind, 0) for kind in ("group_leakage", "possible_group"))
+    if leaked:
+        return [
+            f"Train and test share groups ({leaked:,} are in several splits): all may be less accurate on new ones."
+        ]
+    if possible:
+        return [
+            f"File names look as if they held {possible:,} groups, and data.groups is not set: if these are persons, "
+            "places or videos, test has some that train has too, so that accuracies are too high and intervals too "
+            "narrow for new ones."
+        ]
+    return []
 
 
 def _too_few_images(comparison: Comparison) -> list[str]:

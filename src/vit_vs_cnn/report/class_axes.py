@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vit_vs_cnn.core.order import natural_order
 from vit_vs_cnn.core.start_up import without
 from vit_vs_cnn.report.fonts import plain, shortened, text_width
-from vit_vs_cnn.report.style import NEUTRAL, new_figure
+from vit_vs_cnn.report.style import NEUTRAL, WIDTH, new_figure
 
 with without("scipy.stats", "scipy.cluster"):  # for what no figure here has
     import seaborn as sns
@@ -54,7 +54,7 @@ def class_dots(
     """A row per class, the highest of `order` at the top, with a dot for each column of `scores`, joined by a line."""
     rows = class_rows(order)
     shown = scores.reindex(rows)
-    figure = new_figure(6.5, 1.7 + 0.3 * len(rows))
+    figure = new_figure(height=1.3 + 0.26 * len(rows))
     axes = figure.subplots()
     axes.hlines(range(len(rows)), shown.min(axis=1), shown.max(axis=1), color=NEUTRAL, linewidth=1.5)
     # Falling sizes keep dots apart that lie on one another.
@@ -63,7 +63,7 @@ def class_dots(
         colour = colours[str(name)]
         axes.scatter(values, range(len(rows)), s=size, color=colour, marker=marker, label=name, zorder=3, clip_on=False)
     name_rows(axes, classes, rows)
-    axes.set_xlim(min(0.9, shown.min().min() - 0.03), 1.01)
+    axes.set_xlim(min(0.9, shown.min().min() - 0.03), 1)
     axes.xaxis.set_major_formatter("{x:.0%}")
     figure.legend(loc="outside upper left", ncols=3, markerscale=0.8)
     return figure
@@ -79,8 +79,8 @@ def class_matrix(
     """
     order = natural_order(classes)
     names = [shortened(classes[label], _NAME_LENGTH) for label in order]
-    side = float(np.clip(0.45 * len(names), 3.2, 12.0))
-    figure = new_figure(side + 2.2, side + 1.2)
+    side = float(np.clip(0.32 * len(names), 3.2, 12.0))
+    figure = new_figure(side + WIDTH - 3.2, side + 1.0)
     axes = figure.subplots()
     step = -(-len(names) // _MOST_NAMES)
     few = len(names) <= _MOST_ANNOTATED
@@ -88,8 +88,9 @@ def class_matrix(
         pd.DataFrame(values[np.ix_(order, order)]),
         annot=annotations[np.ix_(order, order)] if few else None,
         fmt="",
-        annot_kws={"fontsize": 10},
+        annot_kws={"fontsize": 8},
         square=True,
+        rasterized=not few,
         xticklabels=False,
         yticklabels=False,
         cbar_kws={"label": label, "shrink": 0.8},
@@ -99,7 +100,7 @@ def class_matrix(
     places = np.arange(0, len(names), step)
     plain(axes.set_xticks(places + 0.5, names[::step]))
     plain(axes.set_yticks(places + 0.5, names[::step]))
-    size = 10 if few else float(np.clip(420 / len(names), 5.5, 9))
+    size = 9 if few else float(np.clip(420 / len(names), 5.5, 9))
     upright = few and max(map(text_width, names)) <= 3
     axes.tick_params(axis="x", length=0, labelsize=size, rotation=0 if upright else 90)
     axes.tick_params(axis="y", length=0, labelsize=size, rotation=0)

@@ -113,7 +113,7 @@ def _add_samples(
     rows = [[Tile(train.images[row]) for row in chosen] for chosen in drawn]
     figure = image_grid(rows, tile_side(train.images), row_labels=classes[shown].tolist())
     said = " ".join(filter(None, (_first_classes(writer, classes), *notes)))
-    writer.add("samples", figure, per_class=per_class, notes=said)
+    writer.add_images("samples", figure, per_class=per_class, notes=said)
     writer.table("samples", images.loc[np.concatenate(drawn), ["class", "file"]])
 
 
@@ -133,7 +133,7 @@ def _add_augmentation(
     shown = natural_order(classes.tolist())[:_AUGMENTED]
     drawn = images.loc[np.concatenate([_draw(train.labels, label, 1, random) for label in shown]), ["class", "file"]]
     mixed = _MIXED_DRAWS if augment.mixup or augment.cutmix else 0
-    writer.add(
+    writer.add_images(
         "augmentation",
         augmentation(train.images[drawn.index], drawn["class"].tolist(), augment, _DRAWS, mixed, seed),
         draws=_DRAWS,
@@ -158,7 +158,7 @@ def _add_mean_images(
     means = pixels.mean_images
     tiles = [Tile(means[label], classes[label]) for label in natural_order(classes.tolist())[:_MOST_CLASSES]]
     figure = image_grid(in_rows(tiles, _MEAN_IMAGES_PER_ROW), MEAN_IMAGE_SIDE)
-    writer.add("mean_images", figure, first_classes=_first_classes(writer, classes))
+    writer.add_images("mean_images", figure, first_classes=_first_classes(writer, classes))
     colours = pd.DataFrame(means.reshape(len(means), -1, 3).mean(axis=1), classes, CHANNELS)
     colours.insert(0, "images", counts)
     writer.table("mean_images", colours.reset_index())
@@ -203,7 +203,7 @@ def _add_outliers(
     writer.table("outliers", outliers[["measure", "file", "class", "value", "beyond_fence_by"]])
     if rows:
         figure = image_grid(rows, tile_side(train.images) * 3 // 2, row_labels=row_labels)
-        writer.add("outliers", figure, shown=_OUTLIERS)
+        writer.add_images("outliers", figure, shown=_OUTLIERS)
     else:
         writer.skip("outliers")
     return {measure: int((outliers["measure"] == measure).sum()) for measure in spreads}
@@ -237,7 +237,7 @@ def _add_duplicates(writer: FigureWriter, checks: Checks, splits: Mapping[SplitN
     findings = " ".join(finding.sentence for finding in found)
     if rows:
         figure = image_grid(rows, tile_side(splits["train"].images) * 3 // 2, row_labels=row_labels)
-        writer.add("duplicates", figure, findings=findings)
+        writer.add_images("duplicates", figure, findings=findings)
     elif found:
         writer.skip("duplicates_in_test", findings=findings)
     else:

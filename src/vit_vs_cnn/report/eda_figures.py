@@ -13,7 +13,15 @@ from vit_vs_cnn.core.order import natural_order
 from vit_vs_cnn.core.start_up import without
 from vit_vs_cnn.report.class_axes import MOST_ROWS, class_rows, name_rows
 from vit_vs_cnn.report.grid import Tile, image_grid
-from vit_vs_cnn.report.style import CHANNEL_COLOURS, CONTESTANT_COLOURS, DIVERGING, NEUTRAL, SPLIT_COLOURS, new_figure
+from vit_vs_cnn.report.style import (
+    CHANNEL_COLOURS,
+    CONTESTANT_COLOURS,
+    DIVERGING,
+    INK,
+    NEUTRAL,
+    SPLIT_COLOURS,
+    new_figure,
+)
 
 with without("scipy.stats", "scipy.cluster"):  # for what no figure here has
     import seaborn as sns
@@ -26,16 +34,16 @@ _LIGHT_BLUE = "#A7CCE5"
 def class_distribution(counts: pd.DataFrame) -> Figure:
     """Images per class (the index of `counts`), one panel for each column (split)."""
     rows = class_rows(counts["train"]) if len(counts) > MOST_ROWS else natural_order(counts.index.tolist())
-    figure = new_figure(8, 1.3 + 0.28 * len(rows))
+    figure = new_figure(height=1.1 + 0.25 * len(rows))
     panels = figure.subplots(1, len(counts.columns), sharey=True)
     for axes, (split, images) in zip(panels, counts.items(), strict=True):
         colour = SPLIT_COLOURS[str(split)]
         sns.barplot(
             x=images, y=range(len(images)), order=rows, orient="h", color=colour, saturation=1, width=0.75, ax=axes
         )
-        axes.bar_label(axes.containers[0], fmt="{:,.0f}", padding=3, fontsize=9, color=NEUTRAL)
-        axes.set(title=f"{split}: {images.sum():,}", xlabel="images", xlim=(0, 1.3 * max(images.max(), 1)))
-        axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
+        axes.bar_label(axes.containers[0], fmt="{:,.0f}", padding=2, fontsize=8, color=NEUTRAL)
+        axes.set(title=f"{split}: {images.sum():,}", xlabel="images", xlim=(0, 1.45 * max(images.max(), 1)))
+        axes.xaxis.set_major_locator(MaxNLocator(2, integer=True))
         axes.xaxis.set_major_formatter("{x:,.0f}")
         name_rows(axes, counts.index.tolist(), rows)
     return figure
@@ -44,7 +52,7 @@ def class_distribution(counts: pd.DataFrame) -> Figure:
 def colour_histogram(histogram: NDArray[np.int64]) -> Figure:
     """Share of the pixels at each of the 256 levels, by channel, from counts (3, 256)."""
     share = pd.DataFrame(100 * histogram.T / histogram[0].sum(), columns=CHANNELS)
-    figure = new_figure(8, 4)
+    figure = new_figure()
     axes = figure.subplots()
     grey = share.nunique(axis=1).max() == 1
     shown = share[["red"]].set_axis(["red = green = blue (grey)"], axis=1) if grey else share
@@ -70,13 +78,13 @@ def colour_histogram(histogram: NDArray[np.int64]) -> Figure:
 
 def channel_correlation(correlation: pd.DataFrame) -> Figure:
     """Heat map of the correlation of the channels (3, 3)."""
-    figure = new_figure(5, 4)
+    figure = new_figure()
     axes = figure.subplots()
     sns.heatmap(
         correlation,
         annot=True,
         fmt=".2f",
-        annot_kws={"fontsize": 14},
+        annot_kws={"fontsize": 12},
         square=True,
         cmap=DIVERGING,
         vmin=-1,
@@ -92,10 +100,10 @@ def measure_by_class(values: "pd.Series[float]", labels: NDArray[np.int64], spre
     """A measure's distribution over all images, below it a box for each class (index of `spread`), outliers as dots."""
     rows = class_rows(spread["median"])
     boxes_height = 0.4 + 0.3 * len(rows)
-    figure = new_figure(8, 2.7 + boxes_height)
+    figure = new_figure(height=2.2 + boxes_height)
     overall, boxes = figure.subplots(2, 1, sharex=True, height_ratios=[1.6, boxes_height])
     sns.histplot(x=values, bins=60, color=_BLUE, alpha=1, linewidth=0, ax=overall)
-    overall.axvline(values.median(), color="black", linewidth=1.5, linestyle="--")
+    overall.axvline(values.median(), color=INK, linewidth=1.5, linestyle="--")
     overall.set(title=f"All training images: median {values.median():.1f}", ylabel="images")
     overall.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     overall.yaxis.set_major_formatter("{x:,.0f}")
@@ -109,8 +117,14 @@ def measure_by_class(values: "pd.Series[float]", labels: NDArray[np.int64], spre
         color=_LIGHT_BLUE,
         linecolor=_BLUE,
         saturation=1,
-        medianprops={"color": "black", "linewidth": 2},
-        flierprops={"marker": ".", "markerfacecolor": _ORANGE, "markersize": 8, "markeredgewidth": 0},
+        medianprops={"color": INK, "linewidth": 2},
+        flierprops={
+            "marker": ".",
+            "markerfacecolor": _ORANGE,
+            "markersize": 8,
+            "markeredgewidth": 0,
+            "rasterized": True,
+        },
         ax=boxes,
     )
     boxes.set(title="By class, outliers as dots", xlabel=unit)

@@ -17,6 +17,7 @@ from vit_vs_cnn.evaluation.errors import (
     Overlap,
     average_of_all,
     label_suspects,
+    mistakes,
     only_right,
     overlaps,
 )
@@ -32,7 +33,7 @@ _MOST_TILES = 12
 class Errors:
     """What the contestants get right and wrong together on the test images of these `names`.
 
-    The tables have the columns of `label_suspects`.
+    The tables have the columns of `label_suspects`, and of `mistakes`.
     """
 
     names: tuple[str, ...]
@@ -40,6 +41,7 @@ class Errors:
     average: Average
     suspects: pd.DataFrame
     only_right: Mapping[str, pd.DataFrame]
+    mistakes: pd.DataFrame
 
 
 def find_errors(predictions: ByReplicate, confidence: float) -> Errors | None:
@@ -52,6 +54,7 @@ def find_errors(predictions: ByReplicate, confidence: float) -> Errors | None:
         average=average_of_all(predictions, confidence),
         suspects=label_suspects(predictions),
         only_right={name: only_right(predictions, name) for name in predictions},
+        mistakes=mistakes(predictions),
     )
 
 
@@ -81,30 +84,43 @@ def _images(count: float) -> str:
     return f"{count:,.0f}" if abs(count - round(count)) < 0.05 else f"{count:,.1f}"
 
 
-def write_errors(errors: Errors, test: Split, classes: Sequence[str], folder: Path) -> None:
-    """Write the pictures, the tables with all file names, and figures.json into `folder`.
+def error_tiles(errors: Errors, test: Split, classes: Sequence[str]) -> dict[str, dict[str, list[Tile]]]:
+    """The images of each figure as tiles, in rows by their heading; a figure or a row without images is not there.
 
     Raises UserError where `errors` are of other images than `test` has.
     """
     if errors.names != test.names:
         raise UserError("the evaluations are of other test images than data/prepared/test has; run `dvc repro`.")
-    writer = FigureWriter(folder, "errors")
+    suspects = _tiles(errors.suspects.head(_MOST_TILES), test.images, classes, "they say")
+    alone = {
+        f"only {name}": _tiles(found.head(_TILES_PER_ROW), test.images, classes, "others:")
+        for name, found in errors.only_right.items()
+        if len(found)
+    }
+    figures = {"label_suspects": {"": suspects} if suspects else {}, "only_right": alone}
+    return {name: rows for name, rows in figures.items() if rows}
+
+
+def write_errors(errors: Errors, test: Split, classes: Sequence[str], folder: Path) -> None:
+    """Write the pictures, the tables with all file names, and figures.json into `folder`.
+
+    Raises UserError where `errors` are of other images than `test` has.
+    """
+    writer, tiles = FigureWriter(folder, "errors"), error_tiles(errors, test, classes)
     writer.table("label_suspects", _with_names(errors.suspects, classes))
-    if len(errors.suspects):
-        tiles = _tiles(errors.suspects.head(_MOST_TILES), test.images, classes, "they say")
-        figure = image_grid(in_rows(tiles, _TILES_PER_ROW), _TILE)
-        writer.add("label_suspects", figure, shown=len(tiles), images=len(errors.suspects))
+    if suspects := tiles.get("label_suspects", {}).get(""):
+        figure = image_grid(in_rows(suspects, _TILES_PER_ROW), _TILE)
+        writer.add_images("label_suspects", figure, shown=len(suspects), images=len(errors.suspects))
     else:
         writer.skip("label_suspects")
-    alone = {contestant: found for contestant, found in errors.only_right.items() if len(found)}
     named = [_with_names(found, classes).assign(contestant=name) for name, found in errors.only_right.items()]
     writer.table("only_right", pd.concat(named))
-    if alone:
-        rows = [_tiles(found.head(_TILES_PER_ROW), test.images, classes, "others:") for found in alone.values()]
-        counts = ", ".join(f"{contestant} {len(found):,}" for contestant, found in alone.items())
-        writer.add("only_right", image_grid(rows, _TILE, row_labels=list(alone)), counts=counts)
+    if alone := tiles.get("only_right"):
+        counts = ", ".join(f"{contestant} {len(found):,}" for contestant, found in errors.only_right.items())
+        writer.add_images("only_right", image_grid([*alone.values()], _TILE, row_labels=[*alone]), counts=counts)
     else:
         writer.skip("only_right")
+    writer.table("mistakes", _with_names(errors.mistakes, classes))
     writer.close()
 
 
@@ -121,5 +137,6 @@ def _tiles(found: pd.DataFrame, images: NDArray[np.uint8], classes: Sequence[str
 
 def _with_names(found: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     """The table with the names of classes, for a spreadsheet."""
-    columns = {column: [inert(classes[label]) for label in found[column]] for column in ("label", "predicted")}
+    of_classes = [column for column in found.columns if column.endswith(("label", "predicted"))]
+    columns = {column: [inert(classes[label]) for label in found[column]] for column in of_classes}
     return found.assign(name=[inert(name) for name in found["name"]], **columns).drop(columns="position")

@@ -55,7 +55,7 @@ def reliability_figure(evaluations: Mapping[str, Evaluation], colours: Mapping[s
 
     The light dots are of the network's own probabilities, before its temperature.
     """
-    figure = new_figure(6.5, 7)
+    figure = new_figure(height=5.2)
     diagram, histogram = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     diagram.plot([0, 1], [0, 1], linestyle="--", color=NEUTRAL, label="perfect", zorder=3)
     for contestant, evaluation in evaluations.items():
@@ -72,8 +72,8 @@ def reliability_figure(evaluations: Mapping[str, Evaluation], colours: Mapping[s
             )
         diagram.errorbar(filled["confidence"], accuracy, error, fmt="o", color=colour, elinewidth=1, label=label)
         histogram.stairs(100 * bins["images"] / metrics.images, [0, *bins["bin_high"]], color=colour, lw=2)
-    diagram.set(ylabel="accuracy", ylim=(-0.02, 1.02))
-    histogram.set(xlabel="confidence", ylabel="images, %", xlim=(0, 1.02), ylim=(0, 105))
+    diagram.set(ylabel="accuracy", ylim=(0, 1))
+    histogram.set(xlabel="confidence", ylabel="images, %", xlim=(0, 1), ylim=(0, 100))
     for axis in (diagram.yaxis, histogram.xaxis):
         axis.set_major_formatter("{x:.0%}")
     figure.legend(*diagram.get_legend_handles_labels(), loc="outside upper left", ncols=2)

@@ -55,14 +55,14 @@ def write_explanation(
     correct = int((shared.labels == shared.predicted).sum())
     how_to_read = _how_to_read(writer, model, shared, faithfulness, writer.text("same_images", "target"))
     figure = _samples_figure(shared, classes)
-    writer.add("same_images", figure, correct=correct, images=len(shared.labels), how_to_read=how_to_read)
+    writer.add_images("same_images", figure, correct=correct, images=len(shared.labels), how_to_read=how_to_read)
     writer.table("faithfulness", _faithfulness_table(faithfulness))
     writer.skipped.extend(shared.skipped)
     if mistakes is None:
         writer.skip("mistakes")
     else:
         how_to_read = _how_to_read(writer, model, mistakes, faithfulness, writer.text("mistakes", "target"))
-        writer.add("mistakes", _samples_figure(mistakes, classes), how_to_read=how_to_read)
+        writer.add_images("mistakes", _samples_figure(mistakes, classes), how_to_read=how_to_read)
     if shared.attention is not None:
         _add_attention(writer, shared.images, shared.attention, colour, model.preprocess.input_size)
     for add in (_add_position_similarity, _add_filters, _add_feature_maps):
@@ -126,7 +126,7 @@ def _add_attention(
     writer: FigureWriter, images: NDArray[np.uint8], attention: Attention, colour: str, input_size: int
 ) -> None:
     shown = _heads_figure(images[:_IMAGES_OF_HEADS], attention.heads[:_IMAGES_OF_HEADS])
-    writer.add("attention_heads", shown, source=_source(writer, attention))
+    writer.add_images("attention_heads", shown, source=_source(writer, attention))
     heads = pd.DataFrame(
         [
             (block, head, float(pixels))
@@ -151,12 +151,12 @@ def _add_filters(writer: FigureWriter, model: TrainedModel, _: SampleExplanation
     which = {"components": count, "filters": filters.total}
     shown = writer.text("first_filters", "components" if filters.components else "all_filters", **which)
     figure = image_grid(in_rows([Tile(image) for image in filters.images], _FILTERS_PER_ROW), _FILTER)
-    writer.add("first_filters", figure, shown=shown, layer=filters.name, height=height, width=width)
+    writer.add_images("first_filters", figure, shown=shown, layer=filters.name, height=height, width=width)
 
 
 def _add_feature_maps(writer: FigureWriter, model: TrainedModel, shared: SampleExplanations) -> None:
     stages = feature_maps(model.network, shared.pixels[:1])
-    writer.add("feature_maps", _stages_figure(shared.images[0], stages))
+    writer.add_images("feature_maps", _stages_figure(shared.images[0], stages))
 
 
 def _samples_figure(samples: SampleExplanations, classes: Sequence[str]) -> Figure:
@@ -190,7 +190,7 @@ def _heads_figure(images: NDArray[np.uint8], heads: NDArray[np.float32]) -> Figu
 
 def _distance_figure(heads: pd.DataFrame, even_distance: float, colour: str) -> Figure:
     """Mean attention distance of each head by its block, and that of attention spread evenly."""
-    figure = new_figure(6.0, 4.0)
+    figure = new_figure()
     axes = figure.subplots()
     axes.scatter(heads["block"], heads["pixels"], color=colour, alpha=0.75, s=42, label="one head")
     axes.axhline(even_distance, color=NEUTRAL, linestyle="--", label="attention spread evenly")
@@ -208,7 +208,7 @@ def _similarity_figure(similarity: NDArray[np.float32]) -> Figure:
     # An empty line separates the tiles.
     tiles = np.pad(similarity[np.ix_(chosen, chosen)], ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=np.nan)
     side = len(chosen) * (grid + 1)
-    figure = new_figure(5.6, 5.0)
+    figure = new_figure(height=4.2)
     axes = figure.subplots()
     sns.heatmap(
         tiles.swapaxes(1, 2).reshape(side, side)[:-1, :-1],
@@ -217,6 +217,7 @@ def _similarity_figure(similarity: NDArray[np.float32]) -> Figure:
         vmin=min(0.0, float(similarity.min())),
         vmax=1,
         cbar_kws={"label": "cosine similarity", "shrink": 0.85},
+        rasterized=True,
         ax=axes,
     )
     middles = np.arange(len(chosen)) * (grid + 1) + grid / 2

@@ -20,11 +20,17 @@ def _captions() -> dict[str, Any]:
 
 
 class FigureEntry(Record):
-    """One figure of figures.json; `file` is the name of the PNG or SVG that a page shows, which is beside it."""
+    """One figure of figures.json; `file` is the name of the SVG or PNG beside it, `alt` says what is seen on it."""
 
     file: str
     title: str
     caption: str
+    alt: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name of the figure in captions.yaml."""
+        return Path(self.file).stem
 
 
 class FigureIndex(Record):
@@ -53,13 +59,19 @@ class FigureWriter:
         self._texts = _captions()[subject]
         self._figures: list[FigureEntry] = []
 
-    def add(self, name: str, figure: "Figure", /, **values: object) -> None:
-        """Save `figure` as <name>.png, and list it with its title and caption; see `save_figure` for names in SVG."""
+    def add(self, name: str, figure: "Figure", alt: str = "", /, **values: object) -> None:
+        """Save the chart `figure` as <name>.svg, and list it with its title, its caption and what is seen on it."""
+        from vit_vs_cnn.report.svg import save_svg
+
+        file = self.folder / f"{name}.svg"
+        save_svg(figure, file)
+        self._list(file, name, alt, values)
+
+    def add_images(self, name: str, figure: "Figure", alt: str = "", /, **values: object) -> None:
+        """Save a `figure` of images as <name>.png, and list it; see `save_figure` for names that no font has."""
         from vit_vs_cnn.report.fonts import save_figure
 
-        shown = save_figure(figure, self.folder / f"{name}.png", vector=True)
-        title, caption = self.text(name, "title", **values), self.text(name, "caption", **values)
-        self._figures.append(FigureEntry(file=shown.name, title=title, caption=caption))
+        self._list(save_figure(figure, self.folder / f"{name}.png", vector=True), name, alt, values)
 
     def skip(self, name: str, /, **values: object) -> None:
         """Record why the figure is missing."""
@@ -76,6 +88,10 @@ class FigureWriter:
 
         table = pd.DataFrame(columns)
         table.to_csv(self.folder / f"{name}.csv", index=False, float_format="%.6g", na_rep="nan")
+
+    def _list(self, file: Path, name: str, alt: str, values: Mapping[str, object]) -> None:
+        title, caption = self.text(name, "title", **values), self.text(name, "caption", **values)
+        self._figures.append(FigureEntry(file=file.name, title=title, caption=caption, alt=alt))
 
     def close(self) -> None:
         """Write figures.json."""

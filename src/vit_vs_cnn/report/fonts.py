@@ -2,12 +2,10 @@
 
 import sys
 import unicodedata
-import warnings
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-import matplotlib as mpl
 from matplotlib.axis import Axis, Tick
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, findSystemFonts, fontManager
@@ -15,6 +13,7 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
 
 from vit_vs_cnn.core.console import printable
+from vit_vs_cnn.report.svg import save_svg
 
 # Characters that format others and have no picture of their own: controls, joiners, variation selectors.
 _FORMATTING = ("Cc", "Cf")
@@ -39,10 +38,7 @@ def save_figure(figure: Figure, path: Path, *, vector: bool = False) -> Path:
     best = path
     if vector:
         best = path.with_suffix(".svg")
-        # No date and no random identifiers: same figure, same bytes.
-        with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": path.name}), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph .* missing")
-            figure.savefig(best, metadata={"Date": None})
+        save_svg(figure, best)
     escapes = str.maketrans({letter: letter.encode("ascii", "backslashreplace").decode() for letter in missing})
     for text in texts:
         text.set_text(text.get_text().translate(escapes))

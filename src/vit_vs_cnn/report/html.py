@@ -1,63 +1,56 @@
 """The report as one self-contained HTML file."""
 
-import base64
-import io
 import platform
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image
+from markupsafe import Markup
 
 from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.console import printable
 from vit_vs_cnn.core.paths import COMPARE, EDA, ERRORS, PREPARED, SHIFT, explained
 from vit_vs_cnn.data.checks import read_checks
-from vit_vs_cnn.data.dataset import read_info
+from vit_vs_cnn.data.dataset import Split, read_info
 from vit_vs_cnn.report.answer import duplicates_sentence, validation_sentence, views_sentences
 from vit_vs_cnn.report.claims import judge_claims
 from vit_vs_cnn.report.comparison import Comparison, comparison_table, replicates_table
-from vit_vs_cnn.report.errors import Errors, error_sentences
+from vit_vs_cnn.report.embed import EmbeddedTile, embedded_figures, embedded_tile, image_source
+from vit_vs_cnn.report.errors import Errors, error_sentences, error_tiles
 from vit_vs_cnn.report.figure_writer import FigureIndex
+from vit_vs_cnn.report.grid import Tile
 from vit_vs_cnn.report.map_quality import read_map_qualities
+from vit_vs_cnn.report.next_steps import next_steps
 from vit_vs_cnn.report.robustness import Shift, shift_rows
+from vit_vs_cnn.tracking.outbox import RunRef
+from vit_vs_cnn.tracking.pages import run_page
 from vit_vs_cnn.tuning.summary import TuningSummary
 
 _PACKAGES = ("torch", "timm", "mlflow", "dvc", "scikit-learn", "numpy")
 # The rest of the analysis is in its own folder: a report is read, not searched.
 _EDA_SHOWN = ("class_distribution", "samples", "augmentation", "sharpness", "outliers", "duplicates")
-# Photographs make figures of megabytes as PNG, and a report is sent by mail.
-_LARGEST_PNG = 200_000
-
-
-def embedded_figures(folder: Path, only: Collection[str] | None = None) -> FigureIndex:
-    """The figures of `folder`, of these names if `only` says so; each `file` is the image itself, as a data URI.
-
-    Raises UserError where the stage that makes them has not run.
-    """
-    index = FigureIndex.read(folder / "figures.json", "run `dvc repro` to make the figures")
-    figures = tuple(
-        figure.model_copy(update={"file": _data_uri(folder / figure.file)})
-        for figure in index.figures
-        if only is None or Path(figure.file).stem in only
-    )
-    return FigureIndex(figures=figures, skipped=index.skipped)
+# Classes of which a test image stands at the top.
+_MOST_IMAGES = 10
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Which code and which run made a report."""
+    """Which code and which run made a report, and where MLflow has the training of each contestant that is shown."""
 
     commit: str
     run_name: str | None
+    tracked: Mapping[str, RunRef]
 
 
 def render_report(
     settings: Settings,
     comparison: Comparison,
+    test: Split,
     shift: Shift,
     errors: Errors | None,
     answer: str,
@@ -67,8 +60,8 @@ def render_report(
 ) -> str:
     """Render the page, with the figures and results of all stages of the project in the working directory.
 
-    `weaknesses` are those of the answer, `searches` the contestants' tunings. Raises UserError where a result is
-    missing.
+    `test` are the test images, `weaknesses` those of the answer, `searches` the contestants' tunings. Raises UserError
+    where a result is missing.
     """
     environment = page_environment()
     info = read_info(PREPARED)
@@ -77,6 +70,8 @@ def render_report(
         title=f"{' or '.join(settings.models)} on {info.name}?",
         answer=unbroken(answer),
         weaknesses=[unbroken(sentence) for sentence in weaknesses],
+        next_steps=next_steps(comparison, settings, searches, provenance.run_name),
+        images=_first_images(test, info.classes),
         sentences=[
             unbroken(sentence)
             for sentence in (
@@ -95,7 +90,8 @@ def render_report(
         shift=embedded_figures(SHIFT),
         shift_rows=shift_rows(shift),
         shift_images=shift.images,
-        errors=embedded_figures(ERRORS) if errors else None,
+        errors=FigureIndex.read(ERRORS / "figures.json", "run `dvc repro`") if errors else None,
+        error_tiles=_embedded_rows(error_tiles(errors, test, info.classes)) if errors else {},
         error_sentences=[unbroken(sentence) for sentence in error_sentences(errors)] if errors else [],
         info=info,
         findings=read_checks(PREPARED).findings,
@@ -114,6 +110,7 @@ def render_report(
         machine=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         commit=provenance.commit[:10],
         run_name=provenance.run_name,
+        tracked=provenance.tracked,
         packages={package: version(package) for package in _PACKAGES},
     )
 
@@ -126,10 +123,33 @@ def page_environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
     environment.filters["flat"] = _flat
     environment.filters["unbroken"] = unbroken
+    environment.filters["run_page"] = run_page
     return environment
+
+
+def _shown(value: object) -> object:
+    """A value as a page shows it: autoescape takes care of markup, and this of marks that the eye does not see."""
+    return printable(value, lines=True) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _first_images(test: Split, classes: Sequence[str]) -> list[EmbeddedTile]:
+    """The first test image of each class, of some classes where there are many."""
+    shown = np.linspace(0, len(classes) - 1, min(len(classes), _MOST_IMAGES)).round().astype(int).tolist()
+    found = {label: np.flatnonzero(test.labels == label)[:1].tolist() for label in shown}
+    return [
+        EmbeddedTile(image_source(test.images[row]), (classes[label],)) for label, rows in found.items() for row in rows
+    ]
+
+
+def _embedded_rows(figures: Mapping[str, Mapping[str, Sequence[Tile]]]) -> dict[str, dict[str, list[EmbeddedTile]]]:
+    return {
+        name: {heading: [embedded_tile(tile) for tile in tiles] for heading, tiles in rows.items()}
+        for name, rows in figures.items()
+    }
 
 
 def _faithfulness(folder: Path) -> list[dict[Hashable, Any]]:
@@ -163,13 +183,3 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 def unbroken(sentence: str) -> str:
     """The sentence without line breaks between a number and its per cent sign."""
     return sentence.replace(" %", "\N{NO-BREAK SPACE}%")
-
-
-def _data_uri(path: Path) -> str:
-    content, kind = path.read_bytes(), "svg+xml" if path.suffix == ".svg" else "png"
-    if kind == "png" and len(content) > _LARGEST_PNG:
-        smaller = io.BytesIO()
-        with Image.open(path) as image:
-            image.convert("RGB").save(smaller, "WEBP", quality=80)
-        content, kind = smaller.getvalue(), "webp"
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"

@@ -23,8 +23,7 @@ from vit_vs_cnn.report.figure_writer import FigureWriter
 from vit_vs_cnn.report.grid import Tile, image_grid
 from vit_vs_cnn.report.style import NEUTRAL, new_figure
 
-_WIDTH = 6.5
-_PANELS_PER_ROW = 3
+_PANELS_PER_ROW = 2
 _TILE = 84
 _BY_NAME = {corruption.name: corruption for corruption in CORRUPTIONS}
 
@@ -153,13 +152,13 @@ def write_shift(shift: Shift, example: NDArray[np.uint8], info: DatasetInfo, fol
     writer.add("severities", _severities_figure(shift, corruptions))
     patches = [corruption for corruption in measured if not corruption.is_corruption]
     writer.add("patches", _patches_figure(shift, patches, 1 / len(info.classes)))
-    writer.add("examples", _examples_figure(example, measured, info))
+    writer.add_images("examples", _examples_figure(example, measured, info))
     writer.close()
 
 
 def _means_figure(shift: Shift) -> Figure:
     """A row per corruption with a dot and an interval for each contestant."""
-    figure = new_figure(_WIDTH, 1.5 + 0.36 * len(shift.results))
+    figure = new_figure(height=1.2 + 0.32 * len(shift.results))
     axes = figure.subplots()
     contestants = list(shift.measured)
     for place, name in enumerate(contestants):
@@ -179,31 +178,31 @@ def _means_figure(shift: Shift) -> Figure:
 def _severities_figure(shift: Shift, corruptions: Sequence[Corruption]) -> Figure:
     """Accuracy over the severity, a panel for each corruption."""
     rows = -(-len(corruptions) // _PANELS_PER_ROW)
-    figure = new_figure(_WIDTH, 0.7 + 1.75 * rows)
+    figure = new_figure(height=0.7 + 1.6 * rows)
     panels = figure.subplots(rows, _PANELS_PER_ROW, sharex=True, sharey=True, squeeze=False)
     for axes, corruption in zip(panels.flat, corruptions, strict=False):
         _draw_levels(axes, shift, corruption.name)
         axes.set_xticks(range(MOST_SEVERE + 1))
-        axes.set_title(corruption.title, fontsize=10)
+        axes.set_title(corruption.title)
     for axes in panels.flat[len(corruptions) :]:
         axes.set_axis_off()
     for axes in panels.flat[max(0, len(corruptions) - _PANELS_PER_ROW) : len(corruptions)]:
         axes.tick_params(labelbottom=True)
     axes.yaxis.set_major_formatter("{x:.0%}")
-    figure.supxlabel("severity, 0 is clean", fontsize=11)
+    figure.supxlabel("severity, 0 is clean", fontsize="medium")
     figure.legend(*panels.flat[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
     return figure
 
 
 def _patches_figure(shift: Shift, corruptions: Sequence[Corruption], chance: float) -> Figure:
     """Accuracy over the share of patches that is dropped, and over how finely the patches are that change places."""
-    figure = new_figure(_WIDTH, 3.4)
+    figure = new_figure(height=2.8)
     panels = figure.subplots(1, len(corruptions), sharey=True)
     for axes, corruption in zip(panels, corruptions, strict=True):
         _draw_levels(axes, shift, corruption.name)
         axes.set_xticks(range(len(corruption.levels) + 1), ["0", *corruption.labels])
         axes.axhline(chance, color=NEUTRAL, linestyle="--", label="chance")
-        axes.set_title(corruption.title, fontsize=10)
+        axes.set_title(corruption.title)
     panels[0].yaxis.set_major_formatter("{x:.0%}")
     panels[0].set_ylabel("accuracy")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=4)
@@ -216,9 +215,9 @@ def _draw_levels(axes: Axes, shift: Shift, corruption: str) -> None:
         is_shown = measured.conditions["corruption"].isin([CLEAN, corruption])
         found = measured.conditions[is_shown].groupby("severity")["accuracy"]
         mean, colour = found.mean(), shift.colours[name]
-        axes.plot(mean.index, mean, "o-", ms=3.5, color=colour, label=name)
+        axes.plot(mean.index, mean, "o-", ms=3.5, color=colour, label=name, clip_on=False)
         axes.fill_between(mean.index, found.min(), found.max(), color=colour, alpha=0.2, linewidth=0)
-    axes.set_ylim(0, 1.03)
+    axes.set_ylim(0, 1)
 
 
 def _examples_figure(image: NDArray[np.uint8], corruptions: Sequence[Corruption], info: DatasetInfo) -> Figure:

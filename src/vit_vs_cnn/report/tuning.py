@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from vit_vs_cnn.core.console import points
 from vit_vs_cnn.report.figure_writer import FigureWriter
-from vit_vs_cnn.report.style import NEUTRAL, new_figure
+from vit_vs_cnn.report.style import INK, NEUTRAL, WIDTH, new_figure
 from vit_vs_cnn.tuning.result import StudyResult
 from vit_vs_cnn.tuning.study import seconds_of
 
@@ -107,7 +107,7 @@ def _have_importances(trials: Sequence[FrozenTrial]) -> bool:
 
 def _draw_gain(result: StudyResult, contestant: str, colour: str) -> Figure:
     """Draw the score on validation by epoch of the recipe as it was and of the best trial."""
-    figure = new_figure(6.5, 4.2)
+    figure = new_figure()
     axes = figure.subplots()
     if result.best.number != result.recipe.number:
         label = f"{contestant}, best (trial {result.best.number})"
@@ -124,7 +124,7 @@ def _draw(plot: str, result: StudyResult) -> Figure:
     # Optuna's plots set this style sheet; an empty one leaves the project's style.
     plt.style.library["ggplot"] = mpl.RcParams()
     options = {} if plot in ("intermediate_values", "timeline") else {"target_name": _label(result)}
-    with mpl.rc_context({"figure.figsize": (6.5, 4.2)}):
+    with mpl.rc_context({"figure.figsize": (WIDTH, 3.4)}):
         getattr(optuna.visualization.matplotlib, f"plot_{plot}")(result.study, **options)
     figure = plt.gcf()
     plt.close(figure)
@@ -154,7 +154,7 @@ def _arrange_slices(figure: Figure, result: StudyResult) -> None:
     colour_bar.remove()
     grid = figure.add_gridspec((len(panels) + 1) // 2, 2)
     recipe = _recipe_value(result)
-    figure.set_size_inches(6.5, 0.4 + 2.6 * grid.nrows)
+    figure.set_size_inches(WIDTH, 0.4 + 2.2 * grid.nrows)
     for position, axes in enumerate(panels):
         axes.set_subplotspec(grid[position])
         axes.tick_params(labelleft=True)
@@ -162,12 +162,12 @@ def _arrange_slices(figure: Figure, result: StudyResult) -> None:
         if path in result.recipe.params and recipe is not None:
             value = result.recipe.params[path]
             is_category = isinstance(result.recipe.distributions[path], CategoricalDistribution)
-            axes.plot(repr(value) if is_category else value, recipe, "D", color="black")
+            axes.plot(repr(value) if is_category else value, recipe, "D", color=INK)
 
 
 def _mark_recipe(axes: Axes, result: StudyResult) -> None:
     """Draw the recipe as it was by epoch, and label the axes."""
-    axes.plot(_curve(result.recipe), "--", color="black", linewidth=2, label="recipe as it was")
+    axes.plot(_curve(result.recipe), "--", color=INK, linewidth=2, label="recipe as it was")
     axes.set(xlabel="epoch", ylabel=_label(result))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _format_scores(axes, result)

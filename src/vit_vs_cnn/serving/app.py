@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import uvicorn
 from numpy.typing import NDArray
-from PIL import Image
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
@@ -29,6 +28,7 @@ from vit_vs_cnn.core.errors import NotApplicableError, UserError
 from vit_vs_cnn.core.own_pages import LOOPBACK, OwnPagesOnly
 from vit_vs_cnn.registry.loading import RegisteredModel
 from vit_vs_cnn.serving.batching import Batcher
+from vit_vs_cnn.serving.deadlines import Deadlines
 from vit_vs_cnn.serving.decoders import Decoders
 from vit_vs_cnn.serving.predict import top_classes
 from vit_vs_cnn.serving.saliency import caution, render_saliency
@@ -40,8 +40,6 @@ _MOST_RENDERINGS = 8
 # than a person waits.
 _VARIANTS = 9
 _SECONDS_TO_MEASURE = 3.0
-# More than any phone takes by default; as many as a server can decode for several requests at once.
-_MOST_PIXELS = 50_000_000
 _SECONDS_TO_SHUT_DOWN = 5
 # While a new model is loaded, requests get the interpreter back five times as fast as by default: p99 of the load of
 # benchmarks/serving_load.py fell from 160-390 ms to 80-130 ms on two busy cores.
@@ -71,10 +69,11 @@ def serve(
     """
     listening = _listen(host, port)
     watcher = AliasWatcher(name, alias)
-    Image.MAX_IMAGE_PIXELS = _MOST_PIXELS
     sys.setswitchinterval(_SWITCH_SECONDS)
+    deadlines = Deadlines(limits.seconds)
+    app = create_app(watcher, limits, deadlines)
     config = uvicorn.Config(
-        OwnPagesOnly(create_app(watcher, limits), allowed_hosts or (LOOPBACK if host in LOOPBACK else None)),
+        OwnPagesOnly(app, allowed_hosts or (LOOPBACK if host in LOOPBACK else None)),
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -85,9 +84,22 @@ def serve(
     address = f"http://{shown_host}:{listening.getsockname()[1]}"
     print(f"{name} version {watcher.current.version} ({watcher.current.contestant}) on {address}", flush=True)
     try:
-        uvicorn.Server(config).run(sockets=[listening])
+        _Server(config, deadlines).run(sockets=[listening])
     except KeyboardInterrupt:
         print("stopped.", flush=True)
+
+
+class _Server(uvicorn.Server):
+    """A server whose requests are all answered before it ends."""
+
+    def __init__(self, config: uvicorn.Config, deadlines: Deadlines) -> None:
+        super().__init__(config)
+        self._deadlines = deadlines
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept nothing more and end when the last request was answered, which is soon."""
+        self._deadlines.stop()
+        await super().shutdown(sockets)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -101,9 +113,9 @@ def _listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def create_app(watcher: AliasWatcher, limits: ServerLimits) -> ASGIApp:
+def create_app(watcher: AliasWatcher, limits: ServerLimits, deadlines: Deadlines) -> ASGIApp:
     """The application that serves the current model of `watcher`."""
-    endpoints = Endpoints(watcher, limits)
+    endpoints = Endpoints(watcher, limits, deadlines)
     routes = [
         Route("/", endpoints.page),
         Route("/predict", endpoints.predict, methods=["POST"]),
@@ -125,9 +137,9 @@ def create_app(watcher: AliasWatcher, limits: ServerLimits) -> ASGIApp:
 class Endpoints:
     """One method per route."""
 
-    def __init__(self, watcher: AliasWatcher, limits: ServerLimits) -> None:
-        self._watcher, self._limits = watcher, limits
-        self._reader = BodyReader(limits)
+    def __init__(self, watcher: AliasWatcher, limits: ServerLimits, deadlines: Deadlines) -> None:
+        self._watcher, self._limits, self._deadlines = watcher, limits, deadlines
+        self._reader = BodyReader(limits, deadlines)
         self._decoders = Decoders(limits)
         self._batcher = Batcher(limits.queue)
         # Saliency maps share no call: more of them in the queue would keep predictions waiting.
@@ -136,7 +148,8 @@ class Endpoints:
 
     @asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        """Run the batcher and watch the alias while the application runs."""
+        """Run the batcher and the decoders and watch the alias while the application runs."""
+        await self._decoders.start()
         batching = asyncio.create_task(self._batcher.run())
         self._watcher.start()
         try:
@@ -144,7 +157,7 @@ class Endpoints:
         finally:
             self._watcher.stop()
             batching.cancel()
-            self._decoders.shutdown()
+            await self._decoders.shutdown()
 
     async def page(self, _: Request) -> Response:
         """Return the page for people."""
@@ -231,13 +244,9 @@ class Endpoints:
     async def _accepted(self, request: Request) -> AsyncIterator[tuple[RegisteredModel, bytes]]:
         """The model that the request keeps to though the alias may move, and its body; then its time runs."""
         model = self._watcher.current
-        async with self._reader.body(request) as body:
-            try:
-                async with asyncio.timeout(self._limits.seconds):
-                    yield model, body
-            except TimeoutError:
-                sentence = f"The request would take longer than {self._limits.seconds:g} seconds: try again later."
-                raise HTTPException(503, sentence) from None
+        sentence = f"The request would take longer than {self._limits.seconds:g} seconds: try again later."
+        async with self._reader.body(request) as body, self._deadlines.limit(503, sentence):
+            yield model, body
 
 
 def _with_metrics_and_headers(app: ASGIApp, routes: set[str]) -> ASGIApp:

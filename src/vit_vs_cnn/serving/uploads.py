@@ -1,9 +1,8 @@
 """From the body of a request to pixels; nothing in it is trusted."""
 
-import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import chain
 
@@ -14,8 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from vit_vs_cnn.data.dataset import Decoding
-from vit_vs_cnn.data.pixels import decode_image, open_image, reason_of
+from vit_vs_cnn.serving.deadlines import Deadlines
 
 _LONGEST_NAME = 200
 _MOST_FIELDS = 16
@@ -47,8 +45,8 @@ class Upload:
 class BodyReader:
     """Reads the bodies of requests; those that are in memory at a time share a budget of bytes."""
 
-    def __init__(self, limits: ServerLimits) -> None:
-        self._limits = limits
+    def __init__(self, limits: ServerLimits, deadlines: Deadlines) -> None:
+        self._limits, self._deadlines = limits, deadlines
         self._held = 0
 
     @asynccontextmanager
@@ -69,8 +67,9 @@ class BodyReader:
 
     async def _read(self, request: Request) -> bytes:
         most, body, size = self._limits.body_bytes, bytearray(), 0
+        sentence = f"The request did not arrive within {self._limits.seconds:g} seconds."
         try:
-            async with asyncio.timeout(self._limits.seconds):
+            async with self._deadlines.limit(408, sentence):
                 async for part in request.stream():
                     size += len(part)
                     if size <= most:
@@ -81,8 +80,6 @@ class BodyReader:
                         break
         except ClientDisconnect:
             raise HTTPException(499, "The client disconnected.") from None
-        except TimeoutError:
-            raise HTTPException(408, f"The request did not arrive within {self._limits.seconds:g} seconds.") from None
         if size > most:
             raise HTTPException(413, f"The request is larger than {most / 2**20:g} MiB: send fewer or smaller images.")
         return bytes(body)
@@ -109,39 +106,6 @@ async def read_uploads(request: Request, body: bytes, limits: ServerLimits) -> l
     if not uploads:
         raise HTTPException(400, "The request has no file, for example: curl -F image=@photo.jpg …/predict")
     return uploads
-
-
-def count_pixels(uploads: list[Upload], limits: ServerLimits) -> int:
-    """The pixels of all images, as their headers say; nothing is decoded.
-
-    Raises HTTPException where they are too many (413), or naming a file that is no image (400).
-    """
-    pixels = 0
-    for upload in uploads:
-        with _readable(upload), open_image(upload.content) as image:
-            pixels += image.width * image.height
-    if pixels > limits.pixels:
-        raise HTTPException(413, f"The images have {pixels:,} pixels, more than the {limits.pixels:,} of a request.")
-    return pixels
-
-
-def decode_uploads(uploads: list[Upload], size: int, decoding: Decoding) -> NDArray[np.uint8]:
-    """The images as uint8 (N, size, size, 3). Raises HTTPException 400 naming a file that cannot be decoded."""
-    images = []
-    for upload in uploads:
-        with _readable(upload):
-            images.append(decode_image(upload.content, size, decoding))
-    return np.stack(images)
-
-
-@contextmanager
-def _readable(upload: Upload) -> Iterator[None]:
-    try:
-        yield
-    # On a damaged file Pillow's readers raise almost anything.
-    except Exception as error:
-        reason = reason_of(error).rstrip(".")
-        raise HTTPException(400, f"{upload.name or 'The file'} cannot be read: {reason}.") from None
 
 
 def parse_invocation(body: bytes, size: int, most_images: int) -> NDArray[np.uint8]:

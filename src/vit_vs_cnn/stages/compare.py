@@ -2,7 +2,9 @@
 
 from vit_vs_cnn.config.load import with_tuned
 from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.console import markdown_text, printable
 from vit_vs_cnn.core.paths import COMPARE, ERRORS, PREPARED, SHIFT, trained
+from vit_vs_cnn.data.checks import read_checks
 from vit_vs_cnn.data.dataset import read_info, read_split
 from vit_vs_cnn.evaluation.replicate_runs import record_replicates
 from vit_vs_cnn.report.answer import answer, weaknesses
@@ -25,23 +27,23 @@ def run(settings: Settings) -> None:
     shift, errors = read_shift(settings, comparison), find_errors(comparison.predictions, settings.evaluate.confidence)
     searches = {name: read_tuning_summary(name) for name in settings.models}
     conclusion = " ".join(filter(None, [answer(comparison), shift_sentence(shift)]))
-    weak = weaknesses(comparison, settings, searches)
+    weak = weaknesses(comparison, settings, searches, read_checks(PREPARED))
     write_tables(comparison, conclusion, COMPARE)
     write_comparison_figures(comparison, COMPARE)
     write_shift(shift, test.images[0], info, SHIFT)
     if errors is not None:
         write_errors(errors, test, info.classes, ERRORS)
+    chosen = {one.name: read_ref(trained(one.name, one.chosen.seed)) for one in comparison.contestants}
     lineage = lineage_tags()
-    provenance = Provenance(lineage[GIT_COMMIT_TAG], lineage.get(RUN_NAME_TAG))
-    page = render_report(settings, comparison, shift, errors, conclusion, weak, searches, provenance)
+    provenance = Provenance(lineage[GIT_COMMIT_TAG], lineage.get(RUN_NAME_TAG), chosen)
+    page = render_report(settings, comparison, test, shift, errors, conclusion, weak, searches, provenance)
     (COMPARE / "report.html").write_text(page, encoding="utf-8")
     with start_run(settings, "compare") as tracked:
-        chosen = {one.name: read_ref(trained(one.name, one.chosen.seed)) for one in comparison.contestants}
         tracked.set_tags({f"run.{contestant}": ref.run_id or ref.key for contestant, ref in chosen.items()})
-        note = "\n\n".join([conclusion, *weak])
+        note = "\n\n".join(map(markdown_text, [conclusion, *weak]))
         tracked.set_tags({"data.digest": info.digest, "mlflow.note.content": note})
         tracked.log_metrics(prefixed_metrics("compare", summary_numbers(comparison)))
         tracked.log_artifact(COMPARE, "comparison")
     for one in comparison.contestants:
         record_replicates(settings, one)
-    print(f"compare: {conclusion}")
+    print(f"compare: {printable(conclusion)}")

@@ -8,7 +8,7 @@ from vit_vs_cnn.data.dataset import read_info, read_split
 from vit_vs_cnn.evaluation.cost import count_flops, measure_speed
 from vit_vs_cnn.evaluation.results import Cost
 from vit_vs_cnn.models.build import input_size
-from vit_vs_cnn.models.export import load_program
+from vit_vs_cnn.models.export import load_trained_program
 from vit_vs_cnn.tracking.names import prefixed_metrics
 from vit_vs_cnn.tracking.run import add_to_run
 from vit_vs_cnn.training.device import choose_device, device_name
@@ -21,7 +21,7 @@ def run(settings: Settings) -> None:
     device = choose_device(settings.train)
     chosen = {contestant: choose_replicate(settings, contestant) for contestant in settings.models}
     folders = {contestant: trained(contestant, summary.seed) for contestant, summary in chosen.items()}
-    programs = {contestant: load_program(folder / "model", device) for contestant, folder in folders.items()}
+    programs = {contestant: load_trained_program(folder, device) for contestant, folder in folders.items()}
     speeds = measure_speed(programs, val.images, settings.evaluate.batch_size, device)
     COST.mkdir(exist_ok=True)
     found = []

@@ -12,13 +12,19 @@ from vit_vs_cnn.tracking.run import start_run, system_metrics
 from vit_vs_cnn.training.checkpoint import fingerprint, open_checkpoint
 from vit_vs_cnn.training.contestant import announce, prepare_contestant, train_contestant
 from vit_vs_cnn.training.results import Epoch, epoch_metrics, refit_metrics, summary_metrics, write_history
+from vit_vs_cnn.training.setup import node_rank
 
 
 def run(settings: Settings, contestant: str, seed: int) -> None:
-    """Train a replicate of a contestant on train, choose the epoch on val, record it."""
+    """Train a replicate of a contestant on train, choose the epoch on val, record it; further nodes only share it."""
     settings = with_tuned(settings.of_seed(seed), contestant)
     info, train, val = read_info(PREPARED), read_split(PREPARED, "train"), read_split(PREPARED, "val")
     job = prepare_contestant(settings, contestant, info, (train, val))
+    if (rank := node_rank(job.plan)) > 0:
+        with open_checkpoint(f"{fingerprint(job)}-node-{rank}") as checkpoint:
+            train_contestant(job, checkpoint, lambda _: None)
+        print(f"node {rank} has done its share; the results are on the first node")
+        return
     announce(job)
     with (
         open_checkpoint(fingerprint(job)) as checkpoint,

@@ -12,12 +12,11 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from vit_vs_cnn.core.console import points
 from vit_vs_cnn.report.figure_writer import FigureWriter
-from vit_vs_cnn.report.style import NEUTRAL, contestant_colour, new_figure
+from vit_vs_cnn.report.style import LINE, NEUTRAL, contestant_colour, new_figure
 from vit_vs_cnn.studies.leads import Lead, Place
 from vit_vs_cnn.studies.settings import EPOCHS, IMAGES, SECONDS, SPLIT_SEED, AxisValue
 from vit_vs_cnn.studies.summary import Summary, reference_text, same_text
 
-_WIDTH = 6.5
 _NUMBERS = FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
 _PER_CENT = FuncFormatter(lambda value, _: f"{100 * value:g} %")
 
@@ -58,7 +57,7 @@ def axis_label(axis: str) -> str:
 
 def accuracy_by_images(summary: Summary, colours: Mapping[str, str]) -> Figure:
     """Test accuracy over training images; bands from the lowest to the highest training."""
-    figure = new_figure(_WIDTH, 4.4)
+    figure = new_figure()
     axes = figure.subplots()
     for name, colour in colours.items():
         places = [place for place in summary.slice if name in place.contestants]
@@ -83,7 +82,7 @@ def accuracy_by_images(summary: Summary, colours: Mapping[str, str]) -> Figure:
 def error_by_images(summary: Summary, colours: Mapping[str, str]) -> Figure:
     """Test error over training images on two logarithmic axes, with the fitted power laws and where they cross."""
     assert summary.curves is not None
-    figure = new_figure(_WIDTH, 4.8)
+    figure = new_figure(height=3.8)
     axes, images = figure.subplots(), summary.curves.images
     grid = np.geomspace(images.min(), 10 * images.max(), 100)
     for name, law in summary.curves.curves.items():
@@ -113,7 +112,7 @@ def error_by_images(summary: Summary, colours: Mapping[str, str]) -> Figure:
 
 def accuracy_by_seconds(summary: Summary, colours: Mapping[str, str]) -> Figure:
     """Test accuracy of every place over the seconds that its training took; lines join the last number of images."""
-    figure = new_figure(_WIDTH, 4.4)
+    figure = new_figure()
     axes = figure.subplots()
     most = max(place.train_images for place in summary.places)
     for name, colour in colours.items():
@@ -145,14 +144,14 @@ def lead_map(summary: Summary, across: str, down: str, colours: Mapping[str, str
             value == summary.plan.axes[axis][-1] for axis, value in place.values.items() if axis not in (across, down)
         )
     }
-    figure = new_figure(_WIDTH, 1.6 + 0.85 * len(rows))
+    figure = new_figure(height=1.2 + 0.75 * len(rows))
     axes = figure.subplots()
     for x, column in enumerate(columns):
         for y, row in enumerate(rows):
             found = leads.get((column, row))
             lead = found[1] if found else None
             axes.add_patch(_cell(x, y, lead, colours))
-            axes.text(x, y, _cell_text(lead), ha="center", va="center", fontsize=11)
+            axes.text(x, y, _cell_text(lead), ha="center", va="center")
     axes.set_xlim(-0.5, len(columns) - 0.5)
     axes.set_ylim(-0.5, len(rows) - 0.5)
     axes.set_xticks(range(len(columns)), [_tick(across, value, summary.places) for value in columns])
@@ -166,7 +165,7 @@ def lead_map(summary: Summary, across: str, down: str, colours: Mapping[str, str
 def lead_by_axis(summary: Summary, axis: str, colours: Mapping[str, str]) -> Figure:
     """How far the leader is ahead at each value of the only axis, with the interval."""
     found = [(place, lead) for place, lead in zip(summary.places, summary.leads, strict=True) if lead is not None]
-    figure = new_figure(_WIDTH, 1.6 + 0.55 * len(found))
+    figure = new_figure(height=1.2 + 0.5 * len(found))
     axes = figure.subplots()
     for y, (_, lead) in enumerate(found):
         interval = [[lead.difference - lead.low], [lead.high - lead.difference]]
@@ -190,9 +189,9 @@ def lead_by_axis(summary: Summary, axis: str, colours: Mapping[str, str]) -> Fig
 
 
 def _cell(x: int, y: int, lead: Lead | None, colours: Mapping[str, str]) -> Rectangle:
-    face = to_rgba("#FFFFFF") if lead is None else to_rgba(colours[lead.leader], 0.12 if not lead.is_clear else 0.5)
+    face = to_rgba(LINE, 0.2) if lead is None else to_rgba(colours[lead.leader], 0.12 if not lead.is_clear else 0.5)
     return Rectangle(
-        (x - 0.48, y - 0.48), 0.96, 0.96, facecolor=face, edgecolor="#D8DCE3", hatch="//" if lead is None else None
+        (x - 0.48, y - 0.48), 0.96, 0.96, facecolor=face, edgecolor=LINE, hatch="//" if lead is None else None
     )
 
 

@@ -4,7 +4,8 @@ import platform
 from pathlib import Path
 
 from vit_vs_cnn.core.console import duration, points, table
-from vit_vs_cnn.report.html import embedded_figures, page_environment
+from vit_vs_cnn.report.embed import embedded_figures
+from vit_vs_cnn.report.html import page_environment
 from vit_vs_cnn.studies.claims import judge_study
 from vit_vs_cnn.studies.figures import axis_label, colours_of
 from vit_vs_cnn.studies.leads import Lead, Place

@@ -1,31 +1,67 @@
 """How far a study is."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
 
 from vit_vs_cnn.core.console import duration, table
 from vit_vs_cnn.studies.results import Results
-from vit_vs_cnn.studies.settings import point_text
+from vit_vs_cnn.studies.settings import AxisValue, point_text
 
 
-def status_text(results: Results, active: Collection[str]) -> str:
-    """The state of each run, and about how long the rest will take, one run after the other.
+@dataclass(frozen=True)
+class RunState:
+    """How far a run of a study is; seconds are estimated, and those that it took are None until it is done."""
 
-    The estimate is scaled by what the finished runs took beside what was estimated for them. `active` are the names of
-    the runs that a process works on now.
+    name: str
+    values: dict[str, AxisValue]
+    state: Literal["done", "failed", "running", "left"]
+    estimated_seconds: float
+    seconds: float | None
+    failure: str | None
+
+
+@dataclass(frozen=True)
+class StudyStatus:
+    """How far a study is, and about how long the rest takes, one run after the other."""
+
+    study: str
+    runs: tuple[RunState, ...]
+    seconds_left: float
+
+
+def study_status(results: Results, active: Collection[str]) -> StudyStatus:
+    """The state of each run; `active` are the names of the runs that a process works on now.
+
+    What is left is scaled by what the finished runs took beside what was estimated for them.
     """
-    plan, rows = results.plan, [["run", "point", "state", "estimate", "took"]]
-    for run in plan.runs:
-        done = results.done.get(run.name)
-        state = (
-            "running" if run.name in active else "done" if done else "failed" if run.name in results.failed else "left"
+    states = []
+    for run in results.plan.runs:
+        done, failure = results.done.get(run.name), results.failed.get(run.name)
+        state: Literal["done", "failed", "running", "left"] = (
+            "running" if run.name in active else "done" if done else "failed" if failure else "left"
         )
-        took = duration(done.seconds) if done else ""
-        rows.append([run.name, point_text(run.values), state, duration(run.seconds), took])
+        seconds = done.seconds if done else None
+        states.append(RunState(run.name, dict(run.values), state, run.seconds, seconds, failure))
     left = sum(run.seconds for run in results.open) * _pace(results)
-    counts = f"{len(results.done)} of {len(plan.runs)} runs done, {len(results.failed)} failed"
-    lines = [table(rows, text_columns=3), "", f"{counts}; about {duration(left)} left, one run after the other."]
-    lines += [f"{name}: {sentence}" for name, sentence in results.failed.items()]
-    return "\n".join(lines)
+    return StudyStatus(results.plan.study, tuple(states), left)
+
+
+def status_text(status: StudyStatus) -> str:
+    """The status for a terminal."""
+    rows = [["run", "point", "state", "estimate", "took"]]
+    for run in status.runs:
+        took = "" if run.seconds is None else duration(run.seconds)
+        rows.append([run.name, point_text(run.values), run.state, duration(run.estimated_seconds), took])
+    done = sum(run.seconds is not None for run in status.runs)
+    failures = [f"{run.name}: {run.failure}" for run in status.runs if run.failure]
+    lines = [
+        table(rows, text_columns=3),
+        "",
+        f"{done} of {len(status.runs)} runs done, {len(failures)} failed; about {duration(status.seconds_left)} left, "
+        "one run after the other.",
+    ]
+    return "\n".join([*lines, *failures])
 
 
 def _pace(results: Results) -> float:

@@ -6,6 +6,7 @@ import platform
 import re
 import subprocess
 import tempfile
+from functools import cache
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
@@ -45,13 +46,19 @@ def write_lineage(folder: Path) -> None:
     for path in (PARAMS, Path("dvc.lock")):
         if path.is_file():
             (folder / path.name).write_bytes(path.read_bytes())
-    packages = sorted(set(map(_name_and_version, distributions())), key=str.lower)
-    (folder / "packages.txt").write_text("\n".join(packages) + "\n", encoding="utf-8")
+    (folder / "packages.txt").write_text(_packages(), encoding="utf-8")
     difference, missing = uncommitted_changes(Path.cwd())
     if difference:
         (folder / "uncommitted.diff").write_bytes(difference)
     if missing:
         (folder / "untracked.txt").write_text("\n".join(missing) + "\n", encoding="utf-8", errors="surrogateescape")
+
+
+@cache
+def _packages() -> str:
+    """The installed packages, a line for each."""
+    found = sorted(set(map(_name_and_version, distributions())), key=str.lower)
+    return "".join(f"{line}\n" for line in found)
 
 
 def _name_and_version(package: Distribution) -> str:

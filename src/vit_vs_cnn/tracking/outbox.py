@@ -180,6 +180,11 @@ def pending_outboxes(*, deferred: bool = False) -> Iterator[Outbox]:
             yield Outbox(folder, lock)
 
 
+def pending_keys() -> set[str]:
+    """The keys of the runs that something is pending for."""
+    return {Header.read(path, _REMEDY).key for path in outbox_dir().glob("*/header.json")}
+
+
 def new_event(kind: str, **fields: Any) -> Event:
     """An event that happens now."""
     return {"kind": kind, "time_ms": now_ms(), **fields}

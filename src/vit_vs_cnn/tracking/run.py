@@ -154,7 +154,7 @@ def add_to_run(folder: Path) -> TrackedRun:
 
 def read_ref(folder: Path) -> RunRef:
     """The run that made the outputs in `folder`. Raises UserError where run.json is missing or not valid."""
-    return RunRef.read(folder / RUN_FILE, "run the stage that writes it again")
+    return RunRef.read(folder / RUN_FILE, f"`dvc checkout --force {folder}` restores it, or run its stage again")
 
 
 def system_metrics() -> dict[str, float]:

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import re
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,16 +14,18 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from lightning_fabric import Fabric
 
 import vit_vs_cnn
-from vit_vs_cnn.core.errors import TransientError
-from vit_vs_cnn.core.paths import state_dir
-from vit_vs_cnn.core.records import digest_of
+from vit_vs_cnn.core.errors import TransientError, UserError, first_line
+from vit_vs_cnn.core.paths import remove, state_dir
+from vit_vs_cnn.core.records import digest_of, write_atomically
 from vit_vs_cnn.training.results import Epoch
 from vit_vs_cnn.training.setup import TrainingJob
 
 # Code that decides the outcome of a training.
 _CODE = ("config/*.py", "data/augment/*.py", "data/loader.py", "models/*.py", "training/*.py")
+_RUN_KEY = re.compile(r"[0-9a-f]{32}")
 
 
 def code_digest(*more: str) -> str:
@@ -50,7 +54,7 @@ def fingerprint(job: TrainingJob) -> str:
         "model": job.model.model_dump(),
         "weights": None if job.model.weights is None else digest_of(Path(job.model.weights).read_bytes()),
         "data": [splits["train"].digest, splits["val"].digest, job.info.decoding.in_chans],
-        "plan": [plan.device.type, plan.devices, plan.precision, plan.compiled, plan.deterministic],
+        "plan": [plan.device.type, plan.processes, plan.precision, plan.compiled, plan.deterministic],
         "checkpoint_gradients": budget.checkpoint_gradients,
         "torch": torch.__version__,
         "code": code_digest(),
@@ -65,18 +69,34 @@ class Checkpoint:
     folder: Path
 
     def save(self, state: dict[str, Any], history: Sequence[Epoch]) -> None:
-        """Replace the checkpoint in one atomic step."""
-        draft = self.folder / "checkpoint.draft"
+        """Replace the checkpoint in one atomic step, and keep the one before it."""
+        draft, newest, earlier = (self.folder / f"checkpoint{kind}" for kind in (".draft", ".pt", ".earlier.pt"))
         torch.save({**state, "history": [row.model_dump() for row in history]}, draft)
-        draft.replace(self.folder / "checkpoint.pt")
+        if newest.is_file():
+            newest.replace(earlier)
+        draft.replace(newest)
 
     def load(self) -> tuple[dict[str, Any], list[Epoch]]:
-        """State and history after the last finished epoch, both empty before the first."""
-        path = self.folder / "checkpoint.pt"
-        if not path.is_file():
-            return {}, []
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        return state, [Epoch(**row) for row in state.pop("history")]
+        """State and history after the last finished epoch, both empty before the first.
+
+        A damaged checkpoint is removed, and the one before it used, with a warning.
+        """
+        for name in ("checkpoint.pt", "checkpoint.earlier.pt"):
+            path = self.folder / name
+            if not path.exists():
+                continue
+            try:
+                state = torch.load(path, map_location="cpu", weights_only=True)
+                return state, [Epoch(**row) for row in state.pop("history")]
+            # Of a file that is cut off, empty or no checkpoint, loading raises almost anything.
+            except Exception as error:
+                print(
+                    f"warning: {path} is damaged ({first_line(error)}): the training resumes one epoch earlier if the "
+                    "checkpoint before it is sound, and from the beginning otherwise.",
+                    file=sys.stderr,
+                )
+                remove(path)
+        return {}, []
 
     def part(self, name: str) -> "Checkpoint":
         """The checkpoint of a part of the training, in a folder of its own in this one."""
@@ -87,9 +107,25 @@ class Checkpoint:
     def run_key(self) -> str:
         """The key of the tracked run, the same before and after a kill."""
         path = self.folder / "run_key"
-        if not path.is_file():
-            path.write_text(uuid.uuid4().hex, encoding="ascii")
-        return path.read_text(encoding="ascii")
+        key = path.read_text(encoding="ascii", errors="replace") if path.is_file() else ""
+        if not _RUN_KEY.fullmatch(key):
+            remove(path)
+            key = uuid.uuid4().hex
+            write_atomically(path, key)
+        return key
+
+
+def load_on_all_nodes(checkpoint: Checkpoint, job: TrainingJob, fabric: Fabric) -> tuple[dict[str, Any], list[Epoch]]:
+    """State and history to continue from: of several nodes the first one's, whatever the others have.
+
+    Raises UserError on a node that would train something else than the first.
+    """
+    state, history = checkpoint.load()
+    if job.plan.nodes > 1:
+        first, state, history = fabric.broadcast((fingerprint(job), state, history))
+        if first != fingerprint(job):
+            raise UserError("train.nodes: this node has other data, settings or code than the first one.")
+    return state, history
 
 
 @contextmanager

@@ -124,7 +124,7 @@ def train_contestant(
 def _train(
     job: TrainingJob, checkpoint: Checkpoint, on_epoch: Callable[[Epoch], None]
 ) -> tuple[dict[str, Any], list[Epoch]]:
-    if job.plan.devices > 1:
+    if job.plan.processes > 1:
         train_in_processes(job, checkpoint, on_epoch)
     else:
         Trainer(make_fabric(job.plan), job).run(checkpoint, on_epoch)
@@ -180,7 +180,7 @@ def _summarize(job: TrainingJob, history: list[Epoch], temperature: float) -> Tr
         seconds=history[-1].elapsed_seconds,
         seconds_per_epoch=statistics.median(row.epoch_seconds for row in history),
         images_per_second=statistics.median(row.images_per_second for row in history),
-        device=plan.device_name if plan.devices == 1 else f"{plan.devices} × {plan.device_name}",
+        device=plan.device_name if plan.processes == 1 else f"{plan.processes} × {plan.device_name}",
         precision=plan.precision,
         train_images=len(job.train),
         batch_size=job.model.recipe.batch_size,
@@ -193,7 +193,7 @@ def _summarize(job: TrainingJob, history: list[Epoch], temperature: float) -> Tr
 
 def _estimate_seconds(job: TrainingJob) -> float | None:
     """Seconds of all epochs, from a few steps of a copy of the network on noise; None where memory does not suffice."""
-    plan, size, in_chans = replace(job.plan, devices=1), job.preprocess.input_size, job.info.decoding.in_chans
+    plan, size, in_chans = replace(job.plan, devices=1, nodes=1), job.preprocess.input_size, job.info.decoding.in_chans
     images = min(job.model.recipe.batch_size, _MOST_TIMED_IMAGES, max(2, _TIMED_PIXELS // size**2))
     inputs = torch.randn(images, in_chans, size, size, device=plan.device).to(memory_format=torch.channels_last)
     labels = torch.zeros(images, dtype=torch.long, device=plan.device)
@@ -213,4 +213,4 @@ def _estimate_seconds(job: TrainingJob) -> float | None:
         if is_out_of_memory(error):
             return None
         raise
-    return min(seconds[1:]) / images * len(job.train) * job.settings.train.epochs / job.plan.devices
+    return min(seconds[1:]) / images * len(job.train) * job.settings.train.epochs / job.plan.processes

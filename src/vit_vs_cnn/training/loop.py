@@ -19,7 +19,7 @@ from vit_vs_cnn.data.augment.batch import augment
 from vit_vs_cnn.data.augment.geometry import alternating_flips
 from vit_vs_cnn.data.augment.mix import mix
 from vit_vs_cnn.data.loader import ResidentImages, Share
-from vit_vs_cnn.training.checkpoint import Checkpoint
+from vit_vs_cnn.training.checkpoint import Checkpoint, load_on_all_nodes
 from vit_vs_cnn.training.gradients import Gradients, balanced_weights
 from vit_vs_cnn.training.optimization import (
     classifier_parameters,
@@ -42,8 +42,8 @@ from vit_vs_cnn.training.validation import Scores, recompute_statistics, validat
 class Trainer:
     """One training of one contestant; `run` reads top to bottom.
 
-    `fabric` is launched. Where it has several processes, each takes its share of every batch, and the first one saves
-    the checkpoint and reports the epochs.
+    `fabric` is launched. Of several processes each takes its share of every batch, and the first one of each node saves
+    the node's checkpoint and reports the epochs; all nodes start from the checkpoint of the first.
     """
 
     def __init__(self, fabric: Fabric, job: TrainingJob) -> None:
@@ -92,7 +92,7 @@ class Trainer:
                 history.append(row)
                 if self._best(history) is row:
                     best = _copy_weights(self._validated_network())
-                if self.fabric.is_global_zero:
+                if self.fabric.local_rank == 0:
                     self._save(checkpoint, history, best)
                     on_epoch(row)
                 if not self.quiet:
@@ -207,7 +207,7 @@ class Trainer:
         return averaged or self.network
 
     def _restore(self, checkpoint: Checkpoint) -> tuple[list[Epoch], dict[str, Tensor]]:
-        state, history = checkpoint.load()
+        state, history = load_on_all_nodes(checkpoint, self.job, self.fabric)
         if not history:
             return [], {}
         self.network.load_state_dict(state["network"])

@@ -1,6 +1,7 @@
-"""One training on several devices: Fabric starts a process for each, and they share every batch."""
+"""One training on several devices, of one node or more: Fabric starts a process for each; they share every batch."""
 
 import copy
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
@@ -9,8 +10,9 @@ from multiprocessing.queues import SimpleQueue
 
 import torch
 from lightning_fabric import Fabric
+from torch.multiprocessing.spawn import ProcessException
 
-from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.errors import TransientError, UserError
 from vit_vs_cnn.training.checkpoint import Checkpoint
 from vit_vs_cnn.training.loop import Trainer
 from vit_vs_cnn.training.results import Epoch
@@ -20,7 +22,8 @@ from vit_vs_cnn.training.setup import TrainingJob, make_fabric, use_deterministi
 def train_in_processes(job: TrainingJob, checkpoint: Checkpoint, on_epoch: Callable[[Epoch], None]) -> None:
     """Train in a process for each device of the plan; `on_epoch` is called in this one.
 
-    With the same batches the losses are those of one process, but for rounding. Raises what `Trainer.run` raises.
+    With the same batches the losses are those of one process, but for rounding. Raises what `Trainer.run` raises, and
+    TransientError where another node does not come or stops.
     """
     fabric = make_fabric(job.plan)
     context = torch.multiprocessing.get_context("spawn")
@@ -38,7 +41,20 @@ def train_in_processes(job: TrainingJob, checkpoint: Checkpoint, on_epoch: Calla
             for process in context.active_children():
                 process.terminate()
             raise
-        launched.result()
+        try:
+            launched.result()
+        except ProcessException as error:
+            if job.plan.nodes == 1:
+                raise
+            raise TransientError(
+                f"train.nodes: the training over {job.plan.nodes} nodes stopped, one of them did not come or was lost "
+                f"({_last_line(error)}): start it again on each, it continues after its last finished epoch."
+            ) from None
+
+
+def _last_line(error: Exception) -> str:
+    """What the process said last, without a place in PyTorch's sources; PyTorch passes on the traceback above it."""
+    return re.sub(r"\[/\S+\] ", "", str(error).strip().splitlines()[-1]).partition(". ")[0][:200]
 
 
 def _messages_until(done: "Future[None]", messages: "SimpleQueue[Epoch | UserError]") -> Iterator[Epoch | UserError]:

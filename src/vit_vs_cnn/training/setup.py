@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from datetime import timedelta
+from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -24,14 +25,17 @@ Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+# How long a node waits for one that does not come, or does not answer any more.
+_NODE_TIMEOUT = timedelta(minutes=5)
+_NODE_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
 
 
 @dataclass(frozen=True)
 class Plan:
     """What a training runs on.
 
-    The (first) device and its name, how many devices share each batch, Fabric's precision, whether the network is
-    compiled by torch.compile, and whether only deterministic algorithms are used.
+    The (first) device and its name, how many devices of each node share each batch, Fabric's precision, whether the
+    network is compiled by torch.compile, whether only deterministic algorithms are used, and how many nodes there are.
     """
 
     device: torch.device
@@ -40,6 +44,12 @@ class Plan:
     precision: Precision
     compiled: bool
     deterministic: bool = True
+    nodes: int = 1
+
+    @property
+    def processes(self) -> int:
+        """How many processes share each batch, one for each device of every node."""
+        return self.devices * self.nodes
 
 
 @dataclass(frozen=True)
@@ -78,7 +88,27 @@ def make_plan(settings: TrainSettings) -> Plan:
     device = choose_device(settings)
     precision = _fastest_precision(device) if settings.precision == "auto" else settings.precision
     deterministic = settings.deterministic or device.type == "cpu"  # where it costs next to nothing
-    return Plan(device, device_name(device), settings.devices, precision, settings.compile, deterministic)
+    return Plan(
+        device, device_name(device), settings.devices, precision, settings.compile, deterministic, settings.nodes
+    )
+
+
+def node_rank(plan: Plan) -> int:
+    """Which of the nodes this is; the first has the results.
+
+    Raises UserError where PyTorch's variables do not say where the nodes meet.
+    """
+    if plan.nodes == 1:
+        return 0
+    missing = [name for name in _NODE_VARIABLES if not os.environ.get(name)]
+    rank = os.environ.get("NODE_RANK", "")
+    if missing or not rank.isdecimal() or int(rank) >= plan.nodes:
+        wrong = f"{', '.join(missing)} not set" if missing else f"NODE_RANK={rank}"
+        raise UserError(
+            f"train.nodes: {plan.nodes} nodes, and {wrong}: on each export MASTER_ADDR and MASTER_PORT, a free port of "
+            f"the first node, and NODE_RANK, from 0 to {plan.nodes - 1}."
+        )
+    return int(rank)
 
 
 def _fastest_precision(device: torch.device) -> Precision:
@@ -97,9 +127,18 @@ def make_fabric(plan: Plan) -> Fabric:
     if plan.device.type == "cpu":
         keep_freed_memory()
     # Buffers are batch norm's statistics: the trainer averages them, where PyTorch would take the first process's.
-    strategy = DDPStrategy(start_method="spawn", broadcast_buffers=False) if plan.devices > 1 else "auto"
-    fabric = Fabric(accelerator=plan.device.type, devices=plan.devices, precision=plan.precision, strategy=strategy)
-    if plan.devices == 1:
+    strategy: DDPStrategy | str = "auto"
+    if plan.processes > 1:
+        options: dict[str, Any] = {"timeout": _NODE_TIMEOUT} if plan.nodes > 1 else {}
+        strategy = DDPStrategy(start_method="spawn", broadcast_buffers=False, **options)
+    fabric = Fabric(
+        accelerator=plan.device.type,
+        devices=plan.devices,
+        num_nodes=plan.nodes,
+        precision=plan.precision,
+        strategy=strategy,
+    )
+    if plan.processes == 1:
         fabric.launch()
     return fabric
 

@@ -26,7 +26,14 @@ def seconds_per_image(settings: Settings, contestant: str, classes: tuple[str, .
 
     A first epoch allocates; of the others the faster one counts, because a busy machine only ever adds to it.
     """
-    changes = {"epochs": 1 + _TIMED_EPOCHS, "patience": None, "refit": False, "devices": 1, "compile": False}
+    changes = {
+        "epochs": 1 + _TIMED_EPOCHS,
+        "patience": None,
+        "refit": False,
+        "devices": 1,
+        "nodes": 1,
+        "compile": False,
+    }
     random = {"pretrained": False, "weights": None}
     timed = changed(settings, {"train": changes, "models": {contestant: random}})
     model, size = timed.model(contestant), timed.data.image_size
@@ -50,7 +57,7 @@ def seconds_per_image(settings: Settings, contestant: str, classes: tuple[str, .
     epochs: list[Epoch] = []
     with tempfile.TemporaryDirectory() as folder:
         Trainer(make_fabric(job.plan), job).run(Checkpoint(Path(folder)), epochs.append)
-    return min(epoch.epoch_seconds for epoch in epochs[1:]) / images / settings.train.devices
+    return min(epoch.epoch_seconds for epoch in epochs[1:]) / images / (settings.train.devices * settings.train.nodes)
 
 
 def _noise(images: int, size: int, classes: int) -> Split:

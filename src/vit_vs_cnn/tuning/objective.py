@@ -29,7 +29,7 @@ class TrainingObjective:
         """
         self._tuning, self._contestant = tuning, tuning.contestant
         # A trial uses one device: several devices are used by several workers.
-        budget = {"epochs": tuning.epochs, "devices": 1, "refit": False}
+        budget = {"epochs": tuning.epochs, "devices": 1, "nodes": 1, "refit": False}
         self._settings = changed(tuning.settings, {"train": budget})
         self._info = read_info(prepared)
         if self._info.digest != tuning.data_digest:

@@ -1,0 +1,155 @@
+"""Workers elsewhere: the deployment of deploy/remote.yaml, and what its flow runs keep beyond their clone."""
+
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from http import HTTPStatus
+from pathlib import Path
+from uuid import UUID
+
+from vit_vs_cnn.core.errors import RunError, TransientError, UserError
+from vit_vs_cnn.core.paths import STATE_VARIABLE, main_root, project_root
+from vit_vs_cnn.core.process import search_path
+from vit_vs_cnn.data.object_store import is_in_store, require_bucket
+from vit_vs_cnn.orchestration import prefect_server
+from vit_vs_cnn.tracking.delivery import sync
+
+POOL = "remote"
+_AUTOMATION = "vit-vs-cnn: runs without heartbeat have crashed"
+_MISSED_HEARTBEATS = 3
+
+
+def deploy() -> str:
+    """Set up the server of PREFECT_API_URL for workers elsewhere: pool, deployment, automation. Return its address.
+
+    The automation sets flow runs to Crashed whose heartbeats stop: where a worker and its process are killed, or their
+    machine fails, nothing else would (PrefectHQ/prefect #16746). Raises UserError where an address is not set or does
+    not answer or the key is wrong, RunError where Prefect refuses.
+    """
+    api, repository = os.environ.get("PREFECT_API_URL"), os.environ.get("VIT_VS_CNN_GIT_URL")
+    if not api or not repository:
+        missing = (
+            "VIT_VS_CNN_GIT_URL, the repository that workers clone" if api else "PREFECT_API_URL, Prefect's server"
+        )
+        raise UserError(f"{missing}, is not set: export it and deploy again.")
+    if not prefect_server.answers(f"{api}/health"):
+        raise UserError(f"PREFECT_API_URL: no server answers at {api}: start it, or correct the address.")
+    environment = {"VIT_VS_CNN_GIT_BRANCH": "main", **os.environ, "PATH": search_path(), "PREFECT_API_URL": api}
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    try:
+        prefect_server.deploy(main_root(), environment, POOL)
+        _crash_runs_without_heartbeat(api)
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code != HTTPStatus.UNAUTHORIZED:
+            raise
+        raise UserError(f"PREFECT_API_AUTH_STRING: the server at {api} refuses this key.") from None
+    return api
+
+
+def prepare_clone(directory: str) -> dict[str, str]:
+    """Give the clone in `directory`, where Prefect has put the code, what stays: a pull step of deploy/remote.yaml.
+
+    Checkpoints, records that MLflow does not have yet and DVC's cache are kept in VIT_VS_CNN_STATE (default:
+    ~/.local/state/vit-vs-cnn/<name of the clone>), so that another attempt on this machine resumes. Delivers pending
+    records, and pulls from DVC's remote what is there. Raises what `_pull` raises, and ends the flow run with it.
+    """
+    clone = Path(directory).resolve()
+    home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
+    state = Path(os.environ.get(STATE_VARIABLE) or home / "vit-vs-cnn" / clone.name).resolve()
+    # The process of the flow run gets this environment and this folder.
+    os.environ[STATE_VARIABLE] = str(state)
+    os.chdir(clone)
+    project_root.cache_clear()
+    main_root.cache_clear()
+    try:
+        delivered, pending = sync()
+        if delivered or pending:
+            print(f"{delivered} runs of earlier attempts delivered to MLflow, {pending} pending")
+    except UserError as error:
+        print(f"warning: {error}", file=sys.stderr)
+    try:
+        _pull(clone, state / "cache")
+    except UserError as error:
+        _fail_flow_run(str(error))
+        raise
+    return {"directory": str(clone)}
+
+
+def _pull(clone: Path, cache: Path) -> None:
+    """Pull what DVC's remote, if there is one, has of the committed stages, with the cache in the folder `cache`.
+
+    Raises UserError where the remote refuses, TransientError where it cannot be reached.
+    """
+    from dvc.config import Config
+
+    with Config(str(clone / ".dvc")).edit("local") as local:
+        local["cache"]["dir"] = str(cache)
+    config = Config(str(clone / ".dvc"))
+    name = config["core"].get("remote")
+    if not name:
+        return
+    if is_in_store(config["remote"][name]["url"]) and config["remote"][name].keys() == {"url"}:
+        # DVC takes a bucket that is not there for one that has nothing.
+        require_bucket(config["remote"][name]["url"], f"DVC's remote {name}")
+    command = [sys.executable, "-m", "dvc", "pull", "--run-cache", "--allow-missing"]
+    answer = subprocess.run(command, cwd=clone, capture_output=True, text=True, check=False)
+    if answer.returncode != 0:
+        said = [line.removeprefix("ERROR: ") for line in answer.stderr.splitlines() if line.startswith("ERROR: ")]
+        raise TransientError(f"DVC's remote {name} cannot be read: {said[-1] if said else 'DVC does not say why'}")
+
+
+def _fail_flow_run(sentence: str) -> None:
+    """End the flow run as Failed: of a pull step Prefect itself only says that its process exited."""
+    flow_run, api = os.environ.get("PREFECT__FLOW_RUN_ID"), os.environ.get("PREFECT_API_URL")
+    if flow_run and api:
+        with prefect_server.client_at(api) as client:
+            from prefect.states import Failed
+
+            client.set_flow_run_state(UUID(flow_run), Failed(message=sentence))
+
+
+def _crash_runs_without_heartbeat(api: str) -> None:
+    with prefect_server.client_at(api) as client:
+        from prefect.client.schemas.objects import StateType
+        from prefect.events.actions import ChangeFlowRunState
+        from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+        from prefect.events.schemas.events import ResourceSpecification
+        from prefect.settings import get_current_settings
+
+        frequency = get_current_settings().flows.heartbeat_frequency
+        if frequency is None:
+            raise RunError("PREFECT_FLOWS_HEARTBEAT_FREQUENCY switches heartbeats off: set it to 30 or more seconds.")
+        within = timedelta(seconds=_MISSED_HEARTBEATS * frequency)
+        ends = ("Completed", "Failed", "Crashed", "Cancelled", "Suspended", "Paused")
+        heartbeat = "prefect.flow-run.heartbeat"
+        automation = AutomationCore(
+            name=_AUTOMATION,
+            trigger=EventTrigger(
+                match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
+                match_related=ResourceSpecification(
+                    {"prefect.resource.role": "flow", "prefect.resource.name": "vit-vs-cnn"}
+                ),
+                for_each={"prefect.resource.id"},
+                after={heartbeat},
+                expect={heartbeat, *(f"prefect.flow-run.{name}" for name in ends)},
+                posture=Posture.Proactive,
+                threshold=1,
+                within=within,
+            ),
+            actions=[
+                ChangeFlowRunState(
+                    name=None,
+                    state=StateType.CRASHED,
+                    message=f"No heartbeat for {within.total_seconds():g} s: its worker was killed or its machine "
+                    "failed; the same run again continues there.",
+                    force=False,
+                )
+            ],
+        )
+        existing = client.read_automations_by_name(_AUTOMATION)
+        if existing:
+            client.update_automation(existing[0].id, automation)
+        else:
+            client.create_automation(automation)

@@ -1,0 +1,106 @@
+"""A project of one's own: from the wheel, from a source archive without git, and after an update of the package."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from factories import REPOSITORY
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.orchestration.project import VERSION_FILE, make_project, make_repository
+from vit_vs_cnn.orchestration.request import Request, read_request
+
+COMMAND = "from vit_vs_cnn.cli import main; main()"
+
+
+def vit_vs_cnn(folder: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-c", COMMAND, *arguments],
+        cwd=folder,
+        env=os.environ | environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def test_the_wheel_makes_a_project_whose_stages_run(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    tracked = git(REPOSITORY, "ls-files", "--cached", "--others", "--exclude-standard").split("\n")
+    for name in filter(None, tracked):
+        if not name.startswith(("tests/", "docs/", "benchmarks/")) and (REPOSITORY / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPOSITORY / name, source / name)
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel"], cwd=source, check=True)
+    shutil.unpack_archive(next((source / "dist").glob("*.whl")), tmp_path / "installed", "zip")
+    installed = {"PYTHONPATH": str(tmp_path / "installed")}
+
+    made = vit_vs_cnn(tmp_path, "init", "pets", **installed)
+    assert made.returncode == 0, made.stderr
+    assert "vit-vs-cnn run --preset demo" in made.stdout
+    pets = tmp_path / "pets"
+    assert git(pets, "status", "--short") == ""
+    assert git(pets, "log", "--format=%s").startswith("vit-vs-cnn ")
+    for name in ("params.yaml", "dvc.yaml", "presets", "studies", "flows", VERSION_FILE):
+        assert (pets / name).exists()
+    assert "src/" not in (pets / "dvc.yaml").read_text()
+
+    scripts = tmp_path / "bin"
+    scripts.mkdir()
+    (scripts / "vit-vs-cnn").write_text(f"#!/bin/sh\nexec {sys.executable} -c '{COMMAND}' \"$@\"\n")
+    (scripts / "vit-vs-cnn").chmod(0o755)
+    shutil.copy(pets / "presets" / "demo.yaml", pets / "presets" / "mine.yaml")
+    ran = vit_vs_cnn(
+        pets, "run", "--preset", "mine", "--stage", "prepare", PATH=f"{scripts}:{os.environ['PATH']}", **installed
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert list(pets.glob("runs/mine-*/data/prepared/dataset.json"))
+
+
+def test_a_source_archive_without_git_becomes_a_repository_of_its_own(tmp_path: Path) -> None:
+    archive = tmp_path / "outer" / "vit-vs-cnn"
+    make_project(archive)
+    git(tmp_path / "outer", "init", "--quiet")
+    answer = vit_vs_cnn(archive, "run", "--preset", "nonsense")
+    assert answer.returncode == 2
+    assert "is no git repository of its own" in answer.stderr
+    assert "nonsense" in answer.stderr.splitlines()[-1]
+    assert Path(git(archive, "rev-parse", "--show-toplevel").strip()) == archive
+    assert git(archive, "status", "--short") == ""
+    assert "no git repository" not in vit_vs_cnn(archive, "run", "--preset", "nonsense").stderr
+
+
+def test_an_update_replaces_what_is_the_packages_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pets = tmp_path / "pets"
+    assert make_project(pets)
+    make_repository(pets)
+    for name in ("params.yaml", "dvc.yaml", "presets/mine.yaml", "flows/pipeline.py"):
+        (pets / name).write_text("# mine\n")
+    (pets / VERSION_FILE).write_text("0.0.1\n")
+    monkeypatch.chdir(pets)
+    with pytest.raises(UserError, match=rf"was made for vit-vs-cnn 0\.0\.1, .* `vit-vs-cnn init {pets}`"):
+        read_request(Request(in_place=True))
+    assert not make_project(pets)
+    assert (pets / "params.yaml").read_text() == (pets / "presets/mine.yaml").read_text() == "# mine\n"
+    assert "stages:" in (pets / "dvc.yaml").read_text()
+    assert (pets / "flows/pipeline.py").read_text() == (REPOSITORY / "flows/pipeline.py").read_text()
+    assert (pets / VERSION_FILE).read_text() != "0.0.1\n"
+
+
+def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(UserError, match="is not empty and no vit-vs-cnn project"):
+        make_project(tmp_path)
+    with pytest.raises(UserError, match="is the package's own repository"):
+        make_project(REPOSITORY)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
