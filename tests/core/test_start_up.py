@@ -49,3 +49,21 @@ with without_compiler():
 print(optimize.__module__.startswith("torch._dynamo"), type(counters).__name__)
 """
     assert run(code) == "True defaultdict"
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"), [("pass", 0), ("sys.exit(3)", 3), ("sys.exit()", 0), ("sys.exit('no')", 1), ("1 / 0", 1)]
+)
+def test_a_process_leaves_after_its_exit_functions_and_threads_with_its_exit_code(ending: str, code: int) -> None:
+    program = f"""
+import atexit, sys, threading, time
+from vit_vs_cnn.core.start_up import leave_quickly_after
+def main():
+    atexit.register(print, "tidied up")
+    threading.Thread(target=lambda: (time.sleep(0.2), print("written"))).start()
+    {ending}
+leave_quickly_after(main)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+    assert ended.returncode == code
+    assert ended.stdout.split("\n") == ["written", "tidied up", ""]

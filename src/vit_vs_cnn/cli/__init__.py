@@ -3,7 +3,6 @@
 import errno
 import signal
 import sys
-from pathlib import Path
 
 import click
 
@@ -17,7 +16,7 @@ from vit_vs_cnn.cli.study import study
 from vit_vs_cnn.core.console import printable
 from vit_vs_cnn.core.errors import GateRejectedError, GateUndecidedError, RunError, UserError, write_error_report
 from vit_vs_cnn.core.process import Terminated, end_on_signals
-from vit_vs_cnn.core.start_up import skip_teardown
+from vit_vs_cnn.core.start_up import leave_quickly_after
 
 USER_MISTAKE = 2
 REFUSED_BY_GATE = 3
@@ -63,10 +62,14 @@ for command in (
     commands.add_command(command)
 
 
+def program() -> None:
+    """The program `vit-vs-cnn`, a process of its own."""
+    leave_quickly_after(main)
+
+
 def main() -> None:
-    """The entry point: a user's mistake is one sentence and exit code 2."""
+    """Run the command that sys.argv names: a user's mistake is one sentence and exit code 2."""
     end_on_signals()
-    end_with = skip_teardown() if _is_program() else lambda _: None
     try:
         commands(standalone_mode=False)
     except click.exceptions.Abort as abort:
@@ -90,12 +93,6 @@ def main() -> None:
         refused = UserError(f"{error.filename or 'a file'} cannot be written: {error.strerror}.")
         write_error_report(refused)
         _fail(f"error: {refused}", USER_MISTAKE)
-    end_with(0)
-
-
-def _is_program() -> bool:
-    """Whether this process is the command, rather than one that calls it, such as a test."""
-    return Path(getattr(sys.modules["__main__"], "__file__", None) or "").name == "vit-vs-cnn"
 
 
 def _fail(sentence: str, code: int) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Self
 
 import psutil
 
-from vit_vs_cnn.core.start_up import skip_teardown
+from vit_vs_cnn.core.start_up import leave_quickly_after
 
 _POLL_SECONDS = 0.5
 GRACE_SECONDS = 6.0
@@ -113,18 +113,11 @@ def _main() -> None:
     _, parent, module, *arguments = sys.argv
     # Python looks for garbage so often that it doubles the time of imports.
     gc.set_threshold(50_000, 20, 50)
-    end_with = skip_teardown()
     threading.Thread(target=_watch, args=(int(parent),), daemon=True).start()
     # A shell that starts a process in the background makes it ignore SIGINT, and so all that the process starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = [module, *arguments]
-    try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
-    except SystemExit as ended:
-        if isinstance(ended.code, int | None):
-            end_with(ended.code or 0)
-        raise
-    end_with(0)
+    leave_quickly_after(lambda: runpy.run_module(module, run_name="__main__", alter_sys=True))
 
 
 if __name__ == "__main__":

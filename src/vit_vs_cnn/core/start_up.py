@@ -24,10 +24,11 @@ def without_collecting() -> Iterator[None]:
         gc.freeze()
 
 
-def skip_teardown() -> Callable[[int], None]:
-    """Let this process end after its exit functions, without taking every module apart: a second with PyTorch.
+def leave_quickly_after(main: Callable[[], object]) -> None:
+    """Run the whole of this process, which then ends after its exit functions, with its exit code.
 
-    It does so once the function that this returns was called with the exit code.
+    Python would take every module apart as well: a second with PyTorch. An exception that is not caught ends the
+    process as usual.
     """
     codes: list[int] = []
 
@@ -35,11 +36,17 @@ def skip_teardown() -> Callable[[int], None]:
         if codes:
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(codes[-1])
+            os._exit(codes[0])
 
     # The functions that are registered after this one run before it.
     atexit.register(leave)
-    return codes.append
+    try:
+        main()
+    except SystemExit as ended:
+        if isinstance(ended.code, int | None):
+            codes.append(ended.code or 0)
+        raise
+    codes.append(0)
 
 
 @contextmanager
