@@ -318,7 +318,8 @@ def test_run_uses_the_running_server_and_forces_and_chooses_stages(server: Serve
     assert "Running stage" not in said
     names = {run["name"].partition("-")[0] for run in server.ask("flow_runs/filter", {"sort": "START_TIME_DESC"})}
     assert "first" in names
-    assert "Running stage 'prepare'" in small.call("run", "--in-place", "--stage", "prepare", "--verbose")
+    verbose = ("run", "--in-place", "--stage", "prepare", "--force", "prepare", "--verbose")
+    assert "Running stage 'prepare'" in small.call(*verbose)
     assert (small.root / "out/prepare").is_file()
     assert small.git("status", "--short") == "?? dvc.lock"
     (small.root / "dvc.lock").unlink()
