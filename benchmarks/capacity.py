@@ -29,12 +29,9 @@ from pathlib import Path
 from statistics import median
 
 import click
-import numpy as np
-import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution
 
 from record import json_option, mlflow_option, publish
-from servers import Client, Cost, connections, cost_of, environment, postgres, server
+from servers import Client, Cost, connections, cost_of, cpu_seconds, environment, postgres, server
 from synthetic import register_untrained, synthetic_info
 from vit_vs_cnn.config.load import merged_params, settings_of
 from vit_vs_cnn.core.console import table
@@ -48,7 +45,7 @@ from vit_vs_cnn.tuning.worker import work
 PROJECT = Path(__file__).parent.parent
 PARTS = ("trials", "mlflow", "prefect", "serve")
 WORKERS, CLIENTS, AT_ONCE, SERVERS = (1, 2, 4, 8, 16, 32), (1, 2, 4, 8), (1, 2, 4), (1, 2, 4)
-TRIALS, EARLIER_TRIALS, CALLS, FLOW_RUNS, LOAD_SECONDS = 32, (1_000,), 100, 8, 5.0
+TRIALS, CALLS, FLOW_RUNS, LOAD_SECONDS = 32, 100, 8, 5.0
 RATE_ALONE = "{optimizer: {lr: {type: float, low: 1e-4, high: 1e-1, log: true}}}"
 DEPLOY = f"""from prefect import flow
 flow.from_source({str(PROJECT / "benchmarks")!r}, "empty_flow.py:empty").deploy("empty", "pool", build=False)"""
@@ -85,25 +82,14 @@ def main(parts: tuple[str, ...], repeats: int, file: Path | None, to_mlflow: boo
 
 
 def _trials(_: Path, repeats: int, servers: ExitStack, note: Note) -> None:
-    """By the number of workers, and by the number of trials that the study has already."""
+    """What workers of a study do together, and how many connections they have."""
     url, database = servers.enter_context(postgres("optuna"))
-    for earlier in EARLIER_TRIALS:
-        study = _study(url, earlier, seed=earlier).study
-        space: dict[str, BaseDistribution] = {"optimizer.lr": FloatDistribution(1e-4, 1e-1, log=True)}
-        finished = partial(optuna.create_trial, distributions=space)
-        rates = np.geomspace(1e-4, 1e-1, earlier).tolist()
-        study.add_trials(finished(params={"optimizer.lr": rate}, value=rate) for rate in rates)
     for repeat in range(repeats):
         for count in WORKERS:
             name = _study(url, TRIALS, seed=10_000 * (repeat + 1) + count).name
             cost = cost_of([partial(_worker, url, name)] * count, database, partial(connections, url))
             _note_cost(note, "trials, workers", count, TRIALS, cost)
             note("connections to PostgreSQL, workers", count, cost.most)
-        for earlier in EARLIER_TRIALS:
-            # More trials of the same study: its first one is the recipe.
-            name = _study(url, earlier + 1 + (repeat + 1) * TRIALS, seed=earlier).name
-            cost = cost_of([partial(_worker, url, name)] * 4, database)
-            _note_cost(note, "trials of 4 workers, earlier ones", earlier, TRIALS, cost)
 
 
 def _study(url: str, trials: int, seed: int) -> TuningStudy:
@@ -225,16 +211,19 @@ def _serve(folder: Path, repeats: int, servers: ExitStack, note: Note) -> None:
     load = [sys.executable, str(PROJECT / "benchmarks/serving_load.py"), "--seconds", str(LOAD_SECONDS), "--clients=8"]
     for count in SERVERS:
         with ExitStack() as running:
-            ports = [free_port() for _ in range(count)]
+            ports, pids = [free_port() for _ in range(count)], list[int]()
             command = ["vit-vs-cnn", "serve", "--registry", "capacity", "--port"]
             for port in ports:
                 health, log = f"http://127.0.0.1:{port}/health", folder / f"{port}.log"
-                running.enter_context(server([*command, str(port)], health, log))
+                pids.append(running.enter_context(server([*command, str(port)], health, log)))
             for _repeat in range(repeats):
+                before = sum(map(cpu_seconds, pids))
                 loads = [subprocess.Popen([*load, "--as-load", str(port)], stdout=subprocess.PIPE) for port in ports]
                 statuses = [json.loads(each.communicate()[0])["statuses"] for each in loads]
                 answered = sum(each.get("200", 0) for each in statuses)
-                note("requests/s, processes of serve", count, answered / LOAD_SECONDS)
+                note("requests, processes of serve: per minute", count, 60 * answered / LOAD_SECONDS)
+                used = 1_000 * (sum(map(cpu_seconds, pids)) - before)
+                note("requests, processes of serve: CPU ms of the server", count, used / answered)
 
 
 def _note_cost(note: Note, what: str, count: int, calls: int, cost: Cost) -> None:

@@ -50,15 +50,15 @@ def cost_of(clients: Sequence[Client], server_pid: int, observe: Callable[[], fl
             gate.abort()
             raise
         gate.wait()
-        start = _cpu_seconds(os.getpid())
+        start = cpu_seconds(os.getpid())
         act()
-        cpu.put(_cpu_seconds(os.getpid()) - start)
+        cpu.put(cpu_seconds(os.getpid()) - start)
 
     processes = [context.Process(target=run, args=(client,)) for client in clients]
     for process in processes:
         process.start()
     gate.wait()
-    start, cpu_before, most = time.perf_counter(), _cpu_seconds(server_pid), observe()
+    start, cpu_before, most = time.perf_counter(), cpu_seconds(server_pid), observe()
     for process in processes:
         while process.is_alive():
             process.join(0.5)
@@ -67,10 +67,10 @@ def cost_of(clients: Sequence[Client], server_pid: int, observe: Callable[[], fl
     if any(process.exitcode for process in processes):
         sys.exit(f"{len(clients)} clients: exit codes {[process.exitcode for process in processes]}")
     used = sum(cpu.get() for _ in processes)
-    return Cost(seconds, used, _cpu_seconds(server_pid) - cpu_before, most - before)
+    return Cost(seconds, used, cpu_seconds(server_pid) - cpu_before, most - before)
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
     """CPU seconds of a process, of those that it has started, and of those that have ended."""
     process, total = psutil.Process(pid), 0.0
     for each in (process, *process.children(recursive=True)):

@@ -1,5 +1,6 @@
 """A study: the question it answers, its name in the storage, its trials and its budget."""
 
+import copy
 import json
 import socket
 import uuid
@@ -96,7 +97,7 @@ class TuningStudy:
         self._fail_running_trials(worker=None)
         for trial in self._last_attempts():
             if _is_interrupted(trial):
-                trial.user_attrs.pop("worker", None)
+                trial.user_attrs = {name: value for name, value in trial.user_attrs.items() if name != "worker"}
                 _RETRY(self.study, trial)
         trials = self.study.get_trials(deepcopy=False)
         if not any(trial.state == TrialState.WAITING for trial in trials) and self._is_used_up(self.trials()):
@@ -110,9 +111,10 @@ class TuningStudy:
             self._fail_running_trials(worker_name(pid))
 
     def _last_attempts(self) -> list[FrozenTrial]:
-        trials = self.study.get_trials()
+        # Workers ask before each trial, also in a study of thousands: of these only what is changed here is copied.
+        trials = self.study.get_trials(deepcopy=False)
         repeated = {number for trial in trials for number in _RETRY.retry_history(trial)}
-        return [trial for trial in trials if trial.number not in repeated]
+        return [copy.copy(trial) for trial in trials if trial.number not in repeated]
 
     def _fail_running_trials(self, worker: str | None) -> None:
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
