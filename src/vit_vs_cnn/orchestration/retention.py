@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from vit_vs_cnn.core.errors import RunError, UserError
 from vit_vs_cnn.core.paths import PARAMS, main_root, runs_dir, state_dir
-from vit_vs_cnn.orchestration.active_runs import active_runs
+from vit_vs_cnn.orchestration.active_runs import active_runs, hold_dead_runs
 from vit_vs_cnn.orchestration.prefect_server import RunServer, client_at
 from vit_vs_cnn.orchestration.workspace import IN_PLACE, cache_dir, remove_workspace
 
@@ -37,7 +37,7 @@ class Removed:
 
 def report_dead_runs(api: str) -> None:
     """Set the flow runs to Crashed whose process was killed, as it could not do so itself."""
-    for run in active_runs(dead=True):
+    for run in hold_dead_runs():
         if run.flow_run_id is not None:
             with client_at(api) as client:
                 message = f"Process {run.process.pid} was killed; starting the run again continues it."
@@ -50,16 +50,17 @@ def remove_dead_runs(keep_days: float) -> list[str]:
 
     What they finished is in DVC's cache, and their training checkpoint is kept: started again they continue from there.
     """
-    dead = active_runs(dead=True)
-    if any(run.flow_run_id for run in dead):
+    if any(run.flow_run_id for run in active_runs(dead=True)):
         server = RunServer(keep_days)
         server.wait()
         report_dead_runs(server.api)
-    for run in dead:
+    removed = []
+    for run in hold_dead_runs():
         if run.name != IN_PLACE:
             remove_workspace(run.workspace)
         run.remove()
-    return [run.name for run in dead]
+        removed.append(run.name)
+    return removed
 
 
 def apply_retention(days: float) -> Removed:

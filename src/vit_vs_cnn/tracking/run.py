@@ -5,7 +5,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -60,6 +60,11 @@ class TrackedRun:
                 f"the tracking store {without_password(tracking_uri())} could not be written ({first_line(failure)})"
             )
             print(f"warning: {reason}; nothing is lost, `vit-vs-cnn sync` delivers it later.", file=sys.stderr)
+            return
+        with suppress(UserError):  # an outbox of another version, of which `sync` says more
+            # The store is there: what killed processes left, and what it could not take before, need no `sync`.
+            for _ in _deliver_pending():
+                pass
 
     def end(self, status: RunStatus) -> None:
         """Set how the run ends, however the context is left."""
@@ -195,10 +200,7 @@ def sync() -> tuple[int, int]:
 
     A run whose process was killed ends as KILLED. Raises UserError where nothing could be delivered.
     """
-    outcomes = []
-    for outbox in pending_outboxes():
-        outbox.end_killed_run()
-        outcomes.append(TrackedRun(outbox).close())
+    outcomes = list(_deliver_pending())
     failures = [failure for failure in outcomes if failure]
     if failures and len(failures) == len(outcomes):
         raise UserError(
@@ -206,6 +208,13 @@ def sync() -> tuple[int, int]:
             f"are pending in {outbox_dir()}, nothing is lost."
         )
     return len(outcomes) - len(failures), len(failures)
+
+
+def _deliver_pending() -> Iterator[Exception | None]:
+    """Deliver one outbox after the other of those that no process holds: None, or why its store did not take it."""
+    for outbox in pending_outboxes():
+        outbox.end_killed_run()
+        yield TrackedRun(outbox).close()
 
 
 def system_metrics() -> dict[str, float]:

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 import vit_vs_cnn
 from vit_vs_cnn.core.errors import TransientError
 from vit_vs_cnn.core.paths import state_dir
-from vit_vs_cnn.core.records import digest_of
+from vit_vs_cnn.core.records import digest_of, write_atomically
 from vit_vs_cnn.training.results import Epoch
 from vit_vs_cnn.training.setup import TrainingJob
 
@@ -88,7 +88,7 @@ class Checkpoint:
         """The key of the tracked run, the same before and after a kill."""
         path = self.folder / "run_key"
         if not path.is_file():
-            path.write_text(uuid.uuid4().hex, encoding="ascii")
+            write_atomically(path, uuid.uuid4().hex)
         return path.read_text(encoding="ascii")
 
 
