@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from vit_vs_cnn.core.errors import RunError, UserError
 from vit_vs_cnn.core.paths import PARAMS, RUN_FILE, bytes_in, main_root, runs_dir, state_dir
 from vit_vs_cnn.data.object_store import downloads_dir
-from vit_vs_cnn.orchestration.active_runs import active_runs
+from vit_vs_cnn.orchestration.active_runs import active_runs, hold_dead_runs
 from vit_vs_cnn.orchestration.prefect_server import RunServer, client_at
 from vit_vs_cnn.orchestration.workspace import IN_PLACE, cache_dir, remove_workspace
 from vit_vs_cnn.tracking.outbox import pending_keys
@@ -41,7 +41,7 @@ class Old:
 
 def report_dead_runs(api: str) -> None:
     """Set the flow runs to Crashed whose process was killed, as it could not do so itself."""
-    for run in active_runs(dead=True):
+    for run in hold_dead_runs():
         if run.flow_run_id is not None:
             with client_at(api) as client:
                 message = f"Process {run.process.pid} was killed; starting the run again continues it."
@@ -54,16 +54,17 @@ def remove_dead_runs(keep_days: float) -> list[str]:
 
     What they finished is in DVC's cache, and their training checkpoint is kept: started again they continue from there.
     """
-    dead = active_runs(dead=True)
-    if any(run.flow_run_id for run in dead):
+    if any(run.flow_run_id for run in active_runs(dead=True)):
         server = RunServer(keep_days)
         server.wait()
         report_dead_runs(server.api)
-    for run in dead:
+    removed = []
+    for run in hold_dead_runs():
         if run.name != IN_PLACE:
             remove_workspace(run.workspace)
         run.remove()
-    return [run.name for run in dead]
+        removed.append(run.name)
+    return removed
 
 
 def find_old(days: float) -> Old:

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 import psutil
 
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.core.errors import without_password
+from vit_vs_cnn.core.errors import UserError, without_password
 from vit_vs_cnn.core.paths import RUN_FILE
 from vit_vs_cnn.data.dataset import DatasetInfo, SplitName
 from vit_vs_cnn.tracking.delivery import Delivery, is_deferred, undelivered
@@ -44,6 +44,10 @@ class TrackedRun:
             self._outbox.close()
         elif failure := self._delivery.finish(self._outbox):
             print(f"warning: {undelivered(failure)}", file=sys.stderr)
+        else:
+            with suppress(UserError):  # an outbox of another version, of which `sync` says more
+                # The store is there: what killed processes left, and what it could not take before, need no `sync`.
+                self._delivery.finish_all()
 
     def end(self, status: RunStatus) -> None:
         """Set how the run ends, however the context is left."""

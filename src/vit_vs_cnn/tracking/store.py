@@ -11,6 +11,7 @@ from vit_vs_cnn.core.paths import mlruns_dir
 from vit_vs_cnn.core.records import digest_of
 from vit_vs_cnn.core.sqlite import require_sound_database
 from vit_vs_cnn.tracking.outbox import Event, Header, Outbox
+from vit_vs_cnn.tracking.relocation import follow_move
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,7 +31,9 @@ _CLIENT_OPTIONS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
-_TALKATIVE_LOGGERS = ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry", "mlflow.tracking")
+_TALKATIVE_LOGGERS = ("alembic", "mlflow.store.model_registry", "mlflow.tracking")
+# What it logs, with a traceback, it also raises.
+_REPEATING_LOGGER = "mlflow.store.db.utils"
 
 
 class MissingRunError(UserError):
@@ -48,6 +51,19 @@ def tracking_server() -> str | None:
     return uri.rstrip("/") if uri.startswith(("http://", "https://")) else None
 
 
+def check_store() -> None:
+    """Look at a store that is an SQLite file, and follow it where the project was moved; MLflow need not run.
+
+    Raises UserError where the file is damaged.
+    """
+    uri = tracking_uri()
+    if uri.startswith("sqlite:///"):
+        database = Path(uri.removeprefix("sqlite:///"))
+        database.parent.mkdir(parents=True, exist_ok=True)
+        require_sound_database(database)
+        follow_move(database, _artifacts_dir())
+
+
 def open_client() -> "MlflowClient":
     """A client of the tracking store. It connects when it is first used; only SQLite's file is created at once.
 
@@ -57,16 +73,19 @@ def open_client() -> "MlflowClient":
         os.environ.setdefault(name, value)
     for name in _TALKATIVE_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger(_REPEATING_LOGGER).setLevel(logging.CRITICAL)
     import mlflow
     from mlflow import MlflowClient
 
     uri = tracking_uri()
-    if uri.startswith("sqlite:///"):
-        database = Path(uri.removeprefix("sqlite:///"))
-        database.parent.mkdir(parents=True, exist_ok=True)
-        require_sound_database(database)
+    check_store()
     mlflow.set_tracking_uri(uri)  # the registry of a local store resolves models by this, not by the client
     return MlflowClient(tracking_uri=uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI", uri))
+
+
+def _artifacts_dir() -> Path:
+    """Where the files of runs are that need no server."""
+    return mlruns_dir() / "artifacts"
 
 
 def store_digest() -> str:
@@ -89,7 +108,7 @@ def experiment(client: "MlflowClient", name: str) -> "Experiment":
     found = client.get_experiment_by_name(name)
     if found is None:
         # Without a server MLflow would put artifacts under the working directory, which differs between runs.
-        location = (mlruns_dir() / "artifacts" / name).as_uri() if tracking_uri().startswith("sqlite:") else None
+        location = (_artifacts_dir() / name).as_uri() if tracking_uri().startswith("sqlite:") else None
         try:
             found = client.get_experiment(client.create_experiment(name, location, _TRAINING_PAGES))
         except MlflowException:
