@@ -105,8 +105,8 @@ def test_another_dvc_process_is_waited_for(small: SmallProject) -> None:
     wait_for(lambda: small.started("in-place"))
 
     class Ends(Heard):
-        def line(self, text: str) -> None:
-            super().line(text)
+        def say(self, text: str) -> None:
+            super().say(text)
             if text == "another DVC process holds the lock; waiting for it":
                 small.control("in-place")
 
