@@ -6,7 +6,7 @@ exist yet, and is made when a process is there). The process then waits for whoe
 itself. KILL_COUNT names a file to which every process adds how many changes it made.
 """
 
-# ruff: noqa: PTH
+# ruff: noqa: PTH100, PTH110
 
 import atexit
 import json
