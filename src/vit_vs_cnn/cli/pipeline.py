@@ -196,14 +196,15 @@ def run_flow(
     """
     from vit_vs_cnn.core.errors import RunError, UserError
     from vit_vs_cnn.core.paths import main_root
+    from vit_vs_cnn.orchestration.dead_runs import process_tag, report_dead_runs
     from vit_vs_cnn.orchestration.prefect_server import RunServer, prefect_settings
     from vit_vs_cnn.orchestration.progress import shown_on_terminal
-    from vit_vs_cnn.orchestration.retention import report_dead_runs
 
     server = RunServer(settings.flow.keep_days)
     # Prefect reads its settings when it is imported; the terminal shows the stages' lines, not Prefect's.
     os.environ.update(prefect_settings())
     os.environ.update({"PREFECT_API_URL": server.api, "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"})
+    from prefect import tags
     from prefect.flows import load_flow_from_entrypoint
 
     # The imports and the check take as long as the server takes to start: side by side.
@@ -211,7 +212,7 @@ def run_flow(
     check()
     server.wait()
     report_dead_runs(server.api)
-    with shown_on_terminal(verbose=verbose):
+    with shown_on_terminal(verbose=verbose), tags(process_tag()):
         state: Any = flow(**parameters, return_state=True)
     result = state.result(raise_on_failure=False)
     if isinstance(result, UserError | RunError):

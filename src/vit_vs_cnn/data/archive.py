@@ -98,7 +98,9 @@ def _open_zip(path: Path) -> Store:
         for name, info in infos:
             kind = stat.S_IFMT(info.external_attr >> 16)
             _refuse_unsafe(path, info.filename, plain=kind in (0, stat.S_IFREG, stat.S_IFDIR))
-            members.append(Member(name.rstrip("/"), name.endswith("/"), _size_problem(info.file_size)))
+            # The reader takes as much memory as either says, whatever there is.
+            problem = _size_problem(info.file_size) or _size_problem(info.compress_size)
+            members.append(Member(name.rstrip("/"), name.endswith("/"), problem))
 
     def read(names: Collection[str]) -> Iterator[tuple[str, bytes]]:
         with _readable(path), zipfile.ZipFile(path) as archive:
@@ -152,6 +154,8 @@ def _open_tar(path: Path) -> Store:
         # To the very end, where a compressed file keeps its checksum.
         while archive.fileobj and archive.fileobj.read(_CHUNK_BYTES):
             pass
+        if archive.fileobj and archive.fileobj.tell() < archive.offset + tarfile.BLOCKSIZE:
+            raise tarfile.ReadError("the block that marks the end is missing")
 
     def read(names: Collection[str]) -> Iterator[tuple[str, bytes]]:
         with _readable(path), tarfile.open(path) as archive:

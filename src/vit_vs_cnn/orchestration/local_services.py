@@ -18,6 +18,8 @@ from vit_vs_cnn.config.load import read_settings
 from vit_vs_cnn.core.errors import RunError, UserError
 from vit_vs_cnn.core.paths import PARAMS, main_root, state_dir
 from vit_vs_cnn.core.process import GRACE_SECONDS, exit_with_parent, is_orphan, search_path, stop_tree
+from vit_vs_cnn.orchestration.active_runs import active_runs
+from vit_vs_cnn.orchestration.dead_runs import report_dead_runs
 from vit_vs_cnn.orchestration.prefect_server import (
     HOST,
     POOL,
@@ -30,7 +32,6 @@ from vit_vs_cnn.orchestration.prefect_server import (
     start_logged,
     wait_until_it_answers,
 )
-from vit_vs_cnn.orchestration.retention import report_dead_runs
 from vit_vs_cnn.tracking.pages import MLFLOW_UI_VARIABLE
 from vit_vs_cnn.tracking.store import check_store, tracking_server, tracking_uri
 
@@ -181,7 +182,8 @@ def _watch(services: list[Service], api: str, say: Callable[[str], None]) -> Non
                 raise RunError(f"{service.name} died {_MOST_RESTARTS} times; the end of {service.log} says why.")
             say(f"{service.name} died; starting it again …")
             service.start()
-        report_dead_runs(api)
+        if any(run.flow_run_id for run in active_runs(dead=True)):
+            report_dead_runs(api)
 
 
 def _addresses(ports: Ports) -> str:
