@@ -335,7 +335,8 @@ def test_what_is_old_is_removed(server: Server) -> None:
 
 def test_the_server_removes_old_flow_runs(server: Server) -> None:
     old, young = server.submit(name="old", stages=["prepare"]), server.submit(name="recent", stages=["prepare"])
-    assert [server.end(flow_run)["type"] for flow_run in (old, young)] == ["COMPLETED", "COMPLETED"]
+    states = [server.end(flow_run) for flow_run in (old, young)]
+    assert [state["type"] for state in states] == ["COMPLETED", "COMPLETED"], states
     with closing(sqlite3.connect(server.small.root / ".vit-vs-cnn/prefect/prefect.db", timeout=60)) as database:
         changed = database.execute("UPDATE flow_run SET end_time = '2020-01-01 00:00:00.000000' WHERE id = ?", [old])
         assert changed.rowcount == 1

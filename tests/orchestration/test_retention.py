@@ -46,6 +46,6 @@ def test_it_says_what_it_would_remove_and_without_an_answer_removes_nothing(
     with pytest.raises(SystemExit, match="2"):
         main()
     said = capsys.readouterr()
-    assert "0 workspaces, 1 checkpoints, 1 runs in MLflow, 2.0 MB; and of DVC's cache" in said.out
+    assert "0 workspaces, 1 checkpoints, 0 downloads, 1 runs in MLflow, 2.0 MB; and of DVC's cache" in said.out
     assert "`vit-vs-cnn clean --yes` removes it" in said.err
     assert checkpoint.is_dir()

@@ -83,7 +83,7 @@ def test_where_nothing_can_be_read_it_says_so_and_exits_with_2(predict: Callable
     ("arguments", "sentence"),
     [
         (("--model", "nobody"), "tiny-classifier has no version or alias 'nobody'; there are: 1"),
-        (("--model", "9"), "tiny-classifier has no version or alias '9'"),
+        (("--model", "999"), "tiny-classifier has no version or alias '999'"),
         (("--registry", "other"), "has no registered model 'other': name one of tiny-classifier"),
     ],
 )
