@@ -35,7 +35,8 @@ class KilledProject(SmallProject):
     """Nothing in it waits for an accelerator: the slot of a stage that was killed is free after a minute only."""
 
     dvc_yaml = DVC_YAML.replace("      meta: {accelerator: true}\n", "")
-    stage = STAGE[:_WRITES] + _SAME_AGAIN
+    # A real stage ends with its DVC too.
+    stage = f"from vit_vs_cnn.core.process import exit_with_dvc\nexit_with_dvc()\n{STAGE[:_WRITES]}{_SAME_AGAIN}"
 
     def outputs(self, name: str) -> dict[str, str]:
         """The digests of what the run made, of what DVC knows of it, and the files of its experiment."""
