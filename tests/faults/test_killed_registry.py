@@ -25,7 +25,7 @@ def test_killed_changes_of_the_champion_are_made_by_the_next_command_or_not_at_a
         add_version(settings, registry, range(10 * wrong))
     seconds = forks.call(project, "registry", "promote", "1", "--force", "--reason", "first").processor_seconds
     killer = Killer(tmp_path, project, Random(0))
-    for number in range(asked(KILLS, 6, 0.2)):
+    for number in range(asked(KILLS, 4, 0.2)):
         before = champion(registry)
         target = killer.random.choice([version for version in range(1, VERSIONS + 1) if version != before])
         way = killer.random.choice(["promote", "rollback"])

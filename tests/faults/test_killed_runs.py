@@ -50,7 +50,7 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
         place: max(count for command, count in changes_of(counts).items() if place in command) for place in PLACES
     }
     killer, seed = Killer(tmp_path, small.root, Random(0)), 1
-    for _ in range(asked(KILLS, 4, 0.2)):
+    for _ in range(asked(KILLS, 3, 0.2)):
         who = killer.random.choice(["alone", "command", "command and dvc", "tree", "git"])
         if who == "git":
             command_of_git = killer.random.choice(GIT_COMMANDS)

@@ -49,6 +49,11 @@ def hostile_archive(random: Random, path: Path) -> Path:
     return random.choice(_ARCHIVES)(random, path)
 
 
+def large_files(random: Random, folder: Path) -> Path:
+    """An archive of less than a megabyte whose files have 400 megabytes."""
+    return write_zip(folder / "a.zip", good_images(random) | {f"cat/{i}.png": bytes(100 * 2**20) for i in range(9, 13)})
+
+
 def cut(random: Random, content: bytes) -> bytes:
     """The file cut off at a percentage of its length."""
     return content[: len(content) * random.randrange(100) // 100]
@@ -235,22 +240,17 @@ def _damaged(random: Random, folder: Path) -> Path:
     return path
 
 
+_TYPES = (
+    tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.CONTTYPE, b"?",
+)  # fmt: skip
+
+
 def _special(random: Random, folder: Path) -> Path:
     """Links, devices, sizes that are none."""
     path = write_tar(folder / "a.tar", good_images(random))
     with tarfile.open(path, "a") as archive:
         info = tarfile.TarInfo("cat/special.png")
-        info.type = random.choice(
-            (
-                tarfile.SYMTYPE,
-                tarfile.LNKTYPE,
-                tarfile.CHRTYPE,
-                tarfile.BLKTYPE,
-                tarfile.FIFOTYPE,
-                tarfile.CONTTYPE,
-                b"?",
-            )
-        )
+        info.type = random.choice(_TYPES)
         info.linkname = random.choice(("/etc/passwd", "../../x", "cat/special.png", ""))
         info.pax_headers = random.choice(
             ({}, {"size": "-1"}, {"size": "9" * 30}, {"path": "../x"}, {"GNU.sparse.map": "0,9"})
@@ -291,16 +291,6 @@ def _many(random: Random, folder: Path) -> Path:
 
 
 _ARCHIVES = (
-    _images,
-    _images,
-    _a_folder,
-    _names,
-    _names,
-    _duplicates,
-    _damaged,
-    _damaged,
-    _special,
-    _zip_kinds,
-    _many,
+    _images, _images, _a_folder, _names, _names, _duplicates, _damaged, _damaged, _special, _zip_kinds, _many,
     _file_bomb,
-)
+)  # fmt: skip

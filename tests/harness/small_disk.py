@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 MEGABYTE = 2**20
 
 
@@ -32,7 +30,7 @@ class SmallDisk:
     @contextmanager
     def read_only(self) -> Iterator[None]:
         """Refuse every write."""
-        _mount("-o", "remount,ro", self.root)
+        assert _mount("-o", "remount,ro", self.root) == 0, "a process has a file open there"
         try:
             yield
         finally:
@@ -40,11 +38,12 @@ class SmallDisk:
 
 
 @contextmanager
-def small_disk(root: Path, megabytes: int) -> Iterator[SmallDisk]:
-    """Mount one; skips the test where that is not allowed."""
+def small_disk(root: Path, megabytes: int) -> Iterator[SmallDisk | None]:
+    """Mount one at `root`, None where that is not allowed."""
     root.mkdir()
     if _mount("-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", root) != 0:
-        pytest.skip("mounting a file system needs root on Linux")
+        yield None
+        return
     try:
         yield SmallDisk(root)
     finally:

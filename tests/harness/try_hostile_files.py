@@ -1,6 +1,6 @@
 """Prepare hostile archives and decode hostile images in this process, and say as JSON what became of them.
 
-`python -m harness.try_hostile_files FOLDER COUNT SEED` draws them, `… FOLDER ARCHIVE` prepares one that is there.
+`python -m harness.try_hostile_files FOLDER COUNT SEED` draws them, after an archive of several very large files.
 """
 
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
-from harness.hostile_files import hostile_archive, hostile_image
+from harness.hostile_files import hostile_archive, hostile_image, large_files
 from vit_vs_cnn.config.data import DataSettings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.pixels import decode_image, reason_of
@@ -32,7 +32,8 @@ def main(folder: Path, count: int, seed: int) -> dict[str, Any]:
             if number % 2:
                 outcomes[_decode(hostile_image(random))] += 1
             else:
-                outcomes[_prepare(hostile_archive(random, place / "in"), place, random.choice(("fail", "skip")))] += 1
+                archive = (hostile_archive if number else large_files)(random, place / "in")
+                outcomes[_prepare(archive, place, random.choice(("fail", "skip")))] += 1
         except Exception:
             failures.append(f"{seed}-{number}: {traceback.format_exc()}")
         written = [str(path) for path in (*outside.iterdir(), *place.iterdir()) if path.name not in ("in", "out")]
@@ -63,8 +64,4 @@ def _prepare(path: Path, place: Path, on_bad: Literal["fail", "skip"]) -> str:
 
 
 if __name__ == "__main__":
-    _, place, *rest = sys.argv
-    if len(rest) == 1:
-        print(json.dumps({"outcome": _prepare(Path(rest[0]), Path(place), "skip")}))
-    else:
-        print(json.dumps(main(Path(place), *map(int, rest))))
+    print(json.dumps(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))))
