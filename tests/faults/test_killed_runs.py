@@ -67,7 +67,7 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
         assert code in (0, 1, 2, -9), command.output
         assert "Traceback" not in command.output, command.output
         if code == 0:
-            assert small.saved_params("killed") == (small.root / "runs/killed/params.yaml").read_text()
+            assert small.is_whole("killed")
             seed += 1
     forks.call(small.root, *run("killed", 0))
     with capsys.disabled():

@@ -16,6 +16,7 @@ from vit_vs_cnn.core import paths
 from vit_vs_cnn.core.process import stop_tree
 from vit_vs_cnn.orchestration.prefect_server import RunServer, api_key, prefect_settings
 
+STAGES = ("prepare", "eda", "train-vit", "train-resnet", "compare")
 _WRITES = STAGE.index('pathlib.Path("out").mkdir')
 _SAME_AGAIN = """
 out = pathlib.Path("out", name)
@@ -50,9 +51,16 @@ class KilledProject(SmallProject):
         saved = {f"experiment/{path}": id_ for path, id_ in map(str.split, files) if not path.startswith(skipped)}
         return found | saved | {"dvc.lock": lock}
 
-    def saved_params(self, name: str) -> str:
-        """params.yaml of the experiment of that name."""
-        return self.git("show", f"{self._experiment(name)}:params.yaml") + "\n"
+    def is_whole(self, name: str) -> bool:
+        """Whether every stage has made what the run's settings say, and its experiment has these settings."""
+        folder = self.root / "runs" / name
+        params = (folder / "params.yaml").read_text()
+        made = {file: file.read_text() for file in (folder / "out").rglob("part-*")}
+        expected = {
+            folder / "out" / stage / f"part-{part}": stage + params[:200] for stage in STAGES for part in range(3)
+        }
+        saved = self.git("show", f"{self._experiment(name)}:params.yaml") + "\n"
+        return made == expected and saved == params
 
     def _experiment(self, name: str) -> str:
         return self.git("for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{name}")

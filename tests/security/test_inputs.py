@@ -18,7 +18,6 @@ from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.prepare import prepare
 from vit_vs_cnn.data.sources.folder import open_folder
 
-
 # What the process that reads them may have of its own.
 MEMORY_MB = 1500
 

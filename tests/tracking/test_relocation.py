@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.tracking.relocation import follow_move
@@ -27,17 +28,16 @@ def test_artifacts_of_a_moved_project_open(project: Path, note: str, name: str, 
     moved = tmp_path / "elsewhere" / name
     moved.parent.mkdir()
     shutil.move(project / "mlruns", moved / "mlruns")
-    follow_move(moved / "mlruns/mlflow.db", moved / "mlruns/artifacts")
-    from mlflow import MlflowClient
-
+    follow_move(moved / "mlruns/mlflow.db")
     client = MlflowClient(f"sqlite:///{moved}/mlruns/mlflow.db")
     assert Path(client.download_artifacts(note, "note.txt")).read_text() == "hello"
-    follow_move(moved / "mlruns/mlflow.db", moved / "mlruns/artifacts")
+    follow_move(moved / "mlruns/mlflow.db")
     assert client.get_run(note).info.artifact_uri.count("mlruns/artifacts") == 1
 
 
 def test_a_copy_of_a_project_leaves_the_original_its_artifacts(project: Path, note: str, tmp_path: Path) -> None:
     before = open_client().get_run(note).info.artifact_uri
     shutil.copytree(project / "mlruns", tmp_path / "copy" / "mlruns")
-    follow_move(project / "mlruns/mlflow.db", tmp_path / "copy/mlruns/artifacts")
-    assert open_client().get_run(note).info.artifact_uri == before
+    follow_move(tmp_path / "copy/mlruns/mlflow.db")
+    client = MlflowClient(f"sqlite:///{tmp_path}/copy/mlruns/mlflow.db")
+    assert client.get_run(note).info.artifact_uri == before

@@ -1,4 +1,4 @@
-"""The project's own store after its folder was moved: MLflow knows artifacts by the absolute paths of before."""
+"""A store after its folder was moved: MLflow knows artifacts by the absolute paths of before."""
 
 import re
 import sqlite3
@@ -17,8 +17,9 @@ _LOCATIONS = {
 }
 
 
-def follow_move(database: Path, artifacts: Path) -> None:
-    """Have the store in `database` name the folder `artifacts` where it names one that does not exist any more."""
+def follow_move(database: Path) -> None:
+    """Have a store name the folder `artifacts` beside it where it names one that does not exist any more."""
+    artifacts = database.absolute().parent / "artifacts"
     if not (database.is_file() and database.stat().st_size and artifacts.is_dir()):
         return
     with closing(sqlite3.connect(database, timeout=60.0)) as connection:

@@ -61,7 +61,7 @@ def check_store() -> None:
         database = Path(uri.removeprefix("sqlite:///"))
         database.parent.mkdir(parents=True, exist_ok=True)
         require_sound_database(database)
-        follow_move(database, _artifacts_dir())
+        follow_move(database)
 
 
 def open_client() -> "MlflowClient":
@@ -81,11 +81,6 @@ def open_client() -> "MlflowClient":
     check_store()
     mlflow.set_tracking_uri(uri)  # the registry of a local store resolves models by this, not by the client
     return MlflowClient(tracking_uri=uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI", uri))
-
-
-def _artifacts_dir() -> Path:
-    """Where the files of runs are that need no server."""
-    return mlruns_dir() / "artifacts"
 
 
 def store_digest() -> str:
@@ -108,7 +103,7 @@ def experiment(client: "MlflowClient", name: str) -> "Experiment":
     found = client.get_experiment_by_name(name)
     if found is None:
         # Without a server MLflow would put artifacts under the working directory, which differs between runs.
-        location = (_artifacts_dir() / name).as_uri() if tracking_uri().startswith("sqlite:") else None
+        location = (mlruns_dir() / "artifacts" / name).as_uri() if tracking_uri().startswith("sqlite:") else None
         try:
             found = client.get_experiment(client.create_experiment(name, location, _TRAINING_PAGES))
         except MlflowException:
