@@ -73,7 +73,7 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
     with capsys.disabled():
         print(f"\n{sum(killer.done.values())} kills: {dict(killer.done)}")
     assert small.outputs("killed") == small.outputs("undisturbed")
-    wait_for(lambda: not server.unfinished(), 20)
-    wait_for(lambda: not processes(small, forks), 20)
+    wait_for(lambda: not server.unfinished(), 120)
+    wait_for(lambda: not processes(small, forks), 120)
     assert not list((small.root / ".git").rglob("*.lock"))
     assert small.git("status", "--short") == ""

@@ -55,6 +55,7 @@ def _kill_in_a_run(server: Server, service: str, run: str, random: Random) -> No
         server.start()
     else:
         wait_for(lambda: f"{service} died; starting it again" in server.log.read_text())
+        wait_for(lambda: server.ask("health"))
     state = server.end(flow_run)
     if service in FATAL:
         assert state["type"] == "CRASHED"
