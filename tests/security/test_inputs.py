@@ -64,7 +64,7 @@ def test_an_archive_that_is_cut_off_anywhere(tmp_path: Path, kind: str) -> None:
     files = good_images(Random(0))
     write_zip(whole, files) if kind == "zip" else write_tar(whole, files, "w:" + kind.partition(".")[2])
     assert prepared(whole, tmp_path / "out")
-    content = whole.read_bytes()
+    content = whole.read_bytes().rstrip(b"\0")  # a tar ends in kilobytes of nothing
     for percent in range(0, 100, 1 if "VIT_VS_CNN_INPUTS" in os.environ else 20):
         cut.write_bytes(content[: len(content) * percent // 100])
         assert not prepared(cut, tmp_path / "out"), percent

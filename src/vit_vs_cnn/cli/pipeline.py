@@ -13,6 +13,7 @@ from vit_vs_cnn.cli.options import names_in
 from vit_vs_cnn.core.console import printable, table
 from vit_vs_cnn.core.errors import without_password
 from vit_vs_cnn.core.paths import COMPARE, REGISTERED
+from vit_vs_cnn.core.start_up import without_collecting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,7 +44,7 @@ def _stage(name: str, summary: str) -> click.Command:
 
     def run_stage() -> None:
         settings = _project_settings()
-        import_module(f"vit_vs_cnn.stages.{name}").run(settings)
+        _stage_module(name).run(settings)
 
     return click.Command(name, callback=run_stage, help=summary, epilog=f"\b\nExample:\n  vit-vs-cnn {name}")
 
@@ -53,7 +54,7 @@ def _stage_of_contestant(name: str, summary: str) -> click.Command:
 
     def run_stage(contestant: str) -> None:
         settings = _project_settings(contestant)
-        import_module(f"vit_vs_cnn.stages.{name}").run(settings, contestant)
+        _stage_module(name).run(settings, contestant)
 
     params: list[click.Parameter] = [click.Argument(["contestant"])]
     epilog = f"\b\nExample:\n  vit-vs-cnn {name} vit"
@@ -65,13 +66,18 @@ def _stage_of_replicate(name: str, summary: str) -> click.Command:
 
     def run_stage(contestant: str, seed: int | None) -> None:
         settings = _project_settings(contestant)
-        import_module(f"vit_vs_cnn.stages.{name}").run(settings, contestant, settings.seed if seed is None else seed)
+        _stage_module(name).run(settings, contestant, settings.seed if seed is None else seed)
 
     option = click.Option(["--seed"], type=int, help=_SEED_HELP)
     epilog = f"\b\nExample:\n  vit-vs-cnn {name} vit --seed 1"
     return click.Command(
         name, callback=run_stage, params=[click.Argument(["contestant"]), option], help=summary, epilog=epilog
     )
+
+
+def _stage_module(name: str) -> Any:
+    with without_collecting():
+        return import_module(f"vit_vs_cnn.stages.{name}")
 
 
 def _project_settings(contestant: str | None = None) -> "Settings":
@@ -204,12 +210,13 @@ def run_flow(
     # Prefect reads its settings when it is imported; the terminal shows the stages' lines, not Prefect's.
     os.environ.update(prefect_settings())
     os.environ.update({"PREFECT_API_URL": server.api, "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"})
-    from prefect import tags
-    from prefect.flows import load_flow_from_entrypoint
-
     # The imports and the check take as long as the server takes to start: side by side.
-    flow: Any = load_flow_from_entrypoint(f"{main_root()}/flows/{name}.py:{name}")
-    check()
+    with without_collecting():
+        from prefect import tags
+        from prefect.flows import load_flow_from_entrypoint
+
+        flow: Any = load_flow_from_entrypoint(f"{main_root()}/flows/{name}.py:{name}")
+        check()
     server.wait()
     report_dead_runs(server.api)
     with shown_on_terminal(verbose=verbose), tags(process_tag()):

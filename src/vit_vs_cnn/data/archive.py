@@ -4,6 +4,7 @@ import lzma
 import os
 import re
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -23,6 +24,11 @@ _CHUNK_BYTES = 2**20
 # What zip files call the system of their maker: MS-DOS and its descendants.
 _WINDOWS = 0
 _DRIVE = re.compile(r"[A-Za-z]:")
+# What the readers of archives raise; the last three where a field of a header is absurd.
+_DAMAGED = (
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError,
+    ValueError, OverflowError, struct.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,7 @@ def _open_zip(path: Path) -> Store:
         with _readable(path), zipfile.ZipFile(path) as archive:
             for name, info in infos:
                 if name in names:
-                    with suppress(zipfile.BadZipFile, zlib.error, EOFError, RuntimeError), archive.open(info) as file:
+                    with suppress(*_DAMAGED), archive.open(info) as file:
                         found[name] = file.read(HEAD_BYTES)
         return found
 
@@ -199,7 +205,7 @@ def _readable(path: Path) -> Iterator[None]:
     """Raise UserError where the system cannot read `path` or a file in it, or a reader finds an archive damaged."""
     try:
         yield
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError) as error:
+    except _DAMAGED as error:
         if isinstance(error, OSError) and error.errno:
             raise UserError(f"{error.filename or path}: cannot be read ({error.strerror}).") from None
         raise UserError(
