@@ -145,6 +145,16 @@ def test_a_tar_that_ends_between_two_files_is_cut_short(tmp_path: Path):
         open_store(path)
 
 
+def test_a_size_that_no_file_has_is_one_sentence(tmp_path: Path):
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        info = tarfile.TarInfo("cat/1.png")
+        info.pax_headers = {"size": "9" * 30}
+        tar.addfile(info)
+    with pytest.raises(UserError, match=r"a\.tar: is damaged"):
+        open_store(path)
+
+
 def test_a_truncated_tar_is_one_sentence(tmp_path: Path):
     path = write_tar(tmp_path / "a.tar", FILES)
     path.write_bytes(path.read_bytes()[:20_000])

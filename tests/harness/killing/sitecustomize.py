@@ -3,12 +3,11 @@
 KILL_AT names the moment as JSON: `process` (part of the command line), `change` (n), `opened` (as a file stands open
 and empty, rather than before the change), `within` (the folder whose files count) and `reached` (a file that does not
 exist yet, and is made when a process is there). The process then waits for whoever kills it; with `alone` it kills
-itself. KILL_COUNT names a file to which every process adds how many changes it made.
+itself. KILL_COUNT names a file to which every process adds how many changes it has made, at each.
 """
 
 # ruff: noqa: PTH100, PTH110
 
-import atexit
 import json
 import os
 import signal
@@ -41,21 +40,20 @@ def watch(command: str) -> None:
         try:
             if os.path.abspath(os.fsdecode(path)).startswith(moment["within"]):
                 changes += 1
+                if counted:
+                    _note(counted, [command, changes])
                 if changes == moment["change"]:
                     _die(moment, os.fsdecode(path) if opens and arguments[2] & os.O_TRUNC else "", event)
         finally:
             busy = False
 
     sys.addaudithook(on_event)
-    if counted:
 
-        def write_count() -> None:
-            line = json.dumps([command, changes]) + "\n"
-            descriptor = os.open(counted, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-            os.write(descriptor, line.encode())
-            os.close(descriptor)
 
-        atexit.register(write_count)
+def _note(path: str, facts: list) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(descriptor, (json.dumps(facts) + "\n").encode())
+    os.close(descriptor)
 
 
 def _die(moment: dict, opened: str, event: str) -> None:

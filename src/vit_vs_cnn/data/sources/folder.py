@@ -98,7 +98,7 @@ def open_folder(
 def _list(path: Path, store: Store) -> _Listing:
     """What is in the store.
 
-    Raises UserError for a name that is not UTF-8, a file that is there twice, and folders within folders without end.
+    Raises UserError for a name that is none or not UTF-8, a file that is there twice, and folders without end.
     """
     files: dict[Parts, Member] = {}
     folders, clutter = [], set()
@@ -116,6 +116,8 @@ def _list(path: Path, store: Store) -> _Listing:
             raise UserError(f"{path}: {'/'.join(parts[:3])}/… is more than {_MOST_LEVELS} folders deep: pack fewer.")
         if member.is_folder:
             folders.append(parts)
+        elif not parts:
+            raise UserError(f"{path}: holds a file without a name ({member.name!r}): pack the archive again.")
         elif parts in files:
             raise UserError(f"{path}: holds {'/'.join(parts)} more than once: pack the archive again.")
         else:
