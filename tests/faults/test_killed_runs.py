@@ -54,7 +54,7 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
         who = killer.random.choice(["alone", "command", "command and dvc", "tree", "git"])
         if who == "git":
             command_of_git = killer.random.choice(GIT_COMMANDS)
-            environment = killer.git_environment(command_of_git, killer.random.uniform(0, 0.05))
+            environment = killer.git_environment(command_of_git, killer.random.uniform(0, 0.01))
         else:
             place = killer.random.choice(PLACES)
             change = killer.random.randint(1, changes[place])
