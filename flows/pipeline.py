@@ -24,7 +24,7 @@ from vit_vs_cnn.orchestration.accelerators import ensure_limit, use_accelerators
 from vit_vs_cnn.orchestration.artifacts import link_training, publish_results
 from vit_vs_cnn.orchestration.dag import timeout_seconds
 from vit_vs_cnn.orchestration.durations import record_duration
-from vit_vs_cnn.orchestration.plan import PlannedStage, RunPlan, outcome, plan_run
+from vit_vs_cnn.orchestration.plan import PlannedStage, RunPlan, plan_run
 from vit_vs_cnn.orchestration.progress import StageOutput, say
 from vit_vs_cnn.orchestration.request import Request
 from vit_vs_cnn.orchestration.stage_process import StageCommand, StageResult, is_stopping, run_stage, stop_all
@@ -102,9 +102,10 @@ def _run_stages(run: PipelineRun, request: Request) -> State[Any]:
         if run.isolated and not (plan.is_done and is_saved(run)):
             save_run(run, [*futures] if request.stages else ())
         publish_results(run.workspace)
-    cached = [name for name, future in futures.items() if future.result() is StageResult.CACHED]
-    finished = replace(run, summary=outcome(time.monotonic() - start, len(futures), cached))
-    return Completed(message=f"{len(futures) - len(cached)} stages ran, {len(cached)} were cached.", data=finished)
+    cached = tuple(name for name, future in futures.items() if future.result() is StageResult.CACHED)
+    ran = tuple(name for name in futures if name not in cached)
+    finished = replace(run, seconds=time.monotonic() - start, ran=ran, cached=cached)
+    return Completed(message=f"{len(ran)} stages ran, {len(cached)} were cached.", data=finished)
 
 
 def _submit(plan: RunPlan, run: PipelineRun) -> dict[str, PrefectFuture[Any]]:

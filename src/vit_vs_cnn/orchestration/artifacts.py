@@ -5,11 +5,12 @@ import csv
 import json
 from pathlib import Path
 
+from vit_vs_cnn.config.load import read_settings
 from vit_vs_cnn.core.console import markdown_text
 from vit_vs_cnn.core.errors import without_password
-from vit_vs_cnn.core.paths import COMPARE, REGISTERED, RUN_FILE
+from vit_vs_cnn.core.paths import COMPARE, PARAMS, REGISTERED, RUN_FILE, trained
 from vit_vs_cnn.tracking.outbox import RunRef
-from vit_vs_cnn.tracking.pages import run_page
+from vit_vs_cnn.tracking.pages import comparison_page, run_page
 from vit_vs_cnn.tracking.run import read_ref
 from vit_vs_cnn.tracking.store import store_digest, tracking_uri
 
@@ -97,10 +98,18 @@ def _figures(workspace: Path) -> str:
     return "\n\n".join(parts)
 
 
+def read_trainings(workspace: Path) -> list[RunRef]:
+    """The MLflow runs of all trainings of the pipeline in `workspace`."""
+    settings = read_settings(workspace / PARAMS)
+    return [read_ref(workspace / trained(name, seed)) for name in settings.models for seed in settings.seeds]
+
+
 def _mlflow_runs(workspace: Path) -> str:
-    refs = [read_ref(file.parent) for file in sorted((workspace / "trained").glob(f"*/*/{RUN_FILE}"))]
+    refs = read_trainings(workspace)
     pages = {ref.name: run_page(ref) for ref in refs}
     lines = [f"- [{ref.name}]({pages[ref.name]})" if pages[ref.name] else f"- {_without_page(ref)}" for ref in refs]
+    if compared := comparison_page(refs):
+        lines.insert(0, f"- [Accuracy, loss and cost beside each other]({compared})")
     hint = "" if all(pages.values()) else f"\n\nThey are in {without_password(tracking_uri())}: `make ui` shows them."
     return "\n".join(lines) + hint
 

@@ -20,6 +20,7 @@ from vit_vs_cnn.explain.overlay import overlay
 from vit_vs_cnn.explain.samples import SampleExplanations
 from vit_vs_cnn.models.trained import TrainedModel
 from vit_vs_cnn.report.figure_writer import FigureWriter
+from vit_vs_cnn.report.fonts import save_figure
 from vit_vs_cnn.report.grid import Tile, image_grid, in_rows, resized
 from vit_vs_cnn.report.style import NEUTRAL, SEQUENTIAL, new_figure
 
@@ -71,6 +72,14 @@ def write_explanation(
         except NotApplicableError as error:
             writer.skipped.append(str(error))
     writer.close()
+
+
+def write_sample_images(samples: SampleExplanations, classes: Sequence[str], folder: Path) -> None:
+    """Draw each image with its maps into `folder`, which is made, as 1.png, 2.png and so on."""
+    folder.mkdir()
+    for place in range(len(samples.images)):
+        figure = _samples_figure(samples, classes, [place])
+        save_figure(figure, folder / f"{place + 1}.png")
 
 
 def _how_to_read(
@@ -159,8 +168,11 @@ def _add_feature_maps(writer: FigureWriter, model: TrainedModel, shared: SampleE
     writer.add_images("feature_maps", _stages_figure(shared.images[0], stages))
 
 
-def _samples_figure(samples: SampleExplanations, classes: Sequence[str]) -> Figure:
-    """A row per image: the image itself, Grad-CAM and attention rollout, as far as the contestant has them."""
+def _samples_figure(samples: SampleExplanations, classes: Sequence[str], places: Sequence[int] | None = None) -> Figure:
+    """A row per image: the image itself, Grad-CAM and attention rollout, as far as the contestant has them.
+
+    Of all samples, or of those at some `places` among them.
+    """
     saliency = {
         "Grad-CAM" if samples.cam_true is None else "CAM: says": samples.cam_predicted,
         "CAM: is": samples.cam_true,
@@ -168,7 +180,8 @@ def _samples_figure(samples: SampleExplanations, classes: Sequence[str]) -> Figu
     }
     columns = {title: maps for title, maps in saliency.items() if maps is not None}
     rows, labels = [], []
-    for i, image in enumerate(samples.images):
+    for i in range(len(samples.images)) if places is None else places:
+        image = samples.images[i]
         rows.append([Tile(image), *(Tile(overlay(resized(image, _SAMPLE), maps[i])) for maps in columns.values())])
         label, predicted, confidence = samples.labels[i], samples.predicted[i], samples.confidence[i]
         # Rounding must not make a prediction look certain.
