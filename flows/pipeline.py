@@ -65,11 +65,15 @@ def pipeline(
     """Run the stages of dvc.yaml; what DVC would skip is Cached, what needs a failed stage is NotReady.
 
     Args:
-        preset: Lay presets/NAME.yaml over params.yaml. Empty: params.yaml as it is.
+        preset: Lay presets/NAME.yaml over params.yaml. `demo`: handwritten digits, minutes on a laptop; `debug`: one
+            epoch of it; `cpu`: CIFAR-10 from scratch on a CPU; `scratch`: the same on one GPU; `matched`: networks
+            alike in pretraining and size; `airbench94`: the shortest time to 94 %. Empty: params.yaml as it is.
         overrides: Settings to change, each `key.path=value`, for example `train.epochs=3`.
-        stages: Stages to run, with what they need; `train` is every `train@<contestant>`. Empty: all.
-        force: Stages to run though nothing changed.
-        name: Name of the run and its DVC experiment; the same name continues it. Empty: made from the parameters.
+        stages: Stages to run, with what they need, for example `train@vit-0`; `train` is every `train@<contestant>`.
+            Empty: all.
+        force: Stages to run though nothing changed, for example `compare`.
+        name: Name of the run and its DVC experiment, for example `pets-quick`; the same name continues it. Empty: made
+            from the parameters.
         in_place: Run params.yaml as it stands in the project folder, not in an isolated workspace.
     """
     request = Request(preset, tuple(overrides), name, tuple(stages), tuple(force), in_place)

@@ -24,8 +24,9 @@ def publish_results(workspace: Path) -> None:
     if has_comparison(workspace):
         answer = markdown_text(read_answer(workspace))
         runs = f"### Runs in MLflow\n\n{_mlflow_runs(workspace)}"
-        parts = [f"**{answer}**", _table(workspace), _figures(workspace), runs]
-        create_markdown_artifact("\n\n".join(parts), key="results", description=answer)
+        parts = [f"**{answer}**", _table(workspace), runs, _figures(workspace)]
+        beginning, _, more = answer.partition(". ")
+        create_markdown_artifact("\n\n".join(parts), key="results", description=beginning + "." * bool(more))
 
 
 def link_training(workspace: Path, stage: str) -> None:
@@ -92,7 +93,9 @@ def _figures(workspace: Path) -> str:
     for name in _FIGURES:
         figure = workspace / COMPARE / f"{name}.svg"
         if figure.is_file():
-            data = base64.b64encode(figure.read_bytes()).decode("ascii")
+            # On Prefect's dark page its ink would not be seen.
+            page = figure.read_text(encoding="utf-8").replace("<svg ", '<svg style="background: #fff" ', 1)
+            data = base64.b64encode(page.encode()).decode("ascii")
             title = name.replace("_", " ").capitalize()
             parts.append(f"### {title}\n\n![{title}](data:image/svg+xml;base64,{data})")
     return "\n\n".join(parts)

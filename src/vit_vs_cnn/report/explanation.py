@@ -33,6 +33,7 @@ _FILTERS_PER_ROW = 8
 _MOST_TILES = 8
 # Sides of a tile in pixels of the PNG.
 _SAMPLE = 104
+_LARGE_SAMPLE = 200
 _HEAD = 104
 _MAP = 84
 _FILTER = 64
@@ -75,10 +76,18 @@ def write_explanation(
 
 
 def write_sample_images(samples: SampleExplanations, classes: Sequence[str], folder: Path) -> None:
-    """Draw each image with its maps into `folder`, which is made, as 1.png, 2.png and so on."""
+    """Draw each image with its maps into `folder`, which is made, as 1.png, 2.png and so on.
+
+    The maps of all contestants have the same places, two beside each other.
+    """
     folder.mkdir()
+    titles = [*_saliency(samples)]
     for place in range(len(samples.images)):
-        figure = _samples_figure(samples, classes, [place])
+        is_label, says, sure, verdict = _verdict(samples, place, classes)
+        captions = [f"{is_label}, {says}\n{sure}, {verdict}", *titles]
+        tiles = _sample_tiles(samples, place, _LARGE_SAMPLE)
+        captioned = [tile and Tile(tile.image, caption) for tile, caption in zip(tiles, captions, strict=True)]
+        figure = image_grid([captioned[:2], captioned[2:]], _LARGE_SAMPLE)
         save_figure(figure, folder / f"{place + 1}.png")
 
 
@@ -168,27 +177,39 @@ def _add_feature_maps(writer: FigureWriter, model: TrainedModel, shared: SampleE
     writer.add_images("feature_maps", _stages_figure(shared.images[0], stages))
 
 
-def _samples_figure(samples: SampleExplanations, classes: Sequence[str], places: Sequence[int] | None = None) -> Figure:
-    """A row per image: the image itself, Grad-CAM and attention rollout, as far as the contestant has them.
+def _samples_figure(samples: SampleExplanations, classes: Sequence[str]) -> Figure:
+    """A row per image: the image itself, Grad-CAM and attention rollout, as far as the contestant has them."""
+    columns = _saliency(samples)
+    rows = [[tile for tile in _sample_tiles(samples, i, _SAMPLE) if tile] for i in range(len(samples.images))]
+    labels = ["\n".join(_verdict(samples, i, classes)) for i in range(len(samples.images))]
+    titles = [title for title, maps in columns.items() if maps is not None]
+    return image_grid(rows, _SAMPLE, row_labels=labels, column_labels=["image", *titles])
 
-    Of all samples, or of those at some `places` among them.
-    """
-    saliency = {
-        "Grad-CAM" if samples.cam_true is None else "CAM: says": samples.cam_predicted,
-        "CAM: is": samples.cam_true,
-        "attention": samples.attention.rollout if samples.attention else None,
-    }
-    columns = {title: maps for title, maps in saliency.items() if maps is not None}
-    rows, labels = [], []
-    for i in range(len(samples.images)) if places is None else places:
-        image = samples.images[i]
-        rows.append([Tile(image), *(Tile(overlay(resized(image, _SAMPLE), maps[i])) for maps in columns.values())])
-        label, predicted, confidence = samples.labels[i], samples.predicted[i], samples.confidence[i]
-        # Rounding must not make a prediction look certain.
-        percent = "> 99 %" if confidence > 0.99 else f"{100 * confidence:.0f} %"
-        verdict = "✓ right" if label == predicted else "✗ wrong"
-        labels.append(f"is {classes[label]}\nsays {classes[predicted]}\n{percent} sure\n{verdict}")
-    return image_grid(rows, _SAMPLE, row_labels=labels, column_labels=["image", *columns])
+
+def _saliency(samples: SampleExplanations) -> dict[str, NDArray[np.float32] | None]:
+    """The maps (N, G, G) by their titles, None where the contestant has none; the same titles for all contestants."""
+    own = {"CAM: says": samples.cam_predicted, "CAM: is": samples.cam_true}
+    cam = {"Grad-CAM": samples.cam_predicted} if samples.cam_true is None else own
+    return cam | {"attention": samples.attention.rollout if samples.attention else None}
+
+
+def _sample_tiles(samples: SampleExplanations, place: int, side: int) -> list[Tile | None]:
+    """An image and its maps, None for those that the contestant does not have."""
+    image = samples.images[place]
+    maps = [found if found is None else found[place] for found in _saliency(samples).values()]
+    return [
+        Tile(image),
+        *(None if found is None else Tile(overlay(resized(image, side), found)) for found in maps),
+    ]
+
+
+def _verdict(samples: SampleExplanations, place: int, classes: Sequence[str]) -> list[str]:
+    """What an image is, what the contestant says and how sure it is, and whether that is right: in lines."""
+    label, predicted, confidence = samples.labels[place], samples.predicted[place], samples.confidence[place]
+    # Rounding must not make a prediction look certain.
+    percent = "> 99 %" if confidence > 0.99 else f"{100 * confidence:.0f} %"
+    verdict = "✓ right" if label == predicted else "✗ wrong"
+    return [f"is {classes[label]}", f"says {classes[predicted]}", f"{percent} sure", verdict]
 
 
 def _heads_figure(images: NDArray[np.uint8], heads: NDArray[np.float32]) -> Figure:

@@ -69,10 +69,9 @@ class TrackedRun:
 
     def describe_experiment(self, info: DatasetInfo, compared: Sequence[RunRef] = ()) -> None:
         """Record what the experiment is about, and the views of its runs: of all, and of trainings to be compared."""
-        images = {split: part.images for split, part in info.splits.items()}
-        sizes = ", ".join(f"{split} {count:,}" for split, count in images.items())
-        about = f"{info.description}: {len(info.classes)} classes; {sizes} images."
-        tags = {"data.source": info.source, "classes": len(info.classes), "images": sum(images.values())}
+        about = f"{info.description}; {len(info.classes)} classes."
+        images = sum(part.images for part in info.splits.values())
+        tags = {"data.source": info.source, "classes": len(info.classes), "images": images}
         keys = [training.key for training in compared]
         self._record("experiment", about=markdown_text(about), tags=flatten_params(tags), compared=keys)
 

@@ -8,6 +8,7 @@ import json
 import zlib
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vit_vs_cnn.core.records import digest_of
@@ -25,6 +26,7 @@ _VIEW_TAG = "mlflow.sharedViewState."
 _OWN_NOTE_TAG = "mlflow.vit_vs_cnn.note"
 _RUN_NAME = "tags.`vit_vs_cnn.run_name`"
 _SEARCH_METRICS = ("gain", "best_val_accuracy", "recipe_val_accuracy", "trials", "seconds")
+_DESCRIPTION = "attributes.`Description`"
 _COLUMNS = (
     "metrics.`test/accuracy`",
     "metrics.`test/nll`",
@@ -32,66 +34,61 @@ _COLUMNS = (
     "metrics.`cost/seconds_per_epoch`",
     "metrics.`cost/parameters`",
     _RUN_NAME,
-    "attributes.`Description`",
+    _DESCRIPTION,
 )
-_BY_EPOCH = {"xAxisKey": "step", "useGlobalXaxisKey": False}
-_BY_TIME = {"xAxisKey": "metric", "selectedXAxisMetricKey": "time/elapsed_seconds", "useGlobalXaxisKey": False}
+_WIDTHS = dict.fromkeys(_COLUMNS, 150) | {_DESCRIPTION: 500}
+_BY_EPOCH = {"xAxisKey": "step"}
+_BY_TIME = {"xAxisKey": "metric", "selectedXAxisMetricKey": "time/elapsed_seconds"}
 
 
-def _line(title: str, metrics: Sequence[str], x_axis: Mapping[str, object]) -> dict[str, Any]:
-    return {
-        "type": "LINE",
-        "displayName": title,
-        "metricKey": metrics[0],
-        "selectedMetricKeys": [*metrics],
-        "lineSmoothness": 0,
-        "xAxisScaleType": "linear",
-        "scaleType": "linear",
-        "selectedXAxisMetricKey": "",
-        "yAxisKey": "metric",
-        "yAxisExpressions": [],
-        "range": {},
-        "ignoreOutliers": False,
-        "useGlobalLineSmoothing": True,
-        **x_axis,
-    }
+def _line(x_axis: Mapping[str, str], *metrics: str) -> dict[str, Any]:
+    defaults = {"selectedXAxisMetricKey": "", "xAxisScaleType": "linear", "scaleType": "linear", "lineSmoothness": 0}
+    own = {"type": "LINE", "metricKey": metrics[0], "selectedMetricKeys": metrics, "useGlobalXaxisKey": False}
+    return {**defaults, "yAxisKey": "metric", "yAxisExpressions": [], "range": {}, **own, **x_axis}
 
 
-def _bars(title: str, metric: str) -> dict[str, Any]:
-    return {"type": "BAR", "displayName": title, "metricKey": metric}
+def _bars(metric: str) -> dict[str, Any]:
+    return {"type": "BAR", "metricKey": metric}
 
 
-def _points(title: str, x_metric: str, y_metric: str) -> dict[str, Any]:
+def _points(x_metric: str, y_metric: str) -> dict[str, Any]:
     axes = {axis: {"key": key, "type": "METRIC"} for axis, key in (("xaxis", x_metric), ("yaxis", y_metric))}
-    return {"type": "SCATTER", "displayName": title, **axes}
+    return {"type": "SCATTER", **axes}
 
 
-def _images(title: str, key: str) -> dict[str, Any]:
-    return {"type": "IMAGE", "displayName": title, "imageKeys": [key], "step": 1, "showRunParams": False}
+def _images(key: str) -> dict[str, Any]:
+    return {"type": "IMAGE", "imageKeys": [key], "step": 1, "showRunParams": False}
 
 
-_CHARTS = {
-    "Accuracy": (
-        _bars("On test", "test/accuracy"),
-        _line("On validation, by epoch", ["val/accuracy"], _BY_EPOCH),
-        _line("On validation, by seconds of training", ["val/accuracy"], _BY_TIME),
-        _bars("Under corruptions", "robustness/accuracy"),
+@dataclass(frozen=True)
+class _Section:
+    """Charts below a heading; `columns` of them stand beside each other."""
+
+    columns: int
+    charts: tuple[Mapping[str, Any], ...]
+
+
+_SECTIONS = {
+    "Accuracy": _Section(
+        2,
+        (
+            _bars("test/accuracy"),
+            _bars("robustness/accuracy"),
+            _line(_BY_EPOCH, "val/accuracy"),
+            _line(_BY_TIME, "val/accuracy"),
+        ),
     ),
-    "Loss": (
-        _line("On train and validation, by epoch", ["train/loss", "val/loss"], _BY_EPOCH),
-        _bars("Negative log-likelihood on test", "test/nll"),
-        _bars("Calibration error on test", "test/ece"),
+    "Loss": _Section(3, (_line(_BY_EPOCH, "train/loss", "val/loss"), _bars("test/nll"), _bars("test/ece"))),
+    "Cost": _Section(
+        2,
+        (
+            _points("cost/latency_p50_ms", "test/accuracy"),
+            _bars("cost/latency_p50_ms"),
+            _bars("cost/seconds_per_epoch"),
+            _bars("cost/parameters"),
+        ),
     ),
-    "Cost": (
-        _points("Accuracy over milliseconds for one image", "cost/latency_p50_ms", "test/accuracy"),
-        _bars("Milliseconds for one image", "cost/latency_p50_ms"),
-        _bars("Seconds per epoch", "cost/seconds_per_epoch"),
-        _bars("Parameters", "cost/parameters"),
-    ),
-    "Images": (
-        _images("Images that all contestants share", "explanation/same_images"),
-        _images("Mistakes, the most confident first", "explanation/mistakes"),
-    ),
+    "Images": _Section(1, (_images("explanation/same_images"), _images("explanation/mistakes"))),
 }
 
 
@@ -135,11 +132,11 @@ def describe_experiment(
 
 def _views() -> dict[str, tuple[str, dict[str, Any]]]:
     """The views of all runs by their keys: names and states."""
-    time, description = "attributes.start_time", _COLUMNS[-1]
-    searches = (*(f"metrics.`tune/{name}`" for name in _SEARCH_METRICS), description)
+    time = "attributes.start_time"
+    searches = (*(f"metrics.`tune/{name}`" for name in _SEARCH_METRICS), _DESCRIPTION)
     return {
         TRAININGS: ("Trainings: accuracy, loss, cost", _state("tags.stage = 'train'")),
-        ANSWERS: ("Answers of all runs", _state("tags.stage = 'compare'", time, (_RUN_NAME, description), {})),
+        ANSWERS: ("Answers of all runs", _state("tags.stage = 'compare'", time, (_RUN_NAME, _DESCRIPTION), {})),
         SEARCHES: ("Searches", _state("tags.stage = 'tune'", time, searches, {})),
     }
 
@@ -148,21 +145,24 @@ def _state(
     runs: str,
     order: str = "metrics.`test/accuracy`",
     columns: Sequence[str] = _COLUMNS,
-    charts: Mapping[str, Sequence[Mapping[str, Any]]] = _CHARTS,
+    sections: Mapping[str, _Section] = _SECTIONS,
 ) -> dict[str, Any]:
     """The state of the page that shows the `runs` of a filter: columns of the table, charts by their section."""
     state: dict[str, Any] = {"searchFilter": runs, "orderByKey": order, "orderByAsc": False, "startTime": "ALL"}
     state |= {"lifecycleFilter": "Active", "datasetsFilter": [], "modelVersionFilter": "All Runs"}
-    state |= {"selectedColumns": [*columns], "columnOrder": [*columns], "runsHiddenMode": "FIRST_20_RUNS"}
-    if charts:
-        sections = [{"uuid": name, "name": name, "display": True, "isReordered": True} for name in charts]
+    state |= {"selectedColumns": columns, "columnOrder": columns, "columnWidths": _WIDTHS}
+    if sections:
+        shown = [
+            {"uuid": name, "name": name, "display": True, "isReordered": True, "columns": section.columns}
+            for name, section in sections.items()
+        ]
         cards = [
-            {"uuid": f"{name} {place}", "metricSectionId": name, "runsCountToCompare": 20, "deleted": False, **card}
-            for name, cards in charts.items()
-            for place, card in enumerate(cards)
+            {"uuid": f"{name} {place}", "metricSectionId": name, "runsCountToCompare": 20, "deleted": False, **chart}
+            for name, section in sections.items()
+            for place, chart in enumerate(section.charts)
         ]
         # MLflow adds the metrics that no chart has, below these sections.
-        state |= {"compareRunCharts": cards, "compareRunSections": sections, "isAccordionReordered": True}
+        state |= {"compareRunCharts": cards, "compareRunSections": shown, "isAccordionReordered": True}
     return state
 
 
