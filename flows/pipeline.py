@@ -67,7 +67,7 @@ def pipeline(
     Args:
         preset: Lay presets/NAME.yaml over params.yaml. `demo`: handwritten digits, minutes on a laptop; `debug`: one
             epoch of it; `cpu`: CIFAR-10 from scratch on a CPU; `scratch`: the same on one GPU; `matched`: networks
-            alike in pretraining and size; `airbench94`: the shortest time to 94 %. Empty: params.yaml as it is.
+            alike in pretraining and size; `airbench94`: time to accuracy. Empty: params.yaml as it is.
         overrides: Settings to change, each `key.path=value`, for example `train.epochs=3`.
         stages: Stages to run, with what they need, for example `train@vit-0`; `train` is every `train@<contestant>`.
             Empty: all.
