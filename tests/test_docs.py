@@ -37,6 +37,8 @@ QUESTIONS = {
     "out of memory": "faq.html#out-of-memory",
     "what is a challenger": "faq.html#what-is-a-challenger-and-what-a-champion",
     "deletion AUC": "reading-the-report.html#what-they-look-at",
+    "JSON for scripts": "runs.html#in-scripts",
+    "predict from Python": "notebook.html#the-model",
 }
 
 

@@ -24,7 +24,7 @@ def run_summary(finished: "PipelineRun") -> str:
     report, here = finished.workspace / COMPARE / "report.html", Path.cwd()
     registered = _registered(finished.workspace)
     store, page = without_password(tracking_uri()), comparison_page(read_trainings(finished.workspace), _known_pages())
-    start = "" if tracking_server() else "make ui   and then   "
+    start = "" if tracking_server() else "make ui, then "
     return f"""
 {results_table(finished.workspace)}
 

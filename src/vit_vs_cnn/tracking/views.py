@@ -25,7 +25,6 @@ _VIEW_TAG = "mlflow.sharedViewState."
 # The description as it was written here: MLflow's pages do not show tags that begin like this.
 _OWN_NOTE_TAG = "mlflow.vit_vs_cnn.note"
 _RUN_NAME = "tags.`vit_vs_cnn.run_name`"
-_SEARCH_METRICS = ("gain", "best_val_accuracy", "recipe_val_accuracy", "trials", "seconds")
 _DESCRIPTION = "attributes.`Description`"
 _COLUMNS = (
     "metrics.`test/accuracy`",
@@ -36,7 +35,15 @@ _COLUMNS = (
     _RUN_NAME,
     _DESCRIPTION,
 )
-_WIDTHS = dict.fromkeys(_COLUMNS, 150) | {_DESCRIPTION: 500}
+# Of searches, and of their trials below them.
+_SEARCH_COLUMNS = (
+    "metrics.`tune/gain`",
+    "metrics.`tune/best_val_accuracy`",
+    "metrics.`val/accuracy`",
+    "tags.`trial.state`",
+    _DESCRIPTION,
+)
+_WIDTHS = {_DESCRIPTION: 500}
 _BY_EPOCH = {"xAxisKey": "step"}
 _BY_TIME = {"xAxisKey": "metric", "selectedXAxisMetricKey": "time/elapsed_seconds"}
 
@@ -62,10 +69,11 @@ def _images(key: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Section:
-    """Charts below a heading; `columns` of them stand beside each other."""
+    """Charts below a heading, of which `columns` stand beside each other, each as high as so many pixels."""
 
     columns: int
     charts: tuple[Mapping[str, Any], ...]
+    height: int = 360
 
 
 _SECTIONS = {
@@ -88,7 +96,7 @@ _SECTIONS = {
             _bars("cost/parameters"),
         ),
     ),
-    "Images": _Section(1, (_images("explanation/same_images"), _images("explanation/mistakes"))),
+    "Images": _Section(1, (_images("explanation/same_images"), _images("explanation/mistakes")), height=440),
 }
 
 
@@ -133,11 +141,10 @@ def describe_experiment(
 def _views() -> dict[str, tuple[str, dict[str, Any]]]:
     """The views of all runs by their keys: names and states."""
     time = "attributes.start_time"
-    searches = (*(f"metrics.`tune/{name}`" for name in _SEARCH_METRICS), _DESCRIPTION)
     return {
         TRAININGS: ("Trainings: accuracy, loss, cost", _state("tags.stage = 'train'")),
         ANSWERS: ("Answers of all runs", _state("tags.stage = 'compare'", time, (_RUN_NAME, _DESCRIPTION), {})),
-        SEARCHES: ("Searches", _state("tags.stage = 'tune'", time, searches, {})),
+        SEARCHES: ("Searches", _state("tags.stage = 'tune'", time, _SEARCH_COLUMNS, {})),
     }
 
 
@@ -150,10 +157,12 @@ def _state(
     """The state of the page that shows the `runs` of a filter: columns of the table, charts by their section."""
     state: dict[str, Any] = {"searchFilter": runs, "orderByKey": order, "orderByAsc": False, "startTime": "ALL"}
     state |= {"lifecycleFilter": "Active", "datasetsFilter": [], "modelVersionFilter": "All Runs"}
-    state |= {"selectedColumns": columns, "columnOrder": columns, "columnWidths": _WIDTHS}
+    state |= {"selectedColumns": columns, "columnOrder": columns}
+    state["columnWidths"] = {column: _WIDTHS.get(column, 120) for column in columns}
     if sections:
         shown = [
-            {"uuid": name, "name": name, "display": True, "isReordered": True, "columns": section.columns}
+            {"uuid": name, "name": name, "display": True, "isReordered": True}
+            | {"columns": section.columns, "cardHeight": section.height}
             for name, section in sections.items()
         ]
         cards = [
