@@ -30,7 +30,7 @@ import psutil
 from record import json_option, mlflow_option, publish
 from vit_vs_cnn.core.console import table
 
-COMMAND = [sys.executable, "-c", "from vit_vs_cnn.cli import main; main()"]
+COMMAND = [str(Path(sys.executable).with_name("vit-vs-cnn"))]
 DVC = [sys.executable, "-m", "dvc"]
 RUN = [*COMMAND, "run", "--preset", "demo", "--name", "demo"]
 OUTPUTS = ("data/prepared", "reports", "tuned", "trained", "evaluated", "robustness", "cost", "registered")

@@ -29,7 +29,7 @@ NOBODY = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
 
 def command(*arguments: str) -> list[str]:
     """`vit-vs-cnn …` by this interpreter."""
-    return [sys.executable, "-c", "from vit_vs_cnn.cli import main; main()", *arguments]
+    return [sys.executable, "-c", "from vit_vs_cnn.cli import program; program()", *arguments]
 
 
 def call(folder: Path, arguments: Sequence[str], code: int = 0) -> str:

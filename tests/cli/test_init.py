@@ -13,7 +13,7 @@ from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.orchestration.project import VERSION_FILE, make_project, make_repository
 from vit_vs_cnn.orchestration.request import Request, read_request
 
-COMMAND = "from vit_vs_cnn.cli import main; main()"
+COMMAND = "from vit_vs_cnn.cli import program; program()"
 
 
 def vit_vs_cnn(folder: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":

@@ -34,7 +34,7 @@ def test_a_stage_by_hand_ends_its_processes_and_its_run_and_can_be_continued(
     endless = merge(TINY, {"train": {"epochs": 100_000}, "tune": SEARCH})
     with (project / "params.yaml").open("w") as file:
         YAML().dump(endless, file)
-    main = [sys.executable, "-c", "from vit_vs_cnn.cli import main; main()", command, "vit"]
+    main = [sys.executable, "-c", "from vit_vs_cnn.cli import program; program()", command, "vit"]
     process = subprocess.Popen(in_background(main), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: process.poll() is not None or list((state_dir() / "checkpoints").glob("*/checkpoint.pt")))
     assert process.poll() is None, process.communicate()[1]

@@ -90,7 +90,7 @@ class Server:
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-c", "from vit_vs_cnn.cli import main; main()", *arguments]
+    return [sys.executable, "-c", "from vit_vs_cnn.cli import program; program()", *arguments]
 
 
 def environment(store: Store) -> dict[str, str]:

@@ -139,7 +139,7 @@ class SmallProject:
         }
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-c", "from vit_vs_cnn.cli import main; main()", *arguments]
+        return [sys.executable, "-c", "from vit_vs_cnn.cli import program; program()", *arguments]
 
     def call(self, *arguments: str, code: int = 0, timeout: float = 600) -> str:
         """What `vit-vs-cnn …` prints."""

@@ -310,11 +310,16 @@ def test_what_a_killed_run_left_is_found_and_removed(server: Server) -> None:
 
 def test_run_uses_the_running_server_and_forces_and_chooses_stages(server: Server) -> None:
     small = server.small
-    small.call("run", "--name", "first", "--preset", "other", "--stage", "eda", "--force", "prepare")
+    said = small.call("run", "--name", "first", "--preset", "other", "--stage", "eda", "--force", "prepare")
     assert small.started("first").count("prepare") == 2
+    assert said.startswith("2 of 2 stages run, about ")
+    assert re.search(r"^  prepare  .* it is forced$", said, re.MULTILINE)
+    assert re.search(r"^prepare +\d+\.\d s  prepare says hello$", said, re.MULTILINE)
+    assert "Running stage" not in said
     names = {run["name"].partition("-")[0] for run in server.ask("flow_runs/filter", {"sort": "START_TIME_DESC"})}
     assert "first" in names
-    small.call("run", "--in-place", "--stage", "prepare")
+    verbose = ("run", "--in-place", "--stage", "prepare", "--force", "prepare", "--verbose")
+    assert "Running stage 'prepare'" in small.call(*verbose)
     assert (small.root / "out/prepare").is_file()
     assert small.git("status", "--short") == "?? dvc.lock"
     (small.root / "dvc.lock").unlink()

@@ -31,7 +31,7 @@ SMALL: dict[str, Any] = {"models": {"vit": {"args": {"depth": 1}}}}
 def train_vit(settings: Settings, **variables: str) -> "subprocess.CompletedProcess[str]":
     """The stage in a process of its own, as DVC runs it: what other tests import may keep the compiler from working."""
     YAML().dump(settings.model_dump(mode="json"), Path("params.yaml"))
-    command = [sys.executable, "-c", "from vit_vs_cnn.cli import main; main()", "train", "vit"]
+    command = [sys.executable, "-c", "from vit_vs_cnn.cli import program; program()", "train", "vit"]
     return subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, check=False)
 
 

@@ -197,7 +197,9 @@ def test_an_alternating_flip_alternates_from_epoch_to_epoch(
     assert set(map(tuple, flips.values())) == {(True, False, True), (False, True, False)}
 
 
-TRAIN_IN_A_PROCESS = "import sys; from vit_vs_cnn.cli import main; sys.argv = ['vit-vs-cnn', 'train', 'vit']; main()"
+TRAIN_IN_A_PROCESS = (
+    "import sys; from vit_vs_cnn.cli import program; sys.argv = ['vit-vs-cnn', 'train', 'vit']; program()"
+)
 
 
 @pytest.mark.usefixtures("unexported")

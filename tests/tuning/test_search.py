@@ -216,7 +216,7 @@ def test_a_search_that_is_killed_ends_with_exactly_its_budget_when_it_is_started
 ) -> None:
     settings = searching(make_settings, 3, {"optimizer": {"lr": LR}}, pruner={"name": "NopPruner"})
     tuning = open_study(open_storage(storage_url()), settings, "vit", prepared)
-    command = [sys.executable, "-c", "from vit_vs_cnn.cli import main; main()", "tune", "vit", "--join"]
+    command = [sys.executable, "-c", "from vit_vs_cnn.cli import program; program()", "tune", "vit", "--join"]
     search = subprocess.Popen(command, start_new_session=True)
     wait_for(lambda: any(trial.state == TrialState.COMPLETE for trial in tuning.trials()))
     search.kill()
@@ -238,7 +238,7 @@ def test_a_worker_that_joins_without_the_data_says_so(make_settings: Make, prepa
 def test_another_process_joins_by_the_command(make_settings: Make, prepared: DatasetInfo) -> None:
     settings = searching(make_settings, 2, {"optimizer": {"lr": LR}}, pruner={"name": "NopPruner"})
     tuning = open_study(open_storage(storage_url()), settings, "vit", prepared)
-    command = "import sys; from vit_vs_cnn.cli import main; sys.argv = ['vit-vs-cnn', 'tune', 'vit', '--join']; main()"
+    command = "import sys; from vit_vs_cnn.cli import program; sys.argv[1:] = ['tune', 'vit', '--join']; program()"
     answer = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
     assert f"the study {tuning.name} has its 2 trials" in answer.stdout

@@ -16,6 +16,7 @@ from vit_vs_cnn.cli.study import study
 from vit_vs_cnn.core.console import printable
 from vit_vs_cnn.core.errors import GateRejectedError, GateUndecidedError, RunError, UserError, write_error_report
 from vit_vs_cnn.core.process import Terminated, end_on_signals
+from vit_vs_cnn.core.start_up import leave_quickly_after
 
 USER_MISTAKE = 2
 REFUSED_BY_GATE = 3
@@ -61,8 +62,13 @@ for command in (
     commands.add_command(command)
 
 
+def program() -> None:
+    """The program `vit-vs-cnn`, a process of its own."""
+    leave_quickly_after(main)
+
+
 def main() -> None:
-    """The entry point: a user's mistake is one sentence and exit code 2."""
+    """Run the command that sys.argv names: a user's mistake is one sentence and exit code 2."""
     end_on_signals()
     try:
         commands(standalone_mode=False)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vit_vs_cnn.cli.options import json_option, names_in, quiet_option, verbose_option
+from vit_vs_cnn.core.start_up import without_collecting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -40,7 +41,7 @@ def _stage(name: str, summary: str) -> click.Command:
 
     def run_stage() -> None:
         settings = _project_settings()
-        import_module(f"vit_vs_cnn.stages.{name}").run(settings)
+        _stage_module(name).run(settings)
 
     return click.Command(name, callback=run_stage, help=summary, epilog=f"\b\nExample:\n  vit-vs-cnn {name}")
 
@@ -50,7 +51,7 @@ def _stage_of_contestant(name: str, summary: str) -> click.Command:
 
     def run_stage(contestant: str) -> None:
         settings = _project_settings(contestant)
-        import_module(f"vit_vs_cnn.stages.{name}").run(settings, contestant)
+        _stage_module(name).run(settings, contestant)
 
     params: list[click.Parameter] = [click.Argument(["contestant"])]
     epilog = f"\b\nExample:\n  vit-vs-cnn {name} vit"
@@ -62,13 +63,18 @@ def _stage_of_replicate(name: str, summary: str) -> click.Command:
 
     def run_stage(contestant: str, seed: int | None) -> None:
         settings = _project_settings(contestant)
-        import_module(f"vit_vs_cnn.stages.{name}").run(settings, contestant, settings.seed if seed is None else seed)
+        _stage_module(name).run(settings, contestant, settings.seed if seed is None else seed)
 
     option = click.Option(["--seed"], type=int, help=_SEED_HELP)
     epilog = f"\b\nExample:\n  vit-vs-cnn {name} vit --seed 1"
     return click.Command(
         name, callback=run_stage, params=[click.Argument(["contestant"]), option], help=summary, epilog=epilog
     )
+
+
+def _stage_module(name: str) -> Any:
+    with without_collecting():
+        return import_module(f"vit_vs_cnn.stages.{name}")
 
 
 def _project_settings(contestant: str | None = None) -> "Settings":
@@ -213,11 +219,12 @@ def run_flow(
     # Prefect reads its settings when it is imported; the terminal shows the stages' lines, not Prefect's.
     os.environ.update(prefect_settings())
     os.environ.update({"PREFECT_API_URL": server.api, "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"})
-    from prefect.flows import load_flow_from_entrypoint
-
     # The imports and the check take as long as the server takes to start: side by side.
-    flow: Any = load_flow_from_entrypoint(f"{main_root()}/flows/{name}.py:{name}")
-    check()
+    with without_collecting():
+        from prefect.flows import load_flow_from_entrypoint
+
+        flow: Any = load_flow_from_entrypoint(f"{main_root()}/flows/{name}.py:{name}")
+        check()
     server.wait()
     report_dead_runs(server.api)
     level = Level.VERBOSE if verbose else Level.QUIET if quiet else Level.NORMAL

@@ -4,6 +4,7 @@
 parent that is killed by SIGKILL cannot stop its children, so each child watches its parent.
 """
 
+import gc
 import os
 import runpy
 import signal
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import psutil
+
+from vit_vs_cnn.core.start_up import leave_quickly_after
 
 _POLL_SECONDS = 0.5
 GRACE_SECONDS = 6.0
@@ -108,11 +111,13 @@ def _watch(parent: int) -> None:
 
 def _main() -> None:
     _, parent, module, *arguments = sys.argv
+    # Python looks for garbage so often that it doubles the time of imports.
+    gc.set_threshold(50_000, 20, 50)
     threading.Thread(target=_watch, args=(int(parent),), daemon=True).start()
     # A shell that starts a process in the background makes it ignore SIGINT, and so all that the process starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    leave_quickly_after(lambda: runpy.run_module(module, run_name="__main__", alter_sys=True))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vit_vs_cnn.core.light_imports import without_compiler
+from vit_vs_cnn.core.start_up import without_compiler
 
 with without_compiler():
     from torchvision.transforms.v2 import InterpolationMode

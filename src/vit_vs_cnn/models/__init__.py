@@ -1,6 +1,6 @@
 """Networks from settings: timm architectures, their weights, and the self-contained model that is served."""
 
-from vit_vs_cnn.core.light_imports import without_compiler
+from vit_vs_cnn.core.start_up import without_compiler
 
 with without_compiler():
     import timm  # noqa: F401 - here, before any module of this room does

@@ -7,7 +7,9 @@ them are free.
 import os
 import socket
 import tempfile
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -20,7 +22,12 @@ from vit_vs_cnn.orchestration.stage_process import is_stopping
 
 # The shortest lease that Prefect knows: the slots of a process that was killed are free after it.
 _LEASE_SECONDS = 60.0
-_SECONDS_BETWEEN_LOOKS = 0.5
+_SECONDS_BETWEEN_LOOKS = 1.0
+
+# Of the stages of this process that wait only one asks the server: each question costs it some CPU.
+_asking = threading.Lock()
+# How many slots the stages of this process hold.
+_held = Counter[str]()
 
 
 def limit_name() -> str:
@@ -48,8 +55,8 @@ def ensure_limit() -> None:
 def use_accelerators(count: int, say: Callable[[str], None]) -> Iterator[dict[str, str]]:
     """Hold `count` accelerators for a stage, 0 for one that needs none; yields the environment variables naming them.
 
-    Waits until they are free, and says so. Raises RunError where the run is stopped meanwhile, TransientError where
-    Prefect's server is too busy to answer.
+    Waits until they are free, and says so where others have them. Raises RunError where the run is stopped meanwhile,
+    TransientError where Prefect's server is too busy to answer.
     """
     if count == 0:
         yield {}
@@ -57,13 +64,32 @@ def use_accelerators(count: int, say: Callable[[str], None]) -> Iterator[dict[st
     from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
     from prefect.concurrency.sync import concurrency
 
-    _wait_for_slots(slots(count), say)
+    name, wanted = limit_name(), slots(count)
     with ExitStack() as held:
+        with _turn_to_ask():
+            _wait_for_slots(wanted, say)
+            try:
+                held.enter_context(concurrency(name, wanted, lease_duration=_LEASE_SECONDS))
+            except ConcurrencySlotAcquisitionError as error:
+                sentence = f"{first_line(error)}: Prefect's server is too busy; start the run again."
+                raise TransientError(sentence) from error
+            _held[name] += wanted
         try:
-            held.enter_context(concurrency(limit_name(), slots(count), lease_duration=_LEASE_SECONDS))
-        except ConcurrencySlotAcquisitionError as error:
-            raise TransientError(f"{first_line(error)}: Prefect's server is too busy; start the run again.") from error
-        yield held.enter_context(free_accelerators(count))
+            yield held.enter_context(free_accelerators(count))
+        finally:
+            _held[name] -= wanted
+
+
+@contextmanager
+def _turn_to_ask() -> Iterator[None]:
+    """Wait for this process's turn to ask the server. Raises RunError where the run is stopped."""
+    while not _asking.acquire(timeout=_SECONDS_BETWEEN_LOOKS):
+        if is_stopping():
+            raise _stopped()
+    try:
+        yield
+    finally:
+        _asking.release()
 
 
 def _wait_for_slots(wanted: int, say: Callable[[str], None]) -> None:
@@ -76,11 +102,15 @@ def _wait_for_slots(wanted: int, say: Callable[[str], None]) -> None:
             limit = client.read_global_concurrency_limit_by_name(limit_name())
             if not limit.active or limit.active_slots + wanted <= limit.limit:
                 return
-            if not said:
+            if not said and limit.active_slots > _held[limit_name()]:
                 say(f"waiting: {limit.active_slots} of {limit.limit} slots of {limit_name()} are taken")
                 said = True
             time.sleep(_SECONDS_BETWEEN_LOOKS)
-    raise RunError("stopped while it waited for an accelerator; starting the run again continues it.")
+    raise _stopped()
+
+
+def _stopped() -> RunError:
+    return RunError("stopped while it waited for an accelerator; starting the run again continues it.")
 
 
 @contextmanager

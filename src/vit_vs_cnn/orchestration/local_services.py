@@ -68,9 +68,15 @@ class Service:
         return state_dir() / "logs" / f"{self.name}.log"
 
     def start(self) -> None:
-        """Start it and wait until it answers. Raises RunError where it does not."""
-        self.process = start_logged(self.command, self.environment, self.log)
+        """Start it, if it was not started yet, and wait until it answers. Raises RunError where it does not."""
+        if self.process is None or self.has_died():
+            self.launch()
+        assert self.process is not None
         wait_until_it_answers(self.health, self.process, self.log)
+
+    def launch(self) -> None:
+        """Start it."""
+        self.process = start_logged(self.command, self.environment, self.log)
 
     def has_died(self) -> bool:
         """Whether it ran and has ended."""
@@ -98,6 +104,10 @@ def up(ports: Ports, limit: int, say: Callable[[str], None]) -> None:
     environment["PATH"] = search_path()
     services = _services(ports, limit, environment)
     try:
+        # Side by side, but for the worker, which looks for its pool when it starts.
+        for service in services:
+            if service.name != "worker":
+                service.launch()
         for service in services:
             say(f"starting {service.name} …")
             service.start()

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from vit_vs_cnn.core.light_imports import without
 from vit_vs_cnn.core.order import natural_order
+from vit_vs_cnn.core.start_up import without
 from vit_vs_cnn.report.fonts import plain, shortened, text_width
 from vit_vs_cnn.report.style import NEUTRAL, WIDTH, new_figure
 

@@ -9,8 +9,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from vit_vs_cnn.config.recipe import AugmentSettings
-from vit_vs_cnn.core.light_imports import without
 from vit_vs_cnn.core.order import natural_order
+from vit_vs_cnn.core.start_up import without
 from vit_vs_cnn.report.class_axes import MOST_ROWS, class_rows, name_rows
 from vit_vs_cnn.report.grid import Tile, image_grid
 from vit_vs_cnn.report.style import (

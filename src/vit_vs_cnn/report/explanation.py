@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from vit_vs_cnn.core.errors import NotApplicableError
-from vit_vs_cnn.core.light_imports import without
+from vit_vs_cnn.core.start_up import without
 from vit_vs_cnn.explain.attention import Attention
 from vit_vs_cnn.explain.faithfulness import Faithfulness
 from vit_vs_cnn.explain.features import StageMaps, feature_maps, first_filters, position_similarity

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from vit_vs_cnn.core.light_imports import without
+from vit_vs_cnn.core.start_up import without
 
 
 def run(code: str) -> str:
@@ -24,7 +24,7 @@ def test_a_hidden_module_is_missing_for_a_while_and_one_that_was_imported_stays(
 def test_torchvision_and_timm_import_without_the_compiler_which_is_there_when_it_is_asked_for() -> None:
     code = """
 import sys, torch
-from vit_vs_cnn.core.light_imports import without_compiler
+from vit_vs_cnn.core.start_up import without_compiler
 with without_compiler():
     import timm, torchvision
     import torchvision.transforms.v2.functional as tv
@@ -41,7 +41,7 @@ print(type(torch.compile(network)).__name__, callable(torch._dynamo.utils.is_com
 
 def test_what_a_stand_in_does_not_have_is_taken_from_the_real_module() -> None:
     code = """
-from vit_vs_cnn.core.light_imports import without_compiler
+from vit_vs_cnn.core.start_up import without_compiler
 with without_compiler():
     import torch._dynamo.utils
     from torch._dynamo import optimize
@@ -49,3 +49,21 @@ with without_compiler():
 print(optimize.__module__.startswith("torch._dynamo"), type(counters).__name__)
 """
     assert run(code) == "True defaultdict"
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"), [("pass", 0), ("sys.exit(3)", 3), ("sys.exit()", 0), ("sys.exit('no')", 1), ("1 / 0", 1)]
+)
+def test_a_process_leaves_after_its_exit_functions_and_threads_with_its_exit_code(ending: str, code: int) -> None:
+    program = f"""
+import atexit, sys, threading, time
+from vit_vs_cnn.core.start_up import leave_quickly_after
+def main():
+    atexit.register(print, "tidied up")
+    threading.Thread(target=lambda: (time.sleep(0.2), print("written"))).start()
+    {ending}
+leave_quickly_after(main)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+    assert ended.returncode == code
+    assert ended.stdout.split("\n") == ["written", "tidied up", ""]
