@@ -24,6 +24,8 @@ TRAININGS, ANSWERS, SEARCHES = "vit-vs-cnn-trainings", "vit-vs-cnn-answers", "vi
 _VIEW_TAG = "mlflow.sharedViewState."
 # The description as it was written here: MLflow's pages do not show tags that begin like this.
 _OWN_NOTE_TAG = "mlflow.vit_vs_cnn.note"
+# MLflow limits the length of a tag, some releases to 5,000 characters.
+_MOST_COMPARED = 100
 _RUN_NAME = "tags.`vit_vs_cnn.run_name`"
 _DESCRIPTION = "attributes.`Description`"
 _COLUMNS = (
@@ -129,7 +131,7 @@ def describe_experiment(
         for key, (name, state) in views.items()
     }
     if compared:  # without a name: the menu of views has those of all runs
-        listed = ", ".join(f"'{run_id}'" for run_id in sorted(filter(None, compared.values())))
+        listed = ", ".join(f"'{run_id}'" for run_id in sorted(filter(None, compared.values()))[:_MOST_COMPARED])
         wanted[f"{_VIEW_TAG}{view_key(compared)}"] = _packed(_state(f"attributes.run_id IN ({listed})"))
     if present.tags.get(NOTE_TAG, "") == present.tags.get(_OWN_NOTE_TAG, ""):
         wanted |= {NOTE_TAG: note, _OWN_NOTE_TAG: note}
