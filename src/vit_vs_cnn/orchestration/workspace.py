@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.console import duration
 from vit_vs_cnn.core.errors import RunError, UserError
 from vit_vs_cnn.core.git import git, git_output
 from vit_vs_cnn.core.paths import PARAMS, main_root, remove, runs_dir
@@ -37,13 +38,24 @@ _GIT_IDENTITY = {
 
 @dataclass(frozen=True)
 class PipelineRun:
-    """An active run: its name, the folder it works in, its settings; at its end `summary` is how it went in words."""
+    """An active run: its name, the folder it works in, its settings.
+
+    At its end, `seconds` are those that it took, `ran` and `cached` its stages.
+    """
 
     name: str
     workspace: Path
     settings: Settings
     isolated: bool
-    summary: str = ""
+    seconds: float = 0.0
+    ran: tuple[str, ...] = ()
+    cached: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """How it went: its time, how many of its stages ran, and which were cached."""
+        names = f" ({', '.join(self.cached)})" if self.ran and self.cached else ""
+        return f"{duration(self.seconds)}: {len(self.ran)} stages ran, {len(self.cached)} were cached{names}"
 
 
 @contextmanager

@@ -130,7 +130,8 @@ class AuditLog:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._experiment_id = str(experiment(registry.client, f"{registry.name}-history").experiment_id)
+        about = f"Who moved which alias of {registry.name}, when and why: `vit-vs-cnn registry history`."
+        self._experiment_id = str(experiment(registry.client, f"{registry.name}-history", about).experiment_id)
 
     def decisions(self) -> list[Decision]:
         """All decisions, the oldest first."""

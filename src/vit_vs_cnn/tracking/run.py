@@ -4,7 +4,7 @@ import json
 import sys
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 import psutil
 
 from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.console import markdown_text
 from vit_vs_cnn.core.errors import UserError, without_password
 from vit_vs_cnn.core.paths import RUN_FILE
 from vit_vs_cnn.data.dataset import DatasetInfo, SplitName
@@ -19,6 +20,7 @@ from vit_vs_cnn.tracking.delivery import Delivery, is_deferred, undelivered
 from vit_vs_cnn.tracking.lineage import lineage_tags, write_lineage
 from vit_vs_cnn.tracking.names import flatten_params
 from vit_vs_cnn.tracking.outbox import Header, Outbox, RunRef, new_event, open_outbox
+from vit_vs_cnn.tracking.views import NOTE_TAG
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -65,6 +67,18 @@ class TrackedRun:
         """Record tags, their values written like those of parameters."""
         self._record("tags", values=flatten_params(tags))
 
+    def describe(self, *paragraphs: str) -> None:
+        """Record what the run found in words; MLflow shows it as the run's description."""
+        self._record("tags", values={NOTE_TAG: "\n\n".join(map(markdown_text, paragraphs))})
+
+    def describe_experiment(self, info: DatasetInfo, compared: Sequence[RunRef] = ()) -> None:
+        """Record what the experiment is about, and the views of its runs: of all, and of trainings to be compared."""
+        about = f"{info.description}; {len(info.classes)} classes."
+        images = sum(part.images for part in info.splits.values())
+        tags = {"data.source": info.source, "classes": len(info.classes), "images": images}
+        keys = [training.key for training in compared]
+        self._record("experiment", about=markdown_text(about), tags=flatten_params(tags), compared=keys)
+
     def log_dataset(self, info: DatasetInfo, split: SplitName, context: str) -> dict[str, str]:
         """Record that the run used a split of the data; what this returns links metrics to it."""
         dataset = {
@@ -90,6 +104,10 @@ class TrackedRun:
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Record a file or the contents of a folder under `folder` of the run's artifacts."""
         self._record_files("artifact", path, folder=folder)
+
+    def log_images(self, folder: Path, key: str) -> None:
+        """Record the images <step>.png of a folder, which MLflow's image grid shows beside those of other runs."""
+        self._record_files("images", folder, key=key)
 
     def log_model(
         self, path: Path, name: str, kind: str, params: Mapping[str, object], tags: Mapping[str, str], step: int
