@@ -48,7 +48,8 @@ def _log(name: str, results: Mapping[str, Any]) -> None:
 
     client = open_client()
     tags = lineage_tags() | {"mlflow.runName": name, "host.processor": platform.processor() or platform.machine()}
-    run_id = client.create_run(experiment(client, EXPERIMENT).experiment_id, tags=tags).info.run_id
+    found = experiment(client, EXPERIMENT, "Results of `benchmarks/*.py --mlflow`.")
+    run_id = client.create_run(found.experiment_id, tags=tags).info.run_id
     for path, value in _leaves(results):
         if isinstance(value, str):
             client.log_param(run_id, path, value)

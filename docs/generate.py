@@ -48,7 +48,7 @@ _SUBJECTS = {
 def write_pages(folder: Path) -> None:
     """Write all pages of the site, and what they show, to `folder`, which is emptied first."""
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(REPOSITORY / "docs", folder, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    shutil.copytree(REPOSITORY / "docs", folder, ignore=shutil.ignore_patterns("*.py", "*.ipynb", "__pycache__"))
     for page in folder.glob("*.md"):
         text = _OUTSIDE.sub(r"\1", page.read_text(encoding="utf-8"))
         page.write_text(_MARK.sub(lambda mark: GENERATED[mark[1]](), text), encoding="utf-8")
@@ -144,6 +144,17 @@ def api_index() -> str:
     return "\n".join(f"- [`{room.name}`](api/{room.name}.md): {_about(room / '__init__.py')}" for room in rooms())
 
 
+def notebook() -> str:
+    """docs/notebook.ipynb as a page: its texts, its code, and what that printed when it was run."""
+    lines: list[str] = []
+    for cell in json.loads((REPOSITORY / "docs" / "notebook.ipynb").read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        lines.extend([source, ""] if cell["cell_type"] == "markdown" else ["```python", source, "```", ""])
+        for output in cell.get("outputs", ()):
+            lines.extend(["```text", "".join(output["data"]["text/plain"]), "```", ""])
+    return "\n".join(lines)
+
+
 def _included(name: str) -> str:
     """A page of the repository without its title, with links as they are in the site."""
     text = (REPOSITORY / name).read_text(encoding="utf-8").partition("\n")[2]
@@ -157,6 +168,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "presets": presets_reference,
     "figures": figures_reference,
     "api": api_index,
+    "notebook": notebook,
     "changelog": lambda: _included("CHANGELOG.md"),
     "contributing": lambda: _included("CONTRIBUTING.md"),
 }

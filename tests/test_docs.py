@@ -1,6 +1,7 @@
 """What README and the documentation name exists: pages, commands, options, settings, files; and the site builds."""
 
 import importlib.util
+import json
 import re
 import shlex
 import shutil
@@ -36,6 +37,8 @@ QUESTIONS = {
     "out of memory": "faq.html#out-of-memory",
     "what is a challenger": "faq.html#what-is-a-challenger-and-what-a-champion",
     "deletion AUC": "reading-the-report.html#what-they-look-at",
+    "JSON for scripts": "runs.html#in-scripts",
+    "predict from Python": "notebook.html#the-model",
 }
 
 
@@ -229,6 +232,16 @@ def test_every_file_of_the_repository_that_is_named_exists(present: Mapping[str,
         if form.match(word) and not any((place / word).is_file() for place in places)
     }
     assert not missing
+
+
+def test_the_notebook_was_run_to_its_end_and_is_small() -> None:
+    file = REPOSITORY / "docs" / "notebook.ipynb"
+    assert file.stat().st_size < 50_000
+    code = [cell for cell in json.loads(file.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell["outputs"]]
+    assert {output["output_type"] for output in outputs} == {"execute_result"}
+    assert len(outputs) == len(code)
 
 
 def test_the_navigation_has_every_page(site: Path) -> None:

@@ -145,6 +145,9 @@ def test_mlflow_has_the_runs_the_models_and_the_links(clone: Path, client: Mlflo
         }
         folders = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
         assert {"lineage", "evaluation", "explanation"} <= folders
+        images = [image.path for image in client.list_artifacts(run.info.run_id, "images")]
+        assert sum("same_images+step+" in image and image.endswith(".png") for image in images) == 2
+        assert re.match(r"\d+\.\d\d% of \d+ test images right", run.data.tags["mlflow.note.content"])
         logged = client.get_logged_model(run.outputs.model_outputs[0].model_id)
         assert "test/accuracy" in {metric.key for metric in logged.metrics}
     assert {"data/images_train", "data/images_test"} <= runs["prepare"].data.metrics.keys()
@@ -214,8 +217,37 @@ def test_an_isolated_run_changes_one_model_only_and_leaves_the_working_tree_alon
     assert "faster" in shown
     assert "0.008" in shown
     assert "time      " in output
-    again = call(clone, command(*arguments))
+    again = call(clone, command(*arguments, "--json"))
     assert "0 stages ran, 15 were cached" in again
+    record = json.loads(again[again.index("{") : again.rindex("}") + 1])
+    assert (len(record["ran"]), len(record["cached"])) == (0, 15)
+    measured = json.loads((clone / "runs/faster/evaluated/vit/0/metrics.json").read_text())
+    accuracies = {row["contestant"]: row["accuracy"] for row in record["contestants"]}
+    assert accuracies["vit"] == pytest.approx(measured["accuracy"])
+    assert record["answer"] in again
+    assert record["mlflow"]["runs"].keys() == {"train-vit-0", "train-resnet-0"}
+
+
+def test_the_notebook_of_the_documentation_runs(clone: Path) -> None:
+    cells = json.loads((REPOSITORY / "docs" / "notebook.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    assert 'load_run("demo")' in code
+    code = (
+        code.replace('load_run("demo")', 'load_run("faster")')
+        + """
+assert list(run.comparison.index) == ["vit", "resnet"]
+assert run.history.groupby("contestant").size().to_dict() == {"vit": 2, "resnet": 2}
+right = run.predictions.groupby("contestant")["correct"].mean()
+assert (right - run.comparison["accuracy"]).abs().max() < 1e-9
+probabilities = model(images)
+assert list(probabilities.columns) == [str(digit) for digit in range(10)] and len(probabilities) == 3
+from PIL import Image
+Image.fromarray(images[0]).save("digit.png")
+assert (model(["digit.png"]).loc["digit.png"] - probabilities.loc[0]).abs().max() < 1e-5
+"""
+    )
+    call(clone, [sys.executable, "-c", code])
+    (clone / "digit.png").unlink()
 
 
 def test_an_isolated_run_that_fails_says_the_stages_own_sentence(clone: Path) -> None:

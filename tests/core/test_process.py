@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from harness.small_project import wait_for
-from vit_vs_cnn.core.process import ProcessIdentity, stop_tree
+from vit_vs_cnn.core.process import ProcessIdentity, is_orphan, stop_tree
 
 SLEEPER = """
 import os, signal, sys, time
@@ -88,6 +88,27 @@ def test_a_process_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     parent.kill()
     parent.wait()
     wait_for(lambda: not is_running(child))
+
+
+def test_a_stage_ends_when_dvc_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "stage.py").write_text(f"from vit_vs_cnn.core.process import exit_with_dvc\nexit_with_dvc()\n{SLEEPER}")
+    code = "import subprocess, sys; subprocess.run([sys.executable, *sys.argv[1:]], start_new_session=True)"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "DVC_STAGE": "train@vit-0"}
+    command = [sys.executable, "-c", code, str(tmp_path / "stage.py"), str(tmp_path / "pid")]
+    dvc = subprocess.Popen(command, env=environment)
+    stage = pid_in(tmp_path / "pid")
+    assert not is_orphan(stage)
+    dvc.kill()
+    dvc.wait()
+    wait_for(lambda: not is_running(stage), 15)
+
+
+def test_an_identity_does_not_change_with_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    current, booted = ProcessIdentity.current(), psutil.boot_time()
+    # What the operating system says when somebody has set the clock back by an hour.
+    monkeypatch.setattr("psutil.boot_time", lambda: booted - 3600)
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: booted - 3600)
+    assert not current.is_gone()
 
 
 def test_an_identity_is_gone_when_its_process_has_ended_or_its_id_is_anothers() -> None:

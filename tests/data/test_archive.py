@@ -136,6 +136,25 @@ def test_a_truncated_tar_gz_is_one_sentence(tmp_path: Path, share: float):
         open_store(path)
 
 
+def test_a_tar_that_ends_between_two_files_is_cut_short(tmp_path: Path):
+    path = write_tar(tmp_path / "a.tar", FILES)
+    with tarfile.open(path) as tar:
+        last = tar.getmembers()[-1]
+    path.write_bytes(path.read_bytes()[: last.offset])
+    with pytest.raises(UserError, match=r"a\.tar.*cut short"):
+        open_store(path)
+
+
+def test_a_size_that_no_file_has_is_one_sentence(tmp_path: Path):
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        info = tarfile.TarInfo("cat/1.png")
+        info.pax_headers = {"size": "9" * 30}
+        tar.addfile(info)
+    with pytest.raises(UserError, match=r"a\.tar: is damaged"):
+        open_store(path)
+
+
 def test_a_truncated_tar_is_one_sentence(tmp_path: Path):
     path = write_tar(tmp_path / "a.tar", FILES)
     path.write_bytes(path.read_bytes()[:20_000])

@@ -1,5 +1,6 @@
 import os
 import struct
+import threading
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,6 +13,7 @@ from factories import encoded, noise
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.dataset import BY_DEFAULT, PREPARED_SPLITS, Decoding
 from vit_vs_cnn.data.decode import DecodedImages, decode_source, map_in_threads
+from vit_vs_cnn.data.pixels import in_turn
 from vit_vs_cnn.data.sources.source import RawImage, Source, Unreadable
 
 RED = [255, 0, 0]
@@ -88,6 +90,36 @@ def test_results_of_threads_come_in_order_and_few_items_wait_in_memory(monkeypat
     assert next(squares) == 0
     assert len(read) <= 6
     assert list(squares) == [item**2 for item in range(1, 100)]
+
+
+def test_few_bytes_wait_in_memory(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    read = []
+    items = (read.append(item) or item for item in range(100))
+    lengths = map_in_threads(lambda item: item, items, bytes_of=lambda _: 2**28)
+    for done in range(50):
+        assert next(lengths) == done
+        assert len(read) - done <= 4
+    assert list(lengths) == [*range(50, 100)]
+
+
+def test_large_images_take_turns():
+    large = Image.new("L", (12_000, 10_000))
+    entered, leave = threading.Event(), threading.Event()
+
+    def second() -> None:
+        with in_turn(large):
+            entered.set()
+            leave.wait(60)
+
+    with in_turn(large):
+        thread = threading.Thread(target=second)
+        thread.start()
+        with in_turn(Image.new("L", (100, 100))):
+            assert not entered.wait(0.2)
+    assert entered.wait(60)
+    leave.set()
+    thread.join()
 
 
 def test_an_error_in_a_thread_is_raised():

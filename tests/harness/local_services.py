@@ -4,6 +4,8 @@ import signal
 import subprocess
 from typing import Any
 
+import psutil
+
 from harness.signals import in_background
 from harness.small_project import SmallProject, ask_json, wait_for
 from vit_vs_cnn.orchestration.prefect_server import free_port
@@ -15,6 +17,7 @@ class Server:
     def __init__(self, small: SmallProject) -> None:
         self.small = small
         self.ports = [free_port() for _ in range(3)]
+        self.optuna_port = free_port()
         self.log = small.root.parent / "up.log"
         self.start()
 
@@ -24,7 +27,7 @@ class Server:
             self.process = subprocess.Popen(
                 in_background(
                     self.small.command(
-                        "up", *(part for option in options for part in option), "--optuna-port", str(free_port())
+                        "up", *(part for option in options for part in option), "--optuna-port", str(self.optuna_port)
                     )
                 ),
                 cwd=self.small.root,
@@ -43,6 +46,10 @@ class Server:
     def stop(self, sent: signal.Signals = signal.SIGINT) -> None:
         self.process.send_signal(sent)
         assert self.process.wait(300) == 0
+
+    def process_tree(self) -> list[psutil.Process]:
+        """What `up` has started."""
+        return psutil.Process(self.process.pid).children(recursive=True)
 
     def ask(self, path: str, body: Any = None, method: str | None = None) -> Any:
         return ask_json(f"http://127.0.0.1:{self.ports[0]}/api/{path}", body, method, self.key())

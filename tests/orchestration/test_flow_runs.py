@@ -325,6 +325,30 @@ def test_run_uses_the_running_server_and_forces_and_chooses_stages(server: Serve
     (small.root / "dvc.lock").unlink()
 
 
+def test_run_prints_one_json_object_for_scripts_and_as_many_lines_for_people_as_they_want(server: Server) -> None:
+    small = server.small
+
+    def run(*options: str) -> tuple[str, str]:
+        command = small.command("run", "--name", "printed", "--set", "seeds=[31]", *options)
+        answer = subprocess.run(
+            command, cwd=small.root, env=small.environment(), capture_output=True, text=True, check=True
+        )
+        return answer.stdout, answer.stderr
+
+    planned, _ = run("--dry-run", "--json")
+    assert [stage["cached"] for stage in json.loads(planned)["stages"]] == [False] * 5
+    found, lines = run("--json")
+    record = json.loads(found)
+    assert (record["name"], record["workspace"]) == ("printed", str(small.root / "runs/printed"))
+    assert sorted(record["ran"]) == ["compare", "eda", "prepare", "train@resnet", "train@vit"]
+    assert (record["cached"], record["answer"], record["contestants"]) == ([], None, [])
+    assert re.search(r"^train@vit +\d", lines, re.MULTILINE)
+    assert run("--force", "eda", "--quiet") == ("", "")
+    everything, _ = run("--force", "eda", "-v")
+    assert "eda                 eda says hello" in everything
+    assert json.loads(run("--json")[0])["ran"] == []
+
+
 def test_what_is_old_is_removed(server: Server) -> None:
     small = server.small
     small.call("run", "--name", "young", "--stage", "prepare", "--set", "seeds=[14]")

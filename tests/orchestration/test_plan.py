@@ -101,7 +101,7 @@ def test_a_run_that_takes_days_here_says_what_would_be_shorter_and_leaves_nothin
         shutil.copy(REPOSITORY / ".dvc" / name, project / ".dvc")
     for command in (["add", "."], ["-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "-qm", "start"]):
         subprocess.run(["git", *command], cwd=project, check=True)
-    lines = preview(Request(name="reference"))
+    lines = preview(Request(name="reference")).lines()
     assert re.fullmatch(r"(\d+) of \1 stages run, about \d+\.\d h", lines[0])
     assert "too long? Choose for example:" in lines
     choices = lines[lines.index("too long? Choose for example:") + 1 :]

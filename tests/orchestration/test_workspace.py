@@ -12,7 +12,7 @@ from factories import REPOSITORY
 from vit_vs_cnn.config.load import read_settings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.orchestration.request import Request, read_request
-from vit_vs_cnn.orchestration.workspace import open_run
+from vit_vs_cnn.orchestration.workspace import open_run, remove_workspace
 
 
 def git(folder: Path, *arguments: str) -> None:
@@ -103,6 +103,37 @@ def test_images_that_dvc_keeps_are_checked_out(committed: Path) -> None:
     shutil.rmtree(run.workspace / "photos")
     with pytest.raises(UserError, match=r"photos: DVC cannot check it out .*`dvc pull photos\.dvc`"), open_run(request):
         pass
+
+
+def admin_of(workspace: Path) -> Path:
+    """The folder in which git keeps the state of a worktree."""
+    return Path((workspace / ".git").read_text().removeprefix("gitdir: ").strip())
+
+
+@pytest.mark.parametrize("left", ["index.lock", "HEAD.lock", "locked", "no HEAD", "no files", "no checkout"])
+def test_what_a_killed_git_left_does_not_stop_the_next_start(committed: Path, left: str) -> None:
+    with open_run(Request(name="x")) as run:
+        (run.workspace / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
+    admin = admin_of(committed / "runs/x")
+    match left:
+        case "locked":  # while the worktree was made
+            (admin / "locked").write_text("initializing")
+            shutil.rmtree(run.workspace)
+        case "no HEAD":
+            (admin / "HEAD").unlink()
+        case "no files":
+            shutil.rmtree(admin)
+        case "no checkout":
+            (run.workspace / ".git").unlink()
+        case _:
+            (admin / left).touch()
+    with open_run(Request(name="x")) as run:
+        git(run.workspace, "status")
+        assert (run.workspace / "dvc.yaml").is_file()
+        assert left == "locked" or (run.workspace / "dvc.lock").read_text().startswith("schema")
+        git(run.workspace, "checkout", "--quiet", "--detach", "HEAD")
+    remove_workspace(run.workspace)
+    assert not (committed / ".git/worktrees/x").exists()
 
 
 def test_what_a_run_in_place_cannot_change_is_refused(project: Path) -> None:

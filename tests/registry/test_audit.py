@@ -9,6 +9,7 @@ import pytest
 from factories import REGISTRY, add_version, new_registry
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.paths import PREPARED
+from vit_vs_cnn.registry import audit
 from vit_vs_cnn.registry.audit import Decision, looks_at, open_audit_log
 from vit_vs_cnn.registry.promotion import promote, propose, rollback
 from vit_vs_cnn.registry.versions import CHAMPION, Registry
@@ -47,6 +48,25 @@ def test_a_move_by_hand_is_noticed_and_recorded_once(registry: Registry) -> None
     assert len(actions(registry)) == 2
     registry.client.delete_registered_model_alias(REGISTRY, CHAMPION)
     assert actions(registry)[2:] == [("changed by hand", 2, None)]
+
+
+def test_the_order_of_decisions_is_not_that_of_a_clock_which_somebody_sets_back(
+    registry: Registry, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_champion(registry, settings, 2)
+    monkeypatch.setattr(audit, "now_ms", lambda: now_ms() - 86_400_000)
+    make_champion(registry, settings, 3)
+    rollback(registry)
+    moves = [("promoted", None, 1), ("promoted", 1, 2), ("promoted", 2, 3), ("rolled back", 3, 2)]
+    assert actions(registry) == moves
+    assert actions(registry) == moves
+
+
+def test_a_record_that_a_killed_command_left_open_is_closed(registry: Registry) -> None:
+    latest = registry.client.get_run(history(registry)[-1].run_id)
+    open_run = registry.client.create_run(latest.info.experiment_id, tags=latest.data.tags)
+    history(registry)
+    assert registry.client.get_run(open_run.info.run_id).info.status == "FINISHED"
 
 
 def test_a_command_that_is_killed_before_the_alias_moves_is_recorded_with_what_is_known(

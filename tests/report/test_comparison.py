@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from factories import contestant, of_two
-from vit_vs_cnn.cli.pipeline import results_table
+from vit_vs_cnn.cli.outcome import results_table
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import COMPARE, trained

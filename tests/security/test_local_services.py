@@ -33,7 +33,7 @@ def status(url: str, headers: dict[str, str], body: Any = None) -> int:
         return error.code
 
 
-@pytest.mark.parametrize(
+foreign = pytest.mark.parametrize(
     "headers",
     [
         {"Origin": "http://evil.example"},
@@ -42,6 +42,9 @@ def status(url: str, headers: dict[str, str], body: Any = None) -> int:
         {"Host": "127.0.0.1.evil.example:80"},
     ],
 )
+
+
+@foreign
 def test_other_sites_pages_are_refused_by_every_server(server: Server, headers: dict[str, str]) -> None:
     prefect, mlflow, _ = (f"http://127.0.0.1:{port}" for port in server.ports)
     search = {"experiment_ids": ["0"], "max_results": 1}
@@ -50,6 +53,16 @@ def test_other_sites_pages_are_refused_by_every_server(server: Server, headers: 
     assert status(f"{mlflow}/api/2.0/mlflow/runs/search", headers, search) == 403
     assert status(f"{prefect}/api/flows/filter", {"Origin": "http://127.0.0.1:1"}, {}) == 403
     assert status(f"{prefect}/api/flows/filter", {"Origin": prefect}, {}) == 401
+
+
+@foreign
+def test_other_sites_pages_are_refused_by_optunas_dashboard(server: Server, headers: dict[str, str]) -> None:
+    pytest.importorskip("optuna_dashboard")
+    dashboard = f"http://127.0.0.1:{server.optuna_port}"
+    assert status(f"{dashboard}/api/studies", headers) == 403
+    study = {"study_name": "evil", "directions": ["minimize"]}
+    assert status(f"{dashboard}/api/studies", headers, study) == 403
+    assert status(f"{dashboard}/api/studies", {"Origin": dashboard}) == 200
 
 
 def test_the_api_asks_for_the_key_which_only_its_owner_can_read(server: Server) -> None:

@@ -1,10 +1,12 @@
-"""Images that are no photographs: small files that decode to gigabytes or for hours, decoders that crash."""
+"""Images that are no photographs, small files that decode to gigabytes or for hours; clients that are slow."""
 
 import io
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from http.client import HTTPException
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from harness.counts import asked
 from harness.model_server import Server, Store, serving
 from harness.small_project import wait_for
 
@@ -171,3 +174,35 @@ def test_a_server_that_is_stopped_under_attack_answers_and_ends_without_a_traceb
     assert (tmp_path / "server.log").read_text() == ""
     _, alive = psutil.wait_procs(children, timeout=60)
     assert not alive
+
+
+def test_slow_clients_keep_nobody_waiting_and_end_with_the_server(
+    store: Store, tmp_path: Path, images: NDArray[np.uint8], picture: Callable[..., bytes]
+) -> None:
+    """VIT_VS_CNN_CLIENTS=1000 is the whole measure."""
+    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
+    with ExitStack() as opened, serving(store, tmp_path, "--max-seconds", "300") as server:
+        slow = [
+            opened.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=300))
+            for _ in range(asked("VIT_VS_CNN_CLIENTS", 200))
+        ]
+        for number, client in enumerate(slow):
+            client.sendall(head if number % 2 else head[:-6])
+        for _ in range(3):
+            for client in slow:
+                client.sendall(b"1")
+            assert server.send("/predict", picture(images[0])).status == 200
+        server.process.terminate()
+        assert server.process.wait(300) == 0
+        answers = {_first_line(client) for client in slow}
+    assert answers <= {b"", b"HTTP/1.1 503 Service Unavailable"}
+    assert len(answers) == 2
+    assert (tmp_path / "server.log").read_text() == ""
+
+
+def _first_line(client: socket.socket) -> bytes:
+    """Of the answer; empty where the connection was closed without one."""
+    try:
+        return client.recv(1000).partition(b"\r\n")[0]
+    except ConnectionResetError:
+        return b""

@@ -221,6 +221,14 @@ def test_a_killed_process_leaves_a_killed_run_after_sync(settings: Settings, pro
     assert found.data.metrics == {"x": 1.0}
 
 
+def test_the_next_run_delivers_what_a_killed_process_left(settings: Settings, project: Path) -> None:
+    kill(start_run(settings, "eda"))
+    with start_run(settings, "prepare"):
+        pass
+    assert {run.info.run_name: run.info.status for run in runs()} == {"eda": "KILLED", "prepare": "FINISHED"}
+    assert sync() == (0, 0)
+
+
 RECORD_AND_WAIT = """
 import time
 from pathlib import Path
@@ -301,7 +309,7 @@ def test_a_child_run_is_delivered_below_its_parent_which_comes_first(settings: S
     assert runs() == []
     with start_run(settings, "tune", "vit", key=KEY):
         pass
-    assert sync() == (1, 0)
+    assert sync() == (0, 0)
     found = {run.info.run_name: run for run in runs()}
     assert found.keys() == {"tune-vit", "tune-vit-trial-0"}
     trial = found["tune-vit-trial-0"]

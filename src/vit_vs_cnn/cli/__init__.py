@@ -1,6 +1,5 @@
 """The command `vit-vs-cnn`: one sub-command per stage, and what a person needs around them."""
 
-import errno
 import signal
 import sys
 
@@ -14,14 +13,14 @@ from vit_vs_cnn.cli.registry import registry
 from vit_vs_cnn.cli.serving import predict, serve
 from vit_vs_cnn.cli.study import study
 from vit_vs_cnn.core.console import printable
+from vit_vs_cnn.core.disk import disk_refusal
 from vit_vs_cnn.core.errors import GateRejectedError, GateUndecidedError, RunError, UserError, write_error_report
-from vit_vs_cnn.core.process import Terminated, end_on_signals
+from vit_vs_cnn.core.process import Terminated, end_on_signals, exit_with_dvc
 from vit_vs_cnn.core.start_up import leave_quickly_after
 
 USER_MISTAKE = 2
 REFUSED_BY_GATE = 3
 UNDECIDED_BY_GATE = 4
-_MACHINE_REFUSES = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
 
 _EPILOG = """\b
 Examples:
@@ -70,6 +69,7 @@ def program() -> None:
 def main() -> None:
     """Run the command that sys.argv names: a user's mistake is one sentence and exit code 2."""
     end_on_signals()
+    exit_with_dvc()
     try:
         commands(standalone_mode=False)
     except click.exceptions.Abort as abort:
@@ -87,10 +87,10 @@ def main() -> None:
         _fail(f"refused: {error}", REFUSED_BY_GATE)
     except RunError as error:
         _fail(f"error: {error}", 1)
-    except OSError as error:
-        if error.errno not in _MACHINE_REFUSES:
+    except Exception as error:
+        refused = disk_refusal(error)
+        if refused is None:
             raise
-        refused = UserError(f"{error.filename or 'a file'} cannot be written: {error.strerror}.")
         write_error_report(refused)
         _fail(f"error: {refused}", USER_MISTAKE)
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+quiet_option = click.option("--quiet", "-q", is_flag=True, help="Print only warnings and the result.")
+verbose_option = click.option("--verbose", "-v", is_flag=True, help="Print all that the stages say.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
 Complete = Callable[[click.Context, click.Parameter, str], list[str]]

@@ -2,17 +2,14 @@
 
 import json
 import os
+import sys
 from dataclasses import asdict
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from vit_vs_cnn.cli.options import names_in
-from vit_vs_cnn.core.console import printable, table
-from vit_vs_cnn.core.errors import without_password
-from vit_vs_cnn.core.paths import COMPARE, REGISTERED
+from vit_vs_cnn.cli.options import json_option, names_in, quiet_option, verbose_option
 from vit_vs_cnn.core.start_up import without_collecting
 
 if TYPE_CHECKING:
@@ -122,7 +119,9 @@ def tune(contestant: str, seed: int | None, join: bool) -> None:
 @click.option("--force", metavar="STAGE", multiple=True, help="Run this stage though nothing changed; repeatable.")
 @click.option("--in-place", is_flag=True, help="Run params.yaml as it stands, in the working tree.")
 @click.option("--dry-run", is_flag=True, help="Only say which stages would run and why, and about how long they take.")
-@click.option("--verbose", "-v", is_flag=True, help="Show all that the stages say, not only a line of each.")
+@quiet_option
+@verbose_option
+@json_option
 def run(
     preset: str | None,
     overrides: tuple[str, ...],
@@ -131,11 +130,14 @@ def run(
     force: tuple[str, ...],
     in_place: bool,
     dry_run: bool,
+    quiet: bool,
     verbose: bool,
+    as_json: bool,
 ) -> None:
     """Run the pipeline with changed parameters in an isolated workspace.
 
-    The working tree is not touched; the result appears in `dvc exp show`. Done work is not repeated.
+    The working tree is not touched; the result appears in `dvc exp show`. Done work is not repeated. With --json, the
+    result is one JSON object on stdout, and the lines for people are on stderr.
     """
     from vit_vs_cnn.cli.init import ensure_repository
     from vit_vs_cnn.orchestration.request import Request
@@ -145,18 +147,22 @@ def run(
     if dry_run:
         from vit_vs_cnn.orchestration.preview import preview
 
-        click.echo("\n".join(preview(request)))
+        plan = preview(request)
+        click.echo(json.dumps(plan.record(), indent=2) if as_json else "\n".join(plan.lines()))
         return
     from vit_vs_cnn.orchestration.preview import finished_run
 
     finished = finished_run(request)
     if finished is None:
-        finished = _run_flow(request, verbose=verbose)
+        finished = _run_flow(request, quiet=quiet, verbose=verbose, to_stderr=as_json)
 
+    from vit_vs_cnn.cli.outcome import run_record, run_summary
     from vit_vs_cnn.orchestration.artifacts import has_comparison
 
     if not stages and has_comparison(finished.workspace):
-        click.echo(_run_summary(finished))
+        click.echo(run_summary(finished), err=as_json)
+    if as_json:
+        click.echo(json.dumps(run_record(finished), indent=2))
 
 
 @click.command(epilog="\b\nExample:\n  vit-vs-cnn params --preset cpu --set seeds=[1]")
@@ -173,7 +179,7 @@ def params(preset: str | None, overrides: tuple[str, ...]) -> None:
     click.echo(dump(merged), nl=False)
 
 
-def _run_flow(request: "Request", *, verbose: bool) -> "PipelineRun":
+def _run_flow(request: "Request", **shown: bool) -> "PipelineRun":
     """Run the pipeline's flow in this process.
 
     Raises UserError with the stage's own sentence where it left one, RunError where a stage failed otherwise.
@@ -182,7 +188,7 @@ def _run_flow(request: "Request", *, verbose: bool) -> "PipelineRun":
     from vit_vs_cnn.orchestration.workspace import PipelineRun
 
     _, settings = read_request(request)
-    result = run_flow("pipeline", asdict(request), settings, lambda: check_models(settings), verbose=verbose)
+    result = run_flow("pipeline", asdict(request), settings, lambda: check_models(settings), **shown)
     assert isinstance(result, PipelineRun)
     return result
 
@@ -193,18 +199,21 @@ def run_flow(
     settings: "Settings",
     check: "Callable[[], object]",
     *,
+    quiet: bool = False,
     verbose: bool = False,
+    to_stderr: bool = False,
 ) -> Any:
     """Run the flow of flows/<name>.py in this process, shown on this terminal, with a Prefect server around it.
 
-    `check` is called while the server starts; `verbose` shows all that stages say. Returns the result of the flow run.
-    Raises the UserError or RunError that it ends with, and RunError where it did not complete for another reason.
+    `check` is called while the server starts; `quiet` shows warnings only, `verbose` all that stages say. Returns the
+    result of the flow run. Raises the UserError or RunError that it ends with, and RunError where it did not complete
+    for another reason.
     """
     from vit_vs_cnn.core.errors import RunError, UserError
     from vit_vs_cnn.core.paths import main_root
+    from vit_vs_cnn.orchestration.dead_runs import process_tag, report_dead_runs
     from vit_vs_cnn.orchestration.prefect_server import RunServer, prefect_settings
-    from vit_vs_cnn.orchestration.progress import shown_on_terminal
-    from vit_vs_cnn.orchestration.retention import report_dead_runs
+    from vit_vs_cnn.orchestration.progress import Level, shown_on_terminal
 
     server = RunServer(settings.flow.keep_days)
     # Prefect reads its settings when it is imported; the terminal shows the stages' lines, not Prefect's.
@@ -212,13 +221,15 @@ def run_flow(
     os.environ.update({"PREFECT_API_URL": server.api, "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"})
     # The imports and the check take as long as the server takes to start: side by side.
     with without_collecting():
+        from prefect import tags
         from prefect.flows import load_flow_from_entrypoint
 
         flow: Any = load_flow_from_entrypoint(f"{main_root()}/flows/{name}.py:{name}")
         check()
     server.wait()
     report_dead_runs(server.api)
-    with shown_on_terminal(verbose=verbose):
+    level = Level.VERBOSE if verbose else Level.QUIET if quiet else Level.NORMAL
+    with shown_on_terminal(level, sys.stderr if to_stderr else sys.stdout), tags(process_tag()):
         state: Any = flow(**parameters, return_state=True)
     result = state.result(raise_on_failure=False)
     if isinstance(result, UserError | RunError):
@@ -226,31 +237,6 @@ def run_flow(
     if not state.is_completed():
         raise RunError(f"the flow run ended as {state.name}: {state.message}")
     return result
-
-
-def _run_summary(finished: "PipelineRun") -> str:
-    """The table of the contestants, the report's place and the commands that show more."""
-    from vit_vs_cnn.tracking.store import tracking_uri
-
-    report = finished.workspace / COMPARE / "report.html"
-    registered = json.loads((finished.workspace / REGISTERED / "versions.json").read_text(encoding="utf-8"))
-    here = Path.cwd()
-    return f"""
-{results_table(finished.workspace)}
-
-time      {finished.summary}
-report    {report.relative_to(here) if report.is_relative_to(here) else report}
-registry  {registered["name"]}: {registered["reason"]}   (vit-vs-cnn registry promote)
-MLflow    make ui   (store: {without_password(tracking_uri())})
-DVC       dvc exp show   (experiment: {finished.name})"""
-
-
-def results_table(project: Path) -> str:
-    """The table that a run ends with, from reports/compare of the folder `project`, and the answer below it."""
-    from vit_vs_cnn.orchestration.artifacts import read_answer, result_rows
-
-    rows = [{key: text for key, text in row.items() if key != "timm"} for row in result_rows(project)]
-    return "\n".join([table([[*rows[0]], *([*row.values()] for row in rows)]), "", printable(read_answer(project))])
 
 
 STAGES = (

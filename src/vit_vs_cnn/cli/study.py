@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from vit_vs_cnn.cli.options import json_option, names_in
+from vit_vs_cnn.cli.options import json_option, names_in, quiet_option, verbose_option
 
 
 class _Studies(click.Group):
@@ -32,7 +32,9 @@ def study() -> None:
 
 @study.command(name="run")
 @click.argument("name", shell_complete=names_in("studies"))
-def run_study(name: str) -> None:
+@quiet_option
+@verbose_option
+def run_study(name: str, quiet: bool, verbose: bool) -> None:
     """Run every point of a study that is not up to date; the same as `study NAME`."""
     from vit_vs_cnn.cli.init import ensure_repository
     from vit_vs_cnn.cli.pipeline import run_flow
@@ -45,7 +47,7 @@ def run_study(name: str) -> None:
     path = find_study(name, root)
     settings = settings_at(read_study(path, root), {}, root)
     try:
-        run_flow("study", {"study": str(path.resolve())}, settings, lambda: None)
+        run_flow("study", {"study": str(path.resolve())}, settings, lambda: None, quiet=quiet, verbose=verbose)
     except RunError:  # of some points: the others have results
         _show(path.stem)
         raise

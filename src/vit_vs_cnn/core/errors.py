@@ -6,6 +6,7 @@ The command writes the report (cli), the process that started it reads it (orche
 import json
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 ERROR_REPORT_VARIABLE = "VIT_VS_CNN_ERROR_REPORT"
@@ -50,14 +51,16 @@ def write_error_report(error: UserError) -> None:
     path = os.environ.get(ERROR_REPORT_VARIABLE)
     if path:
         report = {"message": str(error), "retryable": isinstance(error, TransientError)}
-        Path(path).write_text(json.dumps(report), encoding="utf-8")
+        with suppress(OSError):  # a full disk may be what it is to report
+            Path(path).write_text(json.dumps(report), encoding="utf-8")
 
 
 def read_error_report(path: Path) -> UserError | None:
     """The error that a stage reported in the file `path`, None if it reported none."""
-    if not path.is_file():
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):  # killed while it wrote
         return None
-    report = json.loads(path.read_text(encoding="utf-8"))
     return (TransientError if report["retryable"] else UserError)(report["message"])
 
 

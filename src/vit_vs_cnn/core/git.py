@@ -1,14 +1,19 @@
 """Calls of git."""
 
+import os
 import subprocess
 from pathlib import Path
 
 from vit_vs_cnn.core.errors import RunError
 
+# A command that only reads must leave no lock when it is killed: it would stop the person's next commit.
+_READING = {"GIT_OPTIONAL_LOCKS": "0"}
+
 
 def git(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run git in `folder` and return its exit code and output."""
-    return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, env=os.environ | _READING, capture_output=True, text=True, check=False)
 
 
 def git_output(folder: Path, *arguments: str) -> str:

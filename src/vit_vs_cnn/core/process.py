@@ -13,8 +13,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,7 +30,7 @@ GRACE_SECONDS = 6.0
 
 @dataclass(frozen=True)
 class ProcessIdentity:
-    """A process on a host; `start` (seconds since 1970) distinguishes it from a later one with the same id."""
+    """A process on a host; `start` (seconds after the machine's) distinguishes it from a later one with the same id."""
 
     host: str
     pid: int
@@ -38,14 +40,14 @@ class ProcessIdentity:
     def current(cls) -> Self:
         """The calling process."""
         pid = os.getpid()
-        return cls(socket.gethostname(), pid, psutil.Process(pid).create_time())
+        return cls(socket.gethostname(), pid, _start_of(pid))
 
     def is_gone(self) -> bool:
         """Whether the process has ended; a process of another host counts as alive, because it cannot be checked."""
         if self.host != socket.gethostname():
             return False
         try:
-            return abs(psutil.Process(self.pid).create_time() - self.start) > 1.0
+            return abs(_start_of(self.pid) - self.start) > 1.0
         except psutil.NoSuchProcess:
             return True
 
@@ -63,9 +65,24 @@ def end_on_signals() -> None:
     signal.signal(signal.SIGTERM, _raise_terminated)
 
 
+def _start_of(pid: int) -> float:
+    """When a process started: not by the clock, which somebody may set while it runs."""
+    return psutil.Process(pid).create_time() - psutil.boot_time()
+
+
 def exit_with_parent(module: str, *arguments: str) -> list[str]:
     """The command that runs a Python module which exits with this process; start it in a session of its own."""
     return [sys.executable, "-m", __name__, str(os.getpid()), module, *arguments]
+
+
+def is_orphan(pid: int) -> bool:
+    """Whether the process is, or was started by, one of `exit_with_parent` whose parent has ended: it ends soon."""
+    try:
+        leader = psutil.Process(os.getpgid(pid))
+        command = leader.cmdline()
+        return __name__ in command and str(leader.ppid()) not in command
+    except (psutil.NoSuchProcess, ProcessLookupError):
+        return True
 
 
 def search_path() -> str:
@@ -101,19 +118,33 @@ def _raise_terminated(*_: object) -> None:
     raise Terminated
 
 
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(_POLL_SECONDS)
-    os.killpg(0, signal.SIGINT)
-    time.sleep(GRACE_SECONDS)
-    os.killpg(0, signal.SIGKILL)
+def exit_with_dvc() -> None:
+    """Exit when DVC is gone, where this process is a stage that DVC runs.
+
+    Nobody would record its outputs, and the next start must not find it writing them.
+    """
+    if "DVC_STAGE" in os.environ:
+        _exit_with(os.getppid(), partial(os.kill, os.getpid()))
+
+
+def _exit_with(parent: int, send: Callable[[signal.Signals], None]) -> None:
+    """Watch the parent in a thread, and send these signals to this process when it has ended."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_POLL_SECONDS)
+        send(signal.SIGINT)
+        time.sleep(GRACE_SECONDS)
+        send(signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _main() -> None:
     _, parent, module, *arguments = sys.argv
     # Python looks for garbage so often that it doubles the time of imports.
     gc.set_threshold(50_000, 20, 50)
-    threading.Thread(target=_watch, args=(int(parent),), daemon=True).start()
+    _exit_with(int(parent), partial(os.killpg, 0))
     # A shell that starts a process in the background makes it ignore SIGINT, and so all that the process starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = [module, *arguments]

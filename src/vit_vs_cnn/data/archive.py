@@ -4,6 +4,7 @@ import lzma
 import os
 import re
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -23,6 +24,11 @@ _CHUNK_BYTES = 2**20
 # What zip files call the system of their maker: MS-DOS and its descendants.
 _WINDOWS = 0
 _DRIVE = re.compile(r"[A-Za-z]:")
+# What the readers of archives raise; the last three where a field of a header is absurd.
+_DAMAGED = (
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError,
+    ValueError, OverflowError, struct.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,9 @@ def _open_zip(path: Path) -> Store:
         for name, info in infos:
             kind = stat.S_IFMT(info.external_attr >> 16)
             _refuse_unsafe(path, info.filename, plain=kind in (0, stat.S_IFREG, stat.S_IFDIR))
-            members.append(Member(name.rstrip("/"), name.endswith("/"), _size_problem(info.file_size)))
+            # The reader takes as much memory as either says, whatever there is.
+            problem = _size_problem(info.file_size) or _size_problem(info.compress_size)
+            members.append(Member(name.rstrip("/"), name.endswith("/"), problem))
 
     def read(names: Collection[str]) -> Iterator[tuple[str, bytes]]:
         with _readable(path), zipfile.ZipFile(path) as archive:
@@ -111,7 +119,7 @@ def _open_zip(path: Path) -> Store:
         with _readable(path), zipfile.ZipFile(path) as archive:
             for name, info in infos:
                 if name in names:
-                    with suppress(zipfile.BadZipFile, zlib.error, EOFError, RuntimeError), archive.open(info) as file:
+                    with suppress(*_DAMAGED), archive.open(info) as file:
                         found[name] = file.read(HEAD_BYTES)
         return found
 
@@ -152,6 +160,8 @@ def _open_tar(path: Path) -> Store:
         # To the very end, where a compressed file keeps its checksum.
         while archive.fileobj and archive.fileobj.read(_CHUNK_BYTES):
             pass
+        if archive.fileobj and archive.fileobj.tell() < archive.offset + tarfile.BLOCKSIZE:
+            raise tarfile.ReadError("the block that marks the end is missing")
 
     def read(names: Collection[str]) -> Iterator[tuple[str, bytes]]:
         with _readable(path), tarfile.open(path) as archive:
@@ -195,7 +205,7 @@ def _readable(path: Path) -> Iterator[None]:
     """Raise UserError where the system cannot read `path` or a file in it, or a reader finds an archive damaged."""
     try:
         yield
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError) as error:
+    except _DAMAGED as error:
         if isinstance(error, OSError) and error.errno:
             raise UserError(f"{error.filename or path}: cannot be read ({error.strerror}).") from None
         raise UserError(

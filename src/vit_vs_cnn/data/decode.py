@@ -17,11 +17,13 @@ from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.dataset import BY_DEFAULT, PREPARED_SPLITS, Decoding, SplitName
 from vit_vs_cnn.data.levels import find_range, highest_level, is_deep, sample_levels
 from vit_vs_cnn.data.notes import Survey, pixel_notes
-from vit_vs_cnn.data.pixels import open_image, reason_of, square_pixels
+from vit_vs_cnn.data.pixels import in_turn, open_image, reason_of, square_pixels
 from vit_vs_cnn.data.sources.source import RawImage, Source, Unreadable
 
 _BATCH_BYTES = 2**18
 _MOST_WORKERS = 16
+# Of encoded files that wait for their turn or are being decoded; a single one may be larger.
+_MOST_BYTES = 2**29
 # A second pass that is over sooner has no bar.
 _SECONDS_WITHOUT_BAR = 2.0
 
@@ -110,12 +112,13 @@ class _Reader:
         def decode(position: int, image: Image.Image) -> None:
             self.survey.see(position, image)
             if is_deep(image):
-                levels = np.asarray(image)
-                self.survey.highest[position] = highest_level(levels)
                 self.survey.deep[position] = True
-                if decoding.levels is None:
-                    if self._in_train[position]:
+                with in_turn(image):
+                    levels = np.asarray(image)
+                    self.survey.highest[position] = highest_level(levels)
+                    if decoding.levels is None and self._in_train[position]:
                         self.samples[position] = sample_levels(levels, train_images, position)
+                if decoding.levels is None:
                     return
             self._store(position, image, decoding)
 
@@ -150,26 +153,28 @@ class _Reader:
                     self.failures[position] = reason_of(error)
 
         images = ((position, raw) for position, raw in self._source.read() if wanted[position])
-        for _ in map_in_threads(decode_batch, _batches(images, len(positions), **bar)):
+        for _ in map_in_threads(decode_batch, _batches(images, len(positions), **bar), _bytes_of):
             pass
         if missing.any():
             raise UserError(f"{self._source.description}: changed while it was read: run the stage again.")
 
 
-def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Apply `function` to each item, in order, with few items at a time in memory.
+def map_in_threads(
+    function: Callable[[Item], Result], items: Iterable[Item], bytes_of: Callable[[Item], int] = lambda _: 0
+) -> Iterator[Result]:
+    """Apply `function` to each item, in order, with few items at a time in memory, and few `bytes_of` them.
 
     Threads, not processes: Pillow decodes without the interpreter lock, and nothing has to be copied between them.
     """
     workers = min(os.cpu_count() or 1, _MOST_WORKERS)
-    pending: deque[Future[Result]] = deque()
+    pending: deque[tuple[Future[Result], int]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) > 2 * workers:
-                yield pending.popleft().result()
+            pending.append((pool.submit(function, item), bytes_of(item)))
+            while len(pending) > 2 * workers or (pending and sum(size for _, size in pending) > _MOST_BYTES):
+                yield pending.popleft()[0].result()
         while pending:
-            yield pending.popleft().result()
+            yield pending.popleft()[0].result()
 
 
 def _batches(images: Iterable[tuple[int, RawImage]], total: int, **bar: Any) -> Iterator[list[tuple[int, RawImage]]]:
@@ -177,8 +182,12 @@ def _batches(images: Iterable[tuple[int, RawImage]], total: int, **bar: Any) -> 
     size = 0
     for position, image in tqdm(images, total=total, unit=" images", **bar, **bar_options()):
         batch.append((position, image))
-        size += len(image) if isinstance(image, bytes) else image.nbytes
+        size += _bytes_of(batch[-1:])
         if size >= _BATCH_BYTES:
             yield batch
             batch, size = [], 0
     yield batch
+
+
+def _bytes_of(batch: Sequence[tuple[int, RawImage]]) -> int:
+    return sum(len(image) if isinstance(image, bytes) else image.nbytes for _, image in batch)

@@ -1,7 +1,10 @@
 """One image: from an encoded file of any mode and size to square uint8 RGB pixels."""
 
 import io
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import numpy as np
@@ -15,6 +18,13 @@ from vit_vs_cnn.data.levels import is_deep, to_8_bits
 # Raster formats decoded by Pillow itself. Not among them: EPS, which would run Ghostscript on the user's file.
 _FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
 _HEIF = "HEIF"
+
+# Decoded at the same time by the threads of this process: two images as large as Pillow accepts any.
+_MOST_PIXELS_AT_ONCE = 180_000_000
+# Fewer need no turn.
+_FEW_PIXELS = 2**20
+_being_decoded: list[int] = []
+_turns = threading.Condition()
 
 # `open_image` refuses images above Pillow's limit of pixels; Pillow's own warning would only repeat it.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -54,11 +64,30 @@ def square_pixels(image: Image.Image, size: int, decoding: Decoding) -> NDArray[
     # file, which need not show the same.
     if image.format != _HEIF:
         image.draft(None, (2 * size, 2 * size))
-    ImageOps.exif_transpose(image, in_place=True)
-    shown = _rgb(to_8_bits(image, decoding.levels) if is_deep(image) else image)
-    if decoding.channels == "grey":
-        shown = shown.convert("L").convert("RGB")
-    return np.asarray(_square(shown, size, decoding))
+    with in_turn(image):
+        ImageOps.exif_transpose(image, in_place=True)
+        shown = _rgb(to_8_bits(image, decoding.levels) if is_deep(image) else image)
+        if decoding.channels == "grey":
+            shown = shown.convert("L").convert("RGB")
+        return np.asarray(_square(shown, size, decoding))
+
+
+@contextmanager
+def in_turn(image: Image.Image) -> Iterator[None]:
+    """Decode an image when few enough pixels are being decoded: large ones would fill the memory together."""
+    pixels = min(image.width * image.height, _MOST_PIXELS_AT_ONCE)
+    if pixels <= _FEW_PIXELS:
+        yield
+        return
+    with _turns:
+        _turns.wait_for(lambda: sum(_being_decoded) + pixels <= _MOST_PIXELS_AT_ONCE)
+        _being_decoded.append(pixels)
+    try:
+        yield
+    finally:
+        with _turns:
+            _being_decoded.remove(pixels)
+            _turns.notify_all()
 
 
 def reason_of(error: Exception) -> str:

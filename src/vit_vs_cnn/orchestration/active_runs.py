@@ -1,9 +1,13 @@
 """Which runs are active: a small file for each, so that a run whose process was killed is noticed."""
 
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from vit_vs_cnn.core.errors import UserError
-from vit_vs_cnn.core.paths import state_dir
+from vit_vs_cnn.core.paths import runs_dir, state_dir
 from vit_vs_cnn.core.process import ProcessIdentity
 from vit_vs_cnn.core.records import Record
 
@@ -37,6 +41,19 @@ def active_runs(*, dead: bool) -> list[ActiveRun]:
             if path.exists():
                 raise
     return [run for run in runs if run.process.is_gone() is dead]
+
+
+def hold_dead_runs() -> Iterator[ActiveRun]:
+    """The runs whose process was killed, one after the other, each while nobody can start it again."""
+    for run in active_runs(dead=True):
+        with suppress(Timeout), FileLock(lock_file(run.name), timeout=0):
+            if run in active_runs(dead=True):
+                yield run
+
+
+def lock_file(name: str) -> Path:
+    """The file whose lock the process of a run holds."""
+    return runs_dir() / f"{name}.lock"
 
 
 def _path(name: str) -> Path:

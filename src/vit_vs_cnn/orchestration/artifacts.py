@@ -5,11 +5,12 @@ import csv
 import json
 from pathlib import Path
 
+from vit_vs_cnn.config.load import read_settings
 from vit_vs_cnn.core.console import markdown_text
 from vit_vs_cnn.core.errors import without_password
-from vit_vs_cnn.core.paths import COMPARE, REGISTERED, RUN_FILE
+from vit_vs_cnn.core.paths import COMPARE, PARAMS, REGISTERED, RUN_FILE, trained
 from vit_vs_cnn.tracking.outbox import RunRef
-from vit_vs_cnn.tracking.pages import run_page
+from vit_vs_cnn.tracking.pages import comparison_page, run_page
 from vit_vs_cnn.tracking.run import read_ref
 from vit_vs_cnn.tracking.store import store_digest, tracking_uri
 
@@ -23,8 +24,9 @@ def publish_results(workspace: Path) -> None:
     if has_comparison(workspace):
         answer = markdown_text(read_answer(workspace))
         runs = f"### Runs in MLflow\n\n{_mlflow_runs(workspace)}"
-        parts = [f"**{answer}**", _table(workspace), _figures(workspace), runs]
-        create_markdown_artifact("\n\n".join(parts), key="results", description=answer)
+        parts = [f"**{answer}**", _table(workspace), runs, _figures(workspace)]
+        beginning, _, more = answer.partition(". ")
+        create_markdown_artifact("\n\n".join(parts), key="results", description=beginning + "." * bool(more))
 
 
 def link_training(workspace: Path, stage: str) -> None:
@@ -91,16 +93,26 @@ def _figures(workspace: Path) -> str:
     for name in _FIGURES:
         figure = workspace / COMPARE / f"{name}.svg"
         if figure.is_file():
-            data = base64.b64encode(figure.read_bytes()).decode("ascii")
+            # On Prefect's dark page its ink would not be seen.
+            page = figure.read_text(encoding="utf-8").replace("<svg ", '<svg style="background: #fff" ', 1)
+            data = base64.b64encode(page.encode()).decode("ascii")
             title = name.replace("_", " ").capitalize()
             parts.append(f"### {title}\n\n![{title}](data:image/svg+xml;base64,{data})")
     return "\n\n".join(parts)
 
 
+def read_trainings(workspace: Path) -> list[RunRef]:
+    """The MLflow runs of all trainings of the pipeline in `workspace`."""
+    settings = read_settings(workspace / PARAMS)
+    return [read_ref(workspace / trained(name, seed)) for name in settings.models for seed in settings.seeds]
+
+
 def _mlflow_runs(workspace: Path) -> str:
-    refs = [read_ref(file.parent) for file in sorted((workspace / "trained").glob(f"*/*/{RUN_FILE}"))]
+    refs = read_trainings(workspace)
     pages = {ref.name: run_page(ref) for ref in refs}
     lines = [f"- [{ref.name}]({pages[ref.name]})" if pages[ref.name] else f"- {_without_page(ref)}" for ref in refs]
+    if compared := comparison_page(refs):
+        lines.insert(0, f"- [Accuracy, loss and cost beside each other]({compared})")
     hint = "" if all(pages.values()) else f"\n\nThey are in {without_password(tracking_uri())}: `make ui` shows them."
     return "\n".join(lines) + hint
 

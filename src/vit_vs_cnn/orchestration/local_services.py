@@ -17,7 +17,9 @@ import psutil
 from vit_vs_cnn.config.load import read_settings
 from vit_vs_cnn.core.errors import RunError, UserError
 from vit_vs_cnn.core.paths import PARAMS, main_root, state_dir
-from vit_vs_cnn.core.process import exit_with_parent, search_path, stop_tree
+from vit_vs_cnn.core.process import GRACE_SECONDS, exit_with_parent, is_orphan, search_path, stop_tree
+from vit_vs_cnn.orchestration.active_runs import active_runs
+from vit_vs_cnn.orchestration.dead_runs import report_dead_runs
 from vit_vs_cnn.orchestration.prefect_server import (
     HOST,
     POOL,
@@ -30,9 +32,8 @@ from vit_vs_cnn.orchestration.prefect_server import (
     start_logged,
     wait_until_it_answers,
 )
-from vit_vs_cnn.orchestration.retention import report_dead_runs
 from vit_vs_cnn.tracking.pages import MLFLOW_UI_VARIABLE
-from vit_vs_cnn.tracking.store import tracking_server, tracking_uri
+from vit_vs_cnn.tracking.store import check_store, tracking_server, tracking_uri
 
 # How many flow runs the worker runs at once: one that waits for others needs room for them.
 RUNS_AT_ONCE_VARIABLE = "VIT_VS_CNN_RUNS_AT_ONCE"
@@ -96,12 +97,14 @@ def up(ports: Ports, limit: int, say: Callable[[str], None]) -> None:
     service does not start or dies again and again.
     """
     for option, port in asdict(ports).items():
+        _wait_for_orphan(port)
         holder = _port_holder(port)
         if holder:
             raise UserError(f"port {port} is taken by {holder}: end it, or choose another with --{option}-port.")
     api = api_url(ports.prefect)
     environment = server_settings(api, read_settings(main_root() / PARAMS).flow.keep_days)
     environment["PATH"] = search_path()
+    check_store()
     services = _services(ports, limit, environment)
     try:
         # Side by side, but for the worker, which looks for its pool when it starts.
@@ -189,7 +192,8 @@ def _watch(services: list[Service], api: str, say: Callable[[str], None]) -> Non
                 raise RunError(f"{service.name} died {_MOST_RESTARTS} times; the end of {service.log} says why.")
             say(f"{service.name} died; starting it again …")
             service.start()
-        report_dead_runs(api)
+        if any(run.flow_run_id for run in active_runs(dead=True)):
+            report_dead_runs(api)
 
 
 def _addresses(ports: Ports) -> str:
@@ -206,6 +210,13 @@ In another terminal, from any directory:
 Ctrl-C stops all of it."""
 
 
+def _wait_for_orphan(port: int) -> None:
+    """Where a service of a killed `up` still listens on `port`, wait for its end, which takes seconds."""
+    deadline = time.monotonic() + GRACE_SECONDS + _SECONDS_BETWEEN_CHECKS
+    while (pid := _listener(port)) and is_orphan(pid) and time.monotonic() < deadline:
+        time.sleep(_SECONDS_BETWEEN_CHECKS)
+
+
 def _port_holder(port: int) -> str | None:
     """The process that listens on `port` of loopback, in words; None where it is free."""
     with socket.socket() as probe, suppress(OSError):
@@ -213,8 +224,14 @@ def _port_holder(port: int) -> str | None:
         probe.bind((HOST, port))
         return None
     with suppress(psutil.AccessDenied, psutil.NoSuchProcess):
-        for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid:
-                command = " ".join(psutil.Process(connection.pid).cmdline())
-                return f"process {connection.pid} ({command[:120]})"
+        if pid := _listener(port):
+            return f"process {pid} ({' '.join(psutil.Process(pid).cmdline())[:120]})"
     return "a process of another user"
+
+
+def _listener(port: int) -> int | None:
+    """The id of the process that listens on `port`, None where there is none or it is another user's."""
+    for connection in psutil.net_connections("tcp"):
+        if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,):
+            return connection.pid
+    return None

@@ -49,6 +49,15 @@ class RunPlan:
         """Whether nothing has to run."""
         return all(planned.is_cached for planned in self.stages)
 
+    def record(self) -> dict[str, object]:
+        """The plan as plain values: its stages in order, those that run with the reasons and about how long."""
+        stages = [
+            {"stage": planned.stage.name, "cached": planned.is_cached, "reasons": planned.reasons}
+            | ({} if planned.is_cached else {"seconds": planned.seconds})
+            for planned in self.stages
+        ]
+        return {"stages": stages, "seconds": _total([planned for planned in self.stages if not planned.is_cached])}
+
     def lines(self) -> list[str]:
         """The plan for people: a line in sum, a line for each stage that runs, one for all others, and advice."""
         running = [planned for planned in self.stages if not planned.is_cached]
@@ -88,12 +97,6 @@ def plan_run(run: PipelineRun, request: Request) -> RunPlan:
         planned[stage.name] = PlannedStage(stage, tuple(reasons), is_forced, seconds)
     stages = tuple(planned.values())
     return RunPlan(stages, tuple(_advice(stages, settings, request, operations, images)))
-
-
-def outcome(seconds: float, stages: int, cached: Sequence[str]) -> str:
-    """How a run went: its time, how many of its stages ran, and which were cached."""
-    names = f" ({', '.join(cached)})" if cached and len(cached) < stages else ""
-    return f"{duration(seconds)}: {stages - len(cached)} stages ran, {len(cached)} were cached{names}"
 
 
 def _advice(

@@ -1,6 +1,7 @@
 """Prefect's server for this project: its state stays inside the project, it listens on loopback only."""
 
 import atexit
+import base64
 import os
 import secrets
 import signal
@@ -183,12 +184,13 @@ def wait_until_it_answers(url: str, process: "subprocess.Popen[bytes]", log: Pat
         time.sleep(0.1)
 
 
-def answers(url: str) -> bool:
-    """Whether a server answers at `url`."""
+def answers(url: str, key: str | None = None) -> bool:
+    """Whether a server answers at `url`, to whom has its key where one is given."""
+    login = {"Authorization": f"Basic {base64.b64encode(key.encode()).decode()}"} if key else {}
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=login), timeout=5) as answer:
             return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
+    except (urllib.error.URLError, OSError, ValueError):
         return False
 
 
@@ -198,9 +200,12 @@ def running_server_file() -> Path:
 
 
 def running_server() -> str | None:
-    """The API address of the server of `vit-vs-cnn up`, None where it does not run."""
+    """The API address of the server of `vit-vs-cnn up`, None where it does not run.
+
+    Another project's may listen there after `up` was killed: it does not know this one's key.
+    """
     api = running_server_file().read_text(encoding="utf-8") if running_server_file().is_file() else ""
-    return api if api and answers(f"{api}/health") else None
+    return api if api and answers(f"{api}/admin/version", api_key()) else None
 
 
 @contextmanager

@@ -5,22 +5,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from vit_vs_cnn.core.paths import main_root, runs_dir
-from vit_vs_cnn.orchestration.plan import outcome, plan_run
+from vit_vs_cnn.orchestration.plan import RunPlan, plan_run
 from vit_vs_cnn.orchestration.request import Request, read_request
 from vit_vs_cnn.orchestration.workspace import PipelineRun, is_saved, open_run, remove_workspace, run_name
 
 
-def preview(request: Request) -> list[str]:
-    """The plan of a run, for people; nothing of it runs, and its workspace stays only if it was there before.
+def preview(request: Request) -> RunPlan:
+    """The plan of a run; nothing of it runs, and its workspace stays only if it was there before.
 
     Raises UserError for bad parameters, and while a run of the same name is active.
     """
     is_new = not _workspace(request).exists()
     with open_run(request) as run:
-        lines = plan_run(run, request).lines()
+        plan = plan_run(run, request)
     if is_new:
         remove_workspace(run.workspace)
-    return lines
+    return plan
 
 
 def finished_run(request: Request) -> PipelineRun | None:
@@ -32,8 +32,8 @@ def finished_run(request: Request) -> PipelineRun | None:
         plan = plan_run(run, request)
         if not plan.is_done or (run.isolated and not is_saved(run)):
             return None
-    names = [planned.stage.name for planned in plan.stages]
-    return replace(run, summary=outcome(time.monotonic() - start, len(names), names))
+    names = tuple(planned.stage.name for planned in plan.stages)
+    return replace(run, seconds=time.monotonic() - start, cached=names)
 
 
 def _workspace(request: Request) -> Path:

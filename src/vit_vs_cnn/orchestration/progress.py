@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from enum import IntEnum
+from typing import TYPE_CHECKING, Self, TextIO
 
 from vit_vs_cnn.core.console import Progress, printable
 
@@ -24,31 +25,44 @@ _REMARK = re.compile(r"^(note|warning|error|WARNING|ERROR): ")
 _OF_DVC = re.compile(r"^(Running stage '|> |Stage '|Data and pipelines are up to date|Generating lock file)")
 _LONGEST_RESULT = 150
 _NAME_WIDTH = 18
+
+
+class Level(IntEnum):
+    """What is printed of a run: warnings, or also a line for each stage, or all that the stages say."""
+
+    QUIET = 0
+    NORMAL = 1
+    VERBOSE = 2
+
+
 _terminal: ContextVar["_Terminal | None"] = ContextVar("terminal", default=None)
 
 
 @dataclass(frozen=True)
 class _Terminal:
-    """Where lines and bars are printed; `verbose` says that all that a stage says is."""
+    """Where lines and bars are printed, and how many."""
 
     bars: "Bars"
-    verbose: bool
+    level: Level
 
-    def print(self, text: str) -> None:
-        self.bars.console.print(text)
+    def print(self, text: str, level: Level = Level.NORMAL) -> None:
+        """Print a line that is to be seen from this level on."""
+        if self.level >= level:
+            self.bars.console.print(text)
 
 
 @contextmanager
-def shown_on_terminal(*, verbose: bool = False) -> Iterator[None]:
-    """Print a line for each stage, with `verbose` all lines of all stages; on a terminal, a bar for each that runs."""
+def shown_on_terminal(level: Level = Level.NORMAL, file: TextIO | None = None) -> Iterator[None]:
+    """Print a line for each stage to `file` (None: stdout), and a bar for each that runs where that is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn
     from rich.progress import Progress as Bars
 
-    console = Console(file=sys.stdout, highlight=False, markup=False, soft_wrap=True)
+    console = Console(file=file or sys.stdout, highlight=False, markup=False, soft_wrap=True)
     columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[text]}")
-    with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-        _terminal.set(_Terminal(bars, verbose))
+    is_shown = console.is_terminal and level > Level.QUIET
+    with Bars(*columns, console=console, transient=True, disable=not is_shown) as bars:
+        _terminal.set(_Terminal(bars, level))
         yield
 
 
@@ -58,7 +72,14 @@ def say(text: str) -> None:
 
     get_run_logger().info(text)
     if (terminal := _terminal.get()) is not None:
-        terminal.print(text)
+        terminal.print(text, Level.QUIET if _REMARK.match(text) else Level.NORMAL)
+
+
+def _level_of(text: str) -> Level:
+    """From which level on a line is to be seen that a stage said."""
+    if _REMARK.match(text):
+        return Level.NORMAL if text.startswith("note") else Level.QUIET
+    return Level.VERBOSE
 
 
 class StageOutput:
@@ -90,8 +111,8 @@ class StageOutput:
         text = printable(text)
         self._logger.info(text)
         self._lines.append(text)
-        if self._terminal is not None and (self._terminal.verbose or _REMARK.match(text)):
-            self._terminal.print(f"{self._stage:<{_NAME_WIDTH}}  {text}")
+        if self._terminal is not None:
+            self._terminal.print(f"{self._stage:<{_NAME_WIDTH}}  {text}", _level_of(text))
 
     def say(self, text: str) -> None:
         """Log a line about the stage, and print it."""

@@ -8,23 +8,19 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-from uuid import UUID
 
 from filelock import FileLock, Timeout
 
 from vit_vs_cnn.core.errors import RunError, UserError
 from vit_vs_cnn.core.paths import PARAMS, RUN_FILE, bytes_in, main_root, runs_dir, state_dir
 from vit_vs_cnn.data.object_store import downloads_dir
-from vit_vs_cnn.orchestration.active_runs import active_runs
-from vit_vs_cnn.orchestration.prefect_server import RunServer, client_at
+from vit_vs_cnn.orchestration.active_runs import active_runs, hold_dead_runs
+from vit_vs_cnn.orchestration.dead_runs import report_dead_runs
+from vit_vs_cnn.orchestration.prefect_server import RunServer
 from vit_vs_cnn.orchestration.workspace import IN_PLACE, cache_dir, remove_workspace
 from vit_vs_cnn.tracking.outbox import pending_keys
 from vit_vs_cnn.tracking.retention import OldRuns, delete_runs, find_old_runs
 from vit_vs_cnn.tracking.run import read_ref
-
-if TYPE_CHECKING:
-    from prefect.client.orchestration import SyncPrefectClient
 
 
 @dataclass(frozen=True)
@@ -39,31 +35,22 @@ class Old:
     size: int
 
 
-def report_dead_runs(api: str) -> None:
-    """Set the flow runs to Crashed whose process was killed, as it could not do so itself."""
-    for run in active_runs(dead=True):
-        if run.flow_run_id is not None:
-            with client_at(api) as client:
-                message = f"Process {run.process.pid} was killed; starting the run again continues it."
-                _set_crashed(client, UUID(run.flow_run_id), message)
-            run.model_copy(update={"flow_run_id": None}).save()
-
-
 def remove_dead_runs(keep_days: float) -> list[str]:
     """Remove the workspaces of runs whose process was killed, and report their end to Prefect; their names.
 
     What they finished is in DVC's cache, and their training checkpoint is kept: started again they continue from there.
     """
-    dead = active_runs(dead=True)
-    if any(run.flow_run_id for run in dead):
+    if any(run.flow_run_id for run in active_runs(dead=True)):
         server = RunServer(keep_days)
         server.wait()
         report_dead_runs(server.api)
-    for run in dead:
+    removed = []
+    for run in hold_dead_runs():
         if run.name != IN_PLACE:
             remove_workspace(run.workspace)
         run.remove()
-    return [run.name for run in dead]
+        removed.append(run.name)
+    return removed
 
 
 def find_old(days: float) -> Old:
@@ -97,21 +84,6 @@ def remove_old(old: Old) -> float | None:
         _remove(folder, folder, old.days, shutil.rmtree)
     delete_runs(old.runs)
     return _collect_garbage()
-
-
-def _set_crashed(client: "SyncPrefectClient", flow_run_id: UUID, message: str) -> None:
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-    from prefect.exceptions import ObjectNotFound
-    from prefect.states import Crashed
-
-    with suppress(ObjectNotFound):  # another server's run, or one that was deleted meanwhile
-        flow_run = client.read_flow_run(flow_run_id)
-        if flow_run.state is not None and flow_run.state.is_final():
-            return
-        for task_run in client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))):
-            if task_run.state is None or not task_run.state.is_final():
-                client.set_task_run_state(task_run.id, Crashed(message=message), force=True)
-        client.set_flow_run_state(flow_run_id, Crashed(message=message), force=True)
 
 
 def _is_old(path: Path, days: float) -> bool:

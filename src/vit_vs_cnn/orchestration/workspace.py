@@ -14,11 +14,13 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.console import duration
 from vit_vs_cnn.core.errors import RunError, UserError
 from vit_vs_cnn.core.git import git, git_output
 from vit_vs_cnn.core.paths import PARAMS, main_root, remove, runs_dir
-from vit_vs_cnn.core.process import ProcessIdentity, search_path
-from vit_vs_cnn.orchestration.active_runs import ActiveRun
+from vit_vs_cnn.core.process import ProcessIdentity, exit_with_parent, search_path
+from vit_vs_cnn.orchestration.active_runs import ActiveRun, lock_file
+from vit_vs_cnn.orchestration.leftovers import remove_leftovers_of_dvc, remove_stale_git_locks
 from vit_vs_cnn.orchestration.request import Request, check_models, read_request
 
 IN_PLACE = "in-place"
@@ -36,13 +38,24 @@ _GIT_IDENTITY = {
 
 @dataclass(frozen=True)
 class PipelineRun:
-    """An active run: its name, the folder it works in, its settings; at its end `summary` is how it went in words."""
+    """An active run: its name, the folder it works in, its settings.
+
+    At its end, `seconds` are those that it took, `ran` and `cached` its stages.
+    """
 
     name: str
     workspace: Path
     settings: Settings
     isolated: bool
-    summary: str = ""
+    seconds: float = 0.0
+    ran: tuple[str, ...] = ()
+    cached: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """How it went: its time, how many of its stages ran, and which were cached."""
+        names = f" ({', '.join(self.cached)})" if self.ran and self.cached else ""
+        return f"{duration(self.seconds)}: {len(self.ran)} stages ran, {len(self.cached)} were cached{names}"
 
 
 @contextmanager
@@ -59,7 +72,7 @@ def open_run(request: Request, flow_run_id: str | None = None) -> Iterator[Pipel
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise UserError(f"--name {name}: letters, digits, '-', '_' and '.' only.")
     runs_dir().mkdir(exist_ok=True)
-    lock = FileLock(_lock_file(name))
+    lock = FileLock(lock_file(name))
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -72,6 +85,7 @@ def open_run(request: Request, flow_run_id: str | None = None) -> Iterator[Pipel
                 _prepare_workspace(main_root(), workspace)
             (workspace / PARAMS).write_text(text, encoding="utf-8")
             _check_out_data(workspace, settings)
+        remove_leftovers_of_dvc(workspace)
         yield PipelineRun(name, workspace, settings, isolated=not request.in_place)
     finally:
         active.remove()
@@ -96,18 +110,29 @@ def run_environment(run: PipelineRun) -> dict[str, str]:
 
 def save_run(run: PipelineRun, stages: Sequence[str] = ()) -> None:
     """Save a finished isolated run, or its `stages`, as the DVC experiment of its name, replacing an earlier one."""
-    command = [sys.executable, "-m", "dvc", "exp", "save", "--force", "--name", run.name, *stages]
+    command = exit_with_parent("dvc", "exp", "save", "--force", "--name", run.name, *stages)
     with _git_lock():
+        remove_stale_git_locks(main_root(), run.workspace)
         answer = subprocess.run(
-            command, cwd=run.workspace, env=run_environment(run), capture_output=True, text=True, check=False
+            command,
+            cwd=run.workspace,
+            env=run_environment(run),
+            capture_output=True,
+            text=True,
+            check=False,
+            start_new_session=True,
         )
     if answer.returncode != 0:
         raise RunError(f"`dvc exp save` failed in {run.workspace}: {answer.stderr.strip()}")
 
 
 def is_saved(run: PipelineRun) -> bool:
-    """Whether there is a DVC experiment of the run's name."""
-    return run.name in git_output(main_root(), "for-each-ref", "--format=%(refname:lstrip=-1)", "refs/exps").split()
+    """Whether the DVC experiment of the run's name holds what is in its workspace."""
+    root, facts = main_root(), ("dvc.lock", str(PARAMS))
+    present = git_output(run.workspace, "hash-object", "--", *facts).split()
+    references = git_output(root, "for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{run.name}").split()
+    saved = [git(root, "rev-parse", *(f"{found}:{fact}" for fact in facts)).stdout.split() for found in references]
+    return present in saved
 
 
 def remove_workspace(workspace: Path) -> None:
@@ -115,8 +140,9 @@ def remove_workspace(workspace: Path) -> None:
     with _git_lock():
         git(main_root(), "worktree", "remove", "--force", "--force", str(workspace))
         shutil.rmtree(workspace, ignore_errors=True)
+        git(main_root(), "worktree", "unlock", str(workspace))
         git_output(main_root(), "worktree", "prune")
-    _lock_file(workspace.name).unlink(missing_ok=True)
+    lock_file(workspace.name).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -129,7 +155,7 @@ def worktree_at(commit: str, name: str) -> Iterator[Path]:
     if git(root, "cat-file", "-e", f"{commit}^{{commit}}").returncode != 0:
         raise UserError(f"commit {commit} is not in this repository; `git fetch` it first.")
     runs_dir().mkdir(exist_ok=True)
-    with FileLock(_lock_file(name)):
+    with FileLock(lock_file(name)):
         try:
             with _git_lock():
                 _add_worktree(root, workspace, commit)
@@ -137,10 +163,6 @@ def worktree_at(commit: str, name: str) -> Iterator[Path]:
             yield workspace
         finally:
             remove_workspace(workspace)
-
-
-def _lock_file(name: str) -> Path:
-    return runs_dir() / f"{name}.lock"
 
 
 def _git_lock() -> FileLock:
@@ -153,15 +175,15 @@ def _prepare_workspace(root: Path, workspace: Path) -> None:
     head = git(root, "rev-parse", "--verify", "HEAD").stdout.strip()
     if not head:
         raise UserError(f"{root} has no git commit yet: isolated runs start from one; run `git commit` first.")
-    if (workspace / ".git").is_file() and git(workspace, "rev-parse", "--verify", "HEAD").returncode == 0:
-        # The workspace's own dvc.lock says what is done there; a committed one would have it done again.
-        lock = workspace / "dvc.lock"
-        done = lock.read_bytes() if lock.is_file() else None
-        git_output(workspace, "checkout", "--quiet", "--force", "--detach", head)
-        if done is not None:
-            lock.write_bytes(done)
-    else:
+    # The workspace's own dvc.lock says what is done there; a committed one would have it done again.
+    lock = workspace / "dvc.lock"
+    done = lock.read_bytes() if lock.is_file() else None
+    remove_stale_git_locks(root, workspace)
+    is_worktree = (workspace / ".git").is_file() and git(workspace, "rev-parse", "--verify", "HEAD").returncode == 0
+    if not is_worktree or git(workspace, "checkout", "--quiet", "--force", "--detach", head).returncode != 0:
         _add_worktree(root, workspace, head)
+    if done is not None:
+        lock.write_bytes(done)
     changed = git_output(root, "diff", "--name-only", "-z", "HEAD").split("\0")
     for name in filter(None, [*changed, *_untracked(root)]):
         source, target = root / name, workspace / name
@@ -195,7 +217,8 @@ def _untracked(root: Path) -> list[str]:
 def _add_worktree(root: Path, workspace: Path, commit: str) -> None:
     shutil.rmtree(workspace, ignore_errors=True)
     git_output(root, "worktree", "prune")
-    git_output(root, "worktree", "add", "--quiet", "--force", "--detach", str(workspace), commit)
+    # Twice: a worktree that was being made when git was killed is locked.
+    git_output(root, "worktree", "add", "--quiet", "--force", "--force", "--detach", str(workspace), commit)
 
 
 def _check_out_data(workspace: Path, settings: Settings) -> None:

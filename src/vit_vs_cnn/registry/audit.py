@@ -130,21 +130,20 @@ class AuditLog:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._experiment_id = str(experiment(registry.client, f"{registry.name}-history").experiment_id)
+        about = f"Who moved which alias of {registry.name}, when and why: `vit-vs-cnn registry history`."
+        self._experiment_id = str(experiment(registry.client, f"{registry.name}-history", about).experiment_id)
 
     def decisions(self) -> list[Decision]:
         """All decisions, the oldest first."""
-        import mlflow
-
-        runs = mlflow.search_runs([self._experiment_id], order_by=["attributes.start_time"], output_format="list")
-        assert isinstance(runs, list)
-        return [_decision_of(run) for run in runs]
+        return [_decision_of(run) for run in self._runs()]
 
     def record(self, decision: Decision) -> None:
         """Add a record of `decision`; the numbers of its rules become metrics, which MLflow charts."""
         from mlflow.entities import Metric
 
-        client, time_ms = self._registry.client, now_ms()
+        client, earlier = self._registry.client, self._runs(order="DESC", max_results=1)
+        # They are read in the order of their times, also where somebody has set the clock back.
+        time_ms = max([now_ms(), *(run.info.start_time + 1 for run in earlier)])
         title = f"{decision.alias} {decision.action}" + (f" v{decision.version}" if decision.version else "")
         run_id = client.create_run(self._experiment_id, time_ms, _tags_of(decision), title).info.run_id
         values = {outcome.rule: outcome.value for outcome in decision.rules if outcome.value is not None}
@@ -161,7 +160,9 @@ class AuditLog:
         self._registry.move(decision.alias, decision.version)
 
     def reconcile(self) -> None:
-        """Record where an alias is not where its last recorded move put it."""
+        """Record where an alias is not where its last recorded move put it; end the records of killed commands."""
+        for run in self._runs("attributes.status = 'RUNNING'"):
+            self._registry.client.set_terminated(run.info.run_id)
         decisions, targets = self.decisions(), self._registry.aliases()
         for alias in (CHAMPION, CHALLENGER):
             moves = [decision for decision in decisions if decision.alias == alias and decision.moves]
@@ -173,6 +174,15 @@ class AuditLog:
                 reason = f"by hand, or the command that recorded {moves[-1].action!r} was stopped before the move"
                 found = found.model_copy(update={"action": "moved back", "reason": reason})
             self.record(found)
+
+    def _runs(self, condition: str = "", order: str = "ASC", max_results: int = 100_000) -> "list[Run]":
+        import mlflow
+        from mlflow.entities import ViewType
+
+        ordered = [f"attributes.start_time {order}"]
+        runs = mlflow.search_runs([self._experiment_id], condition, ViewType.ACTIVE_ONLY, max_results, ordered, "list")
+        assert isinstance(runs, list)
+        return runs
 
 
 @contextmanager

@@ -88,7 +88,13 @@ def require_trusted(model: Path, tags: Mapping[str, str], trust: str) -> None:
 
 
 def _sign(digest: str) -> str:
-    key = read_or_make_secret(key_file(), lambda: secrets.token_hex(32))
+    try:
+        key = read_or_make_secret(key_file(), lambda: secrets.token_hex(32))
+    except OSError as error:
+        raise UserError(
+            f"{key_file()}: the key that signs models cannot be used ({error.strerror}): let {KEY_VARIABLE} name "
+            "a file that can."
+        ) from None
     return hmac.new(key.encode(), digest.encode(), hashlib.sha256).hexdigest()
 
 

@@ -76,7 +76,10 @@ class Registry:
     def create(self) -> None:
         """Create the registered model where it does not exist."""
         if not self.client.search_registered_models(f"name = '{self.name}'"):
-            about = f"Contestants on {self.name.removesuffix('-classifier')}."
+            about = (
+                f"Classifiers for {self.name.removesuffix('-classifier')}: a version for each contestant of each run. "
+                "`champion` is the one in use, `challenger` the one that `vit-vs-cnn registry promote` judges."
+            )
             self.client.create_registered_model(self.name, description=about)
 
     def add(self, contestant: str, training: RunRef, tags: Mapping[str, str], card: str) -> int:

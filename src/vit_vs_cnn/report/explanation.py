@@ -20,6 +20,7 @@ from vit_vs_cnn.explain.overlay import overlay
 from vit_vs_cnn.explain.samples import SampleExplanations
 from vit_vs_cnn.models.trained import TrainedModel
 from vit_vs_cnn.report.figure_writer import FigureWriter
+from vit_vs_cnn.report.fonts import save_figure
 from vit_vs_cnn.report.grid import Tile, image_grid, in_rows, resized
 from vit_vs_cnn.report.style import NEUTRAL, SEQUENTIAL, new_figure
 
@@ -32,6 +33,7 @@ _FILTERS_PER_ROW = 8
 _MOST_TILES = 8
 # Sides of a tile in pixels of the PNG.
 _SAMPLE = 104
+_LARGE_SAMPLE = 200
 _HEAD = 104
 _MAP = 84
 _FILTER = 64
@@ -71,6 +73,22 @@ def write_explanation(
         except NotApplicableError as error:
             writer.skipped.append(str(error))
     writer.close()
+
+
+def write_sample_images(samples: SampleExplanations, classes: Sequence[str], folder: Path) -> None:
+    """Draw each image with its maps into `folder`, which is made, as 1.png, 2.png and so on.
+
+    The maps of all contestants have the same places, two beside each other.
+    """
+    folder.mkdir()
+    titles = [*_saliency(samples)]
+    for place in range(len(samples.images)):
+        is_label, says, sure, verdict = _verdict(samples, place, classes)
+        captions = [f"{is_label}, {says}\n{sure}, {verdict}", *titles]
+        tiles = _sample_tiles(samples, place, _LARGE_SAMPLE)
+        captioned = [tile and Tile(tile.image, caption) for tile, caption in zip(tiles, captions, strict=True)]
+        figure = image_grid([captioned[:2], captioned[2:]], _LARGE_SAMPLE)
+        save_figure(figure, folder / f"{place + 1}.png")
 
 
 def _how_to_read(
@@ -161,21 +179,37 @@ def _add_feature_maps(writer: FigureWriter, model: TrainedModel, shared: SampleE
 
 def _samples_figure(samples: SampleExplanations, classes: Sequence[str]) -> Figure:
     """A row per image: the image itself, Grad-CAM and attention rollout, as far as the contestant has them."""
-    saliency = {
-        "Grad-CAM" if samples.cam_true is None else "CAM: says": samples.cam_predicted,
-        "CAM: is": samples.cam_true,
-        "attention": samples.attention.rollout if samples.attention else None,
-    }
-    columns = {title: maps for title, maps in saliency.items() if maps is not None}
-    rows, labels = [], []
-    for i, image in enumerate(samples.images):
-        rows.append([Tile(image), *(Tile(overlay(resized(image, _SAMPLE), maps[i])) for maps in columns.values())])
-        label, predicted, confidence = samples.labels[i], samples.predicted[i], samples.confidence[i]
-        # Rounding must not make a prediction look certain.
-        percent = "> 99 %" if confidence > 0.99 else f"{100 * confidence:.0f} %"
-        verdict = "✓ right" if label == predicted else "✗ wrong"
-        labels.append(f"is {classes[label]}\nsays {classes[predicted]}\n{percent} sure\n{verdict}")
-    return image_grid(rows, _SAMPLE, row_labels=labels, column_labels=["image", *columns])
+    columns = _saliency(samples)
+    rows = [[tile for tile in _sample_tiles(samples, i, _SAMPLE) if tile] for i in range(len(samples.images))]
+    labels = ["\n".join(_verdict(samples, i, classes)) for i in range(len(samples.images))]
+    titles = [title for title, maps in columns.items() if maps is not None]
+    return image_grid(rows, _SAMPLE, row_labels=labels, column_labels=["image", *titles])
+
+
+def _saliency(samples: SampleExplanations) -> dict[str, NDArray[np.float32] | None]:
+    """The maps (N, G, G) by their titles, None where the contestant has none; the same titles for all contestants."""
+    own = {"CAM: says": samples.cam_predicted, "CAM: is": samples.cam_true}
+    cam = {"Grad-CAM": samples.cam_predicted} if samples.cam_true is None else own
+    return cam | {"attention": samples.attention.rollout if samples.attention else None}
+
+
+def _sample_tiles(samples: SampleExplanations, place: int, side: int) -> list[Tile | None]:
+    """An image and its maps, None for those that the contestant does not have."""
+    image = samples.images[place]
+    maps = [found if found is None else found[place] for found in _saliency(samples).values()]
+    return [
+        Tile(image),
+        *(None if found is None else Tile(overlay(resized(image, side), found)) for found in maps),
+    ]
+
+
+def _verdict(samples: SampleExplanations, place: int, classes: Sequence[str]) -> list[str]:
+    """What an image is, what the contestant says and how sure it is, and whether that is right: in lines."""
+    label, predicted, confidence = samples.labels[place], samples.predicted[place], samples.confidence[place]
+    # Rounding must not make a prediction look certain.
+    percent = "> 99 %" if confidence > 0.99 else f"{100 * confidence:.0f} %"
+    verdict = "✓ right" if label == predicted else "✗ wrong"
+    return [f"is {classes[label]}", f"says {classes[predicted]}", f"{percent} sure", verdict]
 
 
 def _heads_figure(images: NDArray[np.uint8], heads: NDArray[np.float32]) -> Figure:

@@ -40,11 +40,15 @@ _MOST_IMAGES = 10
 
 @dataclass(frozen=True)
 class Provenance:
-    """Which code and which run made a report, and where MLflow has the training of each contestant that is shown."""
+    """Which code and which run made a report, and where MLflow has the training of each contestant that is shown.
+
+    `comparison_page` is the address of MLflow's page with all trainings, None where it is not known.
+    """
 
     commit: str
     run_name: str | None
     tracked: Mapping[str, RunRef]
+    comparison_page: str | None = None
 
 
 def render_report(
@@ -111,6 +115,7 @@ def render_report(
         commit=provenance.commit[:10],
         run_name=provenance.run_name,
         tracked=provenance.tracked,
+        comparison_page=provenance.comparison_page,
         packages={package: version(package) for package in _PACKAGES},
     )
 

@@ -60,7 +60,7 @@ def image_files(paths: Iterable[Path]) -> Iterator[Path]:
 
 def predict_files(model: RegisteredModel, files: Iterable[Path]) -> Iterator[Prediction | Unreadable]:
     """The prediction of `model` for each file, or why it cannot be read, in their order."""
-    decoded = map_in_threads(lambda path: (path, _decode(path, model.image_size, model.decoding)), files)
+    decoded = map_in_threads(lambda path: (path, decode_file(path, model.image_size, model.decoding)), files)
     while batch := list(islice(decoded, BATCH)):
         images = [image for _, image in batch if isinstance(image, np.ndarray)]
         rows = iter(model.probabilities(np.stack(images)) if images else ())
@@ -68,7 +68,8 @@ def predict_files(model: RegisteredModel, files: Iterable[Path]) -> Iterator[Pre
             yield image if isinstance(image, Unreadable) else top_classes(str(path), next(rows), model.classes)
 
 
-def _decode(path: Path, size: int, decoding: Decoding) -> NDArray[np.uint8] | Unreadable:
+def decode_file(path: Path, size: int, decoding: Decoding) -> NDArray[np.uint8] | Unreadable:
+    """The image in a file, uint8 (size, size, 3), or why it cannot be read."""
     try:
         if not path.is_file():
             return Unreadable(str(path), "is not a file" if path.exists() else "does not exist")

@@ -2,7 +2,7 @@
 
 from vit_vs_cnn.config.load import with_tuned
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.core.console import markdown_text, printable
+from vit_vs_cnn.core.console import printable
 from vit_vs_cnn.core.paths import COMPARE, ERRORS, PREPARED, SHIFT, trained
 from vit_vs_cnn.data.checks import read_checks
 from vit_vs_cnn.data.dataset import read_info, read_split
@@ -15,6 +15,7 @@ from vit_vs_cnn.report.html import Provenance, render_report
 from vit_vs_cnn.report.robustness import read_shift, shift_sentence, write_shift
 from vit_vs_cnn.tracking.lineage import GIT_COMMIT_TAG, RUN_NAME_TAG, lineage_tags
 from vit_vs_cnn.tracking.names import prefixed_metrics
+from vit_vs_cnn.tracking.pages import comparison_page
 from vit_vs_cnn.tracking.run import read_ref, start_run
 from vit_vs_cnn.tuning.summary import read_tuning_summary
 
@@ -33,15 +34,20 @@ def run(settings: Settings) -> None:
     write_shift(shift, test.images[0], info, SHIFT)
     if errors is not None:
         write_errors(errors, test, info.classes, ERRORS)
+    trainings = [
+        read_ref(trained(one.name, replicate.seed)) for one in comparison.contestants for replicate in one.replicates
+    ]
     chosen = {one.name: read_ref(trained(one.name, one.chosen.seed)) for one in comparison.contestants}
     lineage = lineage_tags()
-    provenance = Provenance(lineage[GIT_COMMIT_TAG], lineage.get(RUN_NAME_TAG), chosen)
+    compared = comparison_page(trainings)
+    provenance = Provenance(lineage[GIT_COMMIT_TAG], lineage.get(RUN_NAME_TAG), chosen, compared)
     page = render_report(settings, comparison, test, shift, errors, conclusion, weak, searches, provenance)
     (COMPARE / "report.html").write_text(page, encoding="utf-8")
     with start_run(settings, "compare") as tracked:
         tracked.set_tags({f"run.{contestant}": ref.run_id or ref.key for contestant, ref in chosen.items()})
-        note = "\n\n".join(map(markdown_text, [conclusion, *weak]))
-        tracked.set_tags({"data.digest": info.digest, "mlflow.note.content": note})
+        tracked.set_tags({"data.digest": info.digest})
+        tracked.describe(conclusion, *weak)
+        tracked.describe_experiment(info, trainings)
         tracked.log_metrics(prefixed_metrics("compare", summary_numbers(comparison)))
         tracked.log_artifact(COMPARE, "comparison")
     for one in comparison.contestants:

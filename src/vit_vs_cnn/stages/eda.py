@@ -23,4 +23,6 @@ def run(settings: Settings) -> None:
         tracked.log_dataset(info, "train", "analysis")
         tracked.log_metrics(prefixed_metrics("eda", json.loads((EDA / "summary.json").read_text(encoding="utf-8"))))
         tracked.log_artifact(EDA, "eda")
-    print(f"eda: {len(splits['train']):,} training images in {figure_count(EDA)} figures")
+        found = f"{len(splits['train']):,} training images in {figure_count(EDA)} figures"
+        tracked.describe(found)
+    print(f"eda: {found}")

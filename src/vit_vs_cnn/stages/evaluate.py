@@ -43,8 +43,10 @@ def run(settings: Settings, contestant: str, seed: int) -> None:
         if views is not None:
             tracked.log_metrics(prefixed_metrics("views", numbers_of(views)), dataset=dataset)
         tracked.log_artifact(folder, "evaluation")
-    print(
-        f"evaluate {contestant} seed {seed}: {metrics.accuracy:.2%} of {metrics.images:,} test images right "
-        f"({100 * metrics.confidence:g} % interval {metrics.accuracy_low:.2%} to {metrics.accuracy_high:.2%}"
-        + (f", by {metrics.groups:,} groups)" if metrics.groups is not None else ")")
-    )
+        found = (
+            f"{metrics.accuracy:.2%} of {metrics.images:,} test images right "
+            f"({100 * metrics.confidence:g} % interval {metrics.accuracy_low:.2%} to {metrics.accuracy_high:.2%}"
+            + (f", by {metrics.groups:,} groups)" if metrics.groups is not None else ")")
+        )
+        tracked.describe(found)
+    print(f"evaluate {contestant} seed {seed}: {found}")

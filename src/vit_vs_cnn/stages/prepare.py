@@ -23,8 +23,11 @@ def run(settings: Settings) -> None:
         tracked.log_metrics({f"data/images_{split}": part.images for split, part in info.splits.items()})
         for file in ("dataset.json", "checks.json"):
             tracked.log_artifact(PREPARED / file)
-    sizes = ", ".join(f"{split} {part.images:,}" for split, part in info.splits.items())
-    print(printable(f"{info.description}: {len(info.classes)} classes; {sizes} images"))
+        sizes = ", ".join(f"{split} {part.images:,}" for split, part in info.splits.items())
+        found = f"{info.description}: {len(info.classes)} classes; {sizes} images"
+        tracked.describe(found)
+        tracked.describe_experiment(info)
+    print(printable(found))
     for note in checks.notes:
         if f"note: {note}" not in said:
             print(printable(f"note: {note}"))

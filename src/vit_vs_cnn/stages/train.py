@@ -60,8 +60,10 @@ def run(settings: Settings, contestant: str, seed: int) -> None:
         tags = {"contestant": contestant, "seed": str(seed), "timm": summary.timm, "data.digest": info.digest}
         params = summary.model_dump()
         tracked.log_model(folder / "model", contestant, "image-classifier", params, tags, summary.best_epoch)
+        found = (
+            f"{summary.val_accuracy:.2%} of {len(val):,} validation images right in epoch {summary.best_epoch} of "
+            f"{summary.epochs}, {duration(summary.seconds)} of training"
+        )
+        tracked.describe(found)
         tracked.write_ref(folder)
-    print(
-        f"train {contestant} seed {seed}: {summary.val_accuracy:.2%} of {len(val):,} validation images right in epoch "
-        f"{summary.best_epoch} of {summary.epochs}, {duration(summary.seconds)} of training"
-    )
+    print(f"train {contestant} seed {seed}: {found}")

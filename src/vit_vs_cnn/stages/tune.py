@@ -43,4 +43,6 @@ def _search(settings: Settings, contestant: str) -> None:
         record_result(tracked, result)
         tracked.log_artifact(tuning_report(contestant), "tuning")
         tracked.log_artifact(tuned(contestant), "tuning")
-    print(f"tune {contestant}: trial {result.summary.best_trial} of {result.summary.trials} has the best recipe")
+        found = f"trial {result.summary.best_trial} of {result.summary.trials} has the best recipe"
+        tracked.describe(found)
+    print(f"tune {contestant}: {found}")

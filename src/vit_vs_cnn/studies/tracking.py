@@ -4,7 +4,6 @@ import uuid
 from pathlib import Path
 
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.core.console import markdown_text
 from vit_vs_cnn.core.records import digest_of
 from vit_vs_cnn.studies.results import Replicate, RunResult
 from vit_vs_cnn.studies.summary import Summary, answer
@@ -18,7 +17,8 @@ def track_study(summary: Summary, settings: Settings, folder: Path) -> None:
     key = uuid.uuid5(uuid.NAMESPACE_URL, f"study {plan.study} {plan.digest}").hex
     with start_run(settings, "study", part=plan.study, key=key) as parent:
         parent.log_params({"preset": plan.preset or "none", "same": plan.same, "axes": dict(plan.axes)})
-        parent.set_tags({"study": plan.study, "mlflow.note.content": markdown_text(answer(summary))})
+        parent.set_tags({"study": plan.study})
+        parent.describe(answer(summary))
         counts = {"runs": len(plan.runs), "done": len(summary.results.done), "failed": len(summary.results.failed)}
         parent.log_metrics({f"study/{what}": count for what, count in counts.items()})
         for path in sorted(folder.iterdir()):

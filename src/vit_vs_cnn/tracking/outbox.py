@@ -37,11 +37,12 @@ class RunRef(Record):
     """run.json: the MLflow run that made a stage's outputs.
 
     `key` identifies the run, as a tag, before it has an id in the store. `run_id` is None where the store did not have
-    the run yet when this was written.
+    the run yet when this was written, and `experiment_id` also where an earlier release wrote it.
     """
 
     key: str
     run_id: str | None = None
+    experiment_id: str | None = None
     experiment: str
     name: str
 
@@ -118,10 +119,16 @@ class Outbox:
         """The events that the store does not have yet, in order."""
         return self._events[self.header.delivered :]
 
-    def mark_delivered(self, run_id: str, events: int = 0) -> None:
-        """Record that the store has the run, and so many more events."""
-        delivered = self.header.delivered + events
-        self.header = self.header.model_copy(update={"run_id": run_id, "delivered": delivered})
+    def mark_created(self, run_id: str, experiment_id: str) -> None:
+        """Record that the store has the run."""
+        self._update(run_id=run_id, experiment_id=experiment_id)
+
+    def mark_delivered(self) -> None:
+        """Record that the store has one more event."""
+        self._update(delivered=self.header.delivered + 1)
+
+    def _update(self, **fields: object) -> None:
+        self.header = self.header.model_copy(update=fields)
         self.header.write(self.folder / _HEADER)
 
     def end_killed_run(self) -> None:

@@ -4,7 +4,7 @@ import json
 import sys
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -12,13 +12,15 @@ from typing import Any, Literal, Self
 import psutil
 
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.core.errors import without_password
+from vit_vs_cnn.core.console import markdown_text
+from vit_vs_cnn.core.errors import UserError, without_password
 from vit_vs_cnn.core.paths import RUN_FILE
 from vit_vs_cnn.data.dataset import DatasetInfo, SplitName
 from vit_vs_cnn.tracking.delivery import Delivery, is_deferred, undelivered
 from vit_vs_cnn.tracking.lineage import lineage_tags, write_lineage
 from vit_vs_cnn.tracking.names import flatten_params
 from vit_vs_cnn.tracking.outbox import Header, Outbox, RunRef, new_event, open_outbox
+from vit_vs_cnn.tracking.views import NOTE_TAG
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -44,6 +46,10 @@ class TrackedRun:
             self._outbox.close()
         elif failure := self._delivery.finish(self._outbox):
             print(f"warning: {undelivered(failure)}", file=sys.stderr)
+        else:
+            with suppress(UserError):  # an outbox of another version, of which `sync` says more
+                # The store is there: what killed processes left, and what it could not take before, need no `sync`.
+                self._delivery.finish_all()
 
     def end(self, status: RunStatus) -> None:
         """Set how the run ends, however the context is left."""
@@ -60,6 +66,18 @@ class TrackedRun:
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Record tags, their values written like those of parameters."""
         self._record("tags", values=flatten_params(tags))
+
+    def describe(self, *paragraphs: str) -> None:
+        """Record what the run found in words; MLflow shows it as the run's description."""
+        self._record("tags", values={NOTE_TAG: "\n\n".join(map(markdown_text, paragraphs))})
+
+    def describe_experiment(self, info: DatasetInfo, compared: Sequence[RunRef] = ()) -> None:
+        """Record what the experiment is about, and the views of its runs: of all, and of trainings to be compared."""
+        about = f"{info.description}; {len(info.classes)} classes."
+        images = sum(part.images for part in info.splits.values())
+        tags = {"data.source": info.source, "classes": len(info.classes), "images": images}
+        keys = [training.key for training in compared]
+        self._record("experiment", about=markdown_text(about), tags=flatten_params(tags), compared=keys)
 
     def log_dataset(self, info: DatasetInfo, split: SplitName, context: str) -> dict[str, str]:
         """Record that the run used a split of the data; what this returns links metrics to it."""
@@ -86,6 +104,10 @@ class TrackedRun:
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Record a file or the contents of a folder under `folder` of the run's artifacts."""
         self._record_files("artifact", path, folder=folder)
+
+    def log_images(self, folder: Path, key: str) -> None:
+        """Record the images <step>.png of a folder, which MLflow's image grid shows beside those of other runs."""
+        self._record_files("images", folder, key=key)
 
     def log_model(
         self, path: Path, name: str, kind: str, params: Mapping[str, object], tags: Mapping[str, str], step: int

@@ -11,6 +11,8 @@ from vit_vs_cnn.core.paths import mlruns_dir
 from vit_vs_cnn.core.records import digest_of
 from vit_vs_cnn.core.sqlite import require_sound_database
 from vit_vs_cnn.tracking.outbox import Event, Header, Outbox
+from vit_vs_cnn.tracking.relocation import follow_move
+from vit_vs_cnn.tracking.views import NOTE_TAG, describe_experiment
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,7 +32,9 @@ _CLIENT_OPTIONS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
-_TALKATIVE_LOGGERS = ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry", "mlflow.tracking")
+_TALKATIVE_LOGGERS = ("alembic", "mlflow.store.model_registry", "mlflow.tracking")
+# What it logs, with a traceback, it also raises.
+_REPEATING_LOGGER = "mlflow.store.db.utils"
 
 
 class MissingRunError(UserError):
@@ -48,6 +52,19 @@ def tracking_server() -> str | None:
     return uri.rstrip("/") if uri.startswith(("http://", "https://")) else None
 
 
+def check_store() -> None:
+    """Look at a store that is an SQLite file, and follow it where the project was moved; MLflow need not run.
+
+    Raises UserError where the file is damaged.
+    """
+    uri = tracking_uri()
+    if uri.startswith("sqlite:///"):
+        database = Path(uri.removeprefix("sqlite:///"))
+        database.parent.mkdir(parents=True, exist_ok=True)
+        require_sound_database(database)
+        follow_move(database)
+
+
 def open_client() -> "MlflowClient":
     """A client of the tracking store. It connects when it is first used; only SQLite's file is created at once.
 
@@ -57,14 +74,12 @@ def open_client() -> "MlflowClient":
         os.environ.setdefault(name, value)
     for name in _TALKATIVE_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger(_REPEATING_LOGGER).setLevel(logging.CRITICAL)
     import mlflow
     from mlflow import MlflowClient
 
     uri = tracking_uri()
-    if uri.startswith("sqlite:///"):
-        database = Path(uri.removeprefix("sqlite:///"))
-        database.parent.mkdir(parents=True, exist_ok=True)
-        require_sound_database(database)
+    check_store()
     mlflow.set_tracking_uri(uri)  # the registry of a local store resolves models by this, not by the client
     return MlflowClient(tracking_uri=uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI", uri))
 
@@ -82,16 +97,23 @@ def store_errors() -> tuple[type[Exception], ...]:
     return (MlflowException, SQLAlchemyError, OSError)
 
 
-def experiment(client: "MlflowClient", name: str) -> "Experiment":
-    """The experiment `name`: created where it does not exist, restored where somebody deleted it in MLflow's pages."""
+def experiment(client: "MlflowClient", name: str, about: str = "") -> "Experiment":
+    """The experiment `name`: created where it does not exist, restored where somebody deleted it in MLflow's pages.
+
+    A new one has the description `about`.
+    """
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
     if found is None:
         # Without a server MLflow would put artifacts under the working directory, which differs between runs.
-        location = (mlruns_dir() / "artifacts" / name).as_uri() if tracking_uri().startswith("sqlite:") else None
+        is_file = tracking_uri().startswith("sqlite:")
+        location = (mlruns_dir() / "artifacts" / name).as_uri() if is_file else None
+        tags = _TRAINING_PAGES | ({NOTE_TAG: about} if about else {})
+        if is_file:
+            _remove_default_of_new_store(client)
         try:
-            found = client.get_experiment(client.create_experiment(name, location, _TRAINING_PAGES))
+            found = client.get_experiment(client.create_experiment(name, location, tags))
         except MlflowException:
             found = client.get_experiment_by_name(name)
             if found is None:
@@ -101,6 +123,18 @@ def experiment(client: "MlflowClient", name: str) -> "Experiment":
         print(f"note: the experiment {name} had been deleted in MLflow; it is restored.", file=sys.stderr)
         found = client.get_experiment(found.experiment_id)
     return found
+
+
+def _remove_default_of_new_store(client: "MlflowClient") -> None:
+    """Delete the experiment `Default` of a store that has no other one and no run yet; nothing here uses it."""
+    from mlflow.entities import ViewType
+
+    found = client.search_experiments(ViewType.ALL, max_results=2)
+    names = [(one.name, one.lifecycle_stage) for one in found]
+    if names == [("Default", "active")] and not client.search_runs(
+        [found[0].experiment_id], run_view_type=ViewType.ALL, max_results=1
+    ):
+        client.delete_experiment(found[0].experiment_id)
 
 
 def find_run(client: "MlflowClient", experiment_id: str, key: str) -> str | None:
@@ -123,11 +157,12 @@ def deliver(outbox: Outbox, client: "MlflowClient") -> str:
     """
     run_id = outbox.header.run_id
     if run_id is None:
-        run_id = _find_or_create_run(outbox.header, client)
-        outbox.mark_delivered(run_id)
+        experiment_id = str(experiment(client, outbox.header.experiment).experiment_id)
+        run_id = _find_or_create_run(outbox.header, experiment_id, client)
+        outbox.mark_created(run_id, experiment_id)
     for event in outbox.pending:
         deliver_event(event, outbox.folder, client, run_id)
-        outbox.mark_delivered(run_id, events=1)
+        outbox.mark_delivered()
     return run_id
 
 
@@ -154,10 +189,14 @@ def deliver_event(event: Event, folder: Path, client: "MlflowClient", run_id: st
             path = folder / event["path"]
             log = client.log_artifacts if path.is_dir() else client.log_artifact
             log(run_id, str(path), event["folder"])
+        case "images":
+            _deliver_images(event, folder / event["path"], client, run_id)
+        case "experiment":
+            experiment_id = _experiment_of(run_id, client)
+            compared = {key: find_run(client, experiment_id, key) for key in event["compared"]}
+            describe_experiment(client, experiment_id, event["about"], event["tags"], compared)
         case "parent":
-            client.set_tag(
-                run_id, _PARENT_TAG, _parent(event["key"], client.get_run(run_id).info.experiment_id, client)
-            )
+            client.set_tag(run_id, _PARENT_TAG, _parent(event["key"], _experiment_of(run_id, client), client))
         case "model" if model_of_run(client, run_id) is None:
             _deliver_model(event, folder / event["path"], client, run_id)
         case "finish":
@@ -166,8 +205,11 @@ def deliver_event(event: Event, folder: Path, client: "MlflowClient", run_id: st
             client.set_terminated(run_id, "KILLED", event["time_ms"])
 
 
-def _find_or_create_run(header: Header, client: "MlflowClient") -> str:
-    experiment_id = experiment(client, header.experiment).experiment_id
+def _experiment_of(run_id: str, client: "MlflowClient") -> str:
+    return str(client.get_run(run_id).info.experiment_id)
+
+
+def _find_or_create_run(header: Header, experiment_id: str, client: "MlflowClient") -> str:
     found = find_run(client, experiment_id, header.key)
     if found is not None:
         return found
@@ -186,10 +228,23 @@ def _parent(key: str, experiment_id: str, client: "MlflowClient") -> str:
     return run_id
 
 
+def _deliver_images(event: Event, folder: Path, client: "MlflowClient", run_id: str) -> None:
+    """Log the images <step>.png of a folder for MLflow's image grid."""
+    from PIL import Image
+
+    # A delivery that failed halfway has logged the first ones; MLflow names them by key, step and time.
+    present = [file.path for file in client.list_artifacts(run_id, "images")]
+    for path in sorted(folder.glob("*.png"), key=lambda path: int(path.stem)):
+        name, time_ms = f"{event['key'].replace('/', '~')}+step+{path.stem}+", event["time_ms"]
+        if not any(name in logged and str(time_ms) in logged for logged in present):
+            with Image.open(path) as image:
+                client.log_image(run_id, image, key=event["key"], step=int(path.stem), timestamp=time_ms)
+
+
 def _deliver_model(event: Event, folder: Path, client: "MlflowClient", run_id: str) -> None:
     from mlflow.entities import LoggedModelOutput
 
-    experiment_id = client.get_run(run_id).info.experiment_id
+    experiment_id = _experiment_of(run_id, client)
     # A delivery that failed halfway has created it.
     found = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'", max_results=1)
     model = found[0] if found else client.create_logged_model(experiment_id, source_run_id=run_id, **event["model"])

@@ -16,7 +16,6 @@ import torch
 from filelock import FileLock, Timeout
 from lightning_fabric import Fabric
 
-import vit_vs_cnn
 from vit_vs_cnn.core.errors import TransientError, UserError, first_line
 from vit_vs_cnn.core.paths import remove, state_dir
 from vit_vs_cnn.core.records import digest_of, write_atomically
@@ -34,7 +33,7 @@ def code_digest(*more: str) -> str:
     Raises FileNotFoundError where a pattern matches no file: moved code must not leave the digest unnoticed.
     """
     digest = hashlib.blake2b(digest_size=12)
-    package = Path(vit_vs_cnn.__file__).parent
+    package = Path(__file__).parents[1]
     for pattern in (*_CODE, *more):
         paths = sorted(package.glob(pattern))
         if not paths:

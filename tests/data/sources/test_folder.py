@@ -131,11 +131,14 @@ def test_a_layout_that_cannot_be_meant_is_one_sentence(tmp_path: Path, names: li
         open_folder(write(tmp_path, *names))
 
 
-def test_a_file_twice_in_an_archive_is_named(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("name", "sentence"), [("./cat/1", "holds cat/1 more than once"), (".", "holds a file without a name")]
+)
+def test_a_file_twice_or_without_a_name_in_an_archive_is_named(tmp_path: Path, name: str, sentence: str):
     with tarfile.open(tmp_path / "pets.tar", "w") as tar:
-        for name in ("cat/1", "dog/1", "./cat/1"):
-            tar.addfile(tarfile.TarInfo(name), io.BytesIO())
-    with pytest.raises(UserError, match="holds cat/1 more than once"):
+        for each in ("cat/1", "dog/1", name):
+            tar.addfile(tarfile.TarInfo(each), io.BytesIO())
+    with pytest.raises(UserError, match=sentence):
         open_folder(tmp_path / "pets.tar")
 
 

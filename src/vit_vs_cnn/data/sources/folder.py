@@ -20,6 +20,8 @@ from vit_vs_cnn.data.sources.layout import EXPECTED, Layout, read_layout
 from vit_vs_cnn.data.sources.source import Source, Unreadable
 from vit_vs_cnn.data.sources.table_files import is_table
 
+_MOST_LEVELS = 100
+
 
 @dataclass(frozen=True)
 class _Listing:
@@ -94,7 +96,10 @@ def open_folder(
 
 
 def _list(path: Path, store: Store) -> _Listing:
-    """What is in the store. Raises UserError for a name that is not UTF-8, and for a file that is there twice."""
+    """What is in the store.
+
+    Raises UserError for a name that is none or not UTF-8, a file that is there twice, and folders without end.
+    """
     files: dict[Parts, Member] = {}
     folders, clutter = [], set()
     for member in store.members:
@@ -107,8 +112,12 @@ def _list(path: Path, store: Store) -> _Listing:
             member.name.encode()
         except UnicodeEncodeError:
             raise UserError(f"{path}: the file name {member.name!r} is not UTF-8: rename the file.") from None
+        if len(parts) > _MOST_LEVELS:
+            raise UserError(f"{path}: {'/'.join(parts[:3])}/… is more than {_MOST_LEVELS} folders deep: pack fewer.")
         if member.is_folder:
             folders.append(parts)
+        elif not parts:
+            raise UserError(f"{path}: holds a file without a name ({member.name!r}): pack the archive again.")
         elif parts in files:
             raise UserError(f"{path}: holds {'/'.join(parts)} more than once: pack the archive again.")
         else:

@@ -1,0 +1,79 @@
+"""`vit-vs-cnn run`, killed at any moment, alone, with DVC, its whole tree, a stage, git: the next start finishes it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from harness.counts import asked
+from harness.forked_commands import Forks
+from harness.killed_project import KilledProject, RunningServer, forks_for, processes, served, victims
+from harness.kills import KILLS, Killer, Moment, changes_of, counting
+from harness.small_project import wait_for
+
+# Whose n-th change of a file is the moment, by a part of its command line.
+PLACES = ("vit-vs-cnn run", "repro --single-item", "exp save", "stage.py")
+GIT_COMMANDS = ("worktree", "checkout", "diff")
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> KilledProject:
+    return KilledProject(tmp_path)
+
+
+@pytest.fixture
+def server(small: KilledProject, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningServer]:
+    with served(small, monkeypatch) as server:
+        yield server
+
+
+@pytest.fixture
+def forks(small: KilledProject, server: RunningServer, tmp_path: Path) -> Iterator[Forks]:
+    scratch = tmp_path / "forks"
+    scratch.mkdir()
+    with forks_for(small, server, scratch) as forks:
+        yield forks
+
+
+def run(name: str, seed: int) -> tuple[str, ...]:
+    return ("run", "--name", name, "--set", f"seeds=[{seed}]")
+
+
+def test_a_killed_run_ends_as_an_undisturbed_one(
+    small: KilledProject, server: RunningServer, forks: Forks, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """VIT_VS_CNN_KILLS=200 is the whole measure."""
+    counts = tmp_path / "counts"
+    forks.call(small.root, *run("undisturbed", 0), environment=counting(counts, small.root))
+    changes = {
+        place: max(count for command, count in changes_of(counts).items() if place in command) for place in PLACES
+    }
+    killer, seed = Killer(tmp_path, small.root, Random(0)), 1
+    for _ in range(asked(KILLS, 3, 0.2)):
+        who = killer.random.choice(["alone", "command", "command and dvc", "tree", "git"])
+        if who == "git":
+            command_of_git = killer.random.choice(GIT_COMMANDS)
+            environment = killer.git_environment(command_of_git, killer.random.uniform(0, 0.01))
+        else:
+            place = killer.random.choice(PLACES)
+            change = killer.random.randint(1, changes[place])
+            environment = killer.environment(Moment(place, change, killer.random.random() < 0.5, alone=who == "alone"))
+        command = forks.start(small.root, *run("killed", seed), environment=environment)
+        others = None if who in ("alone", "git") else victims(small, forks, who, command)
+        if killer.wait(command, others):
+            killer.done[who] += 1
+        code = command.wait()
+        assert code in (0, 1, 2, -9), command.output
+        assert "Traceback" not in command.output, command.output
+        if code == 0:
+            assert small.is_whole("killed")
+            seed += 1
+    forks.call(small.root, *run("killed", 0))
+    with capsys.disabled():
+        print(f"\n{sum(killer.done.values())} kills: {dict(killer.done)}")
+    assert small.outputs("killed") == small.outputs("undisturbed")
+    wait_for(lambda: not server.unfinished(), 120)
+    wait_for(lambda: not processes(small, forks), 120)
+    assert not list((small.root / ".git").rglob("*.lock"))
+    assert small.git("status", "--short") == ""
