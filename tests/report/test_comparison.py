@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from factories import contestant, of_two
 from vit_vs_cnn.cli.outcome import results_table
 from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.colours import PALETTE
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import COMPARE, trained
 from vit_vs_cnn.data.dataset import DatasetInfo
@@ -26,10 +27,9 @@ from vit_vs_cnn.report.comparison_figures import (
     learning_by_time,
     recall_by_class,
 )
-from vit_vs_cnn.report.style import CONTESTANT_COLOURS
 
 Make = Callable[..., Settings]
-VIT_COLOUR, RESNET_COLOUR = CONTESTANT_COLOURS[:2]
+VIT_COLOUR, RESNET_COLOUR = PALETTE[:2]
 
 
 @pytest.fixture(autouse=True)

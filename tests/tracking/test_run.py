@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.colours import PALETTE
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.tracking.delivery import sync
@@ -314,6 +315,7 @@ def test_a_child_run_is_delivered_below_its_parent_which_comes_first(settings: S
     assert found.keys() == {"tune-vit", "tune-vit-trial-0"}
     trial = found["tune-vit-trial-0"]
     assert trial.data.tags["mlflow.parentRunId"] == found["tune-vit"].info.run_id
+    assert {run.data.tags["mlflow.runColor"] for run in found.values()} == {PALETTE[0]}
     assert (trial.info.status, trial.data.metrics) == ("KILLED", {"x": 1.0})
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 
 from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.colours import contestant_colour
 from vit_vs_cnn.evaluation.contestants import Contestant, other_images, read_contestant
 from vit_vs_cnn.evaluation.pairs import PairedComparison, compare_all_pairs, verdict
 from vit_vs_cnn.evaluation.results import Predictions
-from vit_vs_cnn.report.style import contestant_colour
 
 # Fractions, seconds, milliseconds, megabytes. Qualities are means over the replicates, and the interval of the accuracy
 # allows for other seeds too; parameters, latency, throughput and the chosen epoch are those of the chosen replicate.

@@ -9,13 +9,13 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from vit_vs_cnn.config.recipe import AugmentSettings
+from vit_vs_cnn.core.colours import PALETTE
 from vit_vs_cnn.core.order import natural_order
 from vit_vs_cnn.core.start_up import without
 from vit_vs_cnn.report.class_axes import MOST_ROWS, class_rows, name_rows
 from vit_vs_cnn.report.grid import Tile, image_grid
 from vit_vs_cnn.report.style import (
     CHANNEL_COLOURS,
-    CONTESTANT_COLOURS,
     DIVERGING,
     INK,
     NEUTRAL,
@@ -27,7 +27,7 @@ with without("scipy.stats", "scipy.cluster"):  # for what no figure here has
     import seaborn as sns
 
 CHANNELS = list(CHANNEL_COLOURS)
-_BLUE, _ORANGE = CONTESTANT_COLOURS[:2]
+_BLUE, _ORANGE = PALETTE[:2]
 _LIGHT_BLUE = "#A7CCE5"
 
 

@@ -1,14 +1,11 @@
 """The look of every figure: one palette that colour-blind people can read, one size of type."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-# Okabe & Ito (2008), "Color Universal Design": distinguishable with every common colour vision deficiency.
-# The first entries go to the contestants in the order of params.yaml.
-CONTESTANT_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Of the palette that core/colours.py has: Okabe & Ito (2008), "Color Universal Design".
 SPLIT_COLOURS = {"train": "#0072B2", "val": "#E69F00", "test": "#009E73"}
 # The nearest to red, green and blue in that palette.
 CHANNEL_COLOURS = {"red": "#D55E00", "green": "#009E73", "blue": "#0072B2"}
@@ -46,11 +43,6 @@ _STYLE: dict[str, Any] = {
     "legend.frameon": False,
     "savefig.dpi": DOTS_PER_INCH,
 }
-
-
-def contestant_colour(models: Mapping[str, object], contestant: str) -> str:
-    """The colour (hex) of a contestant, the same in every figure of the experiment."""
-    return CONTESTANT_COLOURS[list(models).index(contestant) % len(CONTESTANT_COLOURS)]
 
 
 def new_figure(width: float = WIDTH, height: float = 3.4, *, arranged: bool = True) -> Figure:

@@ -2,6 +2,7 @@
 
 from vit_vs_cnn.config.load import with_tuned
 from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.colours import contestant_colour
 from vit_vs_cnn.core.paths import PREPARED, evaluated, trained
 from vit_vs_cnn.core.records import numbers_of
 from vit_vs_cnn.data.checks import read_checks
@@ -14,7 +15,6 @@ from vit_vs_cnn.evaluation.views import measure_views
 from vit_vs_cnn.models.temperature import softmax
 from vit_vs_cnn.models.trained import load_trained
 from vit_vs_cnn.report.evaluation import save_evaluation_figures
-from vit_vs_cnn.report.style import contestant_colour
 from vit_vs_cnn.tracking.names import prefixed_metrics
 from vit_vs_cnn.tracking.run import add_to_run
 from vit_vs_cnn.training.device import choose_device

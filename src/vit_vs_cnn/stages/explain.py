@@ -6,6 +6,7 @@ from tempfile import TemporaryDirectory
 
 from vit_vs_cnn.config.load import with_tuned
 from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.colours import contestant_colour
 from vit_vs_cnn.core.paths import PREPARED, evaluated, explained, trained
 from vit_vs_cnn.data.dataset import read_info, read_split
 from vit_vs_cnn.evaluation.results import read_evaluation
@@ -14,7 +15,6 @@ from vit_vs_cnn.explain.samples import SampleExplanations, explain_mistakes, exp
 from vit_vs_cnn.models.trained import load_trained
 from vit_vs_cnn.report.explanation import write_explanation, write_sample_images
 from vit_vs_cnn.report.figure_writer import figure_count
-from vit_vs_cnn.report.style import contestant_colour
 from vit_vs_cnn.tracking.names import prefixed_metrics
 from vit_vs_cnn.tracking.run import TrackedRun, add_to_run
 from vit_vs_cnn.training.device import choose_device

@@ -21,8 +21,8 @@ def run(settings: Settings, contestant: str) -> None:
 
 
 def _search(settings: Settings, contestant: str) -> None:
+    from vit_vs_cnn.core.colours import contestant_colour
     from vit_vs_cnn.data.dataset import read_info
-    from vit_vs_cnn.report.style import contestant_colour
     from vit_vs_cnn.report.tuning import write_tuning_report
     from vit_vs_cnn.tracking.run import start_run
     from vit_vs_cnn.tuning.result import record_question, record_result, study_result

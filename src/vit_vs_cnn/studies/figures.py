@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from vit_vs_cnn.core.colours import contestant_colour
 from vit_vs_cnn.core.console import points
 from vit_vs_cnn.report.figure_writer import FigureWriter
-from vit_vs_cnn.report.style import LINE, NEUTRAL, contestant_colour, new_figure
+from vit_vs_cnn.report.style import LINE, NEUTRAL, new_figure
 from vit_vs_cnn.studies.leads import Lead, Place
 from vit_vs_cnn.studies.settings import EPOCHS, IMAGES, SECONDS, SPLIT_SEED, AxisValue
 from vit_vs_cnn.studies.summary import Summary, reference_text, same_text

@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 import psutil
 
 from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.colours import contestant_colour
 from vit_vs_cnn.core.console import markdown_text
 from vit_vs_cnn.core.errors import UserError, without_password
 from vit_vs_cnn.core.paths import RUN_FILE
@@ -159,7 +160,9 @@ def start_run(
         parent=parent,
     )
     run = TrackedRun(open_outbox(key, header))
-    run.set_tags(lineage_tags() | tags)
+    # MLflow's charts draw a run in the colour of this tag.
+    colour = {"mlflow.runColor": contestant_colour(settings.models, contestant)} if contestant else {}
+    run.set_tags(lineage_tags() | tags | colour)
     if parent is None:
         with tempfile.TemporaryDirectory() as scratch:
             write_lineage(Path(scratch) / "lineage")
