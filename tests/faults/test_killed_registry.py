@@ -1,12 +1,11 @@
 """Promotions and rollbacks that are killed at any moment: the next command finds the registry whole and goes on."""
 
 from pathlib import Path
-from random import Random
 
 import pytest
 
 from factories import add_version, new_registry
-from harness.counts import asked
+from harness.counts import asked, seeded
 from harness.forked_commands import Forks
 from harness.kills import KILLS, Killer
 from vit_vs_cnn.config.schema import Settings
@@ -24,7 +23,7 @@ def test_killed_changes_of_the_champion_are_made_by_the_next_command_or_not_at_a
     for wrong in range(VERSIONS):
         add_version(settings, registry, range(10 * wrong))
     seconds = forks.call(project, "registry", "promote", "1", "--force", "--reason", "first").processor_seconds
-    killer = Killer(tmp_path, project, Random(0))
+    killer = Killer(tmp_path, project, seeded())
     for number in range(asked(KILLS, 4, 0.2)):
         before = champion(registry)
         target = killer.random.choice([version for version in range(1, VERSIONS + 1) if version != before])

@@ -1,12 +1,12 @@
 """`vit-vs-cnn run`, killed at any moment, alone, with DVC, its whole tree, a stage, git: the next start finishes it."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from random import Random
 
 import pytest
 
-from harness.counts import asked
+from harness.counts import asked, seeded
 from harness.forked_commands import Forks
 from harness.killed_project import KilledProject, RunningServer, forks_for, processes, served, victims
 from harness.kills import KILLS, Killer, Moment, changes_of, counting
@@ -14,7 +14,8 @@ from harness.small_project import wait_for
 
 # Whose n-th change of a file is the moment, by a part of its command line.
 PLACES = ("vit-vs-cnn run", "repro --single-item", "exp save", "stage.py")
-GIT_COMMANDS = ("worktree", "checkout", "diff")
+# Those that write.
+GIT_COMMANDS = ("worktree add", "checkout")
 
 
 @pytest.fixture
@@ -49,12 +50,14 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
     changes = {
         place: max(count for command, count in changes_of(counts).items() if place in command) for place in PLACES
     }
-    killer, seed = Killer(tmp_path, small.root, Random(0)), 1
+    killer, seed = Killer(tmp_path, small.root, seeded()), 1
     for _ in range(asked(KILLS, 3, 0.2)):
         who = killer.random.choice(["alone", "command", "command and dvc", "tree", "git"])
         if who == "git":
             command_of_git = killer.random.choice(GIT_COMMANDS)
-            environment = killer.git_environment(command_of_git, killer.random.uniform(0, 0.01))
+            if command_of_git == "worktree add":
+                shutil.rmtree(small.root / "runs" / "killed", ignore_errors=True)
+            environment = killer.git_environment(command_of_git, killer.random.randrange(2))
         else:
             place = killer.random.choice(PLACES)
             change = killer.random.randint(1, changes[place])

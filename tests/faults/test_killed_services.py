@@ -7,7 +7,7 @@ from random import Random
 import psutil
 import pytest
 
-from harness.counts import asked
+from harness.counts import asked, seeded
 from harness.killed_project import KilledProject
 from harness.kills import KILLS
 from harness.local_services import Server
@@ -24,7 +24,7 @@ def test_services_that_are_killed_in_the_middle_of_a_run_come_back_and_it_ends(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """VIT_VS_CNN_KILLS=200 is the whole measure; every service dies as often as the others."""
-    small, random = KilledProject(tmp_path), Random(0)
+    small, random = KilledProject(tmp_path), seeded()
     server, rounds = Server(small), asked(KILLS, 1, 0.02)
     try:
         for number in range(rounds):

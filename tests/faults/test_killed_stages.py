@@ -2,12 +2,11 @@
 
 import os
 from pathlib import Path
-from random import Random
 
 import pytest
 from mlflow import MlflowClient
 
-from harness.counts import asked
+from harness.counts import asked, seeded
 from harness.forked_commands import Forks
 from harness.kills import KILLS, Killer, Moment, changes_of, counting
 from harness.real_project import output_digests, real_project
@@ -37,7 +36,7 @@ def test_killed_stages_end_as_undisturbed_ones(
         forks.call(undisturbed, *stage, environment=counting(counts, undisturbed)).processor_seconds for stage in STAGES
     ]
     changes = changes_of(counts)
-    killer = Killer(tmp_path, killed, Random(0))
+    killer = Killer(tmp_path, killed, seeded())
     asked_for = asked(KILLS, len(STAGES), 0.5)
     for index, stage in enumerate(STAGES):
         for _ in range(asked_for * (index + 1) // len(STAGES) - asked_for * index // len(STAGES)):

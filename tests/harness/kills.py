@@ -47,11 +47,11 @@ class Killer:
         facts = vars(moment) | {"within": str(self.within), "reached": str(self._reached)}
         return {"KILL_AT": json.dumps(facts)}
 
-    def git_environment(self, command: str, seconds: float) -> dict[str, str]:
-        """What has a call of `git COMMAND` killed after so many seconds."""
+    def git_environment(self, command: str, blocks: int) -> dict[str, str]:
+        """What has a call of `git COMMAND` killed as it writes a file, after so many blocks of 1,024 bytes."""
         self._moments += 1
         path = f"{KILLING}{os.pathsep}{os.environ['PATH']}"
-        kill = f"{self._reached} {command} {seconds:.3f}"
+        kill = f"{self._reached} {blocks} {command}"
         return {"KILL_GIT": kill, "KILL_REAL_GIT": str(shutil.which("git")), "PATH": path}
 
     @property

@@ -1,6 +1,7 @@
 """A project whose stages do what a test asks of them, in the shape of the real one: DVC, git, params.yaml, flows."""
 
 import base64
+import copy
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 from ruamel.yaml import YAML
@@ -106,6 +107,13 @@ class SmallProject:
         self.git("init", "--quiet")
         self.git("add", "--all")
         self.git("-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "--quiet", "-m", "small")
+
+    def clone(self, folder: Path) -> Self:
+        """A clone of the repository; its stages are told what to do, and note what they did, in the same files."""
+        other = copy.copy(self)
+        other.root = folder
+        subprocess.run(["git", "clone", "--quiet", str(self.root), str(folder)], check=True)
+        return other
 
     def write_params(self, flow: dict[str, Any]) -> None:
         with (self.root / "params.yaml").open("w") as file:

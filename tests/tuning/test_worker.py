@@ -14,8 +14,9 @@ from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
 from harness import sleeping_study as sleeper
-from harness.postgres import database_server, needs_postgres
+from harness.postgres import database_server, needs_postgres, restartable_server
 from harness.sleeping_study import sleeping, sleeping_study
+from harness.small_project import wait_for
 from vit_vs_cnn.tuning.study import TuningStudy
 from vit_vs_cnn.tuning.worker import work
 
@@ -26,6 +27,8 @@ class Killed(BaseException):
     """What SIGKILL is to the code above it: Optuna does not catch it, so nothing of the trial's end is stored."""
 
 
+# How long a database is away.
+AWAY_SECONDS = 5
 # Optuna's own code fails where storing an end does.
 KILLED = (Killed, UnboundLocalError)
 
@@ -316,3 +319,22 @@ def test_four_processes_on_postgresql_two_killed_halfway_end_with_exactly_the_bu
     assert sorted(workers.wait()) == [-signal.SIGKILL, -signal.SIGKILL, 0, 0]
     assert states(tuning) == ["COMPLETE"] * 16
     assert all(sorted(trial.intermediate_values) == [1, 2, 3, 4] for trial in tuning.trials())
+
+
+@needs_postgres
+def test_workers_wait_for_postgresql_while_it_is_restarted(tmp_path: Path) -> None:
+    with restartable_server("optuna") as server:
+        database = f"postgresql+psycopg2://tester@127.0.0.1:{server.port}/optuna"
+        tuning = sleeping_study(database, 12)
+        workers = Workers(tuning, database, 0.4, tmp_path)
+        workers.add(2)
+        wait_for(lambda: sum(trial.state.is_finished() for trial in tuning.trials()) >= 4)
+        server.stop("fast")
+        time.sleep(AWAY_SECONDS)
+        server.start()
+        # One that was in the middle of a question has died: the search starts another.
+        if died := [code for code in workers.wait() if code]:
+            workers.add(len(died))
+            assert workers.wait()[2:] == [0] * len(died)
+        assert states(tuning) == ["COMPLETE"] * 12
+        assert all(sorted(trial.intermediate_values) == [1, 2, 3, 4] for trial in tuning.trials())

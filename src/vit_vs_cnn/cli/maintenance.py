@@ -48,7 +48,7 @@ def clean(days: float | None, yes: bool) -> None:
         if not click.confirm("Remove it?"):
             return
     cache_mb = remove_old(old)
-    shared = "; the cache is outside the project, may be shared, and was left as it is: `dvc gc` is yours to run"
+    shared = "; other projects may use the cache, and it was left as it is: `dvc gc` is yours to run"
     click.echo(f"removed {found}{shared if cache_mb is None else f'; {cache_mb:.1f} MB of the cache'}.")
 
 

@@ -17,7 +17,7 @@ from vit_vs_cnn.data.object_store import downloads_dir
 from vit_vs_cnn.orchestration.active_runs import active_runs, hold_dead_runs
 from vit_vs_cnn.orchestration.dead_runs import report_dead_runs
 from vit_vs_cnn.orchestration.prefect_server import RunServer
-from vit_vs_cnn.orchestration.workspace import IN_PLACE, cache_dir, remove_workspace
+from vit_vs_cnn.orchestration.workspace import IN_PLACE, cache_dir, is_shared_cache, remove_workspace
 from vit_vs_cnn.tracking.outbox import pending_keys
 from vit_vs_cnn.tracking.retention import OldRuns, delete_runs, find_old_runs
 from vit_vs_cnn.tracking.run import read_ref
@@ -75,8 +75,8 @@ def find_old(days: float) -> Old:
 def remove_old(old: Old) -> float | None:
     """Remove what was found, unless it is in use again; the megabytes that DVC's cache then had in vain.
 
-    From the cache is removed what no commit, no experiment and no workspace refers to. None where it lies outside the
-    project: other projects may refer to what is in it.
+    From the cache is removed what no commit, no experiment and no workspace refers to. None where other projects
+    may refer to what is in it.
     """
     for workspace in old.workspaces:
         _remove(workspace, workspace / PARAMS, old.days, remove_workspace)
@@ -99,10 +99,9 @@ def _remove(folder: Path, dated: Path, days: float, remove: Callable[[Path], Non
 
 def _collect_garbage() -> float | None:
     """Run `dvc gc`; the megabytes that it removed, None where the cache is not this project's alone."""
-    cache = cache_dir(main_root())
-    if not cache.is_relative_to(main_root()):
+    if is_shared_cache(main_root()):
         return None
-    before = bytes_in(cache)
+    before = bytes_in(cache := cache_dir(main_root()))
     projects = [str(path.parent) for path in runs_dir().glob("*/dvc.yaml")]
     command = [sys.executable, "-m", "dvc", "gc", "--workspace", "--all-commits", "--all-experiments", "--force"]
     if projects:

@@ -19,6 +19,7 @@ from vit_vs_cnn.core.errors import RunError, UserError
 from vit_vs_cnn.core.git import git, git_output
 from vit_vs_cnn.core.paths import PARAMS, main_root, remove, runs_dir
 from vit_vs_cnn.core.process import ProcessIdentity, exit_with_parent, search_path
+from vit_vs_cnn.core.records import digest_of
 from vit_vs_cnn.orchestration.active_runs import ActiveRun, lock_file
 from vit_vs_cnn.orchestration.leftovers import remove_leftovers_of_dvc, remove_stale_git_locks
 from vit_vs_cnn.orchestration.request import Request, check_models, read_request
@@ -28,6 +29,8 @@ _GIT_WAIT_SECONDS = 120.0
 # An untracked folder beyond this is images rather than code, and is linked.
 _MOST_COPIED = 500
 _MOST_COPIED_BYTES = 20 * 2**20
+# The folder in DVC's cache where projects sign that do not contain it.
+_USERS = "used-by"
 _GIT_IDENTITY = {
     "GIT_AUTHOR_NAME": "vit-vs-cnn",
     "GIT_AUTHOR_EMAIL": "vit-vs-cnn@localhost",
@@ -86,6 +89,7 @@ def open_run(request: Request, flow_run_id: str | None = None) -> Iterator[Pipel
             (workspace / PARAMS).write_text(text, encoding="utf-8")
             _check_out_data(workspace, settings)
         remove_leftovers_of_dvc(workspace)
+        _sign_cache(main_root())
         yield PipelineRun(name, workspace, settings, isolated=not request.in_place)
     finally:
         active.remove()
@@ -243,6 +247,22 @@ def cache_dir(root: Path) -> Path:
     except ConfigError as error:
         raise UserError(f"{root / '.dvc'}: DVC cannot read its configuration: {error}") from None
     return Path(root, configured).resolve()
+
+
+def is_shared_cache(root: Path) -> bool:
+    """Whether other projects may need what is in the cache: it lies outside this one, or their runs have signed it."""
+    cache = cache_dir(root)
+    users = [Path(file.read_text(encoding="utf-8")) for file in (cache / _USERS).glob("*")]
+    return not cache.is_relative_to(root) or any(user.is_dir() for user in users)
+
+
+def _sign_cache(root: Path) -> None:
+    """Note in a cache that lies in another project that this one uses it."""
+    cache = cache_dir(root)
+    if not cache.is_relative_to(root):
+        signature = cache / _USERS / digest_of(str(root).encode())[:12]
+        signature.parent.mkdir(parents=True, exist_ok=True)
+        signature.write_text(str(root), encoding="utf-8")
 
 
 def _share_cache(root: Path, workspace: Path) -> None:

@@ -22,7 +22,7 @@ from vit_vs_cnn.core.process import exit_with_parent, stop_tree
 from vit_vs_cnn.data.dataset import read_info
 from vit_vs_cnn.training.results import score_text
 from vit_vs_cnn.tuning import worker
-from vit_vs_cnn.tuning.storage import open_storage, storage_url
+from vit_vs_cnn.tuning.storage import open_storage, storage_failures, storage_url
 from vit_vs_cnn.tuning.study import TuningStudy, find_study, is_finished, seconds_of
 
 _POLL_SECONDS = 0.5
@@ -36,8 +36,12 @@ def search(tuning: TuningStudy, prepared: Path) -> None:
     A worker that is killed is restarted, and its trial resumed. Raises UserError or TransientError with the sentence
     of a worker that cannot work, RunError where workers die again and again.
     """
-    if tuning.is_finished():
-        return
+    with storage_failures(tuning.storage.url):
+        if not tuning.is_finished():
+            _run_workers(tuning, prepared)
+
+
+def _run_workers(tuning: TuningStudy, prepared: Path) -> None:
     count = tuning.settings.tune.workers or max(1, len(accelerators()))
     progress, deaths = _Progress(tuning), 0
     with progress.bar, TemporaryDirectory() as scratch, ExitStack() as stack:

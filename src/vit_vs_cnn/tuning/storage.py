@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ STORAGE_VARIABLE = "OPTUNA_STORAGE"
 HEARTBEAT_SECONDS = 5
 GRACE_SECONDS = 30
 _LOCK_TIMEOUT_SECONDS = 120.0
+_AWAY_SECONDS = 300.0
+_SECONDS_BETWEEN_CONNECTIONS = 1.0
 # SQLite has one writer at a time; the others wait for so many seconds before they fail.
 _ENGINE_OPTIONS: dict[str, dict[str, Any]] = {
     "sqlite": {"connect_args": {"timeout": 60.0}},
@@ -42,10 +45,11 @@ def storage_url() -> str:
     return os.environ.get(STORAGE_VARIABLE) or f"sqlite:///{mlruns_dir() / 'optuna.db'}"
 
 
-def open_storage(url: str) -> RDBStorage:
+def open_storage(url: str, *, waits: bool = False) -> RDBStorage:
     """Open the database of studies: SQLite for workers on one machine, PostgreSQL for workers on several.
 
-    Raises UserError where it is of another kind, TransientError where it is unreachable.
+    Once it is open, a server that is away is waited for; with `waits` before that too. Raises UserError where it is of
+    another kind, TransientError where it is unreachable.
     """
     backend = make_url(url).get_backend_name() if "://" in url else f"the file {url}"
     if backend not in _ENGINE_OPTIONS:
@@ -53,30 +57,60 @@ def open_storage(url: str) -> RDBStorage:
             f"{STORAGE_VARIABLE}: {backend} is not supported; use sqlite:///PATH for workers on one machine, "
             "postgresql://… for workers on several."
         )
-    try:
+    with storage_failures(url, ImportError, OSError, RuntimeError):
         if backend == "sqlite":
             database = Path(make_url(url).database or "")
             database.parent.mkdir(parents=True, exist_ok=True)
             require_sound_database(database)
         # Two processes that create the tables at the same time would disturb each other.
-        with storage_lock(url, "tables"):
+        with storage_lock(url, "tables", waits=waits):
             options = _ENGINE_OPTIONS[backend]
-            return RDBStorage(url, options, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS)
-    except (SQLAlchemyError, StorageInternalError, ImportError, OSError, RuntimeError) as error:
+            storage = RDBStorage(url, options, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS)
+        if backend != "sqlite":
+            _wait_for_server(storage.engine)
+        return storage
+
+
+@contextmanager
+def storage_failures(url: str, *others: type[Exception]) -> Iterator[None]:
+    """Have a database that fails in here, and these `others`, be a TransientError."""
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError, *others) as error:
         hint = "; its driver: pip install 'vit-vs-cnn[postgres]'" if isinstance(error, ImportError) else ""
         raise TransientError(f"{STORAGE_VARIABLE}: {url} cannot be used ({first_line(error)}){hint}.") from None
 
 
 @contextmanager
-def storage_lock(url: str, name: str) -> Iterator[None]:
-    """Hold the lock `name`, which one process at a time can hold of all that use the database."""
+def storage_lock(url: str, name: str, *, waits: bool = True) -> Iterator[None]:
+    """Hold the lock `name`, which one process at a time can hold of all that use the database.
+
+    With `waits` a server that is away is waited for.
+    """
     if make_url(url).get_backend_name() == "sqlite":
         with FileLock(f"{make_url(url).database}.workers.lock", timeout=_LOCK_TIMEOUT_SECONDS):
             yield
         return
     key = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), signed=True)
     engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+    if waits:
+        _wait_for_server(engine)
     # The server releases an advisory lock when the connection ends, however the process ended.
     with engine.connect() as connection:
         connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": key})
         yield
+
+
+def _wait_for_server(engine: sqlalchemy.Engine) -> None:
+    """Have new connections wait for a server that is being restarted: a trial is worth more than these minutes."""
+
+    @sqlalchemy.event.listens_for(engine, "do_connect")
+    def connect(dialect: Any, _: object, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        deadline = time.monotonic() + _AWAY_SECONDS
+        while True:
+            try:
+                return dialect.connect(*arguments, **options)
+            except dialect.loaded_dbapi.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_SECONDS_BETWEEN_CONNECTIONS)

@@ -88,7 +88,8 @@ def _limit_attempts(tuning: TuningStudy, trial: Trial) -> None:
 def _main(study_name: str, prepared: Path) -> None:
     from vit_vs_cnn.tuning.objective import TrainingObjective
 
-    tuning = load_study(open_storage(storage_url()), study_name)
+    # Whoever started this process had it open.
+    tuning = load_study(open_storage(storage_url(), waits=True), study_name)
     objective = TrainingObjective(tuning, prepared)
     work(tuning, objective, objective.remove_checkpoint)
 
