@@ -41,7 +41,8 @@ def run(name: str, seed: int) -> tuple[str, ...]:
 
 
 def dvc(folder: Path, *arguments: str) -> None:
-    answer = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, capture_output=True, text=True)
+    command = [sys.executable, "-m", "dvc", *arguments]
+    answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stdout + answer.stderr
 
 

@@ -205,7 +205,7 @@ def ask_json(url: str, body: Any = None, method: str | None = None, key: str | N
             if error.code != 503:
                 raise
             time.sleep(0.5)
-        except urllib.error.URLError:
+        except (urllib.error.URLError, ConnectionError):
             return None
         else:
             return json.loads(text) if "json" in (answer.headers["content-type"] or "") else text

@@ -13,7 +13,9 @@ import torch
 from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
+from harness.counts import asked
 from harness.model_server import CLASSES, INFO, NAME, SIZE, Answer, Server, Store, serving
+from harness.small_project import wait_for
 from vit_vs_cnn.cli import main
 from vit_vs_cnn.explain.attention import explain_attention
 from vit_vs_cnn.models.trained import TrainedModel
@@ -71,35 +73,47 @@ def test_a_large_request_is_refused(server: Server, images: NDArray[np.uint8], p
 
 
 def test_when_the_alias_moves_no_request_fails_and_each_gets_one_model(
-    server: Server, store: Store, images: NDArray[np.uint8], picture: Callable[..., bytes]
+    server: Server,
+    store: Store,
+    images: NDArray[np.uint8],
+    picture: Callable[..., bytes],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    file, done = picture(images[3]), threading.Event()
+    """VIT_VS_CNN_REQUESTS=100000 is the whole measure: the alias moves 50 times."""
+    requests = asked("VIT_VS_CNN_REQUESTS", 500)
+    moves, answered = min(50, max(5, requests // 2000)), 0
+    file, done, counting = picture(images[3]), threading.Event(), threading.Lock()
     expected = {version: store.expected(version, images[3:4]).max() for version in (1, 2)}
     seen: set[int] = set()
     wrong: list[object] = []
 
     def ask() -> None:
+        nonlocal answered
         while not done.is_set():
             answer = server.send("/predict", file)
             version = answer.json()["model"]["version"] if answer.status == 200 else 0
             seen.add(version)
+            with counting:
+                answered += 1
             if not version or abs(answer.json()["predictions"][0]["probability"] - expected[version]) > 1e-5:
                 wrong.append(answer)
 
     asking = [threading.Thread(target=ask) for _ in range(4)]
     for thread in asking:
         thread.start()
-    for version in (2, 1):
-        store.promote(version)
-        deadline = time.monotonic() + 300
-        while server.get("/version")["version"] != version:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+    for move in range(1, moves + 1):
+        store.promote(1 + move % 2)
+        wait_for(lambda version=1 + move % 2: server.get("/version")["version"] == version)
+        wait_for(lambda share=requests * move // moves: answered >= share)
     done.set()
     for thread in asking:
         thread.join()
+    store.promote(1)
+    wait_for(lambda: server.get("/version")["version"] == 1)
     assert wrong == []
     assert seen == {1, 2}
+    with capsys.disabled():
+        print(f"\n{answered} requests, {moves} moves of the alias, {len(wrong)} failed")
 
 
 def test_an_unreachable_or_unusable_registry_changes_nothing_but_health(

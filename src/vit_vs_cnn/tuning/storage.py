@@ -74,9 +74,10 @@ def open_storage(url: str, *, waits: bool = False) -> RDBStorage:
 @contextmanager
 def storage_failures(url: str, *others: type[Exception]) -> Iterator[None]:
     """Have a database that fails in here, and these `others`, be a TransientError."""
+    failures: tuple[type[Exception], ...] = (SQLAlchemyError, StorageInternalError, *others)
     try:
         yield
-    except (SQLAlchemyError, StorageInternalError, *others) as error:
+    except failures as error:
         hint = "; its driver: pip install 'vit-vs-cnn[postgres]'" if isinstance(error, ImportError) else ""
         raise TransientError(f"{STORAGE_VARIABLE}: {url} cannot be used ({first_line(error)}){hint}.") from None
 
