@@ -36,8 +36,9 @@ class KilledProject(SmallProject):
     """Nothing in it waits for an accelerator: the slot of a stage that was killed is free after a minute only."""
 
     dvc_yaml = DVC_YAML.replace("      meta: {accelerator: true}\n", "")
-    # A real stage ends with its DVC too.
-    stage = f"from vit_vs_cnn.core.process import exit_with_dvc\nexit_with_dvc()\n{STAGE[:_WRITES]}{_SAME_AGAIN}"
+    # As a real stage does.
+    exits_with_dvc = "from vit_vs_cnn.core.process import exit_with_dvc\nexit_with_dvc()\n"
+    stage = f"{exits_with_dvc}{STAGE[:_WRITES]}{_SAME_AGAIN}"
 
     def outputs(self, name: str) -> dict[str, str]:
         """The digests of what the run made, of what DVC knows of it, and the files of its experiment."""
