@@ -259,7 +259,7 @@ def is_shared_cache(root: Path) -> bool:
 def _sign_cache(root: Path) -> None:
     """Note in a cache that lies in another project that this one uses it."""
     cache = cache_dir(root)
-    if not cache.is_relative_to(root):
+    if not cache.is_relative_to(root) and any((folder / ".dvc").is_dir() for folder in cache.parents):
         signature = cache / _USERS / digest_of(str(root).encode())[:12]
         signature.parent.mkdir(parents=True, exist_ok=True)
         signature.write_text(str(root), encoding="utf-8")
