@@ -1,4 +1,5 @@
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from vit_vs_cnn.core.paths import trained
 from vit_vs_cnn.core.process import ProcessIdentity
 from vit_vs_cnn.orchestration.active_runs import ActiveRun
 from vit_vs_cnn.orchestration.retention import find_old, remove_old
+from vit_vs_cnn.orchestration.workspace import is_shared_cache, sign_cache
 from vit_vs_cnn.tracking.outbox import RunRef
 from vit_vs_cnn.tracking.run import start_run
 
@@ -22,6 +24,20 @@ def test_a_cache_outside_the_project_is_left_as_it_is(project: Path, tmp_path: P
     (project / ".dvc/config").write_text(f"[cache]\n    dir = {shared}\n")
     assert remove_old(find_old(30)) is None
     assert (shared / "files/of-another-project").exists()
+
+
+def test_a_cache_that_runs_of_another_clone_use_is_left_as_long_as_that_one_exists(
+    project: Path, tmp_path: Path
+) -> None:
+    (project / ".dvc/cache").mkdir(parents=True)
+    (project / ".dvc/config").touch()
+    other = tmp_path / "other"
+    shutil.copytree(project, other)
+    (other / ".dvc/config.local").write_text(f"[cache]\n    dir = {project / '.dvc/cache'}\n")
+    sign_cache(other)
+    assert remove_old(find_old(30)) is None
+    shutil.rmtree(other)
+    assert not is_shared_cache(project)
 
 
 def test_the_cache_is_not_cleaned_under_a_run(project: Path) -> None:

@@ -89,7 +89,7 @@ def open_run(request: Request, flow_run_id: str | None = None) -> Iterator[Pipel
             (workspace / PARAMS).write_text(text, encoding="utf-8")
             _check_out_data(workspace, settings)
         remove_leftovers_of_dvc(workspace)
-        _sign_cache(main_root())
+        sign_cache(main_root())
         yield PipelineRun(name, workspace, settings, isolated=not request.in_place)
     finally:
         active.remove()
@@ -256,7 +256,7 @@ def is_shared_cache(root: Path) -> bool:
     return not cache.is_relative_to(root) or any(user.is_dir() for user in users)
 
 
-def _sign_cache(root: Path) -> None:
+def sign_cache(root: Path) -> None:
     """Note in a cache that lies in another project that this one uses it."""
     cache = cache_dir(root)
     if not cache.is_relative_to(root) and any((folder / ".dvc").is_dir() for folder in cache.parents):
