@@ -15,6 +15,7 @@ from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import TransientError
 from vit_vs_cnn.core.paths import PREPARED
 from vit_vs_cnn.data.dataset import DatasetInfo, read_split
+from vit_vs_cnn.training import checkpoint
 from vit_vs_cnn.training.checkpoint import code_digest, fingerprint, open_checkpoint
 from vit_vs_cnn.training.contestant import prepare_contestant
 
@@ -25,7 +26,7 @@ Make = Callable[..., Settings]
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the package's files, which the digest is taken of."""
     copy = shutil.copytree(Path(vit_vs_cnn.__file__).parent, tmp_path / "vit_vs_cnn")
-    monkeypatch.setattr(vit_vs_cnn, "__file__", str(copy / "__init__.py"))
+    monkeypatch.setattr(checkpoint, "__file__", str(copy / "training/checkpoint.py"))
     return copy
 
 
