@@ -18,11 +18,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from optuna.trial import TrialState
 
-from harness.postgres import needs_postgres, restartable_server
 from harness.sleeping_study import sleeping, sleeping_study
 from vit_vs_cnn.config.load import with_tuned
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.core.errors import TransientError, UserError
+from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import PREPARED, state_dir, tuned, tuning_report
 from vit_vs_cnn.data.dataset import DatasetInfo, read_split
 from vit_vs_cnn.data.split import sample
@@ -41,8 +40,6 @@ from vit_vs_cnn.tuning.summary import read_tuning_summary
 from vit_vs_cnn.tuning.worker import work
 
 Make = Callable[..., Settings]
-# How long a database is away.
-AWAY_SECONDS = 20
 LR = {"type": "float", "low": 1e-4, "high": 1e-1, "log": True}
 
 
@@ -291,32 +288,3 @@ def test_a_best_value_at_the_edge_of_its_range_is_named_where_the_range_could_be
     tuning = sleeping_study(f"sqlite:///{tmp_path / 'studies.db'}", 1, space=space)
     work(tuning, sleeping(tuning))
     assert study_result(tuning).summary.at_edge == ("optimizer.lr", "optimizer.weight_decay")
-
-
-@needs_postgres
-@pytest.mark.skipif("VIT_VS_CNN_FAULTS" not in os.environ, reason="VIT_VS_CNN_FAULTS is not set: half a minute")
-@pytest.mark.parametrize("mode", ["fast", "immediate"])
-def test_a_search_goes_on_when_postgresql_is_restarted_in_the_middle(
-    make_settings: Make, prepared: DatasetInfo, monkeypatch: pytest.MonkeyPatch, mode: str
-) -> None:
-    with restartable_server("optuna") as server:
-        monkeypatch.setenv("OPTUNA_STORAGE", f"postgresql+psycopg2://tester@127.0.0.1:{server.port}/optuna")
-        settings = searching(make_settings, 5, {"optimizer": {"lr": LR}}, pruner={"name": "NopPruner"})
-        tuning = open_study(open_storage(storage_url()), settings, "vit", prepared)
-
-        def restart() -> None:
-            wait_for(lambda: len(tuning.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) == 2)
-            server.stop(mode)
-            time.sleep(AWAY_SECONDS)
-            server.start()
-
-        restarting = threading.Thread(target=restart)
-        restarting.start()
-        try:
-            tune.run(settings, "vit")
-        except TransientError:  # in the middle of a question: the flow starts the stage again
-            restarting.join()
-            tune.run(settings, "vit")
-        restarting.join()
-    summary = read_tuning_summary("vit")
-    assert (summary.trials, summary.complete) == (5, 5)

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,9 +12,9 @@ from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
 from harness import sleeping_study as sleeper
-from harness.postgres import database_server, needs_postgres, restartable_server
+from harness.postgres import database_server, needs_postgres
 from harness.sleeping_study import sleeping, sleeping_study
-from harness.small_project import wait_for
+from harness.tuning_workers import Workers
 from vit_vs_cnn.tuning.study import TuningStudy
 from vit_vs_cnn.tuning.worker import work
 
@@ -27,8 +25,6 @@ class Killed(BaseException):
     """What SIGKILL is to the code above it: Optuna does not catch it, so nothing of the trial's end is stored."""
 
 
-# How long a database is away.
-AWAY_SECONDS = 5
 # Optuna's own code fails where storing an end does.
 KILLED = (Killed, UnboundLocalError)
 
@@ -233,22 +229,6 @@ def test_what_a_worker_says_of_a_trial_that_was_taken_from_it_does_not_count(url
     assert [trial.value for trial in tuning.trials()] == [0.9]
 
 
-class Workers:
-    """Worker processes of a sleeping study, with short heartbeats."""
-
-    def __init__(self, tuning: TuningStudy, url: str, seconds: float, folder: Path) -> None:
-        command = [sys.executable, sleeper.__file__, url, tuning.name, str(seconds)]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        self._start = lambda: subprocess.Popen(command, cwd=folder, env=environment)
-        self.processes: list[subprocess.Popen[bytes]] = []
-
-    def add(self, count: int) -> None:
-        self.processes += [self._start() for _ in range(count)]
-
-    def wait(self) -> list[int]:
-        return [process.wait(600) for process in self.processes]
-
-
 def kill_a_worker(tuning: TuningStudy, finished: int, killed: int | None = None) -> int:
     """Kill a worker in a trial once so many trials are finished, but not the process `killed`; return its id."""
     deadline = time.monotonic() + 300
@@ -314,27 +294,7 @@ def test_four_processes_on_postgresql_two_killed_halfway_end_with_exactly_the_bu
     tuning = sleeping_study(database, 16)
     workers = Workers(tuning, database, 0.4, tmp_path)
     workers.add(4)
-    killed = kill_a_worker(tuning, 4)
-    kill_a_worker(tuning, 7, killed)
+    kill_a_worker(tuning, 7, kill_a_worker(tuning, 4))
     assert sorted(workers.wait()) == [-signal.SIGKILL, -signal.SIGKILL, 0, 0]
     assert states(tuning) == ["COMPLETE"] * 16
     assert all(sorted(trial.intermediate_values) == [1, 2, 3, 4] for trial in tuning.trials())
-
-
-@needs_postgres
-def test_workers_wait_for_postgresql_while_it_is_restarted(tmp_path: Path) -> None:
-    with restartable_server("optuna") as server:
-        database = f"postgresql+psycopg2://tester@127.0.0.1:{server.port}/optuna"
-        tuning = sleeping_study(database, 12)
-        workers = Workers(tuning, database, 0.4, tmp_path)
-        workers.add(2)
-        wait_for(lambda: sum(trial.state.is_finished() for trial in tuning.trials()) >= 4)
-        server.stop("fast")
-        time.sleep(AWAY_SECONDS)
-        server.start()
-        # One that was in the middle of a question has died: the search starts another.
-        if died := [code for code in workers.wait() if code]:
-            workers.add(len(died))
-            assert workers.wait()[2:] == [0] * len(died)
-        assert states(tuning) == ["COMPLETE"] * 12
-        assert all(sorted(trial.intermediate_values) == [1, 2, 3, 4] for trial in tuning.trials())
