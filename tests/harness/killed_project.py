@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -14,7 +16,14 @@ from harness.forked_commands import Command, Forks
 from harness.small_project import DVC_YAML, STAGE, SmallProject, ask_json
 from vit_vs_cnn.core import paths
 from vit_vs_cnn.core.process import stop_tree
-from vit_vs_cnn.orchestration.prefect_server import RunServer, api_key, prefect_settings
+from vit_vs_cnn.orchestration.prefect_server import (
+    RunServer,
+    api_key,
+    prefect_settings,
+    server_command,
+    server_settings,
+    start_logged,
+)
 
 STAGES = ("prepare", "eda", "train-vit", "train-resnet", "compare")
 _WRITES = STAGE.index('pathlib.Path("out").mkdir')
@@ -91,6 +100,18 @@ class RunningServer:
             for kind in ("flow_runs", "task_runs")
             for found in self.ask(f"{kind}/filter", {kind: alive})  # type: ignore[attr-defined]
         ]
+
+    def start_again(self) -> None:
+        """At the same address."""
+        port = urlsplit(self._server.api).port
+        assert port is not None
+        environment = server_settings(self._server.api, 30)
+        self._server._process = start_logged(server_command(port), environment, self._server._log)
+        self._server.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._server._process is not None
+        self._server._process.send_signal(number)
 
     def stop(self) -> None:
         if self._server._process:
