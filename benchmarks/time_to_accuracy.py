@@ -9,12 +9,12 @@ The last one is the yardstick: airbench94, whose authors reached 94 % in eight e
 Prepares the data of a preset in a temporary folder and trains every contestant with several seeds, as the pipeline
 would but untracked: it needs neither MLflow nor DVC, Prefect or Optuna. The seeds are the outer loop, so that the
 contestants take turns. Counted are the training and the validation after each epoch. The weights of the best epoch by
-validation then predict the test images, as the pipeline's evaluation does.
+validation then predict the test images, as the pipeline's evaluation does, and once more with their mirror images.
+A training that was killed resumes; its seconds are those of its epochs.
 """
 
 import os
 import tempfile
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median, stdev
@@ -31,7 +31,8 @@ from vit_vs_cnn.data.dataset import DatasetInfo, read_split
 from vit_vs_cnn.data.prepare import prepare
 from vit_vs_cnn.evaluation.metrics import accuracy_interval
 from vit_vs_cnn.evaluation.predict import batch_predict
-from vit_vs_cnn.training.checkpoint import open_checkpoint
+from vit_vs_cnn.evaluation.views import mirrored
+from vit_vs_cnn.training.checkpoint import fingerprint, open_checkpoint
 from vit_vs_cnn.training.contestant import prepare_contestant, train_contestant
 from vit_vs_cnn.training.results import Epoch
 
@@ -40,11 +41,15 @@ ACCURACIES = (0.80, 0.85, 0.90, 0.93, 0.94)
 
 @dataclass(frozen=True)
 class Training:
-    """One training: its epochs, and what its best weights reach on the test split, with their interval."""
+    """One training: its epochs, and what its best weights reach on the test split, with their interval.
+
+    `flip_accuracy` is reached by the mean answer to an image and its mirror image.
+    """
 
     history: list[Epoch]
     test_accuracy: float
     test_interval: tuple[float, float]
+    flip_accuracy: float
 
     @property
     def val_accuracy(self) -> float:
@@ -96,29 +101,35 @@ def main(
     rows = [_row(name, accuracy, runs) for name, runs in trainings.items() for accuracy in accuracies]
     click.echo(table([("contestant", "accuracy", "reached", "seconds", "lowest", "highest"), *rows]))
     for name, runs in trainings.items():
-        validation, test = (_mean([getattr(run, of) for run in runs]) for of in ("val_accuracy", "test_accuracy"))
+        validation, test, flip = (
+            _mean([getattr(run, of) for run in runs]) for of in ("val_accuracy", "test_accuracy", "flip_accuracy")
+        )
         seconds = median(run.seconds for run in runs)
-        click.echo(f"{name}: validation {validation}, test {test}, all epochs {seconds:,.1f} s")
+        click.echo(f"{name}: validation {validation}, test {test}, flip {flip}, all epochs {seconds:,.1f} s")
     publish("time_to_accuracy", _figures(trainings, accuracies), target, to_mlflow=to_mlflow)
 
 
 def _train(settings: Settings, name: str, info: DatasetInfo, prepared: Path) -> Training:
     splits = (read_split(prepared, "train"), read_split(prepared, "val"))
     job = prepare_contestant(settings, name, info, splits)
-    with open_checkpoint(f"benchmark-{uuid.uuid4().hex}") as checkpoint:
+    with open_checkpoint(f"benchmark-{fingerprint(job)}") as checkpoint:
         training = train_contestant(job, checkpoint, lambda _: None)
     test, device, options = read_split(prepared, "test"), job.plan.device, settings.evaluate
     network = training.model.to(device)
-    probabilities = batch_predict(network.probabilities, test.images, options.batch_size, device)
-    right = int((probabilities.argmax(axis=1) == test.labels).sum())
-    return Training(training.history, right / len(test), accuracy_interval(right, len(test), options.confidence))
+    right, flipped = (
+        int((batch_predict(call, test.images, options.batch_size, device).argmax(axis=1) == test.labels).sum())
+        for call in (network.logits, mirrored(network.logits))
+    )
+    interval = accuracy_interval(right, len(test), options.confidence)
+    return Training(training.history, right / len(test), interval, flipped / len(test))
 
 
 def _line(name: str, seed: int, training: Training) -> str:
     low, high = training.test_interval
     return (
         f"{name} seed {seed}: validation {training.val_accuracy:.2%} at best, "
-        f"test {training.test_accuracy:.2%} ({low:.2%} to {high:.2%}), {training.seconds:,.1f} s"
+        f"test {training.test_accuracy:.2%} ({low:.2%} to {high:.2%}), flip {training.flip_accuracy:.2%}, "
+        f"{training.seconds:,.1f} s"
     )
 
 
@@ -142,6 +153,7 @@ def _figures(trainings: dict[str, list[Training]], accuracies: tuple[float, ...]
         name: {
             "val_accuracy": [run.val_accuracy for run in runs],
             "test_accuracy": [run.test_accuracy for run in runs],
+            "flip_accuracy": [run.flip_accuracy for run in runs],
             "seconds": [run.seconds for run in runs],
             **{f"seconds_to_{accuracy:g}": _reached(accuracy, runs) for accuracy in accuracies},
         }
