@@ -1,14 +1,13 @@
 """`vit-vs-cnn run`, killed at any moment, alone, with DVC, its whole tree, a stage, git: the next start finishes it."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from harness.counts import asked, seeded
 from harness.forked_commands import Forks
-from harness.killed_project import KilledProject, RunningServer, forks_for, processes, served, victims
+from harness.killed_project import KilledProject, RunningServer, processes, victims
 from harness.kills import KILLS, Killer, Moment, changes_of, counting
 from harness.small_project import wait_for
 
@@ -18,35 +17,16 @@ PLACES = ("vit-vs-cnn run", "repro --single-item", "exp save", "stage.py")
 GIT_COMMANDS = ("worktree add", "checkout")
 
 
-@pytest.fixture
-def small(tmp_path: Path) -> KilledProject:
-    return KilledProject(tmp_path)
-
-
-@pytest.fixture
-def server(small: KilledProject, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningServer]:
-    with served(small, monkeypatch) as server:
-        yield server
-
-
-@pytest.fixture
-def forks(small: KilledProject, server: RunningServer, tmp_path: Path) -> Iterator[Forks]:
-    scratch = tmp_path / "forks"
-    scratch.mkdir()
-    with forks_for(small, server, scratch) as forks:
-        yield forks
-
-
 def run(name: str, seed: int) -> tuple[str, ...]:
     return ("run", "--name", name, "--set", f"seeds=[{seed}]")
 
 
 def test_a_killed_run_ends_as_an_undisturbed_one(
-    small: KilledProject, server: RunningServer, forks: Forks, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    small: KilledProject, server: RunningServer, flow_forks: Forks, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """VIT_VS_CNN_KILLS=200 is the whole measure."""
     counts = tmp_path / "counts"
-    forks.call(small.root, *run("undisturbed", 0), environment=counting(counts, small.root))
+    flow_forks.call(small.root, *run("undisturbed", 0), environment=counting(counts, small.root))
     changes = {
         place: max(count for command, count in changes_of(counts).items() if place in command) for place in PLACES
     }
@@ -62,8 +42,8 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
             place = killer.random.choice(PLACES)
             change = killer.random.randint(1, changes[place])
             environment = killer.environment(Moment(place, change, killer.random.random() < 0.5, alone=who == "alone"))
-        command = forks.start(small.root, *run("killed", seed), environment=environment)
-        others = None if who in ("alone", "git") else victims(small, forks, who, command)
+        command = flow_forks.start(small.root, *run("killed", seed), environment=environment)
+        others = None if who in ("alone", "git") else victims(small, flow_forks, who, command)
         if killer.wait(command, others):
             killer.done[who] += 1
         code = command.wait()
@@ -72,11 +52,11 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
         if code == 0:
             assert small.is_whole("killed")
             seed += 1
-    forks.call(small.root, *run("killed", 0))
+    flow_forks.call(small.root, *run("killed", 0))
     with capsys.disabled():
         print(f"\n{sum(killer.done.values())} kills: {dict(killer.done)}")
     assert small.outputs("killed") == small.outputs("undisturbed")
     wait_for(lambda: not server.unfinished(), 120)
-    wait_for(lambda: not processes(small, forks), 120)
+    wait_for(lambda: not processes(small, flow_forks), 120)
     assert not list((small.root / ".git").rglob("*.lock"))
     assert small.git("status", "--short") == ""

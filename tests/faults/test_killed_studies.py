@@ -1,7 +1,6 @@
 """`vit-vs-cnn study`, killed at any moment, alone or with its whole tree: the next start finishes it."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +9,7 @@ from mlflow import MlflowClient
 
 from harness.counts import asked, seeded
 from harness.forked_commands import Forks
-from harness.killed_project import KilledProject, RunningServer, forks_for, processes, served, victims
+from harness.killed_project import KilledProject, RunningServer, processes, victims
 from harness.kills import KILLS, Killer, Moment, changes_of, counting
 from harness.small_project import wait_for
 from harness.study_project import DVC_YAML, StudyProject
@@ -34,28 +33,14 @@ def small(tmp_path: Path) -> KilledStudy:
     return KilledStudy(tmp_path, axes={"images": [0.5, 1.0]})
 
 
-@pytest.fixture
-def server(small: KilledStudy, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningServer]:
-    with served(small, monkeypatch) as server:
-        yield server
-
-
-@pytest.fixture
-def forks(small: KilledStudy, server: RunningServer, tmp_path: Path) -> Iterator[Forks]:
-    scratch = tmp_path / "forks"
-    scratch.mkdir()
-    with forks_for(small, server, scratch) as forks:
-        yield forks
-
-
 @pytest.mark.skipif(KILLS not in os.environ, reason=f"{KILLS} is not set: minutes of studies")
 def test_a_killed_study_ends_as_an_undisturbed_one(
-    small: KilledStudy, server: RunningServer, forks: Forks, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    small: KilledStudy, server: RunningServer, flow_forks: Forks, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """VIT_VS_CNN_KILLS=200 is the whole measure."""
     counts = tmp_path / "counts"
     study = ("study", "mine")
-    forks.call(small.root, *study, environment=counting(counts, small.root))
+    flow_forks.call(small.root, *study, environment=counting(counts, small.root))
     undisturbed, params = small.results(), (small.root / "params.yaml").read_text()
     changes = {
         place: max(count for command, count in changes_of(counts).items() if place in command) for place in PLACES
@@ -72,8 +57,8 @@ def test_a_killed_study_ends_as_an_undisturbed_one(
         place = killer.random.choice(PLACES)
         change = killer.random.randint(1, changes[place])
         moment = Moment(place, change, killer.random.random() < 0.5, alone=who == "alone")
-        command = forks.start(small.root, *study, environment=killer.environment(moment))
-        if killer.wait(command, None if who == "alone" else victims(small, forks, who, command)):
+        command = flow_forks.start(small.root, *study, environment=killer.environment(moment))
+        if killer.wait(command, None if who == "alone" else victims(small, flow_forks, who, command)):
             killer.done[who] += 1
         code = command.wait()
         assert code in (0, 1, 2, -9), command.output
@@ -81,7 +66,7 @@ def test_a_killed_study_ends_as_an_undisturbed_one(
         if code == 0:
             round_ += 1
             ask_anew()
-    forks.call(small.root, *study)
+    flow_forks.call(small.root, *study)
     with capsys.disabled():
         print(f"\n{sum(killer.done.values())} kills: {dict(killer.done)}")
     assert (small.root / "params.yaml").read_text() == params
@@ -90,5 +75,5 @@ def test_a_killed_study_ends_as_an_undisturbed_one(
     found = client.search_runs([one.experiment_id for one in client.search_experiments()])
     assert {run.info.status for run in found} == {"FINISHED"}
     wait_for(lambda: not server.unfinished(), 120)
-    wait_for(lambda: not processes(small, forks), 120)
+    wait_for(lambda: not processes(small, flow_forks), 120)
     assert not list((small.root / ".git").rglob("*.lock"))

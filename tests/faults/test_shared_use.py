@@ -12,7 +12,7 @@ import pytest
 from factories import add_version, new_registry
 from harness.counts import asked
 from harness.forked_commands import Forks
-from harness.killed_project import STAGES, KilledProject, forks_for, served
+from harness.killed_project import STAGES, KilledProject, RunningServer
 from harness.small_project import wait_for
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.registry.audit import open_audit_log
@@ -23,17 +23,9 @@ needs_a_count = pytest.mark.skipif(RUNS not in os.environ, reason=f"{RUNS} is no
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> KilledProject:
-    return KilledProject(tmp_path)
-
-
-@pytest.fixture
-def forks(small: KilledProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Forks]:
-    scratch = tmp_path / "forks"
-    scratch.mkdir()
-    with served(small, monkeypatch) as server, forks_for(small, server, scratch) as forks:
-        yield forks
-        wait_for(lambda: not server.unfinished(), 120)
+def idle_forks(flow_forks: Forks, server: RunningServer) -> Iterator[Forks]:
+    yield flow_forks
+    wait_for(lambda: not server.unfinished(), 120)
 
 
 def run(name: str, seed: int) -> tuple[str, ...]:
@@ -57,28 +49,28 @@ def is_in_cache(small: KilledProject, name: str) -> bool:
 @needs_a_count
 @pytest.mark.parametrize("place", ["outside", "in the first"])
 def test_what_one_clone_cleans_the_other_still_has(
-    small: KilledProject, forks: Forks, tmp_path: Path, place: str
+    small: KilledProject, idle_forks: Forks, tmp_path: Path, place: str
 ) -> None:
     other = small.clone(tmp_path / "other")
     cache = tmp_path / "cache" if place == "outside" else small.root / ".dvc" / "cache"
     for project in (small, other):
         (project.root / ".dvc/config.local").write_text(f"[cache]\n    dir = {cache}\n")
-    together = [forks.start(small.root, *run("one", 1)), forks.start(other.root, *run("two", 2))]
+    together = [idle_forks.start(small.root, *run("one", 1)), idle_forks.start(other.root, *run("two", 2))]
     for command in together:
         assert command.wait() == 0, command.output
-    assert "it was left as it is" in forks.call(small.root, "clean", "--yes", "--days", "0").output
+    assert "it was left as it is" in idle_forks.call(small.root, "clean", "--yes", "--days", "0").output
     assert not (small.root / "runs/one").exists()
     assert is_in_cache(other, "two")
-    assert "it was left as it is" in forks.call(other.root, "clean", "--yes", "--days", "0").output
+    assert "it was left as it is" in idle_forks.call(other.root, "clean", "--yes", "--days", "0").output
     for project, name, seed in ((small, "one", 1), (other, "two", 2)):
-        forks.call(project.root, *run(name, seed))
+        idle_forks.call(project.root, *run(name, seed))
         assert project.is_whole(name)
         assert len(small.started(name)) == len(STAGES)  # the second time all of it came from the cache
 
 
 @needs_a_count
 def test_many_runs_at_once_beside_all_that_cleans_and_promotes(
-    small: KilledProject, forks: Forks, settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    small: KilledProject, idle_forks: Forks, settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """VIT_VS_CNN_RUNS=6 is the whole measure."""
     registry = new_registry()
@@ -90,25 +82,25 @@ def test_many_runs_at_once_beside_all_that_cleans_and_promotes(
     repro = subprocess.Popen(
         [sys.executable, "-m", "dvc", "repro", "--quiet"],
         cwd=small.root,
-        env=forks.environment | {"HISTORY": str(history), "PREFECT__FLOW_RUN_ID": "none"},
+        env=idle_forks.environment | {"HISTORY": str(history), "PREFECT__FLOW_RUN_ID": "none"},
     )
-    cleaning = forks.start(small.root, "clean", "--yes")
-    runs = [forks.start(small.root, *run(name, seed)) for seed, name in enumerate(names, start=1)]
+    cleaning = idle_forks.start(small.root, "clean", "--yes")
+    runs = [idle_forks.start(small.root, *run(name, seed)) for seed, name in enumerate(names, start=1)]
     beside: dict[str, int] = dict.fromkeys(("clean", "doctor", "promote"), 0)
 
     def call_others() -> None:
         nonlocal cleaning
         promoting = [
-            forks.start(small.root, "registry", "promote", str(version), "--force", "--reason", "in turn")
+            idle_forks.start(small.root, "registry", "promote", str(version), "--force", "--reason", "in turn")
             for version in (1, 2)
         ]
-        fixing = forks.start(small.root, "doctor", "--fix")
+        fixing = idle_forks.start(small.root, "doctor", "--fix")
         for command in (*promoting, fixing):
             assert command.wait() in (0, 3), command.output
         assert cleaning.wait() == 0 or "is active: wait for its end, then clean" in cleaning.output, cleaning.output
         for kind, count in (("promote", 2), ("doctor", 1), ("clean", 1)):
             beside[kind] += count
-        cleaning = forks.start(small.root, "clean", "--yes")
+        cleaning = idle_forks.start(small.root, "clean", "--yes")
 
     while any(command.poll() is None for command in runs):
         call_others()

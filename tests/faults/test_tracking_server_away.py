@@ -13,7 +13,7 @@ from mlflow.entities import Run
 
 from harness.counts import asked
 from harness.forked_commands import Forks
-from harness.killed_project import STAGES, KilledProject, forks_for, served
+from harness.killed_project import STAGES, KilledProject
 from harness.small_project import ask_json, wait_for
 from vit_vs_cnn.core.process import stop_tree
 from vit_vs_cnn.orchestration.prefect_server import free_port
@@ -95,23 +95,15 @@ def tracking(tmp_path: Path, empty_store: Path) -> Iterator[TrackingServer]:
     server.stop()
 
 
-@pytest.fixture
-def forks(small: TrackedProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Forks]:
-    scratch = tmp_path / "forks"
-    scratch.mkdir()
-    with served(small, monkeypatch) as server, forks_for(small, server, scratch) as forks:
-        yield forks
-
-
 @pytest.mark.skipif(FAULTS not in os.environ, reason=f"{FAULTS} is not set: minutes without a server")
 @pytest.mark.parametrize("back", ["in the middle", "after the end"])
 def test_a_run_loses_nothing_while_the_server_is_away(
-    small: TrackedProject, tracking: TrackingServer, forks: Forks, back: str, capsys: pytest.CaptureFixture[str]
+    small: TrackedProject, tracking: TrackingServer, flow_forks: Forks, back: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """VIT_VS_CNN_FAULTS=100 is the whole measure: two minutes."""
     away, environment = asked(FAULTS, 20, 1.2), {"MLFLOW_TRACKING_URI": tracking.url}
     small.control("away", eda={"pause": True})
-    command = forks.start(small.root, "run", "--name", "away", "--set", "seeds=[1]", environment=environment)
+    command = flow_forks.start(small.root, "run", "--name", "away", "--set", "seeds=[1]", environment=environment)
     wait_for(lambda: (run := tracking.runs().get("eda")) and len(tracking.steps(run)) > STEPS // 4)
     tracking.stop()
     small.control("away", compare={"pause": back == "in the middle"})
@@ -124,7 +116,7 @@ def test_a_run_loses_nothing_while_the_server_is_away(
     if back == "after the end":
         assert "nothing is lost, `vit-vs-cnn sync` delivers it later." in command.output
         tracking.start()
-        forks.call(small.root, "sync", environment=environment)
+        flow_forks.call(small.root, "sync", environment=environment)
     assert small.is_whole("away")
     runs = tracking.runs()
     assert {name: run.info.status for name, run in runs.items()} == dict.fromkeys(STAGES, "FINISHED")

@@ -176,6 +176,32 @@ def test_a_server_that_is_stopped_under_attack_answers_and_ends_without_a_traceb
     assert not alive
 
 
+def test_a_server_that_is_stopped_answers_all_that_it_has_accepted(
+    store: Store, tmp_path: Path, images: NDArray[np.uint8], picture: Callable[..., bytes]
+) -> None:
+    statuses: list[int | str] = []
+
+    def ask() -> None:
+        while True:
+            try:
+                statuses.append(server.send("/predict", picture(images[0])).status)
+            except (OSError, HTTPException) as refused:
+                statuses.append(type(refused).__name__)
+                return
+
+    with serving(store, tmp_path) as server:
+        clients = [threading.Thread(target=ask) for _ in range(16)]
+        for client in clients:
+            client.start()
+        wait_for(lambda: statuses.count(200) > 100, 300)
+        server.process.terminate()
+        assert server.process.wait(300) == 0
+        for client in clients:
+            client.join()
+    # A connection that still waits to be accepted is reset; one that was accepted would be closed without an answer.
+    assert set(statuses) <= {200, 503, "ConnectionRefusedError", "ConnectionResetError"}
+
+
 def test_slow_clients_keep_nobody_waiting_and_end_with_the_server(
     store: Store, tmp_path: Path, images: NDArray[np.uint8], picture: Callable[..., bytes]
 ) -> None:
