@@ -71,7 +71,10 @@ def test_up_prints_three_addresses_that_answer(server: Server) -> None:
     for port, path in zip(server.ports, ("api/health", "health", "health"), strict=True):
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=300) as answer:
             assert answer.status == 200
-    assert (server.small.root / ".vit-vs-cnn/prefect/prefect.db").is_file()
+    state = server.small.root / ".vit-vs-cnn"
+    assert (state / "prefect/prefect.db").is_file()
+    # Where runs of a terminal find the pages that their report links to.
+    assert (state / "mlflow.url").read_text() == f"http://127.0.0.1:{server.ports[1]}"
 
 
 def test_a_taken_port_is_reported_with_its_holder(server: Server) -> None:
@@ -383,6 +386,7 @@ def test_the_folder_may_move_and_a_switched_schedule_stays(server: Server) -> No
     server.ask(f"deployments/{nightly['id']}/schedules/{schedule}", {"active": True}, "PATCH")
     server.stop()
     assert small.processes() == []
+    assert not (small.root / ".vit-vs-cnn/mlflow.url").exists()
     moved = small.root.with_name("moved")
     small.root.rename(moved)
     small.root = moved

@@ -89,7 +89,7 @@ def test_contestants_become_versions_and_the_better_by_validation_the_challenger
     assert challenger.tags["timm"] == "resnet10t"
     assert challenger.metric("macro_f1") == pytest.approx(14 / 15, abs=0.01)
     assert challenger.card.startswith("# resnet for tiny\n")
-    assert "0 other versions were measured on them and 0 decisions of the gate looked at them" in challenger.card
+    assert "No other version of the registry was measured on the test images before this one." in challenger.card
 
 
 def test_the_challenger_is_the_best_by_the_metric_that_models_are_chosen_by(

@@ -1,6 +1,7 @@
 """What MLflow's pages find in an experiment: its description, prepared views, and images beside each other."""
 
 import json
+import socket
 import zlib
 from base64 import b64decode
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.tracking.delivery import sync
 from vit_vs_cnn.tracking.outbox import RunRef
-from vit_vs_cnn.tracking.pages import comparison_page
+from vit_vs_cnn.tracking.pages import comparison_page, pages_address, running_pages_file
 from vit_vs_cnn.tracking.run import read_ref, start_run
 from vit_vs_cnn.tracking.store import experiment, open_client, tracking_uri
 
@@ -85,6 +86,15 @@ def test_the_trainings_of_a_comparison_open_on_accuracy_loss_and_cost(
 
 def test_a_page_is_not_known_before_the_store_has_the_runs() -> None:
     assert comparison_page([RunRef(key="k", experiment="tiny", name="train-vit-0")], SERVER) is None
+
+
+def test_the_pages_of_a_running_up_are_known_and_those_of_a_killed_one_are_not(project: Path) -> None:
+    assert pages_address() is None
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        running_pages_file().write_text(address)
+        assert pages_address() == address
+    assert pages_address() is None
 
 
 def test_a_description_that_a_person_wrote_stays(settings: Settings, prepared: DatasetInfo) -> None:

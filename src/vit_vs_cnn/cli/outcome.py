@@ -9,13 +9,13 @@ from vit_vs_cnn.core.console import printable, table
 from vit_vs_cnn.core.errors import without_password
 from vit_vs_cnn.core.paths import COMPARE, REGISTERED
 from vit_vs_cnn.orchestration.artifacts import has_comparison, read_answer, read_trainings, result_rows
-from vit_vs_cnn.tracking.pages import comparison_page
-from vit_vs_cnn.tracking.store import tracking_server, tracking_uri
+from vit_vs_cnn.tracking.pages import comparison_page, pages_address
+from vit_vs_cnn.tracking.store import tracking_uri
 
 if TYPE_CHECKING:
     from vit_vs_cnn.orchestration.workspace import PipelineRun
 
-# Where `vit-vs-cnn up` has MLflow's pages.
+# Where `make ui` and `vit-vs-cnn up` have MLflow's pages.
 _PAGES = "http://127.0.0.1:5000"
 
 
@@ -23,8 +23,9 @@ def run_summary(finished: "PipelineRun") -> str:
     """The table of the contestants, the report's place and the commands that show more."""
     report, here = finished.workspace / COMPARE / "report.html", Path.cwd()
     registered = _registered(finished.workspace)
-    store, page = without_password(tracking_uri()), comparison_page(read_trainings(finished.workspace), _known_pages())
-    start = "" if tracking_server() else "make ui, then "
+    address, store = pages_address(), without_password(tracking_uri())
+    page = comparison_page(read_trainings(finished.workspace), address or _PAGES)
+    start = "" if address else "make ui, then "
     return f"""
 {results_table(finished.workspace)}
 
@@ -61,10 +62,6 @@ def run_record(finished: "PipelineRun") -> dict[str, Any]:
             "runs": {training.name: training.run_id for training in trainings},
         },
     }
-
-
-def _known_pages() -> str:
-    return tracking_server() or _PAGES
 
 
 def _registered(workspace: Path) -> dict[str, Any]:

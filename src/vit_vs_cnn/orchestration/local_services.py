@@ -32,7 +32,7 @@ from vit_vs_cnn.orchestration.prefect_server import (
     start_logged,
     wait_until_it_answers,
 )
-from vit_vs_cnn.tracking.pages import MLFLOW_UI_VARIABLE
+from vit_vs_cnn.tracking.pages import running_pages_file
 from vit_vs_cnn.tracking.store import check_store, tracking_server, tracking_uri
 
 # How many flow runs the worker runs at once: one that waits for others needs room for them.
@@ -118,12 +118,15 @@ def up(ports: Ports, limit: int, say: Callable[[str], None]) -> None:
                 running_server_file().write_text(api, encoding="utf-8")
                 deploy(main_root(), environment)
                 report_dead_runs(api)
+            if service.name == "mlflow":
+                running_pages_file().write_text(f"http://{HOST}:{ports.mlflow}", encoding="utf-8")
         say(_addresses(ports))
         _watch(services, api, say)
     except KeyboardInterrupt:
         say("stopping …")
     finally:
         running_server_file().unlink(missing_ok=True)
+        running_pages_file().unlink(missing_ok=True)
         # A second signal must not leave anything running.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
@@ -138,7 +141,6 @@ def _services(ports: Ports, limit: int, environment: Mapping[str, str]) -> list[
     name_worker = ("--name", f"vit-vs-cnn-{ports.worker}", "--limit", str(limit))
     worker_environment = {
         "PREFECT_WORKER_WEBSERVER_PORT": str(ports.worker),
-        MLFLOW_UI_VARIABLE: mlflow,
         RUNS_AT_ONCE_VARIABLE: str(limit),
     }
     services = [

@@ -7,6 +7,7 @@ process loses nothing; `vit-vs-cnn sync` delivers what is pending. An outbox is 
 
 import json
 import shutil
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -86,7 +87,8 @@ class Outbox:
                 file.seek(self._end_of_events)
                 lines, newline, _ = file.read().rpartition(b"\n")
             self._end_of_events += len(lines + newline)
-            self._events += map(json.loads, lines.splitlines())
+            if newline:
+                self._events += [_event(line, path) for line in lines.split(b"\n")]
         elif not self.folder.is_dir():
             self._events = []  # another process has delivered all of them
 
@@ -195,6 +197,18 @@ def pending_keys() -> set[str]:
 def new_event(kind: str, **fields: Any) -> Event:
     """An event that happens now."""
     return {"kind": kind, "time_ms": now_ms(), **fields}
+
+
+def _event(line: bytes, path: Path) -> Event:
+    """The event of a line; of one that the disk has damaged an event that delivers nothing, with a warning."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        event = None
+    if isinstance(event, dict) and "kind" in event:
+        return event
+    print(f"warning: {path}: a record is damaged and is skipped; the others are delivered.", file=sys.stderr)
+    return new_event("damaged")
 
 
 def _header(path: Path) -> Header | None:

@@ -1,19 +1,40 @@
 """Where MLflow's pages show runs."""
 
-import os
+import socket
 from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
 
+from vit_vs_cnn.core.paths import state_dir
 from vit_vs_cnn.tracking.outbox import RunRef
 from vit_vs_cnn.tracking.store import tracking_server
 from vit_vs_cnn.tracking.views import TRAINING_PAGES, view_address, view_key
 
-# Set by `vit-vs-cnn up`, whose pages show a store that is a file.
-MLFLOW_UI_VARIABLE = "VIT_VS_CNN_MLFLOW_UI"
+_SECONDS_TO_CONNECT = 1.0
+
+
+def running_pages_file() -> Path:
+    """The file with the address of the pages that `vit-vs-cnn up` shows a store with that is a file, while it runs."""
+    return state_dir() / "mlflow.url"
 
 
 def pages_address() -> str | None:
     """The address of MLflow's pages; None where no server is known."""
-    return tracking_server() or os.environ.get(MLFLOW_UI_VARIABLE)
+    return tracking_server() or _running_pages()
+
+
+def _running_pages() -> str | None:
+    """The address of the pages of `vit-vs-cnn up`, None where it does not run or was killed."""
+    path = running_pages_file()
+    address = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if not address:
+        return None
+    place = urlsplit(address)
+    try:
+        socket.create_connection((str(place.hostname), place.port or 80), _SECONDS_TO_CONNECT).close()
+    except OSError:
+        return None
+    return address
 
 
 def run_page(ref: RunRef) -> str | None:
