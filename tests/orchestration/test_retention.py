@@ -1,18 +1,21 @@
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
 
+from harness.small_project import wait_for
 from vit_vs_cnn.cli import main
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import trained
 from vit_vs_cnn.core.process import ProcessIdentity
-from vit_vs_cnn.orchestration.active_runs import ActiveRun
-from vit_vs_cnn.orchestration.retention import find_old, remove_old
+from vit_vs_cnn.orchestration.active_runs import ActiveRun, active_runs, no_active_run
+from vit_vs_cnn.orchestration.retention import Old, find_old, remove_old
 from vit_vs_cnn.orchestration.workspace import is_shared_cache, sign_cache
 from vit_vs_cnn.tracking.outbox import RunRef
+from vit_vs_cnn.tracking.retention import OldRuns
 from vit_vs_cnn.tracking.run import start_run
 
 
@@ -44,6 +47,20 @@ def test_the_cache_is_not_cleaned_under_a_run(project: Path) -> None:
     ActiveRun(name="busy", workspace=project, process=ProcessIdentity.current(), flow_run_id=None).save()
     with pytest.raises(UserError, match="run busy is active"):
         find_old(1.0)
+
+
+def test_a_run_that_starts_while_the_cache_is_cleaned_waits(project: Path) -> None:
+    run = ActiveRun(name="late", workspace=project, process=ProcessIdentity.current(), flow_run_id=None)
+    starting = threading.Thread(target=run.save)
+    with no_active_run():
+        starting.start()
+        wait_for(lambda: active_runs(dead=False) == [run])
+        assert starting.is_alive()
+    starting.join(60)
+    assert not starting.is_alive()
+    old_with_it = Old(1.0, (), (), (), OldRuns(), 0)
+    with pytest.raises(UserError, match="run late is active"):
+        remove_old(old_with_it)
 
 
 def test_it_says_what_it_would_remove_and_without_an_answer_removes_nothing(

@@ -1,7 +1,7 @@
 """Which runs are active: a small file for each, so that a run whose process was killed is noticed."""
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -21,10 +21,12 @@ class ActiveRun(Record):
     flow_run_id: str | None
 
     def save(self) -> None:
-        """Note that the run is active."""
+        """Note that the run is active, and wait until nothing needs that there is none."""
         path = _path(self.name)
         path.parent.mkdir(parents=True, exist_ok=True)
         self.write(path)
+        with _starting_lock():
+            pass
 
     def remove(self) -> None:
         """Note that the run has ended."""
@@ -43,6 +45,15 @@ def active_runs(*, dead: bool) -> list[ActiveRun]:
     return [run for run in runs if run.process.is_gone() is dead]
 
 
+@contextmanager
+def no_active_run() -> Iterator[None]:
+    """Keep runs from starting until the context ends. Raises UserError while one is active."""
+    with _starting_lock():
+        if active := active_runs(dead=False):
+            raise UserError(f"run {', '.join(run.name for run in active)} is active: wait for its end, then clean.")
+        yield
+
+
 def hold_dead_runs() -> Iterator[ActiveRun]:
     """The runs whose process was killed, one after the other, each while nobody can start it again."""
     for run in active_runs(dead=True):
@@ -54,6 +65,10 @@ def hold_dead_runs() -> Iterator[ActiveRun]:
 def lock_file(name: str) -> Path:
     """The file whose lock the process of a run holds."""
     return runs_dir() / f"{name}.lock"
+
+
+def _starting_lock() -> FileLock:
+    return FileLock(state_dir() / "running.lock")
 
 
 def _path(name: str) -> Path:

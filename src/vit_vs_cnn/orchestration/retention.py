@@ -11,10 +11,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from vit_vs_cnn.core.errors import RunError, UserError
+from vit_vs_cnn.core.errors import RunError
 from vit_vs_cnn.core.paths import PARAMS, RUN_FILE, bytes_in, main_root, runs_dir, state_dir
 from vit_vs_cnn.data.object_store import downloads_dir
-from vit_vs_cnn.orchestration.active_runs import active_runs, hold_dead_runs
+from vit_vs_cnn.orchestration.active_runs import active_runs, hold_dead_runs, no_active_run
 from vit_vs_cnn.orchestration.dead_runs import report_dead_runs
 from vit_vs_cnn.orchestration.prefect_server import RunServer
 from vit_vs_cnn.orchestration.workspace import IN_PLACE, cache_dir, is_shared_cache, remove_workspace
@@ -56,34 +56,34 @@ def remove_dead_runs(keep_days: float) -> list[str]:
 def find_old(days: float) -> Old:
     """What was not used for `days` days, and of the runs in MLflow what nothing needs that stays.
 
-    Raises UserError while a run is active: what it has just put into the cache is not referred to yet.
+    Raises UserError while a run is active.
     """
-    active = [run.name for run in active_runs(dead=False)]
-    if active:
-        raise UserError(f"run {', '.join(active)} is active: wait for its end, then clean.")
-    workspaces = [path.parent for path in runs_dir().glob(f"*/{PARAMS}")]
-    old = tuple(folder for folder in workspaces if _is_old(folder / PARAMS, days))
-    checkpoints = tuple(folder for folder in (state_dir() / "checkpoints").glob("*/") if _is_old(folder, days))
-    downloads = tuple(folder for folder in downloads_dir().glob("*/") if _is_old(folder, days))
-    staying = [main_root(), *(folder for folder in workspaces if folder not in old)]
-    trained = [file.parent for folder in staying for file in (folder / "trained").glob(f"**/{RUN_FILE}")]
-    runs = find_old_runs(days, {*(read_ref(folder).key for folder in trained), *pending_keys()})
-    size = runs.size + sum(map(bytes_in, (*old, *checkpoints, *downloads)))
-    return Old(days, old, checkpoints, downloads, runs, size)
+    with no_active_run():
+        workspaces = [path.parent for path in runs_dir().glob(f"*/{PARAMS}")]
+        old = tuple(folder for folder in workspaces if _is_old(folder / PARAMS, days))
+        checkpoints = tuple(folder for folder in (state_dir() / "checkpoints").glob("*/") if _is_old(folder, days))
+        downloads = tuple(folder for folder in downloads_dir().glob("*/") if _is_old(folder, days))
+        staying = [main_root(), *(folder for folder in workspaces if folder not in old)]
+        trained = [file.parent for folder in staying for file in (folder / "trained").glob(f"**/{RUN_FILE}")]
+        runs = find_old_runs(days, {*(read_ref(folder).key for folder in trained), *pending_keys()})
+        size = runs.size + sum(map(bytes_in, (*old, *checkpoints, *downloads)))
+        return Old(days, old, checkpoints, downloads, runs, size)
 
 
 def remove_old(old: Old) -> float | None:
     """Remove what was found, unless it is in use again; the megabytes that DVC's cache then had in vain.
 
     From the cache is removed what no commit, no experiment and no workspace refers to. None where other projects
-    may refer to what is in it.
+    may refer to what is in it. Runs wait meanwhile: what one has just put into the cache is not referred to yet.
+    Raises UserError while one is active.
     """
-    for workspace in old.workspaces:
-        _remove(workspace, workspace / PARAMS, old.days, remove_workspace)
-    for folder in (*old.checkpoints, *old.downloads):
-        _remove(folder, folder, old.days, shutil.rmtree)
-    delete_runs(old.runs)
-    return _collect_garbage()
+    with no_active_run():
+        for workspace in old.workspaces:
+            _remove(workspace, workspace / PARAMS, old.days, remove_workspace)
+        for folder in (*old.checkpoints, *old.downloads):
+            _remove(folder, folder, old.days, shutil.rmtree)
+        delete_runs(old.runs)
+        return _collect_garbage()
 
 
 def _is_old(path: Path, days: float) -> bool:
