@@ -88,3 +88,8 @@ class Server:
     def task_states(self, flow_run: str) -> dict[str, str | None]:
         """Prefect learns of tasks by events, possibly after the run's end: None where there is no state yet."""
         return {name: task["state"] and task["state"]["name"] for name, task in self.tasks(flow_run).items()}
+
+    def messages(self, flow_run: str) -> list[str]:
+        """Log lines of the flow run and its tasks, as far as Prefect has them: the last ones follow the final state."""
+        body = {"logs": {"flow_run_id": {"any_": [flow_run]}}}
+        return [log["message"] for log in self.ask("logs/filter", body)]

@@ -106,8 +106,7 @@ def test_a_run_has_a_task_per_stage_and_is_saved_and_the_next_one_is_cached(serv
     assert "seeds:\n- 77\n" in (small.root / "runs/first/params.yaml").read_text()
     assert "first" in small.experiments().split()
     assert small.git("status", "--short") == ""
-    logs = [log["message"] for log in server.ask("logs/filter", {"logs": {"flow_run_id": {"any_": [first]}}})]
-    assert "compare says hello" in logs
+    wait_for(lambda: "compare says hello" in server.messages(first))
     progress = server.ask("artifacts/filter", {"artifacts": {"key": {"any_": ["progress-train-vit"]}}})
     assert progress[0]["data"] == 50
     again = server.submit(name="first", preset="other")
