@@ -82,8 +82,8 @@ def announce(job: TrainingJob) -> None:
     print(f"train {job.contestant} seed {job.settings.seed}: {job.model.timm}, {budget}, {runs_on}{about}", flush=True)
     if plan.device.type == "cpu" and seconds is not None and seconds > _LONG_ON_CPU_SECONDS:
         print(
-            "warning: that is long for a CPU; `vit-vs-cnn run --preset cpu` compares small models from scratch "
-            "in about an hour, and a GPU does this one in minutes.",
+            "warning: that is long for a CPU: fewer epochs (train.epochs), a smaller network or a GPU shorten it; "
+            "`--preset cpu` has small networks that learn from scratch.",
             file=sys.stderr,
             flush=True,
         )
