@@ -91,3 +91,8 @@ def test_a_name_says_the_point_or_is_a_digest_where_it_would_be_too_long(root: P
     runs = planned(root, axes=axes | {"data.groups": [f"{'(?:)' * 20}(..)$", "(..)$"]}).runs
     assert len({run.name for run in runs}) == 4
     assert max(len(run.name) for run in runs) < 20
+
+
+def test_a_study_that_was_never_started_says_what_starts_it(root: Path) -> None:
+    with pytest.raises(UserError, match="study mine has not been started here; `vit-vs-cnn study` starts it"):
+        read_plan(study_folder(root, "mine"))

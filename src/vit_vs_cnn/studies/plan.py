@@ -120,6 +120,8 @@ def study_folder(root: Path, name: str) -> Path:
 
 def read_plan(folder: Path) -> Plan:
     """Read plan.json. Raises UserError where the study was never started."""
+    if not (folder / "plan.json").is_file():
+        raise UserError(f"study {folder.name} has not been started here; `vit-vs-cnn study` starts it.")
     return Plan.read(folder / "plan.json", _REMEDY)
 
 
