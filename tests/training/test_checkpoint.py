@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from safetensors.torch import save_model
 from torch import nn
 
@@ -58,7 +57,7 @@ def test_a_pattern_that_matches_no_file_fails(package: Path) -> None:
 def test_the_fingerprint_has_what_a_training_runs_on_and_not_how_it_was_chosen(
     make_settings: Make, prepared: DatasetInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr("vit_vs_cnn.training.setup.cpu_has_bf16", lambda: True)
     splits = (read_split(PREPARED, "train"), read_split(PREPARED, "val"))
 
     def of(**train: Any) -> str:

@@ -17,26 +17,12 @@ from vit_vs_cnn.training.setup import Plan, Precision, fastest_attention, make_p
 SMALL = {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
 
 
-@pytest.mark.parametrize(
-    ("supported", "precision"),
-    [
-        ((), "32-true"),
-        (("_is_avx512_bf16_supported",), "bf16-mixed"),
-        (("_is_amx_tile_supported",), "bf16-mixed"),
-    ],
-)
+@pytest.mark.parametrize(("has_bf16", "precision"), [(False, "32-true"), (True, "bf16-mixed")])
 def test_precision_auto_is_bf16_where_a_cpu_multiplies_it(
-    monkeypatch: pytest.MonkeyPatch, supported: tuple[str, ...], precision: str
+    monkeypatch: pytest.MonkeyPatch, has_bf16: bool, precision: str
 ) -> None:
-    for check in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
-        monkeypatch.setattr(torch.cpu, check, lambda check=check: check in supported)
+    monkeypatch.setattr("vit_vs_cnn.training.setup.cpu_has_bf16", lambda: has_bf16)
     assert make_plan(TrainSettings(epochs=1, device="cpu")).precision == precision
-
-
-def test_a_pytorch_without_these_checks_takes_32_true(monkeypatch: pytest.MonkeyPatch) -> None:
-    for check in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
-        monkeypatch.delattr(torch.cpu, check)
-    assert make_plan(TrainSettings(epochs=1, device="cpu")).precision == "32-true"
 
 
 @pytest.mark.parametrize(

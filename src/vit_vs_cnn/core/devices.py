@@ -1,8 +1,11 @@
-"""The machine's accelerators, without importing PyTorch."""
+"""What the machine computes with, without importing PyTorch."""
 
 import os
 import shutil
 import subprocess
+from pathlib import Path
+
+_BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
 def accelerators() -> list[str]:
@@ -15,3 +18,11 @@ def accelerators() -> list[str]:
         return []
     answer = subprocess.run([tool, "--list-gpus"], capture_output=True, text=True, check=False)
     return [str(index) for index in range(len(answer.stdout.splitlines()))] if answer.returncode == 0 else []
+
+
+def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the CPU multiplies matrices in bf16 (AVX-512 BF16 or AMX); False where Linux does not say so."""
+    try:
+        return not _BF16_FLAGS.isdisjoint(cpuinfo.read_text(encoding="utf-8").split())
+    except OSError:
+        return False

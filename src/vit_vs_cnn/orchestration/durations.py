@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.core.devices import accelerators
+from vit_vs_cnn.core.devices import accelerators, cpu_has_bf16
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import PREPARED, main_root, state_dir
 from vit_vs_cnn.core.records import Record, digest_of
@@ -16,9 +16,10 @@ from vit_vs_cnn.orchestration.dag import Stage
 _FIXED_SECONDS = {"prepare": 3.0, "tune": 1.0, "cost": 8.0, "register": 4.0}
 _FIXED_SECONDS_OF_OTHERS = 5.0
 _SECONDS_PER_IMAGE_READ = 0.001
-# Floating-point operations per second of a core and of a GPU, and what an image costs beside them. The presets'
-# networks take half to twice as long (docs/performance.md).
-_CPU_RATE, _CPU_SECONDS_PER_PASS = 1e11, 0.0002
+# Floating-point operations per second of a core and of a GPU; in bf16, a core that has it multiplies twice as fast.
+# Beside them a GPU needs some time for each image, and a CPU for each batch. The presets' networks take half to twice
+# as long (docs/performance.md).
+_CPU_RATE, _CPU_SECONDS_PER_BATCH = 1e11, 0.01
 _GPU_RATE, _GPU_SECONDS_PER_PASS = 5e13, 0.00001
 # A step of training in forward passes, and conditions of robustness.
 _PASSES_OF_STEP = 3
@@ -94,11 +95,17 @@ def usual_duration(
         "evaluate": _PASSES_OF_VIEWS[settings.evaluate.views] * test,
         "robustness": len(settings.seeds) * _CONDITIONS * min(settings.robustness.images, test),
     }[stage.kind]
-    return fixed + passes * _seconds_per_pass(settings, operations.get(contestant, 0))
+    work = operations.get(contestant, 0)
+    if stage.kind in {"train", "tune"}:
+        batch, bf16 = settings.model(contestant).recipe.batch_size, settings.train.precision in {"auto", "bf16-mixed"}
+    else:
+        batch, bf16 = settings.evaluate.batch_size, False
+    return fixed + passes * _seconds_per_pass(settings, work, batch, bf16=bf16)
 
 
-def _seconds_per_pass(settings: Settings, operations: int) -> float:
+def _seconds_per_pass(settings: Settings, operations: int, batch: int, *, bf16: bool) -> float:
     devices = min(settings.train.devices, len(accelerators())) if settings.train.device != "cpu" else 0
     if devices:
         return (operations / _GPU_RATE + _GPU_SECONDS_PER_PASS) / devices
-    return operations / (_CPU_RATE * (os.cpu_count() or 1)) + _CPU_SECONDS_PER_PASS
+    rate = _CPU_RATE * (os.cpu_count() or 1) * (2 if bf16 and cpu_has_bf16() else 1)
+    return operations / rate + _CPU_SECONDS_PER_BATCH / batch

@@ -17,6 +17,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
 
 from vit_vs_cnn.config.schema import ModelSettings, Settings, TrainSettings
+from vit_vs_cnn.core.devices import cpu_has_bf16
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.dataset import DatasetInfo, Split
 from vit_vs_cnn.models.preprocess import Preprocess
@@ -116,9 +117,7 @@ def _fastest_precision(device: torch.device) -> Precision:
     """Bf16 where the hardware multiplies it: GPUs since Ampere, CPUs with AVX-512 BF16 or AMX."""
     if device.type == "cuda":
         return "bf16-mixed" if torch.cuda.get_device_capability(device) >= (8, 0) else "32-true"
-    # PyTorch has no public name for these checks.
-    checks = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
-    return "bf16-mixed" if any(check() for check in checks if check is not None) else "32-true"
+    return "bf16-mixed" if cpu_has_bf16() else "32-true"
 
 
 def make_fabric(plan: Plan) -> Fabric:
