@@ -10,15 +10,15 @@ from vit_vs_cnn.evaluation.replicates import compare_replicates
 from vit_vs_cnn.evaluation.shift import compare_under_shift
 
 
-def test_the_best_leads_over_the_next_best_under_each_corruption() -> None:
+def test_the_best_leads_over_the_best_on_clean_images_or_as_that_over_the_next_best() -> None:
     measured = {
-        "vit": robustness_results({"blur": 150, "noise": 10}),
-        "resnet": robustness_results({"blur": 60, "noise": 60}),
-        "third": robustness_results({"blur": 200, "noise": 70}),
+        "vit": robustness_results({CLEAN: 3, "blur": 150, "noise": 10, "shear": 200}),
+        "resnet": robustness_results({CLEAN: 6, "blur": 60, "noise": 60, "shear": 100}),
+        "third": robustness_results({CLEAN: 9, "blur": 200, "noise": 70, "shear": 10}),
     }
     results = {result.corruption: result for result in compare_under_shift(measured, 0.95)}
     assert list(results) == [CLEAN, *(corruption.name for corruption in CORRUPTIONS)]
-    blur, noise, jpeg = (results[name].lead for name in ("blur", "noise", "jpeg"))
+    blur, noise, jpeg, shear = (results[name].lead for name in ("blur", "noise", "jpeg", "shear"))
     assert blur is not None
     assert (blur.leader, blur.other) == ("resnet", "vit")
     assert blur.difference == pytest.approx(0.3)
@@ -26,6 +26,8 @@ def test_the_best_leads_over_the_next_best_under_each_corruption() -> None:
     assert blur.is_significant
     assert noise is not None
     assert (noise.leader, noise.other) == ("vit", "resnet")
+    assert shear is not None
+    assert (shear.leader, shear.other) == ("third", "vit")
     assert results["blur"].order == ["resnet", "vit", "third"]
     assert results["blur"].accuracies["vit"].value == pytest.approx(0.5)
     assert jpeg is not None

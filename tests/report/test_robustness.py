@@ -40,7 +40,7 @@ def test_the_sentence_names_where_each_leads_and_where_the_order_holds(shift: Sh
     assert blur is not None
     assert noise is not None
     interval = f"({100 * blur.low:.1f} to {100 * blur.high:.1f})"
-    assert sentence.startswith(f"Under blur resnet leads by 40.0 points {interval}, and under rotation; ")
+    assert sentence.startswith(f"Under blur resnet is ahead of vit by 40.0 points {interval}, and under rotation; ")
     assert "; under noise vit leads by 16.7 points (" in sentence
     # Patches are no corruption. Of equal ones the order is that of the contestants.
     assert sentence.endswith("The order on clean images holds in 8 of 10 corruptions.")

@@ -36,7 +36,8 @@ class Lead:
 class UnderCorruption:
     """Accuracies under one corruption by contestant, means over its severities and replicates with their intervals.
 
-    `lead` is of the best over the next best; None of one contestant alone.
+    `lead` is of the best over the contestant that is best on clean images, or over the next best where it is that one
+    itself; None of one contestant alone.
     """
 
     corruption: str
@@ -65,19 +66,26 @@ def compare_under_shift(
                 f"robustness/{name}: was measured on other images or corruptions than {first_name}; "
                 "run `dvc repro` to measure both alike."
             )
-    names = [CLEAN, *(corruption.name for corruption in first.corruptions)]
-    results = [_compare(name, measured, confidence, groups) for name in names]
+    clean = _compare(CLEAN, measured, confidence, groups)
+    best = clean.order[0]
+    results = [_compare(corruption.name, measured, confidence, groups, best) for corruption in first.corruptions]
     # Clean images have their own, better comparison, on all of test.
-    leads = [result.lead for result in results[1:] if result.lead is not None]
-    adjusted = iter(holm([lead.p_value for lead in leads]))
-    return results[:1] + [
-        replace(result, lead=result.lead and replace(result.lead, adjusted_p_value=next(adjusted)))
-        for result in results[1:]
+    adjusted = iter(holm([result.lead.p_value for result in results if result.lead is not None]))
+    return [
+        clean,
+        *(
+            replace(result, lead=result.lead and replace(result.lead, adjusted_p_value=next(adjusted)))
+            for result in results
+        ),
     ]
 
 
 def _compare(
-    corruption: str, measured: Mapping[str, Robustness], confidence: float, groups: Groups | None
+    corruption: str,
+    measured: Mapping[str, Robustness],
+    confidence: float,
+    groups: Groups | None,
+    best_on_clean: str | None = None,
 ) -> UnderCorruption:
     correct = {name: robustness.at_all_severities(corruption) for name, robustness in measured.items()}
     images = len(next(iter(measured.values())).positions)
@@ -86,8 +94,10 @@ def _compare(
         groups = np.tile(np.arange(images) if groups is None else groups, severities)
     accuracies = {name: mean_accuracy(right, confidence, groups) for name, right in correct.items()}
     best, *others = sorted(accuracies, key=lambda name: -accuracies[name].value)
-    lead = _lead(best, others[0], correct, confidence, groups) if others else None
-    return UnderCorruption(corruption, accuracies, lead)
+    if not others:
+        return UnderCorruption(corruption, accuracies, None)
+    other = best_on_clean if best_on_clean in others else others[0]
+    return UnderCorruption(corruption, accuracies, _lead(best, other, correct, confidence, groups))
 
 
 def _lead(leader: str, other: str, correct: Mapping[str, Correct], confidence: float, groups: Groups | None) -> Lead:

@@ -80,8 +80,8 @@ def error_sentences(errors: Errors) -> list[str]:
 
 
 def _images(count: float) -> str:
-    """A count, with a decimal place where a mean over pairs of replicates has one."""
-    return f"{count:,.0f}" if abs(count - round(count)) < 0.05 else f"{count:,.1f}"
+    """A count, with a decimal place where a small mean over pairs of replicates has one."""
+    return f"{count:,.0f}" if count >= 100 or abs(count - round(count)) < 0.05 else f"{count:,.1f}"
 
 
 def error_tiles(errors: Errors, test: Split, classes: Sequence[str]) -> dict[str, dict[str, list[Tile]]]:

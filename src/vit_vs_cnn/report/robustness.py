@@ -77,7 +77,8 @@ def shift_sentence(shift: Shift) -> str | None:
     for corruption, lead in leads:
         by_leader.setdefault(lead.leader, []).append((corruption, lead))
     if by_leader:
-        found = "; ".join(_leads_in_words(leader, own) for leader, own in by_leader.items())
+        best = shift.clean.order[0]
+        found = "; ".join(_leads_in_words(leader, own, best) for leader, own in by_leader.items())
     else:
         found = f"under none of {len(corruptions)} corruptions is one better by more than chance"
     kept = sum(result.order == shift.clean.order for result in corruptions)
@@ -85,12 +86,13 @@ def shift_sentence(shift: Shift) -> str | None:
     return sentence[0].upper() + sentence[1:]
 
 
-def _leads_in_words(leader: str, leads: Sequence[tuple[str, Lead]]) -> str:
+def _leads_in_words(leader: str, leads: Sequence[tuple[str, Lead]], best_on_clean: str) -> str:
     """The corruptions under which one leads, the largest lead first and with its interval."""
     (corruption, lead), *others = leads
     also = f", and under {listed([_title(other) for other, _ in others])}" if others else ""
+    leads_by = "leads by" if leader == best_on_clean else f"is ahead of {best_on_clean} by"
     return (
-        f"under {_title(corruption)} {leader} leads by {points(lead.difference)} points ({points(lead.low)} to "
+        f"under {_title(corruption)} {leader} {leads_by} {points(lead.difference)} points ({points(lead.low)} to "
         f"{points(lead.high)}){also}"
     )
 
