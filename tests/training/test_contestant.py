@@ -47,6 +47,7 @@ def test_where_a_cpu_would_take_hours_a_preset_that_would_not_is_named(
     said = capsys.readouterr()
     assert said.out.endswith(" h\n")
     assert said.err.startswith("warning: that is long for a CPU: fewer epochs (train.epochs)")
+    assert "`--preset cpu`" in said.err
 
 
 def test_an_estimate_that_finds_too_little_memory_leaves_the_training_to_say_so(

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
@@ -20,6 +21,7 @@ def accelerators() -> list[str]:
     return [str(index) for index in range(len(answer.stdout.splitlines()))] if answer.returncode == 0 else []
 
 
+@cache  # a plan asks for every stage, and the file is long where there are many cores
 def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether the CPU multiplies matrices in bf16 (AVX-512 BF16 or AMX); False where Linux does not say so."""
     try:
