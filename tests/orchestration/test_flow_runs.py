@@ -223,7 +223,7 @@ def test_a_killed_worker_comes_back_and_its_run_has_crashed_and_continues(server
     for process in [*worker.children(recursive=True), worker]:
         process.kill()
     assert server.end(flow_run)["type"] == "CRASHED"
-    assert {"Crashed"} <= set(server.task_states(flow_run).values())
+    wait_for(lambda: "Running" not in (states := server.task_states(flow_run).values()) and "Crashed" in states)
     small.control("killed")
     # The slot of the dead stage is Prefect's to free: its lease is one minute long.
     assert server.end(server.submit(name="killed", overrides=["seeds=[9]"]), 600)["type"] == "COMPLETED"
@@ -306,8 +306,12 @@ def test_what_a_killed_run_left_is_found_and_removed(server: Server) -> None:
     assert "fixed  run left: its workspace is removed" in done
     assert not left.exists()
     assert "left" not in small.git("worktree", "list")
-    states = {run["name"].partition("-")[0]: run["state"]["type"] for run in server.ask("flow_runs/filter", {})}
-    assert states["left"] == "CRASHED"
+    # `doctor` or the watch of `up` said so, whichever came first.
+    wait_for(lambda: _states_by_name(server)["left"] == "CRASHED")
+
+
+def _states_by_name(server: Server) -> dict[str, str]:
+    return {run["name"].partition("-")[0]: run["state"]["type"] for run in server.ask("flow_runs/filter", {})}
 
 
 def test_run_uses_the_running_server_and_forces_and_chooses_stages(server: Server) -> None:

@@ -39,6 +39,7 @@ from vit_vs_cnn.tracking.store import check_store, tracking_server, tracking_uri
 RUNS_AT_ONCE_VARIABLE = "VIT_VS_CNN_RUNS_AT_ONCE"
 _SECONDS_TO_STOP = 8.0
 _SECONDS_BETWEEN_CHECKS = 1.0
+_SECONDS_OF_LATE_EVENTS = 30.0  # Prefect may learn of a task after its flow run was set to Crashed
 _MOST_RESTARTS = 5
 
 
@@ -186,6 +187,7 @@ def _has_dashboard() -> bool:
 
 
 def _watch(services: list[Service], api: str, say: Callable[[str], None]) -> None:
+    report_until = 0.0
     while True:
         time.sleep(_SECONDS_BETWEEN_CHECKS)
         for service in filter(Service.has_died, services):
@@ -195,6 +197,8 @@ def _watch(services: list[Service], api: str, say: Callable[[str], None]) -> Non
             say(f"{service.name} died; starting it again …")
             service.start()
         if any(run.flow_run_id for run in active_runs(dead=True)):
+            report_until = time.monotonic() + _SECONDS_OF_LATE_EVENTS
+        if time.monotonic() < report_until:
             report_dead_runs(api)
 
 
