@@ -99,6 +99,7 @@ def _row(contestant: Contestant) -> dict[str, object]:
             "accuracy_low": contestant.mean.low,
             "accuracy_high": contestant.mean.high,
             "accuracy_std": contestant.mean.deviation,
+            "confidence": contestant.chosen.evaluation.metrics.confidence,
             "images": contestant.chosen.evaluation.metrics.images,
             "duplicates_in_train": contestant.chosen.evaluation.metrics.duplicates_in_train,
             "val_accuracy": contestant.val_score("accuracy"),
