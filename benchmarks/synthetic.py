@@ -6,10 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
 
 from vit_vs_cnn.config.load import merged_params, settings_of
 from vit_vs_cnn.config.schema import Settings
@@ -50,6 +48,9 @@ def write_synthetic_images(folder: Path, count: int, side: int) -> None:
 
 def write_look_alikes(folder: Path, count: int, side: int) -> None:
     """Handwritten digits of scikit-learn, each many times, shifted by a pixel and with noise: all look alike."""
+    import cv2
+    from sklearn.datasets import load_digits
+
     folder.mkdir(parents=True)
     digits = np.stack(
         [cv2.resize(image, (side, side), interpolation=cv2.INTER_CUBIC) for image in load_digits().images]

@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vit_vs_cnn.core.errors import UserError, first_line
@@ -193,6 +191,10 @@ def _read_per_class(path: Path) -> pd.DataFrame:
 
 
 def _write_predictions(path: Path, predictions: Predictions) -> None:
+    # Here and below: who computes metrics and writes no predictions, as on a bare GPU host, needs no pyarrow.
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     columns: dict[str, Any] = {
         "name": predictions.names,
         "label": predictions.labels,
@@ -208,6 +210,8 @@ def _write_predictions(path: Path, predictions: Predictions) -> None:
 
 
 def _read_predictions(path: Path) -> Predictions:
+    import pyarrow.parquet as pq
+
     table = pq.read_table(path)
     classes = sum(name.startswith("p_") for name in table.column_names)
     return Predictions(
