@@ -81,7 +81,7 @@ bench: $(INSTALLED) ## every benchmark that needs no GPU and no download, figure
 	done
 	$(BIN)/python benchmarks/serving_load.py --registry digits --json build/bench/serving-load.json
 
-bench-gpu: ## all that needs a GPU, on a host with PyTorch, timm, Fabric and this package; DATA=copy of CIFAR-10, 40 minutes
+bench-gpu: ## all that needs a GPU, on a host with the packages that benchmarks/gpu.py lists; DATA=copy of CIFAR-10; 40 minutes, then the rest when called again
 	PYTHON="$(PYTHON)" benchmarks/gpu.sh $(if $(DATA),--data $(DATA))
 
 ui: $(INSTALLED) ## Prefect's and MLflow's pages, and a worker, on loopback

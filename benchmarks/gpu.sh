@@ -1,4 +1,4 @@
 #!/bin/sh
-# Everything that needs a GPU, on a host with nothing but PyTorch, timm, Fabric and this package: see benchmarks/gpu.py.
+# Everything that needs a GPU, on a host with nothing but the packages that benchmarks/gpu.py lists.
 cd "$(dirname "$0")/.." || exit 1
 PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}" exec "${PYTHON:-python3}" benchmarks/gpu.py "$@"

@@ -13,6 +13,8 @@ from typing import Any
 
 import click
 
+from vit_vs_cnn.core.records import write_atomically
+
 EXPERIMENT = "benchmarks"
 
 json_option = click.option("--json", "file", type=click.Path(path_type=Path), help="Write the results to this file.")
@@ -27,6 +29,34 @@ def publish(name: str, results: Mapping[str, Any], file: Path | None, *, to_mlfl
         file.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     if to_mlflow:
         _log(name, results)
+
+
+class Draft:
+    """What a benchmark has finished measuring, by key, in a file beside its output: after a kill it goes on from there.
+
+    Without an output nothing is kept.
+    """
+
+    def __init__(self, output: Path | None) -> None:
+        self._path = output.with_name(f"{output.name}.unfinished") if output else None
+        self._finished: dict[str, Any] = {}
+        if self._path and self._path.is_file():
+            self._finished = json.loads(self._path.read_text(encoding="utf-8"))
+
+    def get(self, key: str) -> Any:
+        """What was added under `key` in this or an earlier process, None if nothing was."""
+        return self._finished.get(key)
+
+    def add(self, key: str, measured: Any) -> None:
+        """Keep what was measured; a kill leaves the file as it was before or as it is after."""
+        self._finished[key] = measured
+        if self._path:
+            write_atomically(self._path, json.dumps(self._finished))
+
+    def remove(self) -> None:
+        """Remove the file, once the output has everything."""
+        if self._path:
+            self._path.unlink(missing_ok=True)
 
 
 @contextmanager

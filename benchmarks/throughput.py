@@ -16,13 +16,15 @@ Images per second of forward, backward and step, for every contestant of a prese
 
 All train the same network in the same precision from the same start. They take turns, and the median of the repeats
 counts; `of limit` is the median of the ratios within a turn, which a machine that slows down meanwhile does not change.
-The peak is a matrix product of the same precision, measured in the same run.
+The peak is a matrix product of the same precision, measured in the same run. With --json the same command continues
+after the last finished contestant of a run that was killed.
 """
 
 import copy
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -38,12 +40,13 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
-from record import json_option, mlflow_option, own_tracking_store, publish
+from record import Draft, json_option, mlflow_option, own_tracking_store, publish
 from synthetic import MEAN, STD, synthetic_images, synthetic_job, train_copy
 from vit_vs_cnn.config.load import merged_params, settings_of
 from vit_vs_cnn.core.paths import project_root
 from vit_vs_cnn.data.dataset import Split
 from vit_vs_cnn.tracking.run import TrackedRun, start_run
+from vit_vs_cnn.training.checkpoint import fingerprint
 from vit_vs_cnn.training.device import choose_device
 from vit_vs_cnn.training.optimization import create_optimizer
 from vit_vs_cnn.training.results import Epoch, epoch_metrics
@@ -51,16 +54,13 @@ from vit_vs_cnn.training.setup import TrainingJob, fastest_attention, make_fabri
 
 WORKERS = 2
 
-
 Loop = Callable[[TrainingJob], float]
 
 
 @click.command()
 @click.option("--preset", help="A preset; default: params.yaml as it is.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting; repeatable.")
-@click.option(
-    "--images", default=2048, show_default=True, type=click.IntRange(256), help="Images that each loop trains on."
-)
+@click.option("--images", default=2048, show_default=True, type=click.IntRange(256), help="Images of a loop.")
 @click.option("--repeats", default=3, show_default=True, help="How often each loop is measured.")
 @click.option("--tracking/--no-tracking", default=True, help="Whether to measure the tracked loop: it needs MLflow.")
 @click.option("--loop", "names", multiple=True, help="Only this loop; repeatable. Default: all.")
@@ -78,63 +78,58 @@ def main(
 ) -> None:
     """Measure images per second of several training loops for each contestant of a preset."""
     settings = settings_of(merged_params(project_root(), preset, overrides))
-    train = synthetic_images(images, settings.data.image_size)
-    device = choose_device(settings.train)
+    train, device = synthetic_images(images, settings.data.image_size), choose_device(settings.train)
     loops = {
         name: loop
         for name, loop in LOOPS.items()
         if name in (names or LOOPS) and (tracking or name != "tracked") and (device.type == "cuda" or name != "graphs")
     }
-    results = {}
+    draft, results = Draft(file), {}
     with tempfile.TemporaryDirectory() as folder, own_tracking_store(folder):
         for name in settings.models:
-            results[name] = _measure(synthetic_job(settings, name, train, epochs=2), loops, repeats)
+            job = synthetic_job(settings, name, train, epochs=2)
+            key = f"{name} {fingerprint(job)} {train.images.shape} {repeats} {list(loops)}"
+            results[name] = draft.get(key) or _measure(job, loops, repeats)
+            draft.add(key, results[name])
+            _show(name, results[name])
     publish("throughput", results, file, to_mlflow=to_mlflow)
+    draft.remove()
 
 
 def _measure(job: TrainingJob, loops: dict[str, Loop], repeats: int) -> dict[str, Any]:
-    plan = job.plan
+    plan, peaks = job.plan, []
     rates: dict[str, list[float]] = {name: [] for name in loops}
-    peaks = []
     for _ in range(repeats):
         peaks.append(_matrix_product_flops(plan.device, plan.precision))
         for name, loop in loops.items():
             rates[name].append(loop(job))
-    flops, peak = _flops_per_image(job), median(peaks)
-    batch = job.model.recipe.batch_size
-    click.echo(
-        f"\n{job.contestant}: {job.model.timm}, {job.preprocess.input_size} px, batches of {batch}, "
-        f"{plan.precision} on {plan.device_name}; {flops / 1e6:,.0f} MFLOPs per image forward and backward, "
-        f"matrix product {peak / 1e9:,.0f} GFLOP/s"
-    )
-    click.echo("loop         images/s    lowest   highest  of limit  of peak")
-    for name, repeated in rates.items():
-        middle = median(repeated)
-        of_limit = median(rate / limit for rate, limit in zip(repeated, rates["limit"], strict=True))
-        click.echo(
-            f"{name:<11}  {middle:>8,.0f}  {min(repeated):>8,.0f}  {max(repeated):>8,.0f}  {of_limit:>8.2f}  "
-            f"{middle * flops / peak:>7.1%}"
-        )
     return {
         "timm": job.model.timm,
+        "pixels": job.preprocess.input_size,
+        "batch": job.model.recipe.batch_size,
         "device": plan.device_name,
         "precision": plan.precision,
-        "flops_per_image": flops,
-        "matrix_product_flops": peak,
+        "flops_per_image": _flops_per_image(job),
+        "matrix_product_flops": median(peaks),
         "images_per_second": rates,
     }
 
 
-def _limit(job: TrainingJob) -> float:
-    return _bare(job)
-
-
-def _compiled(job: TrainingJob) -> float:
-    return _bare(job, compile_mode="default")
-
-
-def _graphs(job: TrainingJob) -> float:
-    return _bare(job, compile_mode="reduce-overhead")
+def _show(name: str, of: dict[str, Any]) -> None:
+    flops, peak, rates = of["flops_per_image"], of["matrix_product_flops"], of["images_per_second"]
+    click.echo(
+        f"\n{name}: {of['timm']}, {of['pixels']} px, batches of {of['batch']}, "
+        f"{of['precision']} on {of['device']}; {flops / 1e6:,.0f} MFLOPs per image forward and backward, "
+        f"matrix product {peak / 1e9:,.0f} GFLOP/s"
+    )
+    click.echo("loop         images/s    lowest   highest  of limit  of peak")
+    for loop, repeated in rates.items():
+        middle = median(repeated)
+        of_limit = median(rate / limit for rate, limit in zip(repeated, rates["limit"], strict=True))
+        click.echo(
+            f"{loop:<11}  {middle:>8,.0f}  {min(repeated):>8,.0f}  {max(repeated):>8,.0f}  {of_limit:>8.2f}  "
+            f"{middle * flops / peak:>7.1%}"
+        )
 
 
 def _bare(job: TrainingJob, compile_mode: str | None = None) -> float:
@@ -151,10 +146,6 @@ def _bare(job: TrainingJob, compile_mode: str | None = None) -> float:
     for _ in range(steps):
         step(inputs, labels)
     return steps * batch / (_now(device) - start)
-
-
-def _project(job: TrainingJob) -> float:
-    return _epoch(job, None)
 
 
 def _tracked(job: TrainingJob) -> float:
@@ -187,11 +178,10 @@ def _notebook(job: TrainingJob) -> float:
 
 
 def _torchvision(job: TrainingJob) -> float:
-    side = job.info.image_size
+    side = job.preprocess.input_size
     steps = [transforms.RandomCrop(side, padding=side // 8), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
-    if job.preprocess.input_size != side:
-        steps.insert(0, transforms.Resize(job.preprocess.input_size))
-        steps[1] = transforms.RandomCrop(job.preprocess.input_size, padding=job.preprocess.input_size // 8)
+    if side != job.info.image_size:
+        steps.insert(0, transforms.Resize(side))
     transform = transforms.Compose([*steps, transforms.Normalize(MEAN, STD)])
     loader = DataLoader(_Pictures(job.train, transform), batch_size=128, shuffle=True, num_workers=WORKERS)
     return _rate_of(job, loader, reads_loss=False)
@@ -217,10 +207,10 @@ def _timm(job: TrainingJob) -> float:
 
 
 LOOPS: dict[str, Loop] = {
-    "limit": _limit,
-    "compiled": _compiled,
-    "graphs": _graphs,
-    "project": _project,
+    "limit": _bare,
+    "compiled": partial(_bare, compile_mode="default"),
+    "graphs": partial(_bare, compile_mode="reduce-overhead"),
+    "project": partial(_epoch, run=None),
     "tracked": _tracked,
     "notebook": _notebook,
     "torchvision": _torchvision,
@@ -231,11 +221,8 @@ LOOPS: dict[str, Loop] = {
 def _rate_of(job: TrainingJob, loader: Iterable[Any], *, reads_loss: bool) -> float:
     """Images per second of an epoch of `loader`, from its start, processes included, to its last step."""
     device, seen = job.plan.device, 0
-    step = _step(job, plain=True)
-    step(
-        torch.zeros(8, 3, job.preprocess.input_size, job.preprocess.input_size, device=device),
-        torch.zeros(8, dtype=torch.long, device=device),
-    )
+    step, side = _step(job, plain=True), job.preprocess.input_size
+    step(torch.zeros(8, 3, side, side, device=device), torch.zeros(8, dtype=torch.long, device=device))
     start = _now(device)
     for images, labels in loader:
         loss = step(images.to(device), labels.to(device))

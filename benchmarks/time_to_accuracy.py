@@ -10,37 +10,39 @@ Prepares the data of a preset in a temporary folder and trains every contestant 
 would but untracked: it needs neither MLflow nor DVC, Prefect or Optuna. The seeds are the outer loop, so that the
 contestants take turns. Counted are the training and the validation after each epoch. The weights of the best epoch by
 validation then predict the test images, as the pipeline's evaluation does, and once more with their mirror images.
-A training that was killed resumes; its seconds are those of its epochs.
+
+What was killed is continued by the same command: a training after its last epoch (its seconds are those of its
+epochs), and with --json no finished training is repeated: its figures wait in a file beside the output.
 """
 
 import os
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
 import click
 
-from record import json_option, mlflow_option, publish
+from record import Draft, json_option, mlflow_option, publish
 from vit_vs_cnn.config.load import changed, merged_params, settings_of
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.console import table
 from vit_vs_cnn.core.paths import project_root
-from vit_vs_cnn.data.dataset import DatasetInfo, read_split
+from vit_vs_cnn.core.records import Record, digest_of
+from vit_vs_cnn.data.dataset import DatasetInfo, Split, read_split
 from vit_vs_cnn.data.prepare import prepare
 from vit_vs_cnn.evaluation.metrics import accuracy_interval
 from vit_vs_cnn.evaluation.predict import batch_predict
 from vit_vs_cnn.evaluation.views import mirrored
 from vit_vs_cnn.training.checkpoint import fingerprint, open_checkpoint
-from vit_vs_cnn.training.contestant import prepare_contestant, train_contestant
+from vit_vs_cnn.training.contestant import FinishedTraining, prepare_contestant, train_contestant
 from vit_vs_cnn.training.results import Epoch
+from vit_vs_cnn.training.setup import TrainingJob
 
 ACCURACIES = (0.80, 0.85, 0.90, 0.93, 0.94)
 
 
-@dataclass(frozen=True)
-class Training:
+class Training(Record):
     """One training: its epochs, and what its best weights reach on the test split, with their interval.
 
     `flip_accuracy` is reached by the mean answer to an image and its mirror image.
@@ -90,13 +92,14 @@ def main(
     os.chdir(project_root())
     settings = settings_of(merged_params(Path(), preset, overrides))
     trainings: dict[str, list[Training]] = {name: [] for name in names or settings.models}
+    draft = Draft(target)
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared"
         info, _ = prepare(settings.data, prepared)
         for seed in range(settings.seed, settings.seed + seeds):
             seeded = changed(settings, {"seeds": [seed]})
             for name, runs in trainings.items():
-                runs.append(_train(seeded, name, info, prepared))
+                runs.append(_train(seeded, name, info, prepared, draft))
                 click.echo(_line(name, seed, runs[-1]), err=True)
     rows = [_row(name, accuracy, runs) for name, runs in trainings.items() for accuracy in accuracies]
     click.echo(table([("contestant", "accuracy", "reached", "seconds", "lowest", "highest"), *rows]))
@@ -107,21 +110,37 @@ def main(
         seconds = median(run.seconds for run in runs)
         click.echo(f"{name}: validation {validation}, test {test}, flip {flip}, all epochs {seconds:,.1f} s")
     publish("time_to_accuracy", _figures(trainings, accuracies), target, to_mlflow=to_mlflow)
+    draft.remove()
 
 
-def _train(settings: Settings, name: str, info: DatasetInfo, prepared: Path) -> Training:
+def _train(settings: Settings, name: str, info: DatasetInfo, prepared: Path, draft: Draft) -> Training:
     splits = (read_split(prepared, "train"), read_split(prepared, "val"))
     job = prepare_contestant(settings, name, info, splits)
+    same = digest_of(f"{settings.model_dump_json()}{info.digest}{fingerprint(job)}".encode())
+    key = f"{name} {settings.seed} {same}"
+    if finished := draft.get(key):
+        click.echo(f"{name} seed {settings.seed}: was finished before", err=True)
+        return Training.model_validate(finished)
     with open_checkpoint(f"benchmark-{fingerprint(job)}") as checkpoint:
-        training = train_contestant(job, checkpoint, lambda _: None)
-    test, device, options = read_split(prepared, "test"), job.plan.device, settings.evaluate
-    network = training.model.to(device)
+        # The checkpoint is there until the figures are.
+        training = _tested(train_contestant(job, checkpoint, lambda _: None), job, read_split(prepared, "test"))
+        draft.add(key, training.model_dump())
+    return training
+
+
+def _tested(finished: FinishedTraining, job: TrainingJob, test: Split) -> Training:
+    device, options = job.plan.device, job.settings.evaluate
+    network = finished.model.to(device)
     right, flipped = (
         int((batch_predict(call, test.images, options.batch_size, device).argmax(axis=1) == test.labels).sum())
         for call in (network.logits, mirrored(network.logits))
     )
-    interval = accuracy_interval(right, len(test), options.confidence)
-    return Training(training.history, right / len(test), interval, flipped / len(test))
+    return Training(
+        history=finished.history,
+        test_accuracy=right / len(test),
+        test_interval=accuracy_interval(right, len(test), options.confidence),
+        flip_accuracy=flipped / len(test),
+    )
 
 
 def _line(name: str, seed: int, training: Training) -> str:
