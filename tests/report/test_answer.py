@@ -226,8 +226,8 @@ def test_the_answer_names_its_own_weaknesses(settings: Settings) -> None:
         "The best trial of resnet lies at the edge of its range in recipe.optimizer.lr: a wider range may hold a "
         "better one.",
         "Validation was still rising in the last epoch of vit and resnet: more epochs may change the answer.",
-        "300 test images are few: with them a difference below about 3.8 points cannot be told from chance, and from 1 "
-        "on it would count as one (compare.margin).",
+        "300 test images are few: however often each is trained, with them a difference below about 3.6 points may be "
+        "chance, and from 1 on it would count as one (compare.margin).",
     ]
 
 
