@@ -72,7 +72,7 @@ def test_of_three_the_two_best_may_be_tied(three: Settings) -> None:
     assert all("adjusted for 3 pairs" in sentence for sentence in comparison.sentences)
     assert answer(comparison) == (
         "In this one training of each, vit is right on 90.0 % of the test images, resnet on 89.7 %, third on 60.0 %. "
-        "It is better than third by more than chance and not told apart from resnet. For these trainings about 860 "
+        "It is better than third by more than chance and undecided against resnet. For these trainings about 860 "
         "such test images would settle it. Their epochs take about the same time."
     )
 

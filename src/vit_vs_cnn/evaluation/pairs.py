@@ -176,9 +176,9 @@ def _conclusion(pair: PairedComparison, high: float) -> str:
     if pair.verdict == "equal":
         return f"the two are practically equal, within {margin}"
     if pair.adjusted_p_value < 1 - pair.confidence:
-        answer = "the interval reaches zero though the test does not, too little to tell the two apart"
+        answer = "the interval reaches zero though the test does not, too little to decide between the two"
     else:
-        answer = "the difference may be chance, the two cannot be told apart"
+        answer = "the difference may be chance, which of the two is better cannot be told from this"
     return answer + _needed(pair)
 
 

@@ -169,7 +169,7 @@ def _winner(comparison: Comparison, best: Contestant, others: Sequence[Contestan
     parts = [
         f"better than {listed(of_verdict['better'])} by more than chance" if of_verdict["better"] else "",
         f"practically equal to {listed(of_verdict['equal'])}" if of_verdict["equal"] else "",
-        f"not told apart from {listed(of_verdict['undecided'])}" if of_verdict["undecided"] else "",
+        f"undecided against {listed(of_verdict['undecided'])}" if of_verdict["undecided"] else "",
     ]
     relations = listed([part for part in parts if part])
     lead = f"{trainings}, {best.name} {_scores(best, others)}. It is {relations}."
