@@ -55,7 +55,8 @@ def reliability_figure(evaluations: Mapping[str, Evaluation], colours: Mapping[s
 
     What is light is of the network's own probabilities, before its temperature.
     """
-    figure = new_figure(height=5.2)
+    # The legend has two lines for each contestant.
+    figure = new_figure(height=5 + 0.4 * len(evaluations))
     diagram, histogram = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     diagram.plot([0, 1], [0, 1], linestyle="--", color=NEUTRAL, label="perfect", zorder=3)
     for contestant, evaluation in evaluations.items():
@@ -68,7 +69,7 @@ def reliability_figure(evaluations: Mapping[str, Evaluation], colours: Mapping[s
     histogram.set(xlabel="confidence", ylabel="images, %", xlim=(0, 1), ylim=(0, 100))
     for axis in (diagram.yaxis, histogram.xaxis):
         axis.set_major_formatter("{x:.0%}")
-    figure.legend(*diagram.get_legend_handles_labels(), loc="outside upper left", ncols=2)
+    figure.legend(*diagram.get_legend_handles_labels(), loc="outside upper left")
     return figure
 
 
