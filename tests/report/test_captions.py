@@ -4,11 +4,13 @@ import ast
 import string
 from itertools import product
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from vit_vs_cnn.config.yaml_text import read_yaml
 from vit_vs_cnn.data.statistics import MEASURES
+from vit_vs_cnn.explain.faithfulness import Verdict
 from vit_vs_cnn.report import tuning
 from vit_vs_cnn.report.figure_writer import FigureWriter
 from vit_vs_cnn.report.style import new_figure
@@ -20,6 +22,7 @@ VARIABLES = {
     ("eda", "measure"): MEASURES,
     ("eda", "side"): ("below", "above"),
     ("explanation", "name"): ("same_images", "mistakes"),
+    ("explanation", "verdict"): get_args(Verdict),
     ("tuning", "name"): tuple(tuning.PLOTS),
 }
 

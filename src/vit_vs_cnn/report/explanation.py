@@ -55,7 +55,7 @@ def write_explanation(
     """
     writer = FigureWriter(folder, "explanation")
     correct = int((shared.labels == shared.predicted).sum())
-    how_to_read = _how_to_read(writer, model, shared, faithfulness, writer.text("same_images", "target"))
+    how_to_read = _how_to_read(writer, model, shared, faithfulness, "same_images")
     figure = _samples_figure(shared, classes)
     writer.add_images("same_images", figure, correct=correct, images=len(shared.labels), how_to_read=how_to_read)
     writer.table("faithfulness", _faithfulness_table(faithfulness))
@@ -63,7 +63,7 @@ def write_explanation(
     if mistakes is None:
         writer.skip("mistakes")
     else:
-        how_to_read = _how_to_read(writer, model, mistakes, faithfulness, writer.text("mistakes", "target"))
+        how_to_read = _how_to_read(writer, model, mistakes, faithfulness, "mistakes")
         writer.add_images("mistakes", _samples_figure(mistakes, classes), how_to_read=how_to_read)
     if shared.attention is not None:
         _add_attention(writer, shared.images, shared.attention, colour, model.preprocess.input_size)
@@ -96,22 +96,23 @@ def _how_to_read(
     model: TrainedModel,
     samples: SampleExplanations,
     faithfulness: Mapping[str, Faithfulness],
-    target: str,
+    name: str,
 ) -> str:
-    """What the maps that the network has show, from where, and whether they are evidence."""
-    verdicts = {
-        kind: writer.text(
+    """What the maps that the network has show in the figure, from where, and whether they are evidence."""
+    verdicts = {}
+    for kind, measured in faithfulness.items():
+        verdict = measured.verdict
+        verdicts[kind] = writer.text(
             "how_to_read",
-            "better_than_random" if measured.is_better_than_random else "like_random",
+            verdict,
             deletion=measured.deletion.mean(),
             insertion=measured.insertion.mean(),
             random=measured.random.mean(),
             images=len(measured.random),
         )
-        for kind, measured in faithfulness.items()
-    }
     sentences, layer = [], samples.layer
     if layer is not None:
+        target = writer.text(name, "target")
         from_token = layer.tokens and reads_class_token(model.network)
         values = {"target": target, "layer": layer.name, "grid": layer.grid, "faithfulness": verdicts["gradcam"]}
         which = writer.text("how_to_read", "class_token_layer" if from_token else "last_layer")
@@ -120,6 +121,8 @@ def _how_to_read(
         source = _source(writer, samples.attention)
         sentences.append(writer.text("how_to_read", "attention", source=source, faithfulness=verdicts["rollout"]))
     if sentences:
+        if name == "mistakes":
+            sentences.append(writer.text("mistakes", "measured_on"))
         sentences.append(writer.text("how_to_read", "caution"))
     return " ".join(sentences)
 
@@ -129,14 +132,14 @@ def _source(writer: FigureWriter, attention: Attention) -> str:
 
 
 def _faithfulness_table(faithfulness: Mapping[str, Faithfulness]) -> pd.DataFrame:
-    """A row per kind of map: mean areas, differences from random orders with 95 % intervals, and the verdict."""
+    """A row per kind of map: mean areas, differences from random orders with 95 % intervals, and whether both hold."""
     rows = []
     for kind, measured in faithfulness.items():
         row: dict[str, object] = {"map": kind, "images": len(measured.random), **measured.mean_areas()}
         for name, areas in (("deletion", measured.deletion), ("insertion", measured.insertion)):
             difference, low, high = measured.difference_from_random(areas)
             row |= {f"{name}_difference": difference, f"{name}_low": low, f"{name}_high": high}
-        rows.append(row | {"better_than_random": measured.is_better_than_random})
+        rows.append(row | {"better_than_random": measured.verdict == "better_than_random"})
     return pd.DataFrame(rows)
 
 

@@ -19,7 +19,7 @@ from vit_vs_cnn.data.checks import read_checks
 from vit_vs_cnn.data.dataset import Split, read_info
 from vit_vs_cnn.report.answer import duplicates_sentence, validation_sentence, views_sentences
 from vit_vs_cnn.report.claims import judge_claims
-from vit_vs_cnn.report.comparison import Comparison, comparison_table, replicates_table
+from vit_vs_cnn.report.comparison import Comparison, comparison_table, replicates_table, with_views
 from vit_vs_cnn.report.embed import EmbeddedTile, embedded_figures, embedded_tile, image_source
 from vit_vs_cnn.report.errors import Errors, error_sentences, error_tiles
 from vit_vs_cnn.report.figure_writer import FigureIndex
@@ -87,6 +87,7 @@ def render_report(
             if sentence
         ],
         rows=comparison_table(comparison).to_dict("records"),
+        views={contestant.name: with_views(contestant) for contestant in comparison.contestants},
         replicates=replicates_table(comparison).to_dict("records"),
         contestants={contestant.name: contestant for contestant in comparison.contestants},
         colours=comparison.colours,
