@@ -86,12 +86,17 @@ def test_an_update_replaces_what_is_the_packages_and_nothing_else(
     make_repository(pets)
     for name in ("params.yaml", "dvc.yaml", "presets/mine.yaml", "flows/pipeline.py"):
         (pets / name).write_text("# mine\n")
+    remote = [sys.executable, "-m", "dvc", "remote", "add", "--default", "store", "s3://bucket/dvc"]
+    subprocess.run(remote, cwd=pets, check=True, capture_output=True)
+    configured = (pets / ".dvc/config").read_text()
+    assert "s3://bucket/dvc" in configured
     (pets / VERSION_FILE).write_text("0.0.1\n")
     monkeypatch.chdir(pets)
     with pytest.raises(UserError, match=rf"was made for vit-vs-cnn 0\.0\.1, .* `vit-vs-cnn init {pets}`"):
         read_request(Request(in_place=True))
     assert not make_project(pets)
     assert (pets / "params.yaml").read_text() == (pets / "presets/mine.yaml").read_text() == "# mine\n"
+    assert (pets / ".dvc/config").read_text() == configured
     assert "stages:" in (pets / "dvc.yaml").read_text()
     assert (pets / "flows/pipeline.py").read_text() == (REPOSITORY / "flows/pipeline.py").read_text()
     assert (pets / VERSION_FILE).read_text() != "0.0.1\n"
