@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vit_vs_cnn.core.git import git_output
-from vit_vs_cnn.tracking.lineage import write_lineage
+from vit_vs_cnn.tracking.lineage import commit_page, write_lineage
 
 
 @pytest.fixture
@@ -60,3 +60,22 @@ def test_large_untracked_files_are_named_and_not_copied(repository: Path, tmp_pa
     write_lineage(tmp_path / "lineage")
     assert (tmp_path / "lineage/untracked.txt").read_text() == "photo.tif\n"
     assert not (tmp_path / "lineage/uncommitted.diff").exists()
+
+
+@pytest.mark.parametrize(
+    ("origin", "page"),
+    [
+        ("https://you:secret@example.com:8443/you/project.git", "https://example.com:8443/you/project/commit/0a1b"),
+        ("https://token@example.com/you/project/", "https://example.com/you/project/commit/0a1b"),
+        ("git@example.com:you/project.git", None),
+        ("/srv/git/project.git", None),
+        (None, None),
+    ],
+)
+def test_a_commit_has_a_page_where_the_repository_came_from_one(
+    repository: Path, origin: str | None, page: str | None
+) -> None:
+    if origin is not None:
+        git_output(repository, "remote", "add", "origin", origin)
+    assert commit_page("0a1b") == page
+    assert commit_page("none") is None
