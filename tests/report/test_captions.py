@@ -92,9 +92,9 @@ def test_every_placeholder_has_a_value_where_the_text_is_asked_for() -> None:
 def test_a_text_that_is_not_there_and_a_placeholder_without_a_value_are_errors(tmp_path: Path) -> None:
     writer = FigureWriter(tmp_path, "comparison")
     with pytest.raises(KeyError, match="no_such_figure"):
-        writer.add("no_such_figure", new_figure(1, 1))
+        writer.add("no_such_figure", new_figure(1, 1), "seen")
     with pytest.raises(KeyError, match="first"):
-        writer.add("confusion_difference", new_figure(1, 1), second="vit")
+        writer.add("confusion_difference", new_figure(1, 1), "seen", second="vit")
 
 
 def test_values_are_not_read_as_placeholders(tmp_path: Path) -> None:

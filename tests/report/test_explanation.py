@@ -72,6 +72,7 @@ def write(
     faithfulness = {kind: FAITHFULNESS[kind] for kind, maps in kinds.items() if maps is not None}
     write_explanation(trained, shared, mistakes, faithfulness, CLASSES, "#0072B2", folder)
     listed: dict[str, Any] = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
+    assert all(figure["alt"] for figure in listed["figures"])
     return listed
 
 

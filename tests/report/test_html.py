@@ -5,6 +5,7 @@ import io
 import json
 import re
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from factories import contestant, pictures, write_test_split
 from vit_vs_cnn.config.schema import PublishedResult, Settings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import (
+    COMMAND_VARIABLE,
     COMPARE,
     EDA,
     ERRORS,
@@ -73,6 +75,7 @@ def page(
     *findings: Finding,
     searches: dict[str, TuningSummary] | None = None,
     run_name: str | None = None,
+    commit_page: str | None = None,
 ) -> str:
     """The report with other figures than those of the comparison."""
     pictures(COMPARE, *COMPARED)
@@ -85,7 +88,8 @@ def page(
     FigureIndex(figures=(), skipped=()).write(ERRORS / "figures.json")
     write_test_split()
     refs = {name: RunRef(key="k", run_id="0a1b", experiment="tiny", name=f"train-{name}-0") for name in settings.models}
-    comparison, provenance = read_comparison(settings), Provenance("0123456789abcdef", run_name, refs)
+    comparison = read_comparison(settings)
+    provenance = Provenance("0123456789abcdef", run_name, refs, commit_page=commit_page)
     shift, errors = read_shift(settings, comparison), find_errors(comparison.predictions, 0.95)
     found = {name: (searches or {}).get(name, TuningSummary()) for name in settings.models}
     weak = weaknesses(comparison, settings, found, read_checks(PREPARED))
@@ -111,7 +115,8 @@ def test_published_results_are_quoted_for_their_data_set_only(inputs: Settings) 
     assert "Published, not measured here" not in page(published_on("another"))
 
 
-def test_the_report_is_one_safe_file_with_everything_in_it(inputs: Settings) -> None:
+def test_the_report_is_one_safe_file_with_everything_in_it(inputs: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(COMMAND_VARIABLE, "vit-vs-cnn run --preset demo --name quick --set 'seeds=[0]'")
     html = run_stage(inputs)
     first_screen = html[: html.index("Learning</a>")]
     assert (
@@ -121,10 +126,16 @@ def test_the_report_is_one_safe_file_with_everything_in_it(inputs: Settings) -> 
     assert "A &lt;caption&gt;" in html
     assert "<caption>" not in html
     assert "No attention: this one has none." in html
-    assert not re.findall(r'(?:src|href)="(?!data:|#)', html)
+    tables = re.findall(r'(?:src|href)="(?!data:|#)([^"]*)"', html)
+    assert tables == [f"errors/{name}.csv" for name in ("label_suspects", "mistakes", "only_right")]
+    assert all((COMPARE / name).is_file() for name in tables)
+    steps = [unescape(step) for step in re.findall(r"<li>.*: <code>(vit-vs-cnn .*)</code></li>", html)]
+    assert steps[0] == "vit-vs-cnn run --preset demo --name quick --set 'seeds=[0]' --set 'seeds=[0,1,2]'"
+    assert steps[-2:] == ["vit-vs-cnn registry promote --registry tiny", "vit-vs-cnn serve --registry tiny"]
     assert "<script" not in html
     assert '<meta name="viewport"' in html
     assert "prefers-color-scheme: dark" in html
+    assert "The largest: vit takes " in html
     charts = re.findall(r'<svg role="img" aria-label="([^"]+)"', html)
     assert len(charts) == 7 + 3
     assert charts[0].startswith("Accuracy and time for one image. vit: 70.0 % at 1.0 ms an image; resnet: 90.0 %")
@@ -190,6 +201,8 @@ def test_the_report_says_how_to_repeat_it(inputs: Settings) -> None:
     assert "commit <code>0123456789</code>" in page(inputs)
     assert "put the settings above into <code>params.yaml</code>" in page(inputs)
     assert "<code>dvc exp apply quick</code>" in page(inputs, run_name="quick")
+    address = "https://example.com/you/project/commit/0123456789abcdef"
+    assert f'commit <a href="{address}"><code>0123456789</code></a>,' in page(inputs, commit_page=address)
 
 
 def test_what_the_checks_found_is_in_the_report(inputs: Settings) -> None:
@@ -302,7 +315,7 @@ def test_a_large_picture_is_embedded_smaller(tmp_path: Path) -> None:
     writer = FigureWriter(tmp_path, "comparison")
     figure = new_figure(8, 8)
     figure.subplots().imshow(np.random.default_rng(0).random((600, 600, 3)))
-    writer.add_images("per_class", figure)
+    writer.add_images("per_class", figure, "seen")
     writer.close()
     (figure,) = embedded_figures(tmp_path).figures
     assert figure.html.startswith('<img src="data:image/webp;base64,')
@@ -312,7 +325,7 @@ def test_a_large_picture_is_embedded_smaller(tmp_path: Path) -> None:
 def test_only_the_figures_asked_for_are_read(tmp_path: Path) -> None:
     writer = FigureWriter(tmp_path, "comparison")
     for name in ("per_class", "reliability"):
-        writer.add(name, new_figure(1, 1))
+        writer.add(name, new_figure(1, 1), "seen")
     writer.close()
     shown = embedded_figures(tmp_path, ("reliability",)).figures
     assert [figure.title for figure in shown] == ["Can their confidence be believed?"]

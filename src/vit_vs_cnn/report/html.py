@@ -42,13 +42,16 @@ _MOST_IMAGES = 10
 class Provenance:
     """Which code and which run made a report, and where MLflow has the training of each contestant that is shown.
 
-    `comparison_page` is the address of MLflow's page with all trainings, None where it is not known.
+    `command` runs the same settings again. `comparison_page` is the address of MLflow's page with all trainings,
+    `commit_page` that of the commit where the repository came from, None where they are not known.
     """
 
     commit: str
     run_name: str | None
     tracked: Mapping[str, RunRef]
+    command: str = "vit-vs-cnn run"
     comparison_page: str | None = None
+    commit_page: str | None = None
 
 
 def render_report(
@@ -74,7 +77,7 @@ def render_report(
         title=f"{' or '.join(settings.models)} on {info.name}?",
         answer=unbroken(answer),
         weaknesses=[unbroken(sentence) for sentence in weaknesses],
-        next_steps=next_steps(comparison, settings, searches, provenance.run_name),
+        next_steps=next_steps(comparison, settings, searches, provenance.command),
         images=_first_images(test, info.classes),
         sentences=[
             unbroken(sentence)
@@ -97,6 +100,7 @@ def render_report(
         shift_images=shift.images,
         errors=FigureIndex.read(ERRORS / "figures.json", "run `dvc repro`") if errors else None,
         error_tiles=_embedded_rows(error_tiles(errors, test, info.classes)) if errors else {},
+        error_tables=[path.relative_to(COMPARE).as_posix() for path in sorted(ERRORS.glob("*.csv"))],
         error_sentences=[unbroken(sentence) for sentence in error_sentences(errors)] if errors else [],
         info=info,
         findings=read_checks(PREPARED).findings,
@@ -114,6 +118,7 @@ def render_report(
         ),
         machine=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         commit=provenance.commit[:10],
+        commit_page=provenance.commit_page,
         run_name=provenance.run_name,
         tracked=provenance.tracked,
         comparison_page=provenance.comparison_page,
