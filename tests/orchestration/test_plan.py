@@ -42,7 +42,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallProj
 def finish(small: SmallProject, *stages: str) -> None:
     environment = small.environment() | {"PREFECT__FLOW_RUN_ID": "x"}
     for stage in stages:
-        run_stage(StageCommand(small.root, stage, environment, 60.0, 30.0), Silent())
+        run_stage(StageCommand(small.root, stage, environment, 600.0, 300.0), Silent())
 
 
 def plan(**request: tuple[str, ...]) -> RunPlan:

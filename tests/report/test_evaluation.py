@@ -79,6 +79,13 @@ def test_reliability_has_dots_of_each_contestant() -> None:
     assert [container.lines[0].get_color() for container in figure.axes[0].containers] == ["#0072B2", "#D55E00"]
 
 
+def test_the_legend_of_the_reliability_of_three_lies_within_the_figure() -> None:
+    names = ("resnet", "hybrid", "swin")
+    figure = reliability_figure(dict.fromkeys(names, evaluation_of(10)), dict.fromkeys(names, "#0072B2"))
+    figure.draw_without_rendering()
+    assert figure.legends[0].get_window_extent().x1 <= figure.bbox.x1
+
+
 def test_classes_stand_in_the_order_of_their_f1_with_the_best_on_top() -> None:
     evaluation = evaluation_of(10)
     axes = per_class_figure(evaluation.per_class, "title").axes[0]

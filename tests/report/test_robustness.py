@@ -22,7 +22,7 @@ COLOURS = {"vit": "#0072B2", "resnet": "#D55E00"}
 
 
 def shift_of(**measured: Robustness) -> Shift:
-    return Shift(measured, COLOURS, compare_under_shift(measured, 0.95))
+    return Shift(measured, COLOURS, compare_under_shift(measured, "vit", 0.95), "vit")
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_results_are_read_with_the_groups_of_the_images(settings: Settings, prep
     for name, errors in (("vit", 60), ("resnet", 40)):
         contestant(settings, name, errors, groups=groups)
     shift = read_shift(settings, read_comparison(settings))
-    alone = compare_under_shift(shift.measured, 0.95)
+    alone = compare_under_shift(shift.measured, "vit", 0.95)
     by_image, by_group = (
         next(result.lead for result in results if result.corruption == "blur") for results in (alone, shift.results)
     )

@@ -38,7 +38,7 @@ def read_request(request: Request) -> tuple[str, Settings]:
     refuse_other_version(root)
     if request.in_place:
         if request.preset or request.overrides or request.name:
-            raise UserError("in place, params.yaml runs as it stands: leave out preset, changed settings and name.")
+            raise UserError("in place, params.yaml runs as it stands: do not set preset, changed settings or name.")
         settings = read_settings(root / PARAMS)
         return (root / PARAMS).read_text(encoding="utf-8"), settings
     params = merged_params(root, request.preset or None, request.overrides)

@@ -76,7 +76,7 @@ def reliability_figure(evaluations: Mapping[str, Evaluation], colours: Mapping[s
     histogram.set(xlabel="confidence", ylabel="images, %", xlim=(0, 1), ylim=(0, 100))
     for axis in (diagram.yaxis, histogram.xaxis):
         axis.set_major_formatter("{x:.0%}")
-    figure.legend(*diagram.get_legend_handles_labels(), loc="outside upper left", ncols=2)
+    figure.legend(*diagram.get_legend_handles_labels(), loc="outside upper left")
     return figure
 
 

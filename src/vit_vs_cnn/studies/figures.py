@@ -31,7 +31,9 @@ def write_figures(summary: Summary, folder: Path) -> None:
         writer.add("accuracy_by_images", accuracy_by_images(summary, colours), at=at, same=same_text(summary.plan))
         writer.table("accuracy_by_images", _means(summary.slice))
     if summary.curves is not None:
-        writer.add("error_by_images", error_by_images(summary, colours), at=at, confidence=confidence)
+        several = any(len(run.seeds) > 1 for run in summary.plan.runs)
+        chance = "the choice of test images" + (" and the chance of training" if several else "")
+        writer.add("error_by_images", error_by_images(summary, colours), at=at, confidence=confidence, chance=chance)
     axes = [axis for axis in summary.plan.axes if axis != SPLIT_SEED]
     if summary.places:
         writer.add("accuracy_by_seconds", accuracy_by_seconds(summary, colours))
@@ -190,7 +192,9 @@ def lead_by_axis(summary: Summary, axis: str, colours: Mapping[str, str]) -> Fig
 
 
 def _cell(x: int, y: int, lead: Lead | None, colours: Mapping[str, str]) -> Rectangle:
-    face = to_rgba(LINE, 0.2) if lead is None else to_rgba(colours[lead.leader], 0.12 if not lead.is_clear else 0.5)
+    face = (
+        to_rgba(LINE, 0.2) if lead is None else to_rgba(colours[lead.leader], 0.5 if lead.verdict == "better" else 0.12)
+    )
     return Rectangle(
         (x - 0.48, y - 0.48), 0.96, 0.96, facecolor=face, edgecolor=LINE, hatch="//" if lead is None else None
     )
@@ -199,6 +203,8 @@ def _cell(x: int, y: int, lead: Lead | None, colours: Mapping[str, str]) -> Rect
 def _cell_text(lead: Lead | None) -> str:
     if lead is None:
         return "no result"
+    if lead.verdict == "equal":
+        return f"practically equal\n{points(lead.difference, sign=True)}"
     sure = "> 99 %" if lead.sure > 0.99 else f"{100 * lead.sure:.0f} %"
     return f"{lead.leader}\n{points(lead.difference, sign=True)}\n{sure}"
 
