@@ -42,11 +42,11 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 
 
 @flow(name="vit-vs-cnn", flow_run_name="study-{study}", description="The pipeline at every point of a study.")
-def study(study: Annotated[str, Field(min_length=1)]) -> State[Any]:
+def study(study: Annotated[str, Field(min_length=1, examples=["demo"])]) -> State[Any]:
     """Run every point of a study that is not up to date, and write down what all of them say.
 
     Args:
-        study: Name of the study, studies/NAME.yaml, or the path of its file.
+        study: Name of the study, studies/NAME.yaml, for example `demo`, or the path of its file.
     """
     root = main_root()
     try:

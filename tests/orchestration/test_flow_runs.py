@@ -27,6 +27,7 @@ from vit_vs_cnn.config.load import parse_settings
 from vit_vs_cnn.core import paths
 from vit_vs_cnn.registry.audit import open_audit_log
 from vit_vs_cnn.registry.versions import CHAMPION, Registry
+from vit_vs_cnn.tracking.outbox import RunRef
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +86,12 @@ def test_a_taken_port_is_reported_with_its_holder(server: Server) -> None:
 
 
 def test_deployments_are_declared_with_help_and_checked_before_anything_starts(server: Server) -> None:
+    for name in ("local", "promote", "study", "tune-worker"):
+        schema = server.deployment(name)["parameter_openapi_schema"]["properties"]
+        assert all(len(parameter["description"]) > 20 for parameter in schema.values())
+        written = [json.dumps(parameter) for parameter in schema.values() if parameter["type"] != "boolean"]
+        assert all('"examples"' in text or '"enum"' in text for text in written), written
     schema = server.deployment()["parameter_openapi_schema"]["properties"]
-    assert all(len(parameter["description"]) > 20 for parameter in schema.values())
     assert schema["preset"]["enum"] == ["", "other"]
     nightly = server.deployment("nightly")
     assert [(item["active"], item["schedule"]["cron"]) for item in nightly["schedules"]] == [(False, "0 3 * * *")]
@@ -109,8 +114,14 @@ def test_a_run_has_a_task_per_stage_and_is_saved_and_the_next_one_is_cached(serv
     wait_for(lambda: "compare says hello" in server.messages(first))
     progress = server.ask("artifacts/filter", {"artifacts": {"key": {"any_": ["progress-train-vit"]}}})
     assert progress[0]["data"] == 50
+    trained = small.root / "runs/first" / paths.trained("vit", 0)
+    trained.mkdir(parents=True)
+    RunRef(key="k", run_id="0a1b", experiment="tiny", name="train-vit-0").write(trained / paths.RUN_FILE)
     again = server.submit(name="first", preset="other")
     assert server.end(again)["message"] == "0 stages ran, 5 were cached."
+    link = {"key": {"any_": ["mlflow-train-vit-0"]}, "flow_run_id": {"any_": [again]}}
+    (linked,) = server.ask("artifacts/filter", {"artifacts": link})
+    assert f"http://127.0.0.1:{server.ports[1]}/#/runs/0a1b?" in linked["data"]
     wait_for(lambda: set(server.task_states(again).values()) == {"Cached"})
     assert len(small.started("first")) == 5
 

@@ -108,3 +108,11 @@ def test_a_run_that_takes_days_here_says_what_would_be_shorter_and_leaves_nothin
     assert choices[0].startswith("  --preset cpu")
     assert choices[1].startswith("  --set seeds=[0], one training of each, about ")
     assert not (project / "runs" / "reference").exists()
+
+
+def test_a_preview_leaves_the_settings_of_a_run_that_is_there(small: SmallProject) -> None:
+    with open_run(Request(name="kept", preset="other")) as run:
+        params = (run.workspace / "params.yaml").read_text()
+    planned = preview(Request(name="kept", overrides=("seeds=[5]",), stages=("prepare",)))
+    assert [found.stage.name for found in planned.stages] == ["prepare"]
+    assert (run.workspace / "params.yaml").read_text() == params

@@ -76,6 +76,8 @@ def test_figures_and_the_numbers_behind_them(shift: Shift, prepared: DatasetInfo
         "mean_accuracy.svg", "severities.svg", "patches.svg", "examples.png",
     ]  # fmt: skip
     assert "300 test images" in index["figures"][0]["caption"]
+    assert "% clean and " in index["figures"][0]["alt"]
+    assert all(figure["alt"] for figure in index["figures"])
     table = pd.read_csv(tmp_path / "robustness.csv").set_index(["corruption", "contestant"])
     assert table.loc[("blur", "vit"), "accuracy"] == pytest.approx(0.4)
     assert table.loc[("blur", "vit"), "leader"] == "resnet"

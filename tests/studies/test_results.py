@@ -126,6 +126,7 @@ def test_the_page_has_the_figures_that_the_axes_allow(
     publish_study(plan, tmp_path)
     index = FigureIndex.read(tmp_path / "figures.json", "")
     assert [Path(figure.file).stem for figure in index.figures] == figures
+    assert all(figure.alt for figure in index.figures)
     page = (tmp_path / "study.html").read_text()
     assert page.count('<svg role="img"') == len(figures)
     assert ("the loss is not finite any more" in page) is (len(plan.runs) > 3)

@@ -8,7 +8,7 @@ import pytest
 
 from factories import REPOSITORY
 from vit_vs_cnn.core.git import git_output
-from vit_vs_cnn.tracking.lineage import uncommitted_changes, write_lineage
+from vit_vs_cnn.tracking.lineage import commit_page, uncommitted_changes, write_lineage
 
 
 @pytest.fixture
@@ -72,3 +72,22 @@ def test_variables_of_compose_are_neither_committed_nor_recorded(repository: Pat
         (repository / name).write_text("TOKEN=secret\n")
     assert uncommitted_changes(repository) == (b"", [])
     assert git_output(repository, "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize(
+    ("origin", "page"),
+    [
+        ("https://you:secret@example.com:8443/you/project.git", "https://example.com:8443/you/project/commit/0a1b"),
+        ("https://token@example.com/you/project/", "https://example.com/you/project/commit/0a1b"),
+        ("git@example.com:you/project.git", None),
+        ("/srv/git/project.git", None),
+        (None, None),
+    ],
+)
+def test_a_commit_has_a_page_where_the_repository_came_from_one(
+    repository: Path, origin: str | None, page: str | None
+) -> None:
+    if origin is not None:
+        git_output(repository, "remote", "add", "origin", origin)
+    assert commit_page("0a1b") == page
+    assert commit_page("none") is None

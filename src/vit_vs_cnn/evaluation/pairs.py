@@ -94,7 +94,7 @@ def compare_all_pairs(
     tail, test_tail = (1 - confidence) / 2, (1 - confidence) / 2 / max(1, len(pairs))
     comparisons = []
     for (first, second), difference, adjusted_p_value in zip(pairs, found, adjusted, strict=True):
-        below, above = difference.confidence_below(-margin), difference.confidence_below(margin)
+        below, above = difference.chance.confidence_below(-margin), difference.chance.confidence_below(margin)
         pair = PairedComparison(
             first=first,
             second=second,

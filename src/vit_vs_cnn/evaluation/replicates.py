@@ -180,10 +180,6 @@ class ReplicateDifference:
     training_share: float | None
     chance: ChanceModel
 
-    def confidence_below(self, difference: float) -> float:
-        """The confidence that the true difference is below this one."""
-        return self.chance.confidence_below(difference)
-
 
 @dataclass(frozen=True)
 class MeanAccuracy:

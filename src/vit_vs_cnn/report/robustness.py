@@ -153,12 +153,23 @@ def write_shift(shift: Shift, example: NDArray[np.uint8], info: DatasetInfo, fol
     writer = FigureWriter(folder, "robustness")
     writer.table("robustness", shift_table(shift))
     measured = [_BY_NAME[result.corruption] for result in shift.results[1:]]
-    writer.add("mean_accuracy", _means_figure(shift), images=shift.images)
+    means = {name: found.means() for name, found in shift.measured.items()}
+    averages = "; ".join(
+        f"{name} {points(mean['clean_accuracy'])} % clean and {points(mean['accuracy'])} % on average under corruptions"
+        for name, mean in means.items()
+    )
+    writer.add("mean_accuracy", _means_figure(shift), averages, images=shift.images)
     corruptions = [corruption for corruption in measured if corruption.is_corruption]
-    writer.add("severities", _severities_figure(shift, corruptions))
+    writer.add("severities", _severities_figure(shift, corruptions), f"{len(corruptions)} panels: {averages}")
     patches = [corruption for corruption in measured if not corruption.is_corruption]
-    writer.add("patches", _patches_figure(shift, patches, 1 / len(info.classes)))
-    writer.add_images("examples", _examples_figure(example, measured, info))
+    changed = "; ".join(
+        f"{name} {points(mean['patches_dropped_accuracy'])} % with patches deleted and "
+        f"{points(mean['patches_shuffled_accuracy'])} % with patches in other places, on average"
+        for name, mean in means.items()
+    )
+    writer.add("patches", _patches_figure(shift, patches, 1 / len(info.classes)), changed)
+    rows = ", ".join(_title(corruption.name) for corruption in measured)
+    writer.add_images("examples", _examples_figure(example, measured, info), f"One image in rows: {rows}")
     writer.close()
 
 

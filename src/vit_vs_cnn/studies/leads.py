@@ -121,7 +121,7 @@ def difference_at(place: Place, first: str, second: str, confidence: float, marg
     if len(place.splits) == 1:
         split = place.splits[0]
         found = compare_replicates(split.correct[first], split.correct[second], confidence, split.groups)
-        return Lead(first, second, found.value, found.low, found.high, 1 - found.confidence_below(0.0), margin)
+        return Lead(first, second, found.value, found.low, found.high, 1 - found.chance.confidence_below(0.0), margin)
     differences = np.array([split.correct[first].mean() - split.correct[second].mean() for split in place.splits])
     test_images = round(float(np.mean([split.correct[first].shape[1] for split in place.splits])))
     low, high = repeated_splits_interval(differences, place.train_images, test_images, confidence)
