@@ -40,7 +40,8 @@ def challenge(registry: Registry, log: AuditLog, number: int, select_by: SelectB
     facts = (passed_over.action, number, current)
     if facts not in [(known.action, known.version, known.previous_version) for known in log.decisions()]:
         log.record(passed_over)
-    advice = f"`vit-vs-cnn registry promote {number}` has the gate judge it all the same"
+    promote = f"vit-vs-cnn registry promote {number} --registry {registry.name}"
+    advice = f"`{promote}` has the gate judge it all the same"
     return False, f"{CHALLENGER} stays version {current}: {reason}; {advice}"
 
 

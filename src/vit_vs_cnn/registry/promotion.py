@@ -110,7 +110,8 @@ def rollback(registry: Registry, given: str | None = None, reason: str = "") -> 
     with open_audit_log(registry) as log:
         champion = registry.aliases().get(CHAMPION)
         if champion is None:
-            raise UserError(f"{registry.name} has no champion; `vit-vs-cnn registry promote` makes the first.")
+            promote = f"vit-vs-cnn registry promote --registry {registry.name}"
+            raise UserError(f"{registry.name} has no champion; `{promote}` makes the first.")
         if given is not None:
             version = registry.version(given).number
         else:
