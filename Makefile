@@ -45,7 +45,7 @@ COUNTED = COVERAGE_CORE=$(CORE) PYTHONPATH="$(CURDIR)/tests/harness/measured$${P
 	TESTS_COVERAGE_CONFIG="$(CURDIR)/pyproject.toml" COVERAGE_FILE="$(CURDIR)/.coverage"
 
 # What starts no server and trains next to nothing.
-FAST = $(addprefix tests/,config core data evaluation studies test_dvc_yaml.py)
+FAST = $(addprefix tests/,config core data evaluation explain studies test_dvc_yaml.py)
 
 test-fast: $(INSTALLED) ## lint and the quick tests, for the daily loop
 	$(MAKE) --no-print-directory lint
@@ -54,7 +54,7 @@ test-fast: $(INSTALLED) ## lint and the quick tests, for the daily loop
 test: $(INSTALLED) $(DOCS) ## every check
 	$(MAKE) --no-print-directory lint
 	rm -f .coverage .coverage.*
-	$(COUNTED) $(PYTEST)
+	$(COUNTED) $(PYTEST) --durations=20
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

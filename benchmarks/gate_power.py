@@ -38,6 +38,7 @@ AT_MARGIN += [(images, share) for images in (100, 359, 1_000, 10_000) for share 
 EQUAL_CLASSES = [(10, 36, 0.01), (10, 36, 0.02), (5, 40, 0.05), (37, 100, 0.05), (100, 100, 0.10), (10, 1_000, 0.0)]
 LOST_CLASS = [(classes, 100, share) for classes in (2, 10, 37) for share in (0.0, 0.01, 0.02, 0.05)]
 CLASS_LOSS = 0.15
+AT_CLASS_MARGIN = [(10, images, share) for images in (100, 400, 1_000, 5_000) for share in (0.01, 0.05)]
 
 Counts = NDArray[np.int64]
 
@@ -48,7 +49,8 @@ Counts = NDArray[np.int64]
 def main(file: Path | None, to_mlflow: bool) -> None:
     """Print how often the gate passes, refuses or is undecided, for models whose true difference is known."""
     rng = np.random.default_rng(SEED)
-    results: dict[str, Any] = {"accuracy": {}, "margin": {}, "classes": {}, "lost class": {}, "needed": {}}
+    tables = ("accuracy", "margin", "classes", "lost class", "class at margin", "needed")
+    results: dict[str, Any] = {table: {} for table in tables}
     margin = f"{100 * GATE.margin:g}"
 
     print(f"Accuracy beside the champion, margin {margin} points: passes / undecided / worse, in per cent of rounds;")
@@ -90,6 +92,16 @@ def main(file: Path | None, to_mlflow: bool) -> None:
             results[key][f"{classes} x {images} {share:g}"] = rates
             kind = f"one class loses {100 * loss:g} points" if loss else "equal"
             _print_row(f"{classes} × {images:,}", f"{100 * share:g} %", kind, *map(_percent, rates))
+
+    print(f"\nOne of the classes truly loses exactly {margin} points: refused, in per cent of rounds.\n")
+    _print_row("classes × images", "only one right, per side", "refused, %", "beyond the margin, %")
+    _print_row(*["---"] * 4)
+    # With draws of its own, so that the tables around it keep theirs.
+    own_rng = np.random.default_rng(SEED)
+    for classes, images, share in AT_CLASS_MARGIN:
+        refused, _, beyond = _class_rates(own_rng, classes, images, share, GATE.class_margin)
+        results["class at margin"][f"{classes} x {images} {share:g}"] = [refused, beyond]
+        _print_row(f"{classes} × {images:,}", f"{100 * share:g} %", _percent(refused), _percent(beyond))
 
     print(f"\nImages that, by the gate's own estimate, let an equal model pass in {100 * POWER:g} % of rounds:\n")
     _print_row("divide two equal models", "images", "passes, %")

@@ -19,6 +19,8 @@ for name in postgres prefect mlflow optuna; do
 done
 secret prefect_api_key "team:$(random)"
 secret signing_key "$(random)"
+# Of a private repository: a line https://USER:TOKEN@HOST for each host, as git's own credential store has them.
+secret git_credentials ""
 if [ ! -e "$folder/s3_credentials" ]; then
     key=$(random)
     secret s3_credentials "[default]

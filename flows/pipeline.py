@@ -21,7 +21,7 @@ from pydantic import Field
 from vit_vs_cnn.config.load import preset_names
 from vit_vs_cnn.core.errors import RunError, TransientError, UserError
 from vit_vs_cnn.orchestration.accelerators import ensure_limit, use_accelerators
-from vit_vs_cnn.orchestration.artifacts import link_training, publish_results
+from vit_vs_cnn.orchestration.artifacts import link_trainings, publish_results
 from vit_vs_cnn.orchestration.dag import timeout_seconds
 from vit_vs_cnn.orchestration.durations import record_duration
 from vit_vs_cnn.orchestration.plan import PlannedStage, RunPlan, plan_run
@@ -151,11 +151,10 @@ def run_stage_task(planned: PlannedStage, run: PipelineRun) -> State[Any]:
             output.say(f"failed: {error}")
             message = "\n\n".join([str(error), *getattr(error, "__notes__", [])])
             return (Cancelled if is_stopping() else Failed)(message=message, data=error)
+        link_trainings(run.workspace, stage.name)
         if result is StageResult.CACHED:
             output.done(None)
             return Completed(name="Cached", message="Nothing that it depends on has changed.", data=result)
-        if stage.kind == "train":
-            link_training(run.workspace, stage.name)
         output.done(seconds)
         record_duration(stage, seconds)
         return Completed(message=f"Ran in {seconds:.1f} s.", data=result)

@@ -1,7 +1,7 @@
 """Promotion as a Prefect flow, `vit-vs-cnn/promote`: the gate's table, a person's yes or no, the decision."""
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from vit_vs_cnn.registry.audit import Decision
     from vit_vs_cnn.registry.versions import Registry
 
+Version = Annotated[str, Field(examples=["challenger", "3"])]
+RegistryName = Annotated[str, Field(examples=["pets", "pets-classifier"])]
+
 DAYS_TO_ANSWER = 7
 
 
@@ -32,12 +35,12 @@ class Approval(RunInput):
 
 
 @flow(name="vit-vs-cnn", flow_run_name="promote-{version}", description="Makes a version champion behind the gate.")
-def promote(version: str = "challenger", registry: str = "", unattended: bool = False) -> State[Any]:
+def promote(version: Version = "challenger", registry: RegistryName = "", unattended: bool = False) -> State[Any]:
     """Judge a version by the gate of params.yaml, ask a person, and make it champion.
 
     Args:
-        version: Number or alias of the version.
-        registry: The registered model or its data set. Empty: that of params.yaml, or the only one.
+        version: Number or alias of the version, for example `3` or `challenger`.
+        registry: The registered model or its data set, for example `pets`. Empty: that of params.yaml, or the only one.
         unattended: Do not ask: the gate alone decides, and `gate.undecided` where the test images cannot tell.
     """
     from vit_vs_cnn.registry.promotion import gate_report, propose

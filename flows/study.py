@@ -13,17 +13,18 @@ from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
+from filelock import FileLock, Timeout
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.objects import TERMINAL_STATES, State, StateType
 from prefect.deployments import run_deployment
 from prefect.flows import load_flow_from_entrypoint
 from prefect.runtime import deployment
 from prefect.states import Cancelling, Completed, Failed
 from pydantic import Field
 
-from vit_vs_cnn.config.load import merged_params, settings_of
 from vit_vs_cnn.core.console import duration
 from vit_vs_cnn.core.errors import RunError, UserError
 from vit_vs_cnn.core.paths import main_root, runs_dir
@@ -32,7 +33,7 @@ from vit_vs_cnn.orchestration.progress import say
 from vit_vs_cnn.orchestration.request import Request
 from vit_vs_cnn.studies.plan import Plan, PlannedRun, plan_study, study_folder
 from vit_vs_cnn.studies.results import RunFailure, collect, record_result
-from vit_vs_cnn.studies.settings import find_study, point_text
+from vit_vs_cnn.studies.settings import find_study, point_text, read_study, settings_at
 
 PIPELINE = Path(__file__).with_name("pipeline.py")
 # Measured, and no more: figures, explanations and a version of each point nobody would look at.
@@ -41,25 +42,28 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 
 
 @flow(name="vit-vs-cnn", flow_run_name="study-{study}", description="The pipeline at every point of a study.")
-def study(study: Annotated[str, Field(min_length=1)]) -> State[Any]:
+def study(study: Annotated[str, Field(min_length=1, examples=["demo"])]) -> State[Any]:
     """Run every point of a study that is not up to date, and write down what all of them say.
 
     Args:
-        study: Name of the study, studies/NAME.yaml, or the path of its file.
+        study: Name of the study, studies/NAME.yaml, for example `demo`, or the path of its file.
     """
+    root = main_root()
+    try:
+        path = find_study(study, root)
+        with _only_here(study_folder(root, path.stem)) as folder:
+            return _run(path, root, folder)
+    except UserError as error:
+        return Failed(message=str(error), data=error)
+
+
+def _run(path: Path, root: Path, folder: Path) -> State[Any]:
     # The imports of figures and statistics take as long as planning needs none of them.
     from vit_vs_cnn.studies.publish import PAGE, publish_study
     from vit_vs_cnn.studies.summary import answer
     from vit_vs_cnn.studies.tracking import track_study
 
-    root = main_root()
-    try:
-        path = find_study(study, root)
-        folder = study_folder(root, path.stem)
-        plan = plan_study(path, root, say)
-        settings = settings_of(merged_params(root, plan.preset or None, plan.runs[0].overrides))
-    except UserError as error:
-        return Failed(message=str(error), data=error)
+    plan = plan_study(path, root, say)
     say(
         f"study {plan.study}: {len(plan.runs)} runs, about {duration(plan.seconds)} one after the other on this machine"
     )
@@ -68,7 +72,8 @@ def study(study: Annotated[str, Field(min_length=1)]) -> State[Any]:
     else:
         _run_here(plan, folder)
     summary = publish_study(plan, folder)
-    track_study(summary, settings, folder)
+    # Not the settings of a run, which with a budget in seconds has only one of the contestants.
+    track_study(summary, settings_at(read_study(path, root), {}, root), folder)
     create_markdown_artifact(
         f"{answer(summary)}\n\n`{folder / PAGE}`", key="study", description="The answer of a study"
     )
@@ -91,6 +96,7 @@ def _run_here(plan: Plan, folder: Path) -> None:
 def _run_on_workers(plan: Plan, folder: Path) -> None:
     """Submit every run, and record each when it ends, in whatever order."""
     with get_client(sync_client=True) as client, _submitted(plan, client) as open_runs:
+        say(f"{len(open_runs)} runs are submitted")
         while open_runs:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
             for flow_run_id, run in list(open_runs.items()):
@@ -103,16 +109,40 @@ def _run_on_workers(plan: Plan, folder: Path) -> None:
 
 @contextmanager
 def _submitted(plan: Plan, client: SyncPrefectClient) -> Iterator[dict[UUID, PlannedRun]]:
-    """The flow runs of the points, by id; those that are still open at the end are cancelled."""
+    """The flow runs of the points, by id, among them what a killed start of the study has submitted.
+
+    Those that are still open at the end are cancelled.
+    """
     open_runs: dict[UUID, PlannedRun] = {}
+    unfinished = FlowRunFilterStateType(any_=[kind for kind in StateType if kind not in TERMINAL_STATES])
+    earlier = client.read_flow_runs(flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=unfinished)))
     try:
         for run in plan.runs:
-            flow_run: Any = run_deployment("vit-vs-cnn/local", parameters=_parameters(plan, run), timeout=0)
+            parameters = _parameters(plan, run)
+            same = next((found for found in earlier if parameters.items() <= found.parameters.items()), None)
+            flow_run: Any = same or run_deployment("vit-vs-cnn/local", parameters=parameters, timeout=0)
             open_runs[flow_run.id] = run
         yield open_runs
     finally:
         for flow_run_id in open_runs:
             client.set_flow_run_state(flow_run_id, Cancelling(message="The study was stopped."))
+
+
+@contextmanager
+def _only_here(folder: Path) -> Iterator[Path]:
+    """Keep others from running the study in `folder`. Raises UserError where somebody does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "study.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"study {folder.name} runs in another process: vit-vs-cnn study status {folder.name} says how far it is."
+        ) from None
+    try:
+        yield folder
+    finally:
+        lock.release()
 
 
 def _parameters(plan: Plan, run: PlannedRun) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from pydantic import Field
 
 
 @flow(name="vit-vs-cnn", flow_run_name="tune-{model}", description="Joins the tuning study of a contestant.")
-def tune_worker(model: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$")]) -> State[Any]:
+def tune_worker(model: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$", examples=["vit"])]) -> State[Any]:
     """Work on the tuning study of a contestant until its budget is used up.
 
     Args:
-        model: The contestant whose study to join, a key of `models:` in params.yaml.
+        model: The contestant whose study to join, a key of `models:` in params.yaml, for example `vit`.
     """
     logger, last = get_run_logger(), ""
     command = [str(Path(sys.executable).with_name("vit-vs-cnn")), "tune", model, "--join"]

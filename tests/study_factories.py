@@ -23,8 +23,10 @@ def planned(axes: Mapping[str, list[AxisValue]], seeds: tuple[int, ...] = (0, 1)
             values=point,
             contestants=tuple(LAWS),
             overrides=study.overrides_at(point),
+            settings="",
             seeds=seeds,
             epochs=3,
+            steps_share=1.0,
             train_images=_images(point),
             val_images=100,
             seconds=60.0,
@@ -33,6 +35,7 @@ def planned(axes: Mapping[str, list[AxisValue]], seeds: tuple[int, ...] = (0, 1)
     ]
     return Plan(
         study="made-up",
+        given="made-up",
         digest=study.digest,
         preset="",
         data_name="pets",
@@ -40,6 +43,7 @@ def planned(axes: Mapping[str, list[AxisValue]], seeds: tuple[int, ...] = (0, 1)
         axes=study.axes,
         same="steps",
         confidence=0.95,
+        margin=0.01,
         classes=10,
         images=WHOLE,
         seconds_per_image=dict.fromkeys(LAWS, 0.001),
@@ -88,6 +92,7 @@ def measured(run: PlannedRun, test_images: int = 2000, digest: str = "test") -> 
     return RunResult(
         name=run.name,
         overrides=run.overrides,
+        settings=run.settings,
         train_images=run.train_images,
         val_images=run.val_images,
         test_digest=digest,

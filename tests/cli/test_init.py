@@ -16,9 +16,21 @@ from vit_vs_cnn.orchestration.request import Request, read_request
 COMMAND = "from vit_vs_cnn.cli import program; program()"
 
 
-def vit_vs_cnn(folder: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+# Where the package is imported from, and whether its files that are no code are there.
+TEMPLATES = """
+from importlib.resources import files
+from vit_vs_cnn.report.html import page_environment
+for name in ("report.html.j2", "study.html.j2", "tuning.html.j2"):
+    page_environment().get_template(name)
+package = files("vit_vs_cnn")
+others = ("serving/page.html", "registry/card.md.j2", "report/captions.yaml")
+print(package.parent, all((package / name).is_file() for name in others))
+"""
+
+
+def call(folder: Path, *command: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-c", COMMAND, *arguments],
+        command,
         cwd=folder,
         env=os.environ | environment,
         stdin=subprocess.DEVNULL,
@@ -26,6 +38,10 @@ def vit_vs_cnn(folder: Path, *arguments: str, **environment: str) -> "subprocess
         text=True,
         check=False,
     )
+
+
+def vit_vs_cnn(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return call(folder, sys.executable, "-c", COMMAND, *arguments)
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -40,10 +56,15 @@ def test_the_wheel_makes_a_project_whose_stages_run(tmp_path: Path) -> None:
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(REPOSITORY / name, source / name)
     subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel"], cwd=source, check=True)
-    shutil.unpack_archive(next((source / "dist").glob("*.whl")), tmp_path / "installed", "zip")
-    installed = {"PYTHONPATH": str(tmp_path / "installed")}
+    wheel, target = next((source / "dist").glob("*.whl")), tmp_path / "installed"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-compile"]
+    subprocess.run([*install, "--target", str(target), str(wheel)], check=True)
+    installed = {"PYTHONPATH": str(target), "PATH": f"{target / 'bin'}{os.pathsep}{os.environ['PATH']}"}
 
-    made = vit_vs_cnn(tmp_path, "init", "pets", **installed)
+    def vit_vs_cnn(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        return call(folder, "vit-vs-cnn", *arguments, **installed)
+
+    made = vit_vs_cnn(tmp_path, "init", "pets")
     assert made.returncode == 0, made.stderr
     assert "vit-vs-cnn run --preset demo" in made.stdout
     pets = tmp_path / "pets"
@@ -53,22 +74,23 @@ def test_the_wheel_makes_a_project_whose_stages_run(tmp_path: Path) -> None:
         assert (pets / name).exists()
     assert "src/" not in (pets / "dvc.yaml").read_text()
 
-    scripts = tmp_path / "bin"
-    scripts.mkdir()
-    (scripts / "vit-vs-cnn").write_text(f"#!/bin/sh\nexec {sys.executable} -c '{COMMAND}' \"$@\"\n")
-    (scripts / "vit-vs-cnn").chmod(0o755)
     shutil.copy(pets / "presets" / "demo.yaml", pets / "presets" / "mine.yaml")
-    ran = vit_vs_cnn(
-        pets, "run", "--preset", "mine", "--stage", "prepare", PATH=f"{scripts}:{os.environ['PATH']}", **installed
-    )
+    ran = vit_vs_cnn(pets, "run", "--preset", "mine", "--stage", "prepare")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert list(pets.glob("runs/mine-*/data/prepared/dataset.json"))
+    loaded = call(pets, sys.executable, "-c", TEMPLATES, **installed)
+    assert loaded.stdout.split() == [str(target), "True"], loaded.stderr
 
 
 def test_a_source_archive_without_git_becomes_a_repository_of_its_own(tmp_path: Path) -> None:
     archive = tmp_path / "outer" / "vit-vs-cnn"
     make_project(archive)
     git(tmp_path / "outer", "init", "--quiet")
+    before = sorted(archive.rglob("*"))
+    planned = vit_vs_cnn(archive, "run", "--preset", "demo", "--dry-run")
+    assert planned.returncode == 2
+    assert "the run would make it one, commit its files and run its stages; nothing changed" in planned.stderr
+    assert sorted(archive.rglob("*")) == before
     answer = vit_vs_cnn(archive, "run", "--preset", "nonsense")
     assert answer.returncode == 2
     assert "is no git repository of its own" in answer.stderr
@@ -86,12 +108,17 @@ def test_an_update_replaces_what_is_the_packages_and_nothing_else(
     make_repository(pets)
     for name in ("params.yaml", "dvc.yaml", "presets/mine.yaml", "flows/pipeline.py"):
         (pets / name).write_text("# mine\n")
+    remote = [sys.executable, "-m", "dvc", "remote", "add", "--default", "store", "s3://bucket/dvc"]
+    subprocess.run(remote, cwd=pets, check=True, capture_output=True)
+    configured = (pets / ".dvc/config").read_text()
+    assert "s3://bucket/dvc" in configured
     (pets / VERSION_FILE).write_text("0.0.1\n")
     monkeypatch.chdir(pets)
     with pytest.raises(UserError, match=rf"was made for vit-vs-cnn 0\.0\.1, .* `vit-vs-cnn init {pets}`"):
         read_request(Request(in_place=True))
     assert not make_project(pets)
     assert (pets / "params.yaml").read_text() == (pets / "presets/mine.yaml").read_text() == "# mine\n"
+    assert (pets / ".dvc/config").read_text() == configured
     assert "stages:" in (pets / "dvc.yaml").read_text()
     assert (pets / "flows/pipeline.py").read_text() == (REPOSITORY / "flows/pipeline.py").read_text()
     assert (pets / VERSION_FILE).read_text() != "0.0.1\n"

@@ -100,7 +100,7 @@ def test_a_stage_ends_when_dvc_is_killed(tmp_path: Path) -> None:
     assert not is_orphan(stage)
     dvc.kill()
     dvc.wait()
-    wait_for(lambda: not is_running(stage), 15)
+    wait_for(lambda: not is_running(stage))
 
 
 def test_an_identity_does_not_change_with_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:

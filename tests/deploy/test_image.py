@@ -98,7 +98,7 @@ def test_the_image_builds_runs_the_demo_and_has_no_trace_of_a_mirror(buildah: Bu
     assert (traces.returncode, traces.stdout) == (1, "")
     image = json.loads(buildah("inspect", "--type", "image", "localhost/vit-vs-cnn"))["Docker"]["config"]
     assert (image["Entrypoint"], image["User"]) == (["vit-vs-cnn"], "app")
-    assert image["Healthcheck"]["Test"][0] == "CMD"
+    assert not image.get("Healthcheck")
     assert image["Labels"]["org.opencontainers.image.revision"] == revision
 
     container = buildah("from", "--pull=never", "localhost/vit-vs-cnn")

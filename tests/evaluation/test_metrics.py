@@ -1,5 +1,6 @@
 """Metrics against values computed by hand and against scikit-learn."""
 
+import dataclasses
 import math
 import warnings
 
@@ -146,9 +147,28 @@ def test_what_the_network_said_before_its_temperature_is_kept_beside() -> None:
     assert error_low is not None
     assert error_high is not None
     assert error_low <= metrics.expected_calibration_error <= error_high
-    columns = ["images", "confidence", "accuracy"]
+    for end in ("_low", "_high"):
+        measured = getattr(before.metrics, f"expected_calibration_error{end}")
+        assert getattr(metrics, f"uncalibrated_expected_calibration_error{end}") == measured
+    columns = ["images", "confidence", "accuracy", "accuracy_low", "accuracy_high"]
     own = result.reliability[[f"uncalibrated_{column}" for column in columns]]
     np.testing.assert_array_equal(own, before.reliability[columns])
+
+
+def test_each_bin_of_the_reliability_table_has_the_interval_of_its_accuracy() -> None:
+    probabilities, labels = draw(300, 4, seed=3)
+    split = Split(np.zeros((300, 1, 1, 3), np.uint8), labels, tuple(map(str, range(300))))
+    table = evaluate(probabilities, split, tuple("abcd"), 0.9).reliability
+    for row in table.to_dict("records"):
+        if row["images"]:
+            expected = accuracy_interval(round(row["accuracy"] * row["images"]), row["images"], 0.9)
+            assert (row["accuracy_low"], row["accuracy_high"]) == pytest.approx(expected)
+        else:
+            assert np.isnan([row["accuracy_low"], row["accuracy_high"]]).all()
+    groups = tuple(f"person {row // 30}" for row in range(300))
+    grouped = evaluate(probabilities, dataclasses.replace(split, groups=groups), tuple("abcd"), 0.9).reliability
+    wider = (grouped["accuracy_high"] - grouped["accuracy_low"]) >= (table["accuracy_high"] - table["accuracy_low"])
+    assert wider[table["images"] > 0].all()
 
 
 def test_a_class_without_test_images_counts_in_no_mean() -> None:

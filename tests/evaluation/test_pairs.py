@@ -81,7 +81,7 @@ def test_a_difference_within_chance_names_no_winner_and_says_what_would_settle_i
         images = round(times * pair.images_needed)
         assert compared(*(round(count * images / 1000) for count in (30, 25)), images).verdict in verdicts
     assert "interval −" in verdict(pair)
-    assert "the difference may be chance, the two cannot be told apart; about " in verdict(pair)
+    assert "the difference may be chance, which of the two is better cannot be told from this; about " in verdict(pair)
     assert verdict(pair).endswith("for these two trainings, and more trainings of each say whether others agree.")
 
 
@@ -110,7 +110,7 @@ def test_the_sentence_says_when_several_pairs_were_tested() -> None:
 def test_where_only_the_test_finds_a_difference_none_is_claimed() -> None:
     pair = replace(compared(40, 19), low=0.0, images_needed=2000)
     assert (pair.better, pair.verdict) == (None, "undecided")
-    assert "too little to tell the two apart; about 2,000 such test images would settle it" in verdict(pair)
+    assert "too little to decide between the two; about 2,000 such test images would settle it" in verdict(pair)
 
 
 def test_the_adjusted_p_value_decides() -> None:

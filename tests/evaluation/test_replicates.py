@@ -41,7 +41,7 @@ def test_with_one_training_each_it_is_tangos_interval_and_mcnemars_test(seed: in
     assert found.training_share is None
     # The confidence distribution inverts the same interval.
     if found.low > -1:
-        assert found.confidence_below(found.low) == pytest.approx(0.025, rel=1e-3)
+        assert found.chance.confidence_below(found.low) == pytest.approx(0.025, rel=1e-3)
 
 
 @settings(max_examples=20, deadline=None)
@@ -56,8 +56,8 @@ def test_interval_p_value_and_confidence_agree_and_mirror(seed: int, seeds: tupl
     assert found.p_value == pytest.approx(mirrored.p_value, rel=1e-6)
     for end, confidence in ((found.low, 0.025), (found.high, 0.975)):
         if abs(end) < 1:
-            assert found.confidence_below(end) == pytest.approx(confidence, rel=1e-4)
-    ends = [found.confidence_below(difference) for difference in np.linspace(-0.3, 0.3, 7)]
+            assert found.chance.confidence_below(end) == pytest.approx(confidence, rel=1e-4)
+    ends = [found.chance.confidence_below(difference) for difference in np.linspace(-0.3, 0.3, 7)]
     assert ends == sorted(ends)
 
 

@@ -16,7 +16,7 @@ def test_the_best_leads_over_the_best_on_clean_images_or_as_that_over_the_next_b
         "resnet": robustness_results({CLEAN: 6, "blur": 60, "noise": 60, "shear": 100}),
         "third": robustness_results({CLEAN: 9, "blur": 200, "noise": 70, "shear": 10}),
     }
-    results = {result.corruption: result for result in compare_under_shift(measured, 0.95)}
+    results = {result.corruption: result for result in compare_under_shift(measured, "vit", 0.95)}
     assert list(results) == [CLEAN, *(corruption.name for corruption in CORRUPTIONS)]
     blur, noise, jpeg, shear = (results[name].lead for name in ("blur", "noise", "jpeg", "shear"))
     assert blur is not None
@@ -36,7 +36,7 @@ def test_the_best_leads_over_the_best_on_clean_images_or_as_that_over_the_next_b
 
 def test_severities_of_the_same_images_are_no_more_evidence_than_one() -> None:
     measured = {"vit": robustness_results({"blur": 60}), "resnet": robustness_results({"blur": 40})}
-    lead = compare_under_shift(measured, 0.95)[2].lead
+    lead = compare_under_shift(measured, "vit", 0.95)[2].lead
     assert lead is not None
     # Both are wrong on the same images at all severities.
     first, second = (measured[name].correct["blur", 1] for name in ("resnet", "vit"))
@@ -47,7 +47,7 @@ def test_severities_of_the_same_images_are_no_more_evidence_than_one() -> None:
 
 def test_many_corruptions_make_one_small_lead_less_certain() -> None:
     measured = {"vit": robustness_results({"blur": 47}), "resnet": robustness_results({"blur": 40})}
-    blur = compare_under_shift(measured, 0.95)[2].lead
+    blur = compare_under_shift(measured, "vit", 0.95)[2].lead
     assert blur is not None
     assert blur.p_value < 0.05 < blur.adjusted_p_value
     assert not blur.is_significant
@@ -56,7 +56,7 @@ def test_many_corruptions_make_one_small_lead_less_certain() -> None:
 def test_groups_widen_the_interval() -> None:
     measured = {"vit": robustness_results({"blur": 60}), "resnet": robustness_results({"blur": 40})}
     by_image, by_group = (
-        compare_under_shift(measured, 0.95, groups)[2].lead for groups in (None, np.arange(300) // 10)
+        compare_under_shift(measured, "vit", 0.95, groups)[2].lead for groups in (None, np.arange(300) // 10)
     )
     assert by_image is not None
     assert by_group is not None
@@ -69,7 +69,7 @@ def test_replicates_that_differ_widen_the_interval() -> None:
         "vit": robustness_results({"blur": 60}, seeds=(0, 1, 2), more_errors=(-40, 0, 40)),
         "resnet": robustness_results({"blur": 40}, seeds=(0, 1, 2), more_errors=(-30, 0, 30)),
     }
-    certain, uncertain = (compare_under_shift(measured, 0.95)[2].lead for measured in (stable, varying))
+    certain, uncertain = (compare_under_shift(measured, "vit", 0.95)[2].lead for measured in (stable, varying))
     assert certain is not None
     assert uncertain is not None
     assert uncertain.difference == pytest.approx(certain.difference)
@@ -78,7 +78,7 @@ def test_replicates_that_differ_widen_the_interval() -> None:
 
 
 def test_one_alone_has_no_lead() -> None:
-    results = compare_under_shift({"vit": robustness_results({})}, 0.95)
+    results = compare_under_shift({"vit": robustness_results({})}, "vit", 0.95)
     assert all(result.lead is None for result in results)
     assert results[0].accuracies["vit"].value == 1.0
 
@@ -86,4 +86,4 @@ def test_one_alone_has_no_lead() -> None:
 def test_contestants_measured_on_other_images_are_not_compared() -> None:
     measured = {"vit": robustness_results({}), "resnet": robustness_results({}, images=200)}
     with pytest.raises(UserError, match="robustness/resnet: was measured on other images or corruptions than vit"):
-        compare_under_shift(measured, 0.95)
+        compare_under_shift(measured, "vit", 0.95)

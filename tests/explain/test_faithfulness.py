@@ -6,7 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from vit_vs_cnn.explain.faithfulness import Faithfulness, PerturbedImage, blank_colour, deletion_insertion, measure_maps
+from vit_vs_cnn.explain.faithfulness import (
+    Areas,
+    Faithfulness,
+    PerturbedImage,
+    blank_colour,
+    deletion_insertion,
+    measure_maps,
+)
 from vit_vs_cnn.explain.samples import SampleExplanations
 from vit_vs_cnn.models.preprocess import Preprocess
 from vit_vs_cnn.models.trained import TrainedModel
@@ -48,8 +55,26 @@ def test_the_areas_are_of_the_class_that_was_asked_for() -> None:
 
 
 def test_a_map_of_what_decides_is_better_than_random_and_its_opposite_is_not() -> None:
-    assert measured(maps_of_corner(20, 5)).is_better_than_random
-    assert not measured(maps_of_corner(20, 1)).is_better_than_random
+    assert measured(maps_of_corner(20, 5)).verdict == "better_than_random"
+    assert measured(maps_of_corner(20, 1)).verdict == "like_random"
+
+
+@pytest.mark.parametrize(
+    ("deletion", "insertion", "verdict"),
+    [
+        (0.3, 0.7, "better_than_random"),
+        (0.3, 0.5, "better_only_deleted"),
+        (0.3, 0.4, "better_only_deleted"),
+        (0.5, 0.7, "better_only_inserted"),
+        (0.5, 0.5, "like_random"),
+    ],
+)
+def test_a_map_has_to_be_better_than_random_both_deleted_and_inserted(
+    deletion: float, insertion: float, verdict: str
+) -> None:
+    random = 0.5 + 0.01 * np.array([1, -1] * 4)
+    assert Faithfulness(np.full(8, deletion), np.full(8, insertion), random).verdict == verdict
+    assert Areas(deletion, insertion, 0.5).verdict == verdict
 
 
 def test_random_orders_find_the_corner_as_often_early_as_late() -> None:
@@ -62,7 +87,7 @@ def test_random_orders_find_the_corner_as_often_early_as_late() -> None:
 
 def test_a_map_without_any_order_is_no_better_than_random() -> None:
     faithfulness = measured(np.zeros((200, 2, 2), np.float32))
-    assert not faithfulness.is_better_than_random
+    assert faithfulness.verdict == "like_random"
     # By position, the corner would always be the first to go.
     assert faithfulness.deletion.mean() == pytest.approx(0.5, abs=0.1)
 
@@ -73,7 +98,7 @@ def test_a_model_that_does_not_look_is_no_reason_to_trust_a_map() -> None:
         lambda variants: np.full((len(variants), 2), 0.5, np.float32),
         images, maps_of_corner(5, 5), np.ones(5, np.int64), BLACK,
     )  # fmt: skip
-    assert not faithfulness.is_better_than_random
+    assert faithfulness.verdict == "like_random"
 
 
 @given(

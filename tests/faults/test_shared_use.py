@@ -58,10 +58,10 @@ def test_what_one_clone_cleans_the_other_still_has(
     together = [idle_forks.start(small.root, *run("one", 1)), idle_forks.start(other.root, *run("two", 2))]
     for command in together:
         assert command.wait() == 0, command.output
-    assert "it was left as it is" in idle_forks.call(small.root, "clean", "--yes", "--days", "0").output
+    assert "cache was left as it is" in idle_forks.call(small.root, "clean", "--yes", "--days", "0").output
     assert not (small.root / "runs/one").exists()
     assert is_in_cache(other, "two")
-    assert "it was left as it is" in idle_forks.call(other.root, "clean", "--yes", "--days", "0").output
+    assert "cache was left as it is" in idle_forks.call(other.root, "clean", "--yes", "--days", "0").output
     for project, name, seed in ((small, "one", 1), (other, "two", 2)):
         idle_forks.call(project.root, *run(name, seed))
         assert project.is_whole(name)

@@ -64,8 +64,12 @@ def open_page(url: str, profile: Path, width: int, height: int) -> Iterator[Page
         while not (port_file.is_file() and port_file.read_text().strip()):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        with urlopen(f"http://127.0.0.1:{port_file.read_text().splitlines()[0]}/json") as response:
-            target = next(target for target in json.load(response) if target["type"] == "page")
+        pages: list[dict[str, str]] = []
+        while not pages:  # the port is there before the first tab
+            assert time.monotonic() < deadline
+            with urlopen(f"http://127.0.0.1:{port_file.read_text().splitlines()[0]}/json") as response:
+                pages = [target for target in json.load(response) if target["type"] == "page"]
+        target = pages[0]
         with connect(target["webSocketDebuggerUrl"], max_size=None, proxy=None) as connection:
             page = Page(connection)
             for domain in ("Runtime", "Log", "Page", "Network"):

@@ -70,14 +70,14 @@ class Stack:
             ]
             self.processes[name] = start_store(self.ports[8333], key)
             self.exits.callback(self.processes[name].kill)
-            wait_for(lambda: answers(f"http://127.0.0.1:{self.ports[8333]}/moto-api/"), 240)
+            wait_for(lambda: answers(f"http://127.0.0.1:{self.ports[8333]}/moto-api/"))
         else:
             self.start(name)
             if any(each.get("depends_on", {}).get(name, {}).get("condition") == "service_completed_successfully"
                    for each in self._services.values()):  # fmt: skip
-                assert self.processes[name].wait(180) == 0, self.log(name)
+                assert self.processes[name].wait(600) == 0, self.log(name)
             else:
-                wait_for(lambda: self._is_healthy(name), 240)
+                wait_for(lambda: self._is_healthy(name))
 
     def start(self, name: str) -> None:
         service = self._services[name]

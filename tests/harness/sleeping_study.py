@@ -18,7 +18,7 @@ from vit_vs_cnn.tuning.worker import Objective, work
 
 EPOCHS = 4
 # How late the heartbeat of a living worker may be on a busy machine.
-GRACE_SECONDS = 6
+GRACE_SECONDS = 12
 SPACE: dict[str, Any] = {
     "optimizer": {
         "lr": {"type": "float", "low": 1e-4, "high": 1e-1, "log": True},

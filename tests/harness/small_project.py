@@ -198,7 +198,7 @@ def ask_json(url: str, body: Any = None, method: str | None = None, key: str | N
     request = urllib.request.Request(url, data=data, headers=headers, method=method)
     for _ in range(10):
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=300) as answer:
                 text = answer.read().decode()
         except urllib.error.HTTPError as error:
             # SQLite was busy; Prefect's own clients ask again too.

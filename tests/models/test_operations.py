@@ -58,3 +58,28 @@ def test_measuring_leaves_the_network_as_it_was() -> None:
     operation_shares(network, 32)
     assert network.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_a_gated_mlp_counts_as_an_mlp() -> None:
+    tokens, width, hidden = 16 + 1, 48, 128  # beside the patches there is a class token
+    args = {"patch_size": 8, "embed_dim": width, "depth": 1, "num_heads": 2, "mlp_ratio": hidden / width}
+    shares = shares_of(timm="eva02_base_patch14_224", args=args)
+    operations = {"MLPs": 3 * tokens * width * hidden, "attention": 4 * tokens * width**2 + 2 * tokens**2 * width}
+    assert shares["MLPs"] / shares["attention"] == pytest.approx(operations["MLPs"] / operations["attention"])
+    assert shares["other"] < 0.01  # the classifier
+
+
+def test_attention_between_channels_is_attention_and_a_block_around_attention_and_mlp_is_both() -> None:
+    tokens, width, heads = 16, 32, 2
+    args = {"patch_size": 8, "embed_dim": width, "depth": 1, "num_heads": heads, "cls_attn_layers": 1}
+    shares = shares_of(timm="xcit_nano_12_p8_224", args=args)
+    attention = 4 * tokens * width**2 + 2 * tokens * width**2 // heads
+    of_class_token = 2 * width**2 + 2 * (tokens + 1) * width**2 + 2 * (tokens + 1) * width
+    mlps = 8 * (tokens + 1) * width**2  # of the patches, and then of the class token
+    assert shares["MLPs"] / shares["attention"] == pytest.approx(mlps / (attention + of_class_token))
+    assert shares["other"] < 0.01
+
+
+def test_weights_for_whole_channels_make_no_transformer_and_attention_between_channels_does() -> None:
+    assert shares_of(timm="gcresnext26ts")["attention"] == 0.0
+    assert shares_of(64, timm="edgenext_xx_small")["attention"] > 0.05

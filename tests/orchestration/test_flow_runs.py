@@ -11,7 +11,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from typing import Any
@@ -27,6 +27,7 @@ from vit_vs_cnn.config.load import parse_settings
 from vit_vs_cnn.core import paths
 from vit_vs_cnn.registry.audit import open_audit_log
 from vit_vs_cnn.registry.versions import CHAMPION, Registry
+from vit_vs_cnn.tracking.outbox import RunRef
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +86,12 @@ def test_a_taken_port_is_reported_with_its_holder(server: Server) -> None:
 
 
 def test_deployments_are_declared_with_help_and_checked_before_anything_starts(server: Server) -> None:
+    for name in ("local", "promote", "study", "tune-worker"):
+        schema = server.deployment(name)["parameter_openapi_schema"]["properties"]
+        assert all(len(parameter["description"]) > 20 for parameter in schema.values())
+        written = [json.dumps(parameter) for parameter in schema.values() if parameter["type"] != "boolean"]
+        assert all('"examples"' in text or '"enum"' in text for text in written), written
     schema = server.deployment()["parameter_openapi_schema"]["properties"]
-    assert all(len(parameter["description"]) > 20 for parameter in schema.values())
     assert schema["preset"]["enum"] == ["", "other"]
     nightly = server.deployment("nightly")
     assert [(item["active"], item["schedule"]["cron"]) for item in nightly["schedules"]] == [(False, "0 3 * * *")]
@@ -109,8 +114,14 @@ def test_a_run_has_a_task_per_stage_and_is_saved_and_the_next_one_is_cached(serv
     wait_for(lambda: "compare says hello" in server.messages(first))
     progress = server.ask("artifacts/filter", {"artifacts": {"key": {"any_": ["progress-train-vit"]}}})
     assert progress[0]["data"] == 50
+    trained = small.root / "runs/first" / paths.trained("vit", 0)
+    trained.mkdir(parents=True)
+    RunRef(key="k", run_id="0a1b", experiment="tiny", name="train-vit-0").write(trained / paths.RUN_FILE)
     again = server.submit(name="first", preset="other")
     assert server.end(again)["message"] == "0 stages ran, 5 were cached."
+    link = {"key": {"any_": ["mlflow-train-vit-0"]}, "flow_run_id": {"any_": [again]}}
+    (linked,) = server.ask("artifacts/filter", {"artifacts": link})
+    assert f"http://127.0.0.1:{server.ports[1]}/#/runs/0a1b?" in linked["data"]
     wait_for(lambda: set(server.task_states(again).values()) == {"Cached"})
     assert len(small.started("first")) == 5
 
@@ -147,9 +158,9 @@ def test_an_automation_of_prefect_notifies_of_a_failed_run(
     server.ask("automations/", {"name": "failed runs", "trigger": trigger, "actions": [action]})
     small.control("notified", prepare={"fails": 9, "sentence": "data.path: it is not there."})
     assert server.run(name="notified", stages=["prepare"], overrides=["seeds=[12]"])["type"] == "FAILED"
-    wait_for(lambda: received)
-    assert received[0]["text"].startswith("vit-vs-cnn: notified-")
-    assert " Failed: data.path: it is not there." in received[0]["text"]
+    notice = wait_for(lambda: next((each["text"] for each in received if "notified-" in each["text"]), None))
+    assert notice.startswith("vit-vs-cnn: notified-")
+    assert " Failed: data.path: it is not there." in notice
 
 
 def test_a_tune_worker_says_that_there_is_no_study(server: Server) -> None:
@@ -179,7 +190,8 @@ def test_runs_at_once_keep_apart_and_share_the_accelerator(server: Server) -> No
     for name in names:
         small.control(name, train_vit={"seconds": 1}, train_resnet={"seconds": 1}, eda={"seconds": 2})
     flow_runs = [server.submit(name=name, overrides=[f"seeds=[{seed}]"]) for seed, name in enumerate(names, start=100)]
-    assert [server.end(flow_run, 60 * len(names))["type"] for flow_run in flow_runs] == ["COMPLETED"] * len(names)
+    ends = [server.end(flow_run, max(600, 60 * len(names)))["type"] for flow_run in flow_runs]
+    assert ends == ["COMPLETED"] * len(names)
     assert {*names} <= set(small.experiments().split())
     assert small.git("status", "--short") == ""
     spans = []
@@ -208,7 +220,7 @@ def test_a_cancelled_run_ends_its_processes_and_continues_later(server: Server) 
     _, alive = psutil.wait_procs(tree, timeout=300)
     assert alive == []
     assert server.end(flow_run)["type"] == "CANCELLED"
-    assert server.ask(f"v2/concurrency_limits/accelerator-{socket.gethostname()}")["active_slots"] == 0
+    wait_for(lambda: server.ask(f"v2/concurrency_limits/accelerator-{socket.gethostname()}")["active_slots"] == 0)
     small.control("cancelled")
     assert server.run(name="cancelled", overrides=["seeds=[8]"])["type"] == "COMPLETED"
     assert small.started("cancelled").count("prepare") == 1
@@ -221,7 +233,8 @@ def test_a_killed_worker_comes_back_and_its_run_has_crashed_and_continues(server
     wait_for(lambda: [fact for fact in small.history("killed") if fact["stage"].startswith("train")])
     worker = next(process for process in small.processes() if "vit_vs_cnn.orchestration.worker" in process.cmdline())
     for process in [*worker.children(recursive=True), worker]:
-        process.kill()
+        with suppress(psutil.NoSuchProcess):  # what was ending by itself
+            process.kill()
     assert server.end(flow_run)["type"] == "CRASHED"
     wait_for(lambda: "Running" not in (states := server.task_states(flow_run).values()) and "Crashed" in states)
     small.control("killed")
@@ -288,14 +301,14 @@ def test_a_server_that_is_named_but_does_not_answer_is_one_sentence(small: Small
 def test_what_a_killed_run_left_is_found_and_removed(server: Server) -> None:
     small = server.small
     small.control("left", prepare={"hold": True})
+    before = {process.pid for process in small.processes()}
     run = subprocess.Popen(
         small.command("run", "--name", "left", "--set", "seeds=[10]"), cwd=small.root, env=small.environment()
     )
     wait_for(lambda: small.started("left"))
     run.kill()
     run.wait()
-    pid = small.history("left")[0]["pid"]
-    wait_for(lambda: pid not in [process.pid for process in small.processes()])
+    wait_for(lambda: {process.pid for process in small.processes()} <= before)
     left = small.root / "runs" / "left"
     assert left.is_dir()
     command = small.command("doctor", "--fix")
@@ -423,13 +436,13 @@ def test_a_person_approves_a_promotion_in_the_form_of_the_paused_run(server: Ser
     (gate,) = server.ask("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [asked]}}})
     assert "| accuracy beside the champion | pass |" in gate["data"]
     assert tiny_registry.aliases()[CHAMPION] == 1
-    server.ask(f"flow_runs/{asked}/resume", {"run_input": {"approve": True, "reason": ""}})
+    _resume(server, asked, approve=True, reason="")
     assert server.end(asked)["message"] == "tiny-classifier: version 2 is the champion now."
     assert tiny_registry.aliases()[CHAMPION] == 2
 
     worse = server.submit_to("promote", version="1")
     wait_for(lambda: server.state(worse)["type"] == "PAUSED")
-    server.ask(f"flow_runs/{worse}/resume", {"run_input": {"approve": False, "reason": "no"}})
+    _resume(server, worse, approve=False, reason="no")
     assert server.end(worse)["name"] == "Declined"
     refused = server.run_of("promote", version="1", unattended=True)
     assert (refused["type"], refused["name"]) == ("FAILED", "Refused")
@@ -437,3 +450,8 @@ def test_a_person_approves_a_promotion_in_the_form_of_the_paused_run(server: Ser
     with open_audit_log(tiny_registry) as log:
         actions = [decision.action for decision in log.decisions()]
     assert actions == ["promoted", "promoted", "declined", "refused"]
+
+
+def _resume(server: Server, flow_run: str, **answer: object) -> None:
+    """Answer a paused flow run; Prefect rejects that until it has the form, which follows the state."""
+    wait_for(lambda: server.ask(f"flow_runs/{flow_run}/resume", {"run_input": answer})["status"] == "ACCEPT")

@@ -42,7 +42,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallProj
 def finish(small: SmallProject, *stages: str) -> None:
     environment = small.environment() | {"PREFECT__FLOW_RUN_ID": "x"}
     for stage in stages:
-        run_stage(StageCommand(small.root, stage, environment, 60.0, 30.0), Silent())
+        run_stage(StageCommand(small.root, stage, environment, 600.0, 300.0), Silent())
 
 
 def plan(**request: tuple[str, ...]) -> RunPlan:
@@ -108,3 +108,11 @@ def test_a_run_that_takes_days_here_says_what_would_be_shorter_and_leaves_nothin
     assert choices[0].startswith("  --preset cpu")
     assert choices[1].startswith("  --set seeds=[0], one training of each, about ")
     assert not (project / "runs" / "reference").exists()
+
+
+def test_a_preview_leaves_the_settings_of_a_run_that_is_there(small: SmallProject) -> None:
+    with open_run(Request(name="kept", preset="other")) as run:
+        params = (run.workspace / "params.yaml").read_text()
+    planned = preview(Request(name="kept", overrides=("seeds=[5]",), stages=("prepare",)))
+    assert [found.stage.name for found in planned.stages] == ["prepare"]
+    assert (run.workspace / "params.yaml").read_text() == params

@@ -58,12 +58,12 @@ def test_a_run_that_starts_while_the_cache_is_cleaned_waits(project: Path) -> No
         assert starting.is_alive()
     starting.join(60)
     assert not starting.is_alive()
-    old_with_it = Old(1.0, (), (), (), OldRuns(), 0)
+    old_with_it = Old(1.0, (), (), (), OldRuns(), 0, None)
     with pytest.raises(UserError, match="run late is active"):
         remove_old(old_with_it)
 
 
-def test_it_says_what_it_would_remove_and_without_an_answer_removes_nothing(
+def test_it_says_what_it_would_remove_before_it_does_and_without_an_answer_removes_nothing(
     project: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint = project / ".vit-vs-cnn/checkpoints/old"
@@ -75,10 +75,23 @@ def test_it_says_what_it_would_remove_and_without_an_answer_removes_nothing(
             pass
     (project / trained("vit", 0)).mkdir(parents=True)
     RunRef(key="needed", experiment="tiny", name="train-vit").write(project / trained("vit", 0) / "run.json")
+    unused = project / ".dvc/cache/files/md5" / "d4" / ("0" * 30)
+    unused.parent.mkdir(parents=True)
+    unused.write_bytes(bytes(3_000_000))
+    (project / ".dvc/config").touch()
     monkeypatch.setattr("sys.argv", ["vit-vs-cnn", "clean", "--days", "0"])
     with pytest.raises(SystemExit, match="2"):
         main()
     said = capsys.readouterr()
     assert "0 workspaces, 1 checkpoints, 0 downloads, 1 runs in MLflow, 2.0 MB; and of DVC's cache" in said.out
+    assert "nothing refers to then, 3.0 MB." in said.out
     assert "`vit-vs-cnn clean --yes` removes it" in said.err
     assert checkpoint.is_dir()
+    assert unused.is_file()
+    monkeypatch.setattr("sys.argv", ["vit-vs-cnn", "clean", "--days", "30", "--yes"])
+    main()
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.endswith("0 runs in MLflow, 2.0 MB; and of DVC's cache what nothing refers to then, 3.0 MB.")
+    assert last == "removed, and 3.0 MB of DVC's cache."
+    assert not checkpoint.exists()
+    assert not unused.exists()

@@ -12,7 +12,7 @@ from factories import REPOSITORY
 from vit_vs_cnn.config.load import read_settings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.orchestration.request import Request, read_request
-from vit_vs_cnn.orchestration.workspace import open_run, remove_workspace
+from vit_vs_cnn.orchestration.workspace import open_run, remove_workspace, run_environment
 
 
 def git(folder: Path, *arguments: str) -> None:
@@ -86,6 +86,8 @@ def test_weights_named_relative_to_the_project_are_found_in_a_workspace(committe
     _, settings = read_request(request)
     assert settings.models["vit"].weights == "weights/vit.safetensors"
     with open_run(request) as run:
+        command = f"vit-vs-cnn run --name {run.name} --set models.vit.weights=weights/vit.safetensors"
+        assert run_environment(run)["VIT_VS_CNN_COMMAND"] == command
         written = read_settings(run.workspace / "params.yaml").models
         assert written["vit"].weights == str(committed / "weights" / "vit.safetensors")
         assert written["resnet"].weights is None

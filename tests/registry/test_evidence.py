@@ -32,7 +32,7 @@ def versions(registry: Registry, *numbers: int):
     return [registry.version(number) for number in numbers]
 
 
-def test_test_images_that_either_was_trained_on_are_left_out(settings: Settings, registry: Registry) -> None:
+def test_test_images_that_either_was_trained_on_are_excluded(settings: Settings, registry: Registry) -> None:
     add_version(settings, registry, range(40), trained_on=range(30))
     add_version(settings, registry, range(40), trained_on=[20, 35, 10_000])
     found = collect(registry, versions(registry, 2, 1), PREPARED)
@@ -43,7 +43,7 @@ def test_test_images_that_either_was_trained_on_are_left_out(settings: Settings,
     promote(registry, propose(registry, "1", settings, PREPARED), force=True, reason="a test")  # type: ignore[arg-type]
     proposal = propose(registry, "2", settings, PREPARED)
     assert proposal is not None
-    assert "31 of 600 test images, which one was trained on, are left out" in proposal.judged
+    assert "31 of 600 test images, which one was trained on, are excluded" in proposal.judged
     rule = proposal.rules[0]
     assert (rule.rule, rule.state, rule.value) == ("test images", "pass", 569)
 

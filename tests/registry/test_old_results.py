@@ -260,3 +260,15 @@ def test_it_is_verified_from_its_commit_and_its_data(command: Command, old_proje
     assert "DIFFERS" not in verified
     assert "registered model: predicted classes  same  359" in verified
     assert list((old_project / "runs").glob("verify-*")) == []
+
+
+def test_what_was_measured_on_a_gpu_is_verified_by_its_accuracy(command: Command) -> None:
+    registry = Registry(NAME)
+    device = registry.version(1).tags["device"]
+    registry.tag(1, {"device": "NVIDIA H200"})
+    try:
+        verified = command("registry", "verify", "1")
+    finally:
+        registry.tag(1, {"device": device})
+    assert "at most 1 point, or 0 within the 95 % interval (measured on NVIDIA H200, now on a CPU)" in verified
+    assert "registered model: difference  same" in verified

@@ -75,6 +75,24 @@ def test_from_the_first_champion_to_a_rollback(settings: Settings, registry: Reg
     assert registry.version(worse).tags["gate.decision"].startswith("refused: accuracy beside the champion")
 
 
+def test_the_gate_says_which_training_it_judges_and_how_far_the_others_lie_apart(
+    settings: Settings, registry: Registry
+) -> None:
+    old, alone, best = (add_version(settings, registry, range(wrong)) for wrong in (40, 20, 10))
+    registry.tag(alone, {"seed": "3", "seeds": "1", "accuracy_mean": "0.9667"})
+    registry.tag(best, {"seed": "2", "seeds": "5", "accuracy_mean": "0.9712", "accuracy_std": "0.0123"})
+    of_five = (
+        ", seed 2, of 5 trainings the best by validation; all of them on test: mean 97.12%, standard deviation 1.23"
+    )
+    replicates = {old: "", alone: ", seed 3, its only training", best: f"{of_five} points"}
+    for version, replicate in replicates.items():
+        proposal = proposed(registry, version, settings)
+        said = f"version {version} (vit{replicate}), "
+        assert f"{registry.name}: {said}" in gate_report(registry, proposal, markdown=True)
+        promote(registry, proposal)
+        assert history(registry)[-1].judged.startswith(said)
+
+
 def test_force_is_recorded_as_forced_with_the_rules_that_it_overrode(settings: Settings, registry: Registry) -> None:
     promote(registry, proposed(registry, add_version(settings, registry, range(20)), settings))
     worse = add_version(settings, registry, range(80))

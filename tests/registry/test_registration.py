@@ -241,6 +241,51 @@ def test_a_card_says_what_was_measured(settings: Settings, prepared: DatasetInfo
     assert not re.search(r"\{[{%]|\n\n\n", card)
 
 
+def test_a_card_has_the_calibration_error_before_and_after_with_intervals(
+    settings: Settings, prepared: DatasetInfo
+) -> None:
+    made_up = evaluation([2, 5, 8])
+    name = "uncalibrated_expected_calibration_error"
+    before = {name: 0.2, f"{name}_low": 0.15, f"{name}_high": 0.25}
+    info = prepared.model_copy(update={"classes": CLASSES})
+
+    def card_of(**changes: object) -> str:
+        changed = dataclasses.replace(made_up, metrics=made_up.metrics.model_copy(update=changes))
+        return write_card(settings, measured(changed), info, LINEAGE, Looks(0, 0))
+
+    error, low, high = (getattr(made_up.metrics, f"expected_calibration_error{end}") for end in ("", "_low", "_high"))
+    card = card_of(**before)
+    assert f"| expected calibration error | {error:.4f} (95 % interval {low:.4f} to {high:.4f}) |" in card
+    assert "| the same before the temperature, 1 | 0.2000 (95 % interval 0.1500 to 0.2500) |" in card
+    assert "| the same before the temperature, 1 | 0.2000 |" in card_of(**before | {f"{name}_low": None})
+    assert "before the temperature" not in card_of(**{name: None})
+
+
+def test_a_card_of_a_refit_says_that_no_validation_figure_is_of_its_weights(
+    settings: Settings, prepared: DatasetInfo
+) -> None:
+    info = prepared.model_copy(update={"classes": CLASSES})
+    first = measured(evaluation([]))
+    card = write_card(settings, first, info, LINEAGE, Looks(0, 0))
+    assert "The epoch was chosen on val. No other version" in card
+    assert "accuracy on val 90.00 %.\n" in card
+    chosen = dataclasses.replace(first.chosen, summary=SUMMARY.model_copy(update={"refit": True}))
+    card = write_card(settings, dataclasses.replace(first, chosen=chosen), info, LINEAGE, Looks(0, 0))
+    assert "these weights are of a second one, on train and val (`train.refit`): no figure on val is theirs. No" in card
+    assert "accuracy on val 90.00 % in the first training.\n" in card
+
+
+def test_the_reason_for_a_challenger_says_which_scores_are_of_a_first_fit(
+    results: None, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(settings)
+    assert "refit" not in Registry("tiny-classifier").version(1).tags
+    validated(settings, "vit", val_accuracy=0.9, refit=True)
+    run(settings)
+    assert "same validation images, 90.00% (of the first fit) to 80.00%." in capsys.readouterr().out
+    assert Registry("tiny-classifier").version(3).tags["refit"] == "true"
+
+
 def test_a_card_says_that_intervals_are_by_groups(settings: Settings, prepared: DatasetInfo) -> None:
     made_up = evaluation([2, 5, 8], groups=tuple(f"person {row // 6}" for row in range(600)))
     splits = {name: part.model_copy(update={"groups": 100}) for name, part in prepared.splits.items()}

@@ -72,7 +72,7 @@ def test_of_three_the_two_best_may_be_tied(three: Settings) -> None:
     assert all("adjusted for 3 pairs" in sentence for sentence in comparison.sentences)
     assert answer(comparison) == (
         "In this one training of each, vit is right on 90.0 % of the test images, resnet on 89.7 %, third on 60.0 %. "
-        "It is better than third by more than chance and not told apart from resnet. For these trainings about 860 "
+        "It is better than third by more than chance and undecided against resnet. For these trainings about 860 "
         "such test images would settle it. Their epochs take about the same time."
     )
 
@@ -226,8 +226,8 @@ def test_the_answer_names_its_own_weaknesses(settings: Settings) -> None:
         "The best trial of resnet lies at the edge of its range in recipe.optimizer.lr: a wider range may hold a "
         "better one.",
         "Validation was still rising in the last epoch of vit and resnet: more epochs may change the answer.",
-        "300 test images are few: with them a difference below about 3.8 points cannot be told from chance, and from 1 "
-        "on it would count as one (compare.margin).",
+        "300 test images are few: however often each is trained, with them a difference below about 3.6 points may be "
+        "chance, and from 1 on it would count as one (compare.margin).",
     ]
 
 

@@ -4,11 +4,13 @@ import ast
 import string
 from itertools import product
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from vit_vs_cnn.config.yaml_text import read_yaml
 from vit_vs_cnn.data.statistics import MEASURES
+from vit_vs_cnn.explain.faithfulness import Verdict
 from vit_vs_cnn.report import tuning
 from vit_vs_cnn.report.figure_writer import FigureWriter
 from vit_vs_cnn.report.style import new_figure
@@ -20,6 +22,7 @@ VARIABLES = {
     ("eda", "measure"): MEASURES,
     ("eda", "side"): ("below", "above"),
     ("explanation", "name"): ("same_images", "mistakes"),
+    ("explanation", "verdict"): get_args(Verdict),
     ("tuning", "name"): tuple(tuning.PLOTS),
 }
 
@@ -89,9 +92,9 @@ def test_every_placeholder_has_a_value_where_the_text_is_asked_for() -> None:
 def test_a_text_that_is_not_there_and_a_placeholder_without_a_value_are_errors(tmp_path: Path) -> None:
     writer = FigureWriter(tmp_path, "comparison")
     with pytest.raises(KeyError, match="no_such_figure"):
-        writer.add("no_such_figure", new_figure(1, 1))
+        writer.add("no_such_figure", new_figure(1, 1), "seen")
     with pytest.raises(KeyError, match="first"):
-        writer.add("confusion_difference", new_figure(1, 1), second="vit")
+        writer.add("confusion_difference", new_figure(1, 1), "seen", second="vit")
 
 
 def test_values_are_not_read_as_placeholders(tmp_path: Path) -> None:

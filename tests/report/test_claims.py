@@ -130,7 +130,7 @@ def test_whoever_loses_more_by_shuffled_quarters_uses_what_lies_far_apart(
 
 def test_a_claim_without_a_measure_says_so(settings: Settings) -> None:
     claims = claims_of(settings, 30, 30)
-    assert claims["Attention is harder to interpret"].verdict == "not measured in this run"
+    assert claims["Attention is harder to interpret"].verdict == "not measured here"
     assert claims["Attention is harder to interpret"].measured == "resnet has no such map"
 
 

@@ -119,10 +119,12 @@ def test_every_figure_has_its_words_and_the_numbers_behind_it(make_settings: Mak
     }  # fmt: skip
     for file, figure in shown.items():
         assert figure["title"]
+        assert figure["alt"]
         assert figure["caption"].endswith(".")
         assert (EDA / file).with_suffix(".csv").is_file()
         assert min(size_of(EDA / file)) > 50
     assert skipped() == ""
+    assert shown["class_distribution.svg"]["alt"] == "3 classes with 20 to 20 training images"
 
     assert table("class_distribution") == {
         "class": ["cat", "dog", "emu"], **{split: ["20"] * 3 for split in PREPARED_SPLITS}

@@ -55,6 +55,8 @@ def test_pictures_and_tables_of_suspects_and_of_what_only_one_gets_right(tmp_pat
     assert [figure["file"] for figure in index["figures"]] == ["label_suspects.png", "only_right.png"]
     assert "1 of 1 test images" in index["figures"][0]["caption"]
     assert "vit 2, resnet 1" in index["figures"][1]["caption"]
+    assert index["figures"][0]["alt"] == "The first image: 002.png, is emu, they say cat, 90 % sure"
+    assert index["figures"][1]["alt"] == "Images in rows: only vit is right (2), only resnet is right (1)"
     suspects = pd.read_csv(tmp_path / "label_suspects.csv")
     assert suspects.to_dict("records") == [
         {"name": "test/002.png", "label": "emu", "predicted": "cat", "confidence": pytest.approx(0.9)}

@@ -1,5 +1,6 @@
 """The charts of one contestant: what they draw, for few classes and for many."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,14 +61,17 @@ def test_reliability_shows_accuracy_by_confidence_and_the_error_without_empty_bi
     diagram, histogram = figure.axes
     filled = evaluation.reliability[evaluation.reliability["images"] > 0]
     assert len(filled) < len(evaluation.reliability)
-    dots, _, (intervals,) = diagram.containers[0].lines
-    np.testing.assert_array_equal(dots.get_xydata(), filled[["confidence", "accuracy"]].to_numpy())
-    low, high = np.array(intervals.get_segments())[:, :, 1].T
-    assert (low <= filled["accuracy"] + 1e-9).all()
-    assert (high >= filled["accuracy"] - 1e-9).all()
-    error = 100 * evaluation.metrics.expected_calibration_error
-    own = 100 * (evaluation.metrics.uncalibrated_expected_calibration_error or 0.0)
-    legend = ["perfect", f"swin, ECE {error:.1f} points (light: {own:.1f})"]
+    for container in diagram.containers:
+        dots, _, (intervals,) = container.lines
+        np.testing.assert_array_equal(dots.get_xydata(), filled[["confidence", "accuracy"]].to_numpy())
+        low, high = np.array(intervals.get_segments())[:, :, 1].T
+        assert (low <= filled["accuracy"] + 1e-9).all()
+        assert (high >= filled["accuracy"] - 1e-9).all()
+        assert (high - low > 0.01).all()
+    name = "expected_calibration_error"
+    error, low, high = (100 * getattr(evaluation.metrics, name + end) for end in ("", "_low", "_high"))
+    shown = f"{error:.1f} ({low:.1f} to {high:.1f})"
+    legend = ["perfect", f"swin, ECE {shown} points\nlight: {shown}"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == legend
     shares = histogram.patches[0].get_data().values
     assert shares.sum() == pytest.approx(100)
@@ -76,7 +80,33 @@ def test_reliability_shows_accuracy_by_confidence_and_the_error_without_empty_bi
 def test_reliability_has_dots_of_each_contestant() -> None:
     evaluations = {"swin": evaluation_of(10), "vgg": evaluation_of(4)}
     figure = reliability_figure(evaluations, {"swin": "#0072B2", "vgg": "#D55E00"})
-    assert [container.lines[0].get_color() for container in figure.axes[0].containers] == ["#0072B2", "#D55E00"]
+    dots = [container.lines[0] for container in figure.axes[0].containers]
+    assert [(line.get_color(), line.get_alpha()) for line in dots] == [
+        ("#0072B2", 0.3), ("#0072B2", None), ("#D55E00", 0.3), ("#D55E00", None),
+    ]  # fmt: skip
+
+
+def test_reliability_of_earlier_versions_has_dots_without_bars() -> None:
+    evaluation = evaluation_of(10)
+    kept = [column for column in evaluation.reliability if not str(column).endswith(("accuracy_low", "accuracy_high"))]
+    unknown = dict.fromkeys(f"uncalibrated_expected_calibration_error{end}" for end in ("_low", "_high"))
+    old = replace(
+        evaluation, reliability=evaluation.reliability[kept], metrics=evaluation.metrics.model_copy(update=unknown)
+    )
+    figure = reliability_figure({"swin": old}, {"swin": "#0072B2"})
+    figure.canvas.draw()
+    own = 100 * (evaluation.metrics.uncalibrated_expected_calibration_error or 0.0)
+    assert figure.legends[0].get_texts()[1].get_text().endswith(f"light: {own:.1f}")
+    assert [len(container.lines[0].get_xdata()) for container in figure.axes[0].containers] == 2 * [
+        (old.reliability["images"] > 0).sum()
+    ]
+
+
+def test_the_legend_of_the_reliability_of_three_lies_within_the_figure() -> None:
+    names = ("resnet", "hybrid", "swin")
+    figure = reliability_figure(dict.fromkeys(names, evaluation_of(10)), dict.fromkeys(names, "#0072B2"))
+    figure.draw_without_rendering()
+    assert figure.legends[0].get_window_extent().x1 <= figure.bbox.x1
 
 
 def test_classes_stand_in_the_order_of_their_f1_with_the_best_on_top() -> None:

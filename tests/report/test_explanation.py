@@ -61,7 +61,7 @@ def measured(deletion: float, insertion: float) -> Faithfulness:
     return Faithfulness(np.full(8, deletion), np.full(8, insertion), random)
 
 
-FAITHFULNESS = {"gradcam": measured(0.25, 0.75), "rollout": measured(0.499, 0.6)}
+FAITHFULNESS = {"gradcam": measured(0.25, 0.75), "rollout": measured(0.499, 0.501)}
 
 
 def write(
@@ -72,6 +72,7 @@ def write(
     faithfulness = {kind: FAITHFULNESS[kind] for kind, maps in kinds.items() if maps is not None}
     write_explanation(trained, shared, mistakes, faithfulness, CLASSES, "#0072B2", folder)
     listed: dict[str, Any] = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
+    assert all(figure["alt"] for figure in listed["figures"])
     return listed
 
 
@@ -143,9 +144,25 @@ def test_captions_say_whether_the_maps_are_evidence(tmp_path: Path) -> None:
         assert "insertion AUC of 0.75" in gradcam
         assert "on 8 test images" in gradcam
         assert "do not read it as evidence" not in gradcam
-        # The interval of its difference reaches zero.
-        assert "No better than a random order of pixels (deletion AUC 0.50 against 0.50; insertion AUC 0.60" in rollout
+        # The intervals of its differences reach zero.
+        assert "No better than a random order of pixels (deletion AUC 0.50 against 0.50; insertion AUC 0.50" in rollout
         assert "do not read it as evidence" in rollout
+    said = "drawn at random, not over these mistakes"
+    assert said in mistakes["caption"]
+    assert said not in same_images["caption"]
+
+
+def test_a_caption_says_which_of_deletion_and_insertion_is_better_where_only_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FAITHFULNESS, "gradcam", measured(0.25, 0.4))
+    monkeypatch.setitem(FAITHFULNESS, "rollout", measured(0.5, 0.6))
+    caption = write(samples("vit_tiny_patch16_224", VIT), tmp_path)["figures"][0]["caption"]
+    gradcam, rollout = caption.split("Attention rollout")
+    assert "only where they are deleted (deletion AUC 0.25 against 0.50), not where they are inserted" in gradcam
+    assert "only where they are inserted (insertion AUC 0.60 against 0.50), not where they are deleted" in rollout
+    table = pd.read_csv(tmp_path / "faithfulness.csv")
+    assert table["better_than_random"].tolist() == [False, False]
 
 
 @pytest.mark.parametrize(

@@ -73,8 +73,8 @@ def test_names_on_the_axes_of_a_matrix_are_told_by_their_code_points_too(tmp_pat
 
 def test_the_report_embeds_the_svg_where_there_is_one_and_the_png_elsewhere(tmp_path: Path) -> None:
     writer = FigureWriter(tmp_path, "comparison")
-    writer.add_images("reliability", grid_of("cat"))
-    writer.add_images("per_class", grid_of(NOWHERE))
+    writer.add_images("reliability", grid_of("cat"), "seen")
+    writer.add_images("per_class", grid_of(NOWHERE), "seen")
     writer.close()
     index = FigureIndex.model_validate(json.loads((tmp_path / "figures.json").read_text(encoding="utf-8")))
     assert [figure.file for figure in index.figures] == ["reliability.png", "per_class.svg"]

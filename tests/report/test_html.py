@@ -2,7 +2,10 @@
 
 import base64
 import io
+import json
 import re
+from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +15,22 @@ from PIL import Image
 from factories import contestant, pictures, write_test_split
 from vit_vs_cnn.config.schema import PublishedResult, Settings
 from vit_vs_cnn.core.errors import UserError
-from vit_vs_cnn.core.paths import COMPARE, EDA, ERRORS, PREPARED, SHIFT, explained, trained, tuned, tuning_summary
+from vit_vs_cnn.core.paths import (
+    COMMAND_VARIABLE,
+    COMPARE,
+    EDA,
+    ERRORS,
+    PREPARED,
+    SHIFT,
+    evaluated,
+    explained,
+    trained,
+    tuned,
+    tuning_summary,
+)
 from vit_vs_cnn.data.checks import Checks, Finding, read_checks, write_checks
 from vit_vs_cnn.data.dataset import DatasetInfo, read_split, write_info
+from vit_vs_cnn.evaluation.results import read_evaluation
 from vit_vs_cnn.report.answer import answer, weaknesses
 from vit_vs_cnn.report.comparison import read_comparison
 from vit_vs_cnn.report.embed import embedded_figures
@@ -59,6 +75,7 @@ def page(
     *findings: Finding,
     searches: dict[str, TuningSummary] | None = None,
     run_name: str | None = None,
+    commit_page: str | None = None,
 ) -> str:
     """The report with other figures than those of the comparison."""
     pictures(COMPARE, *COMPARED)
@@ -71,7 +88,8 @@ def page(
     FigureIndex(figures=(), skipped=()).write(ERRORS / "figures.json")
     write_test_split()
     refs = {name: RunRef(key="k", run_id="0a1b", experiment="tiny", name=f"train-{name}-0") for name in settings.models}
-    comparison, provenance = read_comparison(settings), Provenance("0123456789abcdef", run_name, refs)
+    comparison = read_comparison(settings)
+    provenance = Provenance("0123456789abcdef", run_name, refs, commit_page=commit_page)
     shift, errors = read_shift(settings, comparison), find_errors(comparison.predictions, 0.95)
     found = {name: (searches or {}).get(name, TuningSummary()) for name in settings.models}
     weak = weaknesses(comparison, settings, found, read_checks(PREPARED))
@@ -97,7 +115,8 @@ def test_published_results_are_quoted_for_their_data_set_only(inputs: Settings) 
     assert "Published, not measured here" not in page(published_on("another"))
 
 
-def test_the_report_is_one_safe_file_with_everything_in_it(inputs: Settings) -> None:
+def test_the_report_is_one_safe_file_with_everything_in_it(inputs: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(COMMAND_VARIABLE, "vit-vs-cnn run --preset demo --name quick --set 'seeds=[0]'")
     html = run_stage(inputs)
     first_screen = html[: html.index("Learning</a>")]
     assert (
@@ -107,10 +126,16 @@ def test_the_report_is_one_safe_file_with_everything_in_it(inputs: Settings) -> 
     assert "A &lt;caption&gt;" in html
     assert "<caption>" not in html
     assert "No attention: this one has none." in html
-    assert not re.findall(r'(?:src|href)="(?!data:|#)', html)
+    tables = re.findall(r'(?:src|href)="(?!data:|#)([^"]*)"', html)
+    assert tables == [f"errors/{name}.csv" for name in ("label_suspects", "mistakes", "only_right")]
+    assert all((COMPARE / name).is_file() for name in tables)
+    steps = [unescape(step) for step in re.findall(r"<li>.*: <code>(vit-vs-cnn .*)</code></li>", html)]
+    assert steps[0] == "vit-vs-cnn run --preset demo --name quick --set 'seeds=[0]' --set 'seeds=[0,1,2]'"
+    assert steps[-2:] == ["vit-vs-cnn registry promote --registry tiny", "vit-vs-cnn serve --registry tiny"]
     assert "<script" not in html
     assert '<meta name="viewport"' in html
     assert "prefers-color-scheme: dark" in html
+    assert "The largest: vit takes " in html
     charts = re.findall(r'<svg role="img" aria-label="([^"]+)"', html)
     assert len(charts) == 7 + 3
     assert charts[0].startswith("Accuracy and time for one image. vit: 70.0 % at 1.0 ms an image; resnet: 90.0 %")
@@ -176,6 +201,8 @@ def test_the_report_says_how_to_repeat_it(inputs: Settings) -> None:
     assert "commit <code>0123456789</code>" in page(inputs)
     assert "put the settings above into <code>params.yaml</code>" in page(inputs)
     assert "<code>dvc exp apply quick</code>" in page(inputs, run_name="quick")
+    address = "https://example.com/you/project/commit/0123456789abcdef"
+    assert f'commit <a href="{address}"><code>0123456789</code></a>,' in page(inputs, commit_page=address)
 
 
 def test_what_the_checks_found_is_in_the_report(inputs: Settings) -> None:
@@ -197,24 +224,98 @@ def test_a_contestant_that_nothing_explains_is_said_to_have_no_pictures(inputs: 
 
 def test_how_far_the_maps_of_each_can_be_trusted_stands_side_by_side(inputs: Settings) -> None:
     assert "deletion AUC" not in page(inputs)
-    row = "gradcam,64,0.31,0.72,0.5,-0.19,-0.25,-0.13,0.22,0.1,0.3,True"
+    rows = (
+        "gradcam,64,0.31,0.72,0.5,-0.19,-0.25,-0.13,0.22,0.1,0.3,True",
+        # As up to now: the verdict was by deletion alone.
+        "rollout,64,0.31,0.42,0.5,-0.19,-0.25,-0.13,-0.08,-0.1,-0.06,True",
+    )
     columns = (
         "map,images,deletion_auc,insertion_auc,random_auc,deletion_difference,deletion_low,deletion_high,"
         "insertion_difference,insertion_low,insertion_high,better_than_random"
     )
-    (explained("resnet") / "faithfulness.csv").write_text(f"{columns}\n{row}\n")
+    (explained("resnet") / "faithfulness.csv").write_text("\n".join([columns, *rows, ""]))
     (explained("vit") / "faithfulness.csv").write_text("\n")
     html = page(inputs)
     table = html[html.index("deletion AUC") : html.index("The images</h2>")]
-    assert table.count("<tr>") == 1
+    assert table.count("<tr>") == 2
     assert "0.31 (-0.25 to -0.13)" in table
+    assert re.findall(r'<td class="text">([^<]*)</td>\s*</tr>', table) == ["yes", "only deleted"]
+
+
+def test_of_a_refit_all_validation_figures_are_said_to_be_the_first_fits(inputs: Settings) -> None:
+    assert "first fit" not in page(inputs)
+    for name in inputs.models:
+        path = trained(name, 0) / "training.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"refit": True}))
+    html = page(inputs)
+    assert "<th>validation, first fit</th>" in html
+    assert "The curves are those of the first fit" in html
+    text = " ".join(html.split())
+    assert "Validation: accuracy in the chosen epoch of the first fit. All else is of a second training" in text
+    assert "and as many were then trained again on train and val (train.refit); neither" in html
+
+
+def test_calibration_has_its_intervals_before_and_after_the_temperature(inputs: Settings) -> None:
+    path = trained("vit", 0) / "training.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"temperature": 1.5}))
+    measures = evaluated("vit", 0) / "metrics.json"
+    interval = dict(zip(("", "_low", "_high"), (0.2, 0.15, 0.25), strict=True))
+    before = {f"uncalibrated_expected_calibration_error{end}": value for end, value in interval.items()}
+    measures.write_text(json.dumps(json.loads(measures.read_text()) | before))
+    name, after = "expected_calibration_error", read_evaluation(evaluated("vit", 0)).metrics
+    error, low, high = (getattr(after, name + end) for end in ("", "_low", "_high"))
+    html = page(inputs)
+    section = html[html.index("believed?</h2>") : html.index("Under shift</h2>")]
+    assert re.findall(r"<td>(.*?)</td>", section.split("<tr>")[2])[:3] == [
+        "1.50", "0.200 (0.150 – 0.250)", f"{error:.3f} ({low:.3f} – {high:.3f})",
+    ]  # fmt: skip
+    # As in results of earlier versions.
+    recorded = json.loads(measures.read_text())
+    for key in [key for key in recorded if key.startswith("uncalibrated") or key in (f"{name}_low", f"{name}_high")]:
+        del recorded[key]
+    measures.write_text(json.dumps(recorded))
+    html = page(inputs)
+    section = html[html.index("believed?</h2>") : html.index("Under shift</h2>")]
+    cells_of_vit = re.findall(r"<td>(.*?)</td>", section.split("<tr>")[2])
+    assert cells_of_vit[1:4] == ["unknown", f"{error:.3f}", "unknown"]
+
+
+def test_several_views_are_a_row_beside_the_plain_one(inputs: Settings) -> None:
+    assert "views</th>" not in page(inputs)
+    path = evaluated("vit", 0) / "metrics.json"
+    views = {"forwards": 2, "accuracy": 0.72, "accuracy_low": 0.68, "accuracy_high": 0.76, "gained": 9, "lost": 3}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"views": views}))
+    html = page(inputs)
+    rows = html[html.index("<th>s / epoch</th>") : html.index("What to do next")].split("<tr>")
+    assert len(rows) == 1 + 3
+    assert "vit, 2 views</th>" in rows[2]
+    assert re.findall(r"<td>(.*?)</td>", rows[2]) == [
+        "72.0 % (+2.0: 9 images gained, 3 lost)", "68.0 – 76.0 %", "", "", "2.0 ms (2 forwards)", "250",
+    ]  # fmt: skip
+    assert "computed from those of one forward, not measured" in html
+
+
+def test_views_of_several_trainings_are_means(make_settings: Callable[..., Settings], prepared: DatasetInfo) -> None:
+    settings = make_settings({"seeds": [0, 1]})
+    pictures(EDA)
+    for name in settings.models:
+        pictures(explained(name))
+        for seed, errors in ((0, 90), (1, 60)):
+            contestant(settings, name, errors, seed=seed)
+            path = evaluated(name, seed) / "metrics.json"
+            found = {"forwards": 6, "accuracy": 0.75 + seed / 10, "accuracy_low": 0.7, "accuracy_high": 0.9}
+            found |= {"gained": 20, "lost": 5 + seed}
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"views": found}))
+    html = page(settings)
+    rows = html[html.index("<th>s / epoch</th>") : html.index("What to do next")].split("<tr>")
+    assert re.findall(r"<td>(.*?)</td>", rows[2])[:3] == ["80.0 % (+5.0: 20 images gained, 5.5 lost)", "7.07", ""]
 
 
 def test_a_large_picture_is_embedded_smaller(tmp_path: Path) -> None:
     writer = FigureWriter(tmp_path, "comparison")
     figure = new_figure(8, 8)
     figure.subplots().imshow(np.random.default_rng(0).random((600, 600, 3)))
-    writer.add_images("per_class", figure)
+    writer.add_images("per_class", figure, "seen")
     writer.close()
     (figure,) = embedded_figures(tmp_path).figures
     assert figure.html.startswith('<img src="data:image/webp;base64,')
@@ -224,7 +325,7 @@ def test_a_large_picture_is_embedded_smaller(tmp_path: Path) -> None:
 def test_only_the_figures_asked_for_are_read(tmp_path: Path) -> None:
     writer = FigureWriter(tmp_path, "comparison")
     for name in ("per_class", "reliability"):
-        writer.add(name, new_figure(1, 1))
+        writer.add(name, new_figure(1, 1), "seen")
     writer.close()
     shown = embedded_figures(tmp_path, ("reliability",)).figures
     assert [figure.title for figure in shown] == ["Can their confidence be believed?"]

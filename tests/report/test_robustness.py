@@ -22,7 +22,7 @@ COLOURS = {"vit": "#0072B2", "resnet": "#D55E00"}
 
 
 def shift_of(**measured: Robustness) -> Shift:
-    return Shift(measured, COLOURS, compare_under_shift(measured, 0.95))
+    return Shift(measured, COLOURS, compare_under_shift(measured, "vit", 0.95), "vit")
 
 
 @pytest.fixture
@@ -76,6 +76,8 @@ def test_figures_and_the_numbers_behind_them(shift: Shift, prepared: DatasetInfo
         "mean_accuracy.svg", "severities.svg", "patches.svg", "examples.png",
     ]  # fmt: skip
     assert "300 test images" in index["figures"][0]["caption"]
+    assert "% clean and " in index["figures"][0]["alt"]
+    assert all(figure["alt"] for figure in index["figures"])
     table = pd.read_csv(tmp_path / "robustness.csv").set_index(["corruption", "contestant"])
     assert table.loc[("blur", "vit"), "accuracy"] == pytest.approx(0.4)
     assert table.loc[("blur", "vit"), "leader"] == "resnet"
@@ -87,7 +89,7 @@ def test_results_are_read_with_the_groups_of_the_images(settings: Settings, prep
     for name, errors in (("vit", 60), ("resnet", 40)):
         contestant(settings, name, errors, groups=groups)
     shift = read_shift(settings, read_comparison(settings))
-    alone = compare_under_shift(shift.measured, 0.95)
+    alone = compare_under_shift(shift.measured, "vit", 0.95)
     by_image, by_group = (
         next(result.lead for result in results if result.corruption == "blur") for results in (alone, shift.results)
     )

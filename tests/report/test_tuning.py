@@ -74,6 +74,8 @@ def test_the_report_shows_what_the_search_gained(values: list[float | None], exp
     write_tuning_report(result_of(values), "vit", "#0072B2", tmp_path)
     index = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
     assert index["figures"][0]["caption"].startswith(expected)
+    assert index["figures"][0]["alt"].endswith(", reached 70.00% on validation")
+    assert all(figure["alt"].startswith(f"{len(values)} trials: ") for figure in index["figures"][1:])
     complete = len(values) - values.count(None)
     shown = [name for name in FIGURES if name != "importances" or complete >= 4]
     assert [figure["file"] for figure in index["figures"]] == [f"{name}.svg" for name in shown]

@@ -2,7 +2,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from ruamel.yaml import YAML
 
 from factories import TINY
@@ -58,6 +60,38 @@ def test_equal_epochs_and_a_limit_of_epochs(root: Path) -> None:
     assert [run.epochs for run in same.runs] == [2, 2]
     limited = planned(root, axes={"images": [0.02, 1.0]}, max_epochs=5)
     assert [run.epochs for run in limited.runs] == [5, 2]
+    assert limited.runs[0].steps_share < 0.5
+    assert [run.steps_share for run in [limited.runs[1], *same.runs]] == [1, 1, 1]
+
+
+def test_points_that_a_limit_makes_the_same_training_are_refused(root: Path) -> None:
+    with pytest.raises(UserError) as refused:
+        planned(root, axes={"images": [0.02, 1.0], "epochs": [2, 3]}, max_epochs=5)
+    assert str(refused.value) == (
+        f"{root}/studies/mine.yaml: 2 % of the images, 2 epochs and 2 % of the images, 3 epochs are the same training "
+        "of 5 epochs: raise max_epochs, or drop one of them."
+    )
+
+
+def test_splits_of_data_with_a_test_split_of_their_own_are_not_repeated(root: Path, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for label in ("cats", "dogs"):
+            for number in range(20):
+                path = tmp_path / "pets" / split / label / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                pixels = np.random.default_rng(number).integers(0, 255, (8, 8, 3), np.uint8)
+                Image.fromarray(pixels).save(path)
+    pets = {"data.source": "folder", "data.name": "pets", "data.path": str(tmp_path / "pets")}
+    with pytest.raises(UserError, match=r"axes\.data\.split_seed: pets comes with its own test images, which would be"):
+        planned(root, set=pets, axes={"data.split_seed": [0, 1]})
+    assert len(planned(root, axes={"data.split_seed": [0, 1]}).runs) == 2
+
+
+def test_a_file_elsewhere_is_what_starts_it_again(root: Path, tmp_path: Path) -> None:
+    assert planned(root, axes={"images": [1.0]}).given == "mine"
+    elsewhere = tmp_path / "sizes.yaml"
+    YAML().dump({"axes": {"images": [1.0]}}, elsewhere)
+    assert plan_study(elsewhere, root).given == str(elsewhere)
 
 
 def test_a_budget_in_seconds_gives_each_contestant_its_epochs_and_stays_the_same(root: Path) -> None:

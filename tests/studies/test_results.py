@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from study_factories import measured, planned, results_of
+from vit_vs_cnn.report.claims import Claim
 from vit_vs_cnn.report.figure_writer import FigureIndex
 from vit_vs_cnn.studies.claims import judge_study
 from vit_vs_cnn.studies.leads import difference_at, lead_at, places_of
@@ -20,10 +21,11 @@ from vit_vs_cnn.studies.results import (
     results_table,
 )
 from vit_vs_cnn.studies.status import status_text, study_status
-from vit_vs_cnn.studies.summary import answer, summarize
+from vit_vs_cnn.studies.summary import answer, same_text, summarize
 
 IMAGES = [0.01, 0.03, 0.1, 0.3, 1.0]
-GRID = {"images": IMAGES, "epochs": [1, 4]}
+Axes = dict[str, list[bool | int | float | str | None]]
+GRID: Axes = {"images": IMAGES, "epochs": [1, 4]}
 
 
 def recorded(folder: Path, plan: Plan, failed: int = -1) -> Results:
@@ -64,6 +66,8 @@ def test_a_result_of_other_settings_or_of_another_version_is_none(tmp_path: Path
     recorded(tmp_path, plan)
     changed = plan.model_copy(update={"runs": (plan.runs[0].model_copy(update={"overrides": ("train.epochs=9",)}),)})
     assert read_results(tmp_path, changed).done == {}
+    edited = plan.model_copy(update={"runs": (plan.runs[0].model_copy(update={"settings": "another preset"}),)})
+    assert read_results(tmp_path, edited).done == {}
     path = next((tmp_path / "runs").glob("*.json"))
     path.write_text(json.dumps(json.loads(path.read_text()) | {"later": 1}))
     assert read_results(tmp_path, plan).done == {}
@@ -83,7 +87,7 @@ def test_the_answer_names_images_budget_lead_and_crossing() -> None:
     few = answer(summarize(results_of(planned({"images": IMAGES[1:4], "seconds": [4, 16]}))))
     assert few.startswith("With 3,000 of your 10,000 images and 16 s of training on this machine: ")
     assert "No crossing between 300 and 3,000 images. vit would draw level with cnn at about " in few
-    assert few.endswith("if the curves go on as they do.")
+    assert few.endswith("if the curves continue.")
 
 
 def test_nothing_is_said_where_nothing_was_measured(project: Path, tmp_path: Path) -> None:
@@ -122,6 +126,7 @@ def test_the_page_has_the_figures_that_the_axes_allow(
     publish_study(plan, tmp_path)
     index = FigureIndex.read(tmp_path / "figures.json", "")
     assert [Path(figure.file).stem for figure in index.figures] == figures
+    assert all(figure.alt for figure in index.figures)
     page = (tmp_path / "study.html").read_text()
     assert page.count('<svg role="img"') == len(figures)
     assert ("the loss is not finite any more" in page) is (len(plan.runs) > 3)
@@ -134,11 +139,11 @@ def test_intervals_of_repeated_splits_are_wider_than_splits_that_share_nothing_w
     places = places_of(results)
     assert [len(place.splits) for place in places] == [4, 4]
     assert [place.train_images for place in places] == [1000, 10_000]
-    lead = lead_at(places[0], 0.95)
+    lead = lead_at(places[0], 0.95, 0.01)
     assert lead is not None
     assert (lead.leader, lead.rival) == ("cnn", "vit")
     assert lead.low < lead.difference < lead.high
-    back = difference_at(places[0], "vit", "cnn", 0.95)
+    back = difference_at(places[0], "vit", "cnn", 0.95, 0.01)
     assert (back.low, back.high) == (pytest.approx(-lead.high), pytest.approx(-lead.low))
 
 
@@ -147,20 +152,66 @@ def test_one_contestant_alone_has_no_lead() -> None:
     alone = plan.runs[0].model_copy(update={"contestants": ("vit",)})
     results = results_of(plan.model_copy(update={"runs": (alone,)}))
     place = places_of(results)[0]
-    assert lead_at(place, 0.95) is None
+    assert lead_at(place, 0.95, 0.01) is None
     assert np.mean(place.accuracies("vit")) > 0
     assert len(results_table(results)) == 2
 
 
-def verdicts(axes: dict[str, list[bool | int | float | str | None]]) -> dict[str, str]:
-    return {claim.text.partition(":")[0]: claim.verdict for claim in judge_study(summarize(results_of(planned(axes))))}
+def claims_of(axes: Axes) -> dict[str, Claim]:
+    """The claims by the words before a colon."""
+    summary = summarize(results_of(planned(axes, (0, 1, 2, 3))))
+    return {claim.text.partition(":")[0]: claim for claim in judge_study(summary)}
+
+
+def verdicts(axes: Axes) -> dict[str, str]:
+    return {text: claim.verdict for text, claim in claims_of(axes).items()}
 
 
 def test_claims_are_judged_by_both_ends_of_an_axis() -> None:
-    assert verdicts(GRID) == {
-        "ViTs need more data": "holds here",
-        "CNNs are for small sets.": "holds here",
-        "ViTs need more compute": "cannot be told from this",
-    }
-    assert verdicts({"images": [1.0], "epochs": [1]}) == {}
-    assert verdicts({"images": [0.3, 1.0]})["CNNs are for small sets."] == "cannot be told from this"
+    found = verdicts(GRID)
+    assert found["ViTs need more data"] == "holds here"
+    assert found["For small sets take a CNN."] == "holds here"
+    assert found["ViTs excel on large sets."] == found["ViTs are more accurate than CNNs."] == "holds here"
+    # With all images the ViT is ahead with the small budget too.
+    assert found["ViTs need more compute."] == "does not hold here"
+    assert claims_of(GRID)["A ResNet trains 3 times as fast per epoch."].measured.startswith(
+        "vit takes 2.0 times as long as cnn"
+    )
+    # From 3,000 images on, either is ahead by little.
+    few = verdicts({"images": [0.01, 0.1]})
+    assert few["ViTs excel on large sets."] == few["ViTs are more accurate than CNNs."] == "does not hold here"
+
+
+def test_a_claim_that_the_study_does_not_measure_says_what_would() -> None:
+    found = claims_of({"images": [1.0], "epochs": [1]})
+    unmeasured = {text: claim.measured for text, claim in found.items() if claim.verdict == "not measured here"}
+    assert unmeasured["ViTs need more data"] == "two values of the axis images measure it"
+    assert unmeasured["ViTs need more compute."] == "two values of the axis epochs measure it"
+    assert unmeasured["For real time take a CNN."] == "vit-vs-cnn run measures it"
+    assert "ViTs are more accurate than CNNs." not in unmeasured
+
+
+def test_differences_within_the_margin_are_practically_none(tmp_path: Path, project: Path) -> None:
+    plan = planned({"images": [0.3, 1.0]}).model_copy(update={"margin": 0.5})
+    results = recorded(tmp_path, plan)
+    lead = difference_at(places_of(results)[0], "vit", "cnn", 0.95, 0.5)
+    assert lead.low <= 0 <= lead.high
+    assert lead.verdict == "equal"
+    assert difference_at(places_of(results)[0], "vit", "cnn", 0.95, 0.001).verdict == "undecided"
+    level = plan.model_copy(update={"runs": plan.runs[:1]})
+    assert "cnn and vit are practically equal, within 50 points: cnn is ahead by " in answer(
+        summarize(read_results(tmp_path, level))
+    )
+
+
+def test_points_that_a_limit_of_epochs_cuts_short_are_named() -> None:
+    plan = planned({"images": [0.01, 0.1, 1.0]})
+    assert same_text(plan) == (
+        "Fewer images have more epochs, so that every point makes about the optimizer steps of all images."
+    )
+    shares = zip(plan.runs, (0.09, 0.4, 1), strict=True)
+    short = [run.model_copy(update={"steps_share": share}) for run, share in shares]
+    assert same_text(plan.model_copy(update={"runs": tuple(short)})).endswith(
+        "; max_epochs leaves fewer: 100 images 9 %, 1,000 images 40 % of them. What these points lack is training as "
+        "well as images."
+    )

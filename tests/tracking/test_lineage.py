@@ -1,12 +1,14 @@
 """What was not committed when a run began can be had back from the run."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from factories import REPOSITORY
 from vit_vs_cnn.core.git import git_output
-from vit_vs_cnn.tracking.lineage import write_lineage
+from vit_vs_cnn.tracking.lineage import commit_page, uncommitted_changes, write_lineage
 
 
 @pytest.fixture
@@ -60,3 +62,32 @@ def test_large_untracked_files_are_named_and_not_copied(repository: Path, tmp_pa
     write_lineage(tmp_path / "lineage")
     assert (tmp_path / "lineage/untracked.txt").read_text() == "photo.tif\n"
     assert not (tmp_path / "lineage/uncommitted.diff").exists()
+
+
+def test_variables_of_compose_are_neither_committed_nor_recorded(repository: Path) -> None:
+    shutil.copy(REPOSITORY / ".gitignore", repository)
+    commit(repository)
+    (repository / "deploy/secrets").mkdir(parents=True)
+    for name in (".env", "deploy/.env", "deploy/secrets/git_credentials"):
+        (repository / name).write_text("TOKEN=secret\n")
+    assert uncommitted_changes(repository) == (b"", [])
+    assert git_output(repository, "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize(
+    ("origin", "page"),
+    [
+        ("https://you:secret@example.com:8443/you/project.git", "https://example.com:8443/you/project/commit/0a1b"),
+        ("https://token@example.com/you/project/", "https://example.com/you/project/commit/0a1b"),
+        ("git@example.com:you/project.git", None),
+        ("/srv/git/project.git", None),
+        (None, None),
+    ],
+)
+def test_a_commit_has_a_page_where_the_repository_came_from_one(
+    repository: Path, origin: str | None, page: str | None
+) -> None:
+    if origin is not None:
+        git_output(repository, "remote", "add", "origin", origin)
+    assert commit_page("0a1b") == page
+    assert commit_page("none") is None

@@ -123,8 +123,21 @@ def test_in_the_first_epochs_the_classifier_alone_is_trained(make_settings: Make
     assert changed[2] == set(before)
 
 
-def test_gradient_checkpointing_changes_no_weight_and_ends_with_the_training(
-    make_settings: Make, prepared: DatasetInfo
+@pytest.mark.parametrize("frozen", [{"freeze_backbone": True}, {"recipe": {"head_epochs": 2}}])
+def test_of_a_distilled_network_both_classifiers_alone_are_trained(
+    make_settings: Make, prepared: DatasetInfo, frozen: dict[str, Any]
+) -> None:
+    settings = make_settings({"models": {"vit": {"timm": "deit_tiny_distilled_patch16_224", **frozen}}})
+    splits = (read_split(PREPARED, "train"), read_split(PREPARED, "val"))
+    before = prepare_contestant(settings, "vit", prepared, splits).network.state_dict()
+    after = train(settings, prepared).last.network.state_dict()
+    changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert changed == {"head.weight", "head.bias", "head_dist.weight", "head_dist.bias"}
+
+
+@pytest.mark.parametrize("contestant", ["vit", "resnet"])
+def test_gradient_checkpointing_changes_no_weight_or_statistic_and_ends_with_the_training(
+    make_settings: Make, prepared: DatasetInfo, contestant: str
 ) -> None:
     results = []
     for checkpointed in (False, True):
@@ -132,7 +145,7 @@ def test_gradient_checkpointing_changes_no_weight_and_ends_with_the_training(
             "train": {"checkpoint_gradients": checkpointed},
             "models": {"vit": {"args": {"proj_drop_rate": 0.1}}},
         }
-        results.append(train(make_settings(overlay), prepared).model.network)
+        results.append(train(make_settings(overlay), prepared, contestant).model.network)
     for name, tensor in results[0].state_dict().items():
         torch.testing.assert_close(results[1].state_dict()[name], tensor)
     assert results[1].grad_checkpointing is False

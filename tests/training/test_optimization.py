@@ -129,12 +129,26 @@ def test_an_argument_that_an_optimizer_does_not_take_is_one_sentence(settings: d
         optimizer_with(**settings)
 
 
-@pytest.mark.parametrize("name", ["adamw", "muon"])
-def test_layer_decay_lowers_the_rate_from_the_classifier_down(name: str) -> None:
-    network = create_model(ModelSettings(timm="vit_tiny_patch16_224", args={"embed_dim": 24, "depth": 2}), 3, 32)
-    recipe = Recipe(optimizer=OptimizerSettings(name=name), layer_decay=0.5)
+@pytest.mark.parametrize("optimizer_name", ["adamw", "muon"])
+@pytest.mark.parametrize(
+    ("model", "layers"),
+    [
+        (
+            ModelSettings(timm="vit_tiny_patch16_224", args={"embed_dim": 24, "depth": 2}),
+            ("patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "blocks.1.attn.qkv.bias", "head.weight"),
+        ),
+        (
+            ModelSettings(timm="airbench96", args={"widths": [8, 8]}),
+            ("whiten.bias", "groups.0.conv1.weight", "groups.1.norm3.bias", "head.weight"),
+        ),
+    ],
+)
+def test_layer_decay_lowers_the_rate_from_the_classifier_down(
+    model: ModelSettings, layers: tuple[str, ...], optimizer_name: str
+) -> None:
+    network = create_model(model, 3, 32)
+    recipe = Recipe(optimizer=OptimizerSettings(name=optimizer_name), layer_decay=0.5)
     optimizer = create_optimizer(network, recipe, "recipe")
     set_learning_rate(optimizer, 0.8)
     rates = {parameter: group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
-    layers = ("patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "blocks.1.attn.qkv.bias", "head.weight")
     assert [rates[network.get_parameter(layer)] for layer in layers] == pytest.approx([0.1, 0.2, 0.4, 0.8])

@@ -234,7 +234,12 @@ def kill_a_worker(tuning: TuningStudy, finished: int, killed: int | None = None)
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         trials = tuning.trials()
-        running = [trial for trial in trials if trial.state == TrialState.RUNNING and trial.intermediate_values]
+        running = [
+            trial
+            for trial in trials
+            # Not in its last epoch, after which the worker might be killed between two trials.
+            if trial.state == TrialState.RUNNING and 0 < len(trial.intermediate_values) < sleeper.EPOCHS - 1
+        ]
         # A repeated trial has its earlier epochs before a worker has it.
         workers = {trial.user_attrs["worker"] for trial in running if "worker" in trial.user_attrs}
         pids = {int(worker.rpartition(":")[2]) for worker in workers} - {killed}

@@ -29,11 +29,12 @@ def init(folder: Path) -> None:
         click.echo(f"{folder} is up to date; see `git diff`, and commit it.")
 
 
-def ensure_repository() -> None:
+def ensure_repository(*, dry_run: bool = False) -> None:
     """See that the project is a git repository, which isolated runs start from; a person is asked first.
 
-    Raises click.Abort where the person says no.
+    Raises click.Abort where the person says no, and UserError where it is none in a `dry_run`, which changes nothing.
     """
+    from vit_vs_cnn.core.errors import UserError
     from vit_vs_cnn.core.paths import project_root
     from vit_vs_cnn.orchestration.project import has_repository, make_repository
 
@@ -41,6 +42,8 @@ def ensure_repository() -> None:
     if has_repository(root):
         return
     sentence = f"{root} is no git repository of its own, which runs start from"
+    if dry_run:
+        raise UserError(f"{sentence}: the run would make it one, commit its files and run its stages; nothing changed.")
     if sys.stdin.isatty():
         click.confirm(f"{sentence}. Make it one and commit its files?", default=True, abort=True, err=True)
     else:

@@ -37,19 +37,25 @@ def clean(days: float | None, yes: bool) -> None:
     from vit_vs_cnn.orchestration.retention import find_old, remove_old
 
     old = find_old(project_settings().flow.keep_days if days is None else days)
-    found = (
+    cached = (
+        "DVC's cache stays as it is, because other projects may use it: `dvc gc` is yours to run"
+        if old.cached is None
+        else f"and of DVC's cache what nothing refers to then, {old.cached / 1e6:.1f} MB"
+    )
+    click.echo(
         f"what is older than {old.days:g} days: {len(old.workspaces)} workspaces, {len(old.checkpoints)} checkpoints, "
-        f"{len(old.downloads)} downloads, {len(old.runs.run_ids)} runs in MLflow, {old.size / 1e6:.1f} MB"
+        f"{len(old.downloads)} downloads, {len(old.runs.run_ids)} runs in MLflow, {old.size / 1e6:.1f} MB; {cached}."
     )
     if not yes:
-        click.echo(f"{found}; and of DVC's cache what nothing refers to then.")
         if not sys.stdin.isatty():
             raise UserError("there is nobody to ask whether to remove it: `vit-vs-cnn clean --yes` removes it.")
         if not click.confirm("Remove it?"):
             return
     cache_mb = remove_old(old)
-    shared = "; other projects may use the cache, and it was left as it is: `dvc gc` is yours to run"
-    click.echo(f"removed {found}{shared if cache_mb is None else f'; {cache_mb:.1f} MB of the cache'}.")
+    click.echo(
+        "removed"
+        + ("; DVC's cache was left as it is." if cache_mb is None else f", and {cache_mb:.1f} MB of DVC's cache.")
+    )
 
 
 @click.command(

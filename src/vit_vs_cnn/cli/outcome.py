@@ -23,6 +23,7 @@ def run_summary(finished: "PipelineRun") -> str:
     """The table of the contestants, the report's place and the commands that show more."""
     report, here = finished.workspace / COMPARE / "report.html", Path.cwd()
     registered = _registered(finished.workspace)
+    promote = f"vit-vs-cnn registry promote --registry {finished.settings.data.name}"
     address, store = pages_address(), without_password(tracking_uri())
     page = comparison_page(read_trainings(finished.workspace), address or _PAGES)
     start = "" if address else "make ui, then "
@@ -31,7 +32,7 @@ def run_summary(finished: "PipelineRun") -> str:
 
 time      {finished.summary}
 report    {report.relative_to(here) if report.is_relative_to(here) else report}
-registry  {registered["name"]}: {registered["reason"]}   (vit-vs-cnn registry promote)
+registry  {registered["name"]}: {registered["reason"]}   ({promote})
 MLflow    {start}{page or store}
 DVC       dvc exp show   (experiment: {finished.name})"""
 

@@ -142,7 +142,7 @@ def run(
     from vit_vs_cnn.cli.init import ensure_repository
     from vit_vs_cnn.orchestration.request import Request
 
-    ensure_repository()
+    ensure_repository(dry_run=dry_run)
     request = Request(preset or "", overrides, name, stages, force, in_place)
     if dry_run:
         from vit_vs_cnn.orchestration.preview import preview

@@ -25,6 +25,8 @@ RUN_FILE = "run.json"
 
 # The folder of `state_dir`, where the project itself is a clone that does not stay.
 STATE_VARIABLE = "VIT_VS_CNN_STATE"
+# For stages: the command that runs them again with the same settings, to which a person may add options.
+COMMAND_VARIABLE = "VIT_VS_CNN_COMMAND"
 
 
 def tuned(contestant: str) -> Path:

@@ -12,6 +12,8 @@ from vit_vs_cnn.data.notes import balance_note
 from vit_vs_cnn.data.sources.source import Source
 
 _MOST_CLASSES = 20
+# Below so many images, the chance of the split deserves to be measured.
+_FEW = 2_000
 
 
 def split_sizes(source: Source) -> dict[SplitName, NDArray[np.int64]]:
@@ -55,14 +57,24 @@ def class_table(source: Source) -> str:
 
 
 def hints(source: Source) -> list[str]:
-    """What a person should think about before training: unbalanced classes, files that belong together."""
+    """What a person should think about before training: unbalanced classes, few images, files that belong together."""
     counts = split_sizes(source)["train"].tolist()
     found = possible_groups(source)
+    notes = [*balance_note(source.classes, counts), *_few_images(source)]
     if not found:
-        return [*balance_note(source.classes, counts)]
+        return notes
     return [
-        *balance_note(source.classes, counts),
+        *notes,
         f"File names look as if they held {len(found):,} groups, such as {found[0]}: where a group is one person, "
         "place or video, its images must all be in the same split: give data.groups a pattern that finds it in the "
         "path, such as 'patient_(\\d+)'.",
+    ]
+
+
+def _few_images(source: Source) -> list[str]:
+    if len(source.labels) >= _FEW or "test" not in source.missing:
+        return []
+    return [
+        f"{len(source.labels):,} images are few: who is ahead depends on which of them are in test. A study with the "
+        "axis `data.split_seed: [0, 1, 2, 3, 4]` repeats split, training and test (docs/studies.md)."
     ]

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from vit_vs_cnn.data.dataset import Split
 from vit_vs_cnn.evaluation.calibration import (
+    BINS,
+    bins_of,
     calibration_error_interval,
     expected_calibration_error,
     reliability_table,
@@ -42,11 +44,12 @@ def evaluate(
         test.names, labels, probabilities.argmax(axis=1), probabilities, test.groups, test.digests
     )
     per_class = per_class_scores(labels, predictions.predicted, classes)
-    reliability, before = reliability_table(probabilities, labels), reliability_table(uncalibrated, labels)
     correct, groups = int(predictions.correct.sum()), predictions.group_codes
+    reliability, before = (_reliability(of, labels, groups, confidence) for of in (probabilities, uncalibrated))
     without = np.delete(predictions.correct, list(duplicates))
     low, high = share_interval(predictions.correct, groups, confidence)
     error_low, error_high = calibration_error_interval(probabilities, labels, confidence, groups)
+    before_low, before_high = calibration_error_interval(uncalibrated, labels, confidence, groups)
     metrics = Metrics(
         accuracy=correct / len(labels),
         accuracy_low=low,
@@ -63,6 +66,8 @@ def evaluate(
         expected_calibration_error_high=error_high,
         uncalibrated_negative_log_likelihood=negative_log_likelihood(uncalibrated, labels),
         uncalibrated_expected_calibration_error=expected_calibration_error(before),
+        uncalibrated_expected_calibration_error_low=before_low,
+        uncalibrated_expected_calibration_error_high=before_high,
         roc_auc_ovr=roc_auc_ovr(probabilities, labels),
         images=len(labels),
         groups=None if groups is None else len(np.unique(groups)),
@@ -71,8 +76,20 @@ def evaluate(
         views=views,
     )
     confusion = confusion_matrix(labels, predictions.predicted, len(classes))
-    both = reliability.join(before[["images", "confidence", "accuracy"]].add_prefix("uncalibrated_"))
+    both = reliability.join(before.drop(columns=["bin_low", "bin_high"]).add_prefix("uncalibrated_"))
     return Evaluation(classes, metrics, per_class, confusion, both, predictions)
+
+
+def _reliability(
+    probabilities: Probabilities, labels: Labels, groups: Groups | None, confidence: float
+) -> pd.DataFrame:
+    """`reliability_table` with the interval of the accuracy in each bin that has images."""
+    correct = probabilities.argmax(axis=1) == labels
+    bin_of, intervals = bins_of(probabilities.max(axis=1).astype(np.float64)), np.full((BINS, 2), np.nan)
+    for filled in np.unique(bin_of):
+        rows = bin_of == filled
+        intervals[filled] = share_interval(correct[rows], None if groups is None else groups[rows], confidence)
+    return reliability_table(probabilities, labels).assign(accuracy_low=intervals[:, 0], accuracy_high=intervals[:, 1])
 
 
 def accuracy_interval(correct: int, images: int, confidence: float) -> tuple[float, float]:

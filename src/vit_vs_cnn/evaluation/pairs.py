@@ -10,8 +10,11 @@ import numpy as np
 
 from vit_vs_cnn.core.console import points
 from vit_vs_cnn.evaluation.clusters import Groups
-from vit_vs_cnn.evaluation.replicates import MOST_SEEDS, Correct, compare_replicates
+from vit_vs_cnn.evaluation.replicates import MOST_SEEDS, ChanceModel, Correct, compare_replicates
 from vit_vs_cnn.evaluation.significance import holm
+
+# Where neither more seeds nor more images alone settle it: seeds that a person may train, and images for these.
+_SEEDS_BESIDE_IMAGES = 10
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,10 @@ class PairedComparison:
 
     `first_only` and `second_only` count the images that only one of them got right, in the mean over their trainings,
     `first_seeds` and `second_seeds` of them. `adjusted_p_value` allows for the number of pairs that were compared.
-    `training_share` is the part of the variance by training, the rest is by images; it and `seeds_needed` are None
-    where each was trained once. `images_needed` and `seeds_needed` would settle what is undecided, if all stays as it
-    is. With `groups`, the number of groups that the images are of, all is by groups.
+    `training_share` is the part of the variance by training, the rest is by images, which alone reach `image_reach` to
+    each side; the share and `seeds_needed` are None where each was trained once. What is undecided would be settled,
+    if all stays, by `seeds_needed` trainings on these images, or by `images_needed` with these trainings; where
+    `needs_both`, neither alone would. With `groups`, the number of groups that the images are of, all is by groups.
     """
 
     first: str
@@ -51,12 +55,14 @@ class PairedComparison:
     adjusted_p_value: float
     margin: float
     probabilities: Probabilities
+    image_reach: float
     first_seeds: int = 1
     second_seeds: int = 1
     groups: int | None = None
     training_share: float | None = None
     seeds_needed: int | None = None
     images_needed: int | None = None
+    needs_both: bool = False
 
     @property
     def is_significant(self) -> bool:
@@ -88,7 +94,7 @@ def compare_all_pairs(
     tail, test_tail = (1 - confidence) / 2, (1 - confidence) / 2 / max(1, len(pairs))
     comparisons = []
     for (first, second), difference, adjusted_p_value in zip(pairs, found, adjusted, strict=True):
-        below, above = difference.confidence_below(-margin), difference.confidence_below(margin)
+        below, above = difference.chance.confidence_below(-margin), difference.chance.confidence_below(margin)
         pair = PairedComparison(
             first=first,
             second=second,
@@ -103,20 +109,29 @@ def compare_all_pairs(
             adjusted_p_value=adjusted_p_value,
             margin=margin,
             probabilities=Probabilities(1 - above, above - below, below),
+            image_reach=difference.chance.image_reach(tail),
             first_seeds=len(correct[first]),
             second_seeds=len(correct[second]),
             groups=None if groups is None else len(np.unique(groups)),
             training_share=difference.training_share,
         )
         if pair.verdict == "undecided":
-            times = difference.chance.times_images_needed(margin, tail, test_tail)
-            pair = replace(
-                pair,
-                seeds_needed=difference.chance.seeds_needed(margin, tail, test_tail),
-                images_needed=None if times is None else ceil(times * pair.images),
-            )
+            pair = _with_needs(pair, difference.chance, tail, test_tail)
         comparisons.append(pair)
     return comparisons
+
+
+def _with_needs(pair: PairedComparison, chance: ChanceModel, tail: float, test_tail: float) -> PairedComparison:
+    """The pair with what would settle it: more seeds or more images or, where neither alone would, some of both."""
+    seeds = chance.seeds_needed(pair.margin, tail, test_tail)
+    times = chance.times_images_needed(pair.margin, tail, test_tail)
+    needs_both = seeds is None and times is None and len(chance.trainings) > 0
+    if needs_both:
+        seeds = max(_SEEDS_BESIDE_IMAGES, pair.first_seeds, pair.second_seeds)
+        times = chance.with_seeds(seeds).times_images_needed(pair.margin, tail, test_tail)
+    if times is None:
+        return replace(pair, seeds_needed=None if needs_both else seeds)
+    return replace(pair, seeds_needed=seeds, images_needed=ceil(times * pair.images), needs_both=needs_both)
 
 
 def verdict(pair: PairedComparison, pairs: int = 1) -> str:
@@ -161,20 +176,25 @@ def _conclusion(pair: PairedComparison, high: float) -> str:
     if pair.verdict == "equal":
         return f"the two are practically equal, within {margin}"
     if pair.adjusted_p_value < 1 - pair.confidence:
-        answer = "the interval reaches zero though the test does not, too little to tell the two apart"
+        answer = "the interval reaches zero though the test does not, too little to decide between the two"
     else:
-        answer = "the difference may be chance, the two cannot be told apart"
+        answer = "the difference may be chance, which of the two is better cannot be told from this"
     return answer + _needed(pair)
 
 
 def _needed(pair: PairedComparison) -> str:
-    """What would settle an undecided pair: seeds if there were several, else images."""
-    if pair.seeds_needed is not None:
-        return f"; about {pair.seeds_needed} trainings of each would settle it, if all else stays"
-    if pair.images_needed is None:
+    """What would settle an undecided pair: seeds if there were several, else images, or some of both."""
+    seeds, images = pair.seeds_needed, None
+    if pair.images_needed is not None:
+        images = f"about {round(pair.images_needed, 2 - len(str(pair.images_needed))):,} such test images"
+    if pair.needs_both:
+        return f"; about {seeds} trainings of each on {images} would settle it, if all else stays"
+    if seeds is not None:
+        return f"; about {seeds} trainings of each would settle it, if all else stays"
+    if images is None:
         return "; more trainings of each and more test images are needed"
-    digits = 2 - len(str(pair.images_needed))
-    images = f"about {round(pair.images_needed, digits):,} such test images would settle it"
     if pair.training_share is None:
-        return f"; {images} for these two trainings, and more trainings of each say whether others agree"
-    return f"; not even {MOST_SEEDS} trainings of each would settle it on these images, {images}"
+        return (
+            f"; {images} would settle it for these two trainings, and more trainings of each say whether others agree"
+        )
+    return f"; not even {MOST_SEEDS} trainings of each would settle it on these images, {images} would"

@@ -158,6 +158,10 @@ class ChanceModel:
             needed = min(needed, max(times(-margin, tail), times(margin, tail)))
         return needed if math.isfinite(needed) else None
 
+    def image_reach(self, tail: float) -> float:
+        """How far from the true difference the choice of images alone takes the mean difference, on each side."""
+        return -float(stdtrit(self.degrees, tail)) * math.sqrt(float(self.image_variance(self.difference)))
+
 
 @dataclass(frozen=True)
 class ReplicateDifference:
@@ -175,10 +179,6 @@ class ReplicateDifference:
     second_only: float
     training_share: float | None
     chance: ChanceModel
-
-    def confidence_below(self, difference: float) -> float:
-        """The confidence that the true difference is below this one."""
-        return self.chance.confidence_below(difference)
 
 
 @dataclass(frozen=True)

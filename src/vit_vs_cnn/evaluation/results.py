@@ -56,6 +56,8 @@ class Metrics(Record):
     expected_calibration_error_high: float | None = None
     uncalibrated_negative_log_likelihood: float | None = None
     uncalibrated_expected_calibration_error: float | None = None
+    uncalibrated_expected_calibration_error_low: float | None = None
+    uncalibrated_expected_calibration_error_high: float | None = None
     roc_auc_ovr: float | None = None
     images: int
     groups: int | None = None
@@ -131,8 +133,9 @@ class Evaluation:
     """All measurements of one contestant on the test split.
 
     `per_class` has columns class, precision, recall, f1, images; `confusion` is int64 (K, K), rows true, columns
-    predicted; `reliability` has columns bin_low, bin_high, images, confidence, accuracy, and the last three once more,
-    named uncalibrated_…, of the network's own probabilities (not in results of release 0.1).
+    predicted; `reliability` has columns bin_low, bin_high, images, confidence, accuracy, accuracy_low, accuracy_high,
+    and the last five once more, named uncalibrated_…, of the network's own probabilities. Results of earlier versions
+    lack some of them.
     """
 
     classes: tuple[str, ...]

@@ -48,13 +48,6 @@ class Robustness:
         """Whether each replicate was right at the first severity, then at the second …: bool (S, severities x N)."""
         return np.concatenate([found for (name, _), found in self.correct.items() if name == corruption], axis=1)
 
-    def loss(self, corruption: str, severity: int) -> NDArray[np.float64]:
-        """The accuracy that a corruption costs on each image, the mean over the replicates, float64 (N,)."""
-        lost: NDArray[np.float64] = (self.correct[CLEAN, 0].astype(float) - self.correct[corruption, severity]).mean(
-            axis=0
-        )
-        return lost
-
     def means(self) -> dict[str, float]:
         """Accuracy by corruption, over severities and seeds, and the mean of each measure over the corruptions."""
         table = self.by_corruption()

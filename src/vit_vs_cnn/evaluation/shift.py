@@ -51,9 +51,11 @@ class UnderCorruption:
 
 
 def compare_under_shift(
-    measured: Mapping[str, Robustness], confidence: float, groups: Groups | None = None
+    measured: Mapping[str, Robustness], best_on_clean: str, confidence: float, groups: Groups | None = None
 ) -> list[UnderCorruption]:
     """Compare the contestants on clean images, first, and under each corruption.
+
+    `best_on_clean` is the one that is best on all of test, of which these images may be a part.
 
     Intervals and tests are those of `compare_replicates`. The severities of an image are no independent evidence, so
     they are by images, or by `groups` (N,) of these. Raises UserError where the contestants were not measured on the
@@ -66,9 +68,10 @@ def compare_under_shift(
                 f"robustness/{name}: was measured on other images or corruptions than {first_name}; "
                 "run `dvc repro` to measure both alike."
             )
-    clean = _compare(CLEAN, measured, confidence, groups)
-    best = clean.order[0]
-    results = [_compare(corruption.name, measured, confidence, groups, best) for corruption in first.corruptions]
+    clean, *results = (
+        _compare(name, measured, best_on_clean, confidence, groups)
+        for name in (CLEAN, *(corruption.name for corruption in first.corruptions))
+    )
     # Clean images have their own, better comparison, on all of test.
     adjusted = iter(holm([result.lead.p_value for result in results if result.lead is not None]))
     return [
@@ -81,11 +84,7 @@ def compare_under_shift(
 
 
 def _compare(
-    corruption: str,
-    measured: Mapping[str, Robustness],
-    confidence: float,
-    groups: Groups | None,
-    best_on_clean: str | None = None,
+    corruption: str, measured: Mapping[str, Robustness], best_on_clean: str, confidence: float, groups: Groups | None
 ) -> UnderCorruption:
     correct = {name: robustness.at_all_severities(corruption) for name, robustness in measured.items()}
     images = len(next(iter(measured.values())).positions)

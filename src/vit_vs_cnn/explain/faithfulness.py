@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from vit_vs_cnn.evaluation.predict import batch_predict
 from vit_vs_cnn.explain.samples import SampleExplanations
 from vit_vs_cnn.models.trained import TrainedModel
 
+Verdict = Literal["better_than_random", "better_only_deleted", "better_only_inserted", "like_random"]
 _CONFIDENCE = 0.95
 _BATCH = 128
 
@@ -28,6 +30,11 @@ class Areas:
     deletion: float
     insertion: float
     random: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the map is better than random orders in this image, in both areas or in one."""
+        return _verdict(self.deletion < self.random, self.insertion > self.random)
 
 
 @dataclass(frozen=True)
@@ -50,13 +57,21 @@ class Faithfulness:
         return float(differences.mean()), *mean_interval(differences, self.groups, _CONFIDENCE)
 
     @property
-    def is_better_than_random(self) -> bool:
-        """Whether deletion is below that of random orders by more than chance.
+    def verdict(self) -> Verdict:
+        """Whether the maps are better than random orders by more than chance, in both areas or in one.
 
-        It is necessary for evidence and not sufficient: where objects are in the middle, a map of the middle is better
-        than random too.
+        Both are necessary for evidence and not sufficient: where objects are in the middle, a map of the middle is
+        better than random too.
         """
-        return self.difference_from_random(self.deletion)[2] < 0
+        _, _, deletion_high = self.difference_from_random(self.deletion)
+        _, insertion_low, _ = self.difference_from_random(self.insertion)
+        return _verdict(deletion_high < 0, insertion_low > 0)
+
+
+def _verdict(deleted: bool, inserted: bool) -> Verdict:
+    if deleted:
+        return "better_than_random" if inserted else "better_only_deleted"
+    return "better_only_inserted" if inserted else "like_random"
 
 
 class PerturbedImage:

@@ -6,6 +6,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers import to_2tuple
 from timm.models import get_arch_name
 from torch import Tensor, nn
 
@@ -50,8 +51,14 @@ def create_model(
         _use_conv_stem(network, key_path)
     if model.freeze_backbone:
         network.requires_grad_(False)
-        network.get_classifier().requires_grad_(True)  # type: ignore[operator]
+        classifier_layers(network).requires_grad_(True)
     return network
+
+
+def classifier_layers(network: nn.Module) -> nn.ModuleList:
+    """The last layer of a timm network, or the last layers of a distilled one, which has two classifiers."""
+    classifier = network.get_classifier()  # type: ignore[operator]
+    return nn.ModuleList(classifier if isinstance(classifier, tuple) else (classifier,))
 
 
 def check_model(model: ModelSettings, num_classes: int, image_size: int, key_path: str, in_chans: int = 3) -> int:
@@ -97,10 +104,11 @@ def _require_known_name(name: str, key_path: str) -> None:
 
 def _require_whole_patches(network: nn.Module, size: int, key_path: str) -> None:
     patch = getattr(getattr(network, "patch_embed", None), "patch_size", None)
-    if patch is not None and any(size % side for side in patch):
+    if patch is not None and any(size % side for side in to_2tuple(patch)):
+        side = to_2tuple(patch)[0]
         raise UserError(
-            f"{key_path}: an image of {size} px cannot be cut into patches of {patch[0]} px: choose "
-            f"{key_path}.input_size as a multiple of {patch[0]}, or {key_path}.args.patch_size as a divisor of {size}."
+            f"{key_path}: an image of {size} px cannot be cut into patches of {side} px: choose "
+            f"{key_path}.input_size as a multiple of {side}, or {key_path}.args.patch_size as a divisor of {size}."
         )
 
 

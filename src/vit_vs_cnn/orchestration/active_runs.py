@@ -54,9 +54,14 @@ def no_active_run() -> Iterator[None]:
         yield
 
 
-def hold_dead_runs() -> Iterator[ActiveRun]:
-    """The runs whose process was killed, one after the other, each while nobody can start it again."""
+def hold_dead_runs(*, unreported: bool = False) -> Iterator[ActiveRun]:
+    """The runs whose process was killed, one after the other, each while nobody can start it again.
+
+    `unreported` are those alone of whose end Prefect does not know yet; the others are free to start.
+    """
     for run in active_runs(dead=True):
+        if unreported and run.flow_run_id is None:
+            continue
         with suppress(Timeout), FileLock(lock_file(run.name), timeout=0):
             if run in active_runs(dead=True):
                 yield run

@@ -14,6 +14,8 @@ from vit_vs_cnn.tracking.pages import comparison_page, run_page
 from vit_vs_cnn.tracking.run import read_ref
 from vit_vs_cnn.tracking.store import store_digest, tracking_uri
 
+# The stages whose results are in the MLflow run of a training.
+_TRACKED = ("train", "evaluate", "robustness", "explain")
 _FIGURES = ("accuracy_and_latency", "accuracy_and_cost", "learning_by_epoch", "per_class", "reliability")
 
 
@@ -29,14 +31,20 @@ def publish_results(workspace: Path) -> None:
         create_markdown_artifact("\n\n".join(parts), key="results", description=beginning + "." * bool(more))
 
 
-def link_training(workspace: Path, stage: str) -> None:
-    """Link the MLflow run of a training on the page of its task, which this thread runs."""
+def link_trainings(workspace: Path, stage: str) -> None:
+    """Link the MLflow runs of the trainings that a stage records into, on the page of its task, which this thread runs.
+
+    They are those of `train@<contestant>-<seed>`, or of all seeds where the stage names none.
+    """
     from prefect.artifacts import create_link_artifact
 
-    for file in (workspace / "trained").glob(f"*/*/{RUN_FILE}"):
+    kind, _, of = stage.partition("@")
+    contestant, _, seed = of.partition("-")
+    if kind not in _TRACKED:
+        return
+    for file in (workspace / "trained").glob(f"{contestant}/{seed or '*'}/{RUN_FILE}"):
         ref = read_ref(file.parent)
-        page = run_page(ref) if ref.name == stage.replace("@", "-") else None
-        if page:
+        if page := run_page(ref):
             key = f"mlflow-{ref.name}".lower().replace("_", "-").replace(".", "-")
             create_link_artifact(page, link_text=f"{ref.name} in MLflow", key=key, description="Its run in MLflow")
 

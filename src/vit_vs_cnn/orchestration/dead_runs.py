@@ -24,10 +24,9 @@ def process_tag() -> str:
 def report_dead_runs(api: str) -> None:
     """Set to Crashed what Prefect takes for running and whose process was killed, which could not do so itself."""
     with client_at(api) as client:
-        for run in hold_dead_runs():
-            if run.flow_run_id is not None:
-                _set_crashed(client, UUID(run.flow_run_id), run.process)
-                run.model_copy(update={"flow_run_id": None}).save()
+        for run in hold_dead_runs(unreported=True):
+            _set_crashed(client, UUID(run.flow_run_id), run.process)
+            run.model_copy(update={"flow_run_id": None}).save()
         from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 
         unfinished = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_unfinished())))

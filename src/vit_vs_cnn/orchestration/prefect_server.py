@@ -190,7 +190,7 @@ def answers(url: str, key: str | None = None) -> bool:
     """Whether a server answers at `url`, to whom has its key where one is given."""
     login = {"Authorization": f"Basic {base64.b64encode(key.encode()).decode()}"} if key else {}
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=login), timeout=5) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=login), timeout=30) as answer:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError, ValueError):
         return False

@@ -4,20 +4,26 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from vit_vs_cnn.core.paths import main_root, runs_dir
+from vit_vs_cnn.core.paths import PARAMS, main_root, runs_dir
 from vit_vs_cnn.orchestration.plan import RunPlan, plan_run
 from vit_vs_cnn.orchestration.request import Request, read_request
 from vit_vs_cnn.orchestration.workspace import PipelineRun, is_saved, open_run, remove_workspace, run_name
 
 
 def preview(request: Request) -> RunPlan:
-    """The plan of a run; nothing of it runs, and its workspace stays only if it was there before.
+    """The plan of a run; nothing of it runs, and its workspace stays only if it was there before, with its settings.
 
     Raises UserError for bad parameters, and while a run of the same name is active.
     """
-    is_new = not _workspace(request).exists()
+    workspace = _workspace(request)
+    is_new, params = not workspace.exists(), workspace / PARAMS
+    before = params.read_bytes() if params.is_file() and not request.in_place else None
     with open_run(request) as run:
-        plan = plan_run(run, request)
+        try:
+            plan = plan_run(run, request)
+        finally:
+            if before is not None:
+                params.write_bytes(before)
     if is_new:
         remove_workspace(run.workspace)
     return plan

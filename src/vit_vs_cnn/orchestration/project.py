@@ -12,7 +12,6 @@ from vit_vs_cnn.core.git import git, git_output
 VERSION_FILE = "vit-vs-cnn.version"
 # Of the package, and replaced by an update; the others are the user's from the first day on.
 _OF_THE_PACKAGE = (
-    ".dvc/config",
     ".dvc/.gitignore",
     ".dvcignore",
     "dvc.yaml",
@@ -20,7 +19,15 @@ _OF_THE_PACKAGE = (
     "deploy/local.yaml",
     "deploy/remote.yaml",
 )
-_OF_THE_USER = (".gitignore", "data/raw/cifar10.md", "data/raw/digits.md", "params.yaml", "presets", "studies")
+_OF_THE_USER = (
+    ".dvc/config",
+    ".gitignore",
+    "data/raw/cifar10.md",
+    "data/raw/digits.md",
+    "params.yaml",
+    "presets",
+    "studies",
+)
 _AUTHOR = ("-c", "user.name=vit-vs-cnn", "-c", "user.email=vit-vs-cnn@localhost")
 _CODE = re.compile(r"(?:^ +- src/vit_vs_cnn/\S+\n)+", re.MULTILINE)
 _ABOUT_CODE = re.compile(

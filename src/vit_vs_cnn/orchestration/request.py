@@ -1,11 +1,12 @@
 """What a person asks to run, and the parameters that it means."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 from vit_vs_cnn.config.load import dump, merged_params, read_settings, settings_of
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.errors import UserError, without_password
 from vit_vs_cnn.core.git import git
 from vit_vs_cnn.core.paths import PARAMS, main_root, state_dir
 from vit_vs_cnn.core.records import Record, digest_of
@@ -28,6 +29,13 @@ class Request:
     force: tuple[str, ...] = ()
     in_place: bool = False
 
+    def command(self, name: str) -> str:
+        """The command for a terminal that asks for the same settings in the run `name`; passwords are not in it."""
+        options = ["--preset", self.preset] if self.preset else []
+        options += ["--name", name] if not self.in_place else []
+        options += [part for override in self.overrides for part in ("--set", override)]
+        return without_password(shlex.join(["vit-vs-cnn", "run", *options]))
+
 
 def read_request(request: Request) -> tuple[str, Settings]:
     """The text of the run's params.yaml and the settings in it.
@@ -38,7 +46,7 @@ def read_request(request: Request) -> tuple[str, Settings]:
     refuse_other_version(root)
     if request.in_place:
         if request.preset or request.overrides or request.name:
-            raise UserError("in place, params.yaml runs as it stands: leave out preset, changed settings and name.")
+            raise UserError("in place, params.yaml runs as it stands: do not set preset, changed settings or name.")
         settings = read_settings(root / PARAMS)
         return (root / PARAMS).read_text(encoding="utf-8"), settings
     params = merged_params(root, request.preset or None, request.overrides)

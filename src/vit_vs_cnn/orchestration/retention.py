@@ -4,7 +4,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,11 @@ from vit_vs_cnn.tracking.run import read_ref
 
 @dataclass(frozen=True)
 class Old:
-    """What was not used for `days` days: workspaces, checkpoints, downloads, runs in MLflow; the bytes of all."""
+    """What was not used for `days` days: workspaces, checkpoints, downloads, runs in MLflow; the bytes of all.
+
+    `cached` are the bytes in DVC's cache that nothing refers to without these workspaces; None where other projects may
+    use the cache.
+    """
 
     days: float
     workspaces: tuple[Path, ...]
@@ -33,6 +37,7 @@ class Old:
     downloads: tuple[Path, ...]
     runs: OldRuns
     size: int
+    cached: int | None
 
 
 def remove_dead_runs(keep_days: float) -> list[str]:
@@ -67,7 +72,7 @@ def find_old(days: float) -> Old:
         trained = [file.parent for folder in staying for file in (folder / "trained").glob(f"**/{RUN_FILE}")]
         runs = find_old_runs(days, {*(read_ref(folder).key for folder in trained), *pending_keys()})
         size = runs.size + sum(map(bytes_in, (*old, *checkpoints, *downloads)))
-        return Old(days, old, checkpoints, downloads, runs, size)
+        return Old(days, old, checkpoints, downloads, runs, size, _bytes_of_garbage(old))
 
 
 def remove_old(old: Old) -> float | None:
@@ -97,16 +102,30 @@ def _remove(folder: Path, dated: Path, days: float, remove: Callable[[Path], Non
             remove(folder)
 
 
+def _bytes_of_garbage(old: Collection[Path]) -> int | None:
+    """What `dvc gc` would remove without the workspaces `old`; None where the cache is not this project's alone."""
+    if is_shared_cache(main_root()):
+        return None
+    named = [line.removeprefix("Removing ") for line in _dvc_gc("--dry", without=old).splitlines()]
+    return sum(Path(path).stat().st_size for path in named if Path(path).is_file())
+
+
 def _collect_garbage() -> float | None:
     """Run `dvc gc`; the megabytes that it removed, None where the cache is not this project's alone."""
     if is_shared_cache(main_root()):
         return None
     before = bytes_in(cache := cache_dir(main_root()))
-    projects = [str(path.parent) for path in runs_dir().glob("*/dvc.yaml")]
+    _dvc_gc()
+    return (before - bytes_in(cache)) / 1e6
+
+
+def _dvc_gc(*options: str, without: Collection[Path] = ()) -> str:
+    """What `dvc gc` prints, which keeps what a commit, an experiment or a workspace refers to, not those `without`."""
+    projects = [str(path.parent) for path in runs_dir().glob("*/dvc.yaml") if path.parent not in without]
     command = [sys.executable, "-m", "dvc", "gc", "--workspace", "--all-commits", "--all-experiments", "--force"]
     if projects:
         command += ["--projects", *projects]
-    answer = subprocess.run(command, cwd=main_root(), capture_output=True, text=True, check=False)
+    answer = subprocess.run([*command, *options], cwd=main_root(), capture_output=True, text=True, check=False)
     if answer.returncode != 0:
         raise RunError(f"`dvc gc` failed: {answer.stderr.strip()}")
-    return (before - bytes_in(cache)) / 1e6
+    return answer.stdout

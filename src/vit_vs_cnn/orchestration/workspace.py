@@ -17,7 +17,7 @@ from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.console import duration
 from vit_vs_cnn.core.errors import RunError, UserError
 from vit_vs_cnn.core.git import git, git_output
-from vit_vs_cnn.core.paths import PARAMS, main_root, remove, runs_dir
+from vit_vs_cnn.core.paths import COMMAND_VARIABLE, PARAMS, main_root, remove, runs_dir
 from vit_vs_cnn.core.process import ProcessIdentity, exit_with_parent, search_path
 from vit_vs_cnn.core.records import digest_of
 from vit_vs_cnn.orchestration.active_runs import ActiveRun, lock_file
@@ -41,7 +41,7 @@ _GIT_IDENTITY = {
 
 @dataclass(frozen=True)
 class PipelineRun:
-    """An active run: its name, the folder it works in, its settings.
+    """An active run: its name, the folder it works in, its settings, the command that asks for it again.
 
     At its end, `seconds` are those that it took, `ran` and `cached` its stages.
     """
@@ -50,6 +50,7 @@ class PipelineRun:
     workspace: Path
     settings: Settings
     isolated: bool
+    command: str
     seconds: float = 0.0
     ran: tuple[str, ...] = ()
     cached: tuple[str, ...] = ()
@@ -90,7 +91,7 @@ def open_run(request: Request, flow_run_id: str | None = None) -> Iterator[Pipel
             _check_out_data(workspace, settings)
         remove_leftovers_of_dvc(workspace)
         sign_cache(main_root())
-        yield PipelineRun(name, workspace, settings, isolated=not request.in_place)
+        yield PipelineRun(name, workspace, settings, isolated=not request.in_place, command=request.command(name))
     finally:
         active.remove()
         lock.release()
@@ -109,7 +110,8 @@ def run_environment(run: PipelineRun) -> dict[str, str]:
     if git(main_root(), "config", "user.email").returncode != 0:
         # Saving an experiment makes a commit, and on a new machine git may not know its user yet.
         kept = _GIT_IDENTITY | kept
-    return kept | {"PATH": search_path()} | ({"VIT_VS_CNN_RUN": run.name} if run.isolated else {})
+    named = {"VIT_VS_CNN_RUN": run.name} if run.isolated else {}
+    return kept | {"PATH": search_path(), COMMAND_VARIABLE: run.command} | named
 
 
 def save_run(run: PipelineRun, stages: Sequence[str] = ()) -> None:

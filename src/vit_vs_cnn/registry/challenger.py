@@ -40,7 +40,8 @@ def challenge(registry: Registry, log: AuditLog, number: int, select_by: SelectB
     facts = (passed_over.action, number, current)
     if facts not in [(known.action, known.version, known.previous_version) for known in log.decisions()]:
         log.record(passed_over)
-    advice = f"`vit-vs-cnn registry promote {number}` has the gate judge it all the same"
+    promote = f"vit-vs-cnn registry promote {number} --registry {registry.name}"
+    advice = f"`{promote}` has the gate judge it all the same"
     return False, f"{CHALLENGER} stays version {current}: {reason}; {advice}"
 
 
@@ -51,7 +52,11 @@ def _is_better(version: Version, current: Version, select_by: SelectBy) -> tuple
     scores = [_score(one, select_by) for one in (version, current)]
     if scores[0] is None or scores[1] is None:
         return False, f"version {current.number} did not record {select_by} on validation"
-    texts = [score_text(score, select_by).strip() for score in scores if score is not None]
+    texts = [
+        score_text(score, select_by).strip() + (" (of the first fit)" if one.tags.get("refit") else "")
+        for one, score in zip((version, current), scores, strict=True)
+        if score is not None
+    ]
     better = scores[0] > scores[1]
     compared = "better" if better else "no better"
     return better, f"{compared} than version {current.number} on the same validation images, {texts[0]} to {texts[1]}"

@@ -54,7 +54,7 @@ class Collected:
         """What is left out, and what is not known, as a part of the sentence about what was judged."""
         parts = []
         if self.left_out:
-            parts.append(f"{self.left_out:,} of {self.images:,} test images, which one was trained on, are left out")
+            parts.append(f"{self.left_out:,} of {self.images:,} test images, which one was trained on, are excluded")
         if self.unknown:
             versions = f"version{'s' if len(self.unknown) > 1 else ''} {', '.join(map(str, self.unknown))}"
             parts.append(f"it is not recorded which images {versions} trained on")

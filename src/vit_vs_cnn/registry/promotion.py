@@ -31,7 +31,7 @@ def propose(registry: Registry, given: str, settings: Settings, prepared: Path) 
     judge = Judge(settings.gate, settings.select_by, settings.evaluate.confidence)
     collected = collect(registry, versions, prepared)
     rules = collected.rules + (judge.outcomes(*collected.evidence) if collected.evidence else ())
-    judged = f"version {challenger.number} ({challenger.contestant}), "
+    judged = f"version {challenger.number} ({', '.join(filter(None, [challenger.contestant, challenger.replicate]))}), "
     judged += f"beside the champion, version {champion}" if champion else "the first champion"
     judged += "".join(f", and the best champion so far, version {best.number}" for best in champions[1:])
     if not on_same_images(versions):
@@ -110,7 +110,8 @@ def rollback(registry: Registry, given: str | None = None, reason: str = "") -> 
     with open_audit_log(registry) as log:
         champion = registry.aliases().get(CHAMPION)
         if champion is None:
-            raise UserError(f"{registry.name} has no champion; `vit-vs-cnn registry promote` makes the first.")
+            promote = f"vit-vs-cnn registry promote --registry {registry.name}"
+            raise UserError(f"{registry.name} has no champion; `{promote}` makes the first.")
         if given is not None:
             version = registry.version(given).number
         else:

@@ -97,6 +97,7 @@ def _version_tags(model: Path, info: DatasetInfo, contestant: Contestant, lineag
         "macro_f1": metrics.macro_f1,
         "nll": metrics.negative_log_likelihood,
         **validation_tags(summary),
+        "refit": summary.refit or None,
         "calibration_error": metrics.expected_calibration_error,
         "latency_p95_ms": cost.latency_p95_ms,
         "size_mb": sum(path.stat().st_size for path in model.rglob("*") if path.is_file()) / 1e6,

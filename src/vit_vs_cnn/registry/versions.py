@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vit_vs_cnn.core.console import points
 from vit_vs_cnn.core.errors import TransientError, UserError, first_line
 from vit_vs_cnn.tracking.outbox import RunRef
 from vit_vs_cnn.tracking.store import experiment, find_run, model_of_run, open_client, store_errors, tracking_uri
@@ -55,6 +56,17 @@ class Version:
     def seed(self) -> int | None:
         """The seed that it was trained with; None of a version that was made when there was only one training."""
         return int(self.tags["seed"]) if "seed" in self.tags else None
+
+    @property
+    def replicate(self) -> str:
+        """Which training of how many it is and what all reach on test, in words; empty where no tag says it."""
+        seeds, mean, deviation = (self.metric(tag) for tag in ("seeds", "accuracy_mean", "accuracy_std"))
+        if self.seed is None or seeds is None:
+            return ""
+        if mean is None or deviation is None:
+            return f"seed {self.seed}, its only training"
+        spread = f"mean {mean:.2%}, standard deviation {points(deviation, 2)} points"
+        return f"seed {self.seed}, of {seeds} trainings the best by validation; all of them on test: {spread}"
 
     @property
     def test_digest(self) -> str:

@@ -169,7 +169,7 @@ def _winner(comparison: Comparison, best: Contestant, others: Sequence[Contestan
     parts = [
         f"better than {listed(of_verdict['better'])} by more than chance" if of_verdict["better"] else "",
         f"practically equal to {listed(of_verdict['equal'])}" if of_verdict["equal"] else "",
-        f"not told apart from {listed(of_verdict['undecided'])}" if of_verdict["undecided"] else "",
+        f"undecided against {listed(of_verdict['undecided'])}" if of_verdict["undecided"] else "",
     ]
     relations = listed([part for part in parts if part])
     lead = f"{trainings}, {best.name} {_scores(best, others)}. It is {relations}."
@@ -186,15 +186,22 @@ def _oriented(pair: PairedComparison, first: str) -> tuple[float, float, float]:
 def _what_it_takes(undecided: Sequence[PairedComparison]) -> str:
     """How an open question could be settled, if the differences stay as they are, as a further sentence."""
     seeds = [pair.seeds_needed for pair in undecided]
+    both = [pair.images_needed for pair in undecided if pair.needs_both and pair.images_needed is not None]
     if undecided and all(seeds):
-        return f" About {max(filter(None, seeds))} trainings of each would settle it, if the difference stays as it is."
+        on = f" on about {_two_digits(max(both))} such test images" if both else ""
+        needed = f"About {max(filter(None, seeds))} trainings of each{on}"
+        return f" {needed} would settle it, if the difference stays as it is."
     images = max((pair.images_needed for pair in undecided if pair.images_needed is not None), default=None)
     if images is None:
         return ""
-    needed = f"about {round(images, 2 - len(str(images))):,} such test images would"
+    needed = f"about {_two_digits(images)} such test images would"
     if undecided[0].training_share is None:
         return f" For these trainings {needed} settle it."
     return f" More trainings alone would not settle it: {needed}, if the difference stays as it is."
+
+
+def _two_digits(count: int) -> str:
+    return f"{round(count, 2 - len(str(count))):,}"
 
 
 def _dependent_images(checks: Checks) -> list[str]:
@@ -214,19 +221,17 @@ def _dependent_images(checks: Checks) -> list[str]:
 
 
 def _too_few_images(comparison: Comparison) -> list[str]:
-    """Where the choice of the test images, and not the training, leaves a pair open, a sentence."""
-    open_pairs = [
-        pair for pair in comparison.pairs if pair.verdict == "undecided" and (pair.training_share or 0.0) < 0.5
-    ]
+    """Where the choice of the test images by itself, whatever the training, leaves a pair open, a sentence."""
+    open_pairs = [pair for pair in comparison.pairs if pair.verdict == "undecided"]
     if not open_pairs:
         return []
-    width = max((pair.high - pair.low) / 2 for pair in open_pairs)
+    reach = max(pair.image_reach for pair in open_pairs)
     images, margin = open_pairs[0].images, open_pairs[0].margin
-    if width <= margin:
+    if reach <= margin:
         return []
     return [
-        f"{images:,} test images are few: with them a difference below about {points(width)} points cannot be told "
-        f"from chance, and from {100 * margin:g} on it would count as one (compare.margin)."
+        f"{images:,} test images are few: however often each is trained, with them a difference below about "
+        f"{points(reach)} points may be chance, and from {100 * margin:g} on it would count as one (compare.margin)."
     ]
 
 

@@ -7,15 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from vit_vs_cnn.core.console import points
-from vit_vs_cnn.evaluation.clusters import mean_interval
 from vit_vs_cnn.evaluation.contestants import Contestant
+from vit_vs_cnn.evaluation.corruptions import CLEAN
 from vit_vs_cnn.evaluation.pairs import PairedComparison
+from vit_vs_cnn.evaluation.replicates import compare_replicates
 from vit_vs_cnn.evaluation.robustness import Robustness
 from vit_vs_cnn.report.comparison import Comparison
 from vit_vs_cnn.report.map_quality import MapQuality
 
-Verdict = Literal["holds here", "does not hold here", "cannot be told from this", "not measured in this run"]
+Verdict = Literal["holds here", "does not hold here", "cannot be told from this", "not measured here"]
 
 # A network with less of its operations in attention is no transformer, one with more no CNN.
 LEAST_ATTENTION, MOST_ATTENTION = 0.05, 0.001
@@ -26,7 +29,21 @@ _NO_DIFFERENCE = 1.1
 # The corruption and severity in which parts of the image, each half as wide as it, change places.
 _FAR_APART = ("patches_shuffled", 1)
 # Training images of what people call a small set.
-_SMALL = 10_000
+SMALL = 10_000
+
+MORE_ACCURATE = "ViTs are more accurate than CNNs."
+SLOWER_EPOCHS = "A ResNet trains 3 times as fast per epoch."
+MORE_PARAMETERS = "A ViT has 8 times the parameters of a ResNet."
+MORE_COMPUTE = "ViTs need more compute."
+MORE_DATA = "ViTs need more data: they are behind on small sets and catch up with more, for lack of inductive bias."
+LARGE_SETS = "ViTs excel on large sets."
+SMALL_SETS = "For small sets take a CNN."
+EFFICIENCY = "For efficiency take a CNN."
+REAL_TIME = "For real time take a CNN."
+LONG_RANGE = "ViTs are for where long-range dependencies matter."
+EXPLANATIONS = "ViTs are for where explanations are needed."
+ATTENTION = "Attention is harder to interpret than feature maps."
+_STUDY = "vit-vs-cnn study with a copy of studies/data.yaml for these images measures others"
 
 
 @dataclass(frozen=True)
@@ -56,8 +73,9 @@ def judge_claims(
         _ratio_of_seconds(vit, cnn),
         _parameters(vit, cnn),
         _more_compute(vit, cnn),
-        _more_data(vit, pair),
+        *_more_data(vit, pair),
         _small_sets(vit, cnn, pair),
+        _efficiency(vit, cnn, pair),
         _real_time(vit, cnn),
         _long_range(vit, cnn, measured),
         *_explanations(vit, cnn, maps),
@@ -82,19 +100,20 @@ def verdict_of(*, holds: bool, refuted: bool) -> Verdict:
     return "does not hold here" if refuted else "cannot be told from this"
 
 
+def ratio_verdict(ratio: float, lowest: float, highest: float, claimed: float) -> Verdict:
+    """Whether a ratio is near a claimed one; a range of ratios that is partly near it decides nothing."""
+    near = [claimed / _NEAR <= value <= claimed * _NEAR for value in (lowest, ratio, highest)]
+    return verdict_of(holds=all(near), refuted=not any(near) and (lowest > claimed or highest < claimed))
+
+
 def _is_better(name: str, pair: PairedComparison) -> Verdict:
     """Whether a contestant is better; that both are practically equal refutes it."""
     return verdict_of(holds=pair.better == name, refuted=pair.verdict != "undecided")
 
 
-def _is_near(ratio: float, claimed: float) -> Verdict:
-    holds = claimed / _NEAR <= ratio <= claimed * _NEAR
-    return verdict_of(holds=holds, refuted=not holds)
-
-
 def _more_accurate(vit: Contestant, cnn: Contestant, pair: PairedComparison) -> Claim:
     return Claim(
-        "ViTs are more accurate than CNNs.",
+        MORE_ACCURATE,
         "difference of test accuracy, with its interval",
         f"{vit.name} minus {cnn.name}: {_difference(vit, pair)}",
         _is_better(vit.name, pair),
@@ -110,54 +129,64 @@ def _difference(vit: Contestant, pair: PairedComparison) -> str:
 def _ratio_of_seconds(vit: Contestant, cnn: Contestant) -> Claim:
     slow, fast = ([replicate.summary.seconds_per_epoch for replicate in one.replicates] for one in (vit, cnn))
     ratio = vit.seconds_per_epoch / cnn.seconds_per_epoch
-    spread = "" if len(slow) == 1 else f" ({min(slow) / max(fast):.1f} to {max(slow) / min(fast):.1f} by training)"
-    return Claim(
-        "A ResNet trains 3 times as fast per epoch.",
-        "ratio of seconds per epoch",
-        f"{vit.name} takes {ratio:.1f} times as long as {cnn.name}{spread}",
-        _is_near(ratio, 3),
-    )
+    return slower_epochs(vit.name, cnn.name, ratio, (min(slow) / max(fast), max(slow) / min(fast)))
+
+
+def slower_epochs(vit: str, cnn: str, ratio: float, spread: tuple[float, float]) -> Claim:
+    """Judge the ratio of seconds per epoch; `spread` is the range of the ratios of single trainings."""
+    shown = "" if spread[0] == spread[1] else f" ({spread[0]:.1f} to {spread[1]:.1f} by training)"
+    measured = f"{vit} takes {ratio:.1f} times as long as {cnn}{shown}"
+    return Claim(SLOWER_EPOCHS, "ratio of seconds per epoch", measured, ratio_verdict(ratio, *spread, 3))
 
 
 def _parameters(vit: Contestant, cnn: Contestant) -> Claim:
-    ratio = vit.cost.parameters / cnn.cost.parameters
-    return Claim(
-        "A ViT has 8 times the parameters of a ResNet.",
-        "ratio of parameters",
-        f"{vit.name} has {ratio:.1f} times as many as {cnn.name}",
-        _is_near(ratio, 8),
-    )
+    return more_parameters(vit.name, cnn.name, vit.cost.parameters / cnn.cost.parameters)
+
+
+def more_parameters(vit: str, cnn: str, ratio: float) -> Claim:
+    """Judge the ratio of parameters."""
+    measured = f"{vit} has {ratio:.1f} times as many as {cnn}"
+    return Claim(MORE_PARAMETERS, "ratio of parameters", measured, ratio_verdict(ratio, ratio, ratio, 8))
 
 
 def _more_compute(vit: Contestant, cnn: Contestant) -> Claim:
     operations, seconds = vit.cost.flops / cnn.cost.flops, vit.seconds_per_epoch / cnn.seconds_per_epoch
     least, most = sorted((operations, seconds))
     return Claim(
-        "ViTs need more compute.",
+        MORE_COMPUTE,
         "ratios of operations for one image, and of seconds per epoch",
         f"{operations:.1f} and {seconds:.1f} times those of {cnn.name}",
         verdict_of(holds=least > _NO_DIFFERENCE, refuted=most < _NO_DIFFERENCE),
     )
 
 
-def _more_data(vit: Contestant, pair: PairedComparison) -> Claim:
-    return Claim(
-        "ViTs need more data: they fall behind on small sets and excel on large ones, for lack of inductive bias.",
-        "how the difference changes with the number of training images",
-        f"at {vit.chosen.summary.train_images:,} training images: {_difference(vit, pair)}; at others: "
-        "vit-vs-cnn study data",
-        "not measured in this run",
-    )
+def _more_data(vit: Contestant, pair: PairedComparison) -> list[Claim]:
+    measured = f"at {vit.chosen.summary.train_images:,} training images: {_difference(vit, pair)}; {_STUDY}"
+    measure = "how the difference changes with the number of training images"
+    return [Claim(text, measure, measured, "not measured here") for text in (MORE_DATA, LARGE_SETS)]
 
 
 def _small_sets(vit: Contestant, cnn: Contestant, pair: PairedComparison) -> Claim:
     images = vit.chosen.summary.train_images
-    text, measure = "For small sets take a CNN.", f"difference of test accuracy with at most {_SMALL:,} training images"
-    if images > _SMALL:
-        measured = f"{images:,} training images are no small set: vit-vs-cnn study data"
-        return Claim(text, measure, measured, "not measured in this run")
+    measure = f"difference of test accuracy with at most {SMALL:,} training images"
+    if images > SMALL:
+        return Claim(SMALL_SETS, measure, f"{images:,} training images are no small set; {_STUDY}", "not measured here")
     measured = f"{images:,} training images, {vit.name} minus {cnn.name}: {_difference(vit, pair)}"
-    return Claim(text, measure, measured, _is_better(cnn.name, pair))
+    return Claim(SMALL_SETS, measure, measured, _is_better(cnn.name, pair))
+
+
+def _efficiency(vit: Contestant, cnn: Contestant, pair: PairedComparison) -> Claim:
+    """Whoever needs fewer operations is more efficient, unless the other is more accurate for it: that is a choice."""
+    ratio = vit.cost.flops / cnn.cost.flops
+    return Claim(
+        EFFICIENCY,
+        "operations for one image, at an accuracy that is no worse",
+        f"{vit.name} needs {ratio:.1f} times the operations of {cnn.name}; accuracy: {_difference(vit, pair)}",
+        verdict_of(
+            holds=ratio > _NO_DIFFERENCE and (pair.better == cnn.name or pair.verdict == "equal"),
+            refuted=ratio < 1 / _NO_DIFFERENCE and (pair.better == vit.name or pair.verdict == "equal"),
+        ),
+    )
 
 
 def _real_time(vit: Contestant, cnn: Contestant) -> Claim:
@@ -167,7 +196,7 @@ def _real_time(vit: Contestant, cnn: Contestant) -> Claim:
         for one in (vit, cnn)
     )
     return Claim(
-        "For real time take a CNN.",
+        REAL_TIME,
         "median latency for one image, with the lowest and highest of a round",
         f"{', '.join(latencies)} on {cnn.cost.device}",
         verdict_of(
@@ -178,26 +207,31 @@ def _real_time(vit: Contestant, cnn: Contestant) -> Claim:
 
 
 def _long_range(vit: Contestant, cnn: Contestant, measured: Mapping[str, Robustness]) -> Claim:
-    """A network that relies on what lies far apart loses by far places changing theirs (Naseer et al. 2021)."""
-    text = "ViTs are for where long-range dependencies matter."
+    """A network that relies on what lies far apart loses by far places changing theirs (Naseer et al. 2021).
+
+    Of images that all are right on: elsewhere whoever is more accurate has more to lose.
+    """
     measure = (
-        "accuracy lost when the four quarters of an image change places: whoever uses what lies far apart loses more"
+        "images lost when their four quarters change places, of those that every training is right on: whoever uses "
+        "what lies far apart loses more"
     )
     if _FAR_APART not in measured[vit.name].correct:
-        return Claim(text, measure, "the images are too small to be cut", "not measured in this run")
-    losses = {one.name: measured[one.name].loss(*_FAR_APART) for one in (vit, cnn)}
+        return Claim(LONG_RANGE, measure, "the images are too small to be cut", "not measured here")
+    known = np.logical_and.reduce([measured[one.name].correct[CLEAN, 0].all(axis=0) for one in (vit, cnn)])
+    if not known.any():
+        return Claim(LONG_RANGE, measure, "there is no such image", "not measured here")
+    kept = {one.name: measured[one.name].correct[_FAR_APART][:, known] for one in (vit, cnn)}
     groups = vit.chosen.evaluation.predictions.group_codes
-    positions = measured[vit.name].positions
-    excess = losses[vit.name] - losses[cnn.name]
+    groups = None if groups is None else groups[measured[vit.name].positions][known]
     confidence = vit.chosen.evaluation.metrics.confidence
-    low, high = mean_interval(excess, None if groups is None else groups[positions], confidence)
-    found = ", ".join(f"{name} loses {points(float(loss.mean()))} points" for name, loss in losses.items())
+    excess = compare_replicates(kept[cnn.name], kept[vit.name], confidence, groups)
+    found = " and ".join(f"{name} loses {points(1 - float(right.mean()))} %" for name, right in kept.items())
     return Claim(
-        text,
+        LONG_RANGE,
         measure,
-        f"{found}, a difference of {points(float(excess.mean()), sign=True)} ({points(low, sign=True)} to "
-        f"{points(high, sign=True)}, by images)",
-        verdict_of(holds=low > 0, refuted=high < 0),
+        f"of {int(known.sum()):,} images {found}, a difference of {points(excess.value, sign=True)} points "
+        f"({points(excess.low, sign=True)} to {points(excess.high, sign=True)})",
+        verdict_of(holds=excess.low > 0, refuted=excess.high < 0),
     )
 
 
@@ -206,8 +240,8 @@ def _explanations(vit: Contestant, cnn: Contestant, maps: Mapping[str, Sequence[
     best, features = (min(maps[one.name], key=lambda quality: quality.difference, default=None) for one in (vit, cnn))
     attention = next((quality for quality in maps[vit.name] if quality.kind == "rollout"), None)
     return [
-        _more_faithful("ViTs are for where explanations are needed.", (vit, best), (cnn, features)),
-        _more_faithful("Attention is harder to interpret than feature maps.", (cnn, features), (vit, attention)),
+        _more_faithful(EXPLANATIONS, (vit, best), (cnn, features)),
+        _more_faithful(ATTENTION, (cnn, features), (vit, attention)),
     ]
 
 
@@ -219,7 +253,7 @@ def _more_faithful(
     ours, theirs = first[1], second[1]
     if ours is None or theirs is None:
         missing = first[0].name if ours is None else second[0].name
-        return Claim(text, measure, f"{missing} has no such map", "not measured in this run")
+        return Claim(text, measure, f"{missing} has no such map", "not measured here")
     measured = ", ".join(
         f"{one.name} ({quality.kind}) {quality.difference:+.3f} ({quality.low:+.3f} to {quality.high:+.3f})"
         for one, quality in ((first[0], ours), (second[0], theirs))

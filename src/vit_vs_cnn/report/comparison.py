@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean, stdev
 
 import pandas as pd
 
@@ -23,6 +24,24 @@ _COLUMNS = (
     "latency_p95_ms", "throughput_images_per_second", "throughput_images_per_second_low",
     "throughput_images_per_second_high", "peak_memory_mb",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class WithViews:
+    """A contestant's answers averaged over `forwards` views of each image, means over its replicates.
+
+    `gain` is over the plain model, `gained` and `lost` count images. The interval is for one replicate, the standard
+    deviation for several; else None.
+    """
+
+    forwards: int
+    accuracy: float
+    accuracy_std: float | None
+    accuracy_low: float | None
+    accuracy_high: float | None
+    gain: float
+    gained: float
+    lost: float
 
 
 @dataclass(frozen=True)
@@ -106,6 +125,25 @@ def _row(contestant: Contestant) -> dict[str, object]:
             "chosen_seed": contestant.chosen.seed,
             "seconds_per_epoch": contestant.seconds_per_epoch,
         }
+    )
+
+
+def with_views(contestant: Contestant) -> WithViews | None:
+    """What several views of each image change; None of a contestant that was evaluated without."""
+    measured = [replicate.evaluation.metrics for replicate in contestant.replicates]
+    views = [metrics.views for metrics in measured if metrics.views is not None]
+    if len(views) < len(measured):
+        return None
+    accuracies, alone = [found.accuracy for found in views], len(views) == 1
+    return WithViews(
+        forwards=views[0].forwards,
+        accuracy=fmean(accuracies),
+        accuracy_std=None if alone else stdev(accuracies),
+        accuracy_low=views[0].accuracy_low if alone else None,
+        accuracy_high=views[0].accuracy_high if alone else None,
+        gain=fmean(accuracies) - fmean(metrics.accuracy for metrics in measured),
+        gained=fmean(found.gained for found in views),
+        lost=fmean(found.lost for found in views),
     )
 
 

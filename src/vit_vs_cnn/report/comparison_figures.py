@@ -35,7 +35,8 @@ def write_comparison_figures(comparison: Comparison, folder: Path) -> None:
     if len(contestants) > 1:
         first, second = contestants[:2]
         difference = confusion_difference(first, second)
-        writer.add("confusion_difference", difference, first=first.name, second=second.name)
+        alt = _largest_difference(first, second)
+        writer.add("confusion_difference", difference, alt, first=first.name, second=second.name)
     writer.close()
 
 
@@ -198,6 +199,16 @@ def _learned(contestants: Sequence[Contestant]) -> str:
 def _hardest_classes(contestants: Sequence[Contestant]) -> str:
     hardest = {one.name: one.per_class.nsmallest(1, "recall").iloc[0] for one in contestants}
     return "; ".join(f"{name}: lowest {points(row['recall'])} %, {row['class']}" for name, row in hardest.items())
+
+
+def _largest_difference(first: Contestant, second: Contestant) -> str:
+    difference = confusion_shares(first.confusion) - confusion_shares(second.confusion)
+    true, taken = np.unravel_index(np.abs(difference).argmax(), difference.shape)
+    classes, largest = first.chosen.evaluation.classes, difference[true, taken]
+    return (
+        f"The largest: {first.name} takes {classes[true]} for {classes[taken]} {abs(largest):.1f} points "
+        f"{'more' if largest > 0 else 'less'} often than {second.name}"
+    )
 
 
 def _calibration(contestants: Sequence[Contestant]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -89,6 +90,7 @@ def _add_class_distribution(writer: FigureWriter, info: DatasetInfo, classes: "p
     writer.add(
         "class_distribution",
         class_distribution(counts),
+        f"{len(classes)} classes with {train.min():,} to {train.max():,} training images",
         most=train.idxmax(),
         most_images=train.max(),
         fewest=train.idxmin(),
@@ -113,7 +115,8 @@ def _add_samples(
     rows = [[Tile(train.images[row]) for row in chosen] for chosen in drawn]
     figure = image_grid(rows, tile_side(train.images), row_labels=classes[shown].tolist())
     said = " ".join(filter(None, (_first_classes(writer, classes), *notes)))
-    writer.add_images("samples", figure, per_class=per_class, notes=said)
+    alt = f"A row of images for each class: {', '.join(classes[shown])}"
+    writer.add_images("samples", figure, alt, per_class=per_class, notes=said)
     writer.table("samples", images.loc[np.concatenate(drawn), ["class", "file"]])
 
 
@@ -136,6 +139,7 @@ def _add_augmentation(
     writer.add_images(
         "augmentation",
         augmentation(train.images[drawn.index], drawn["class"].tolist(), augment, _DRAWS, mixed, seed),
+        f"{len(drawn)} images, each beside {_DRAWS} changed ones",
         draws=_DRAWS,
         switched_on=switched_on,
         mixed=writer.text("augmentation", "mixed") if mixed else "",
@@ -145,10 +149,13 @@ def _add_augmentation(
 
 def _add_colours(writer: FigureWriter, pixels: PixelStatistics) -> None:
     shown = colour_histogram(pixels.histogram)
-    writer.add("colour_histogram", shown, pixels=pixels.histogram[0].sum(), **_channel_means(pixels))
+    alt = f"Most pixels have level {pixels.histogram.sum(axis=0).argmax()} of 0 to 255"
+    writer.add("colour_histogram", shown, alt, pixels=pixels.histogram[0].sum(), **_channel_means(pixels))
     writer.table("colour_histogram", pd.DataFrame(pixels.histogram.T, columns=CHANNELS).reset_index(names="level"))
     correlation = pd.DataFrame(pixels.correlation, CHANNELS, CHANNELS)
-    writer.add("channel_correlation", channel_correlation(correlation))
+    pairs = combinations(range(len(CHANNELS)), 2)
+    alike = (f"{CHANNELS[one]} and {CHANNELS[other]} {pixels.correlation[one, other]:.2f}" for one, other in pairs)
+    writer.add("channel_correlation", channel_correlation(correlation), ", ".join(alike))
     writer.table("channel_correlation", correlation.reset_index(names="channel"))
 
 
@@ -158,7 +165,8 @@ def _add_mean_images(
     means = pixels.mean_images
     tiles = [Tile(means[label], classes[label]) for label in natural_order(classes.tolist())[:_MOST_CLASSES]]
     figure = image_grid(in_rows(tiles, _MEAN_IMAGES_PER_ROW), MEAN_IMAGE_SIDE)
-    writer.add_images("mean_images", figure, first_classes=_first_classes(writer, classes))
+    alt = f"A blurred image of each class: {', '.join(tile.caption for tile in tiles)}"
+    writer.add_images("mean_images", figure, alt, first_classes=_first_classes(writer, classes))
     colours = pd.DataFrame(means.reshape(len(means), -1, 3).mean(axis=1), classes, CHANNELS)
     colours.insert(0, "images", counts)
     writer.table("mean_images", colours.reset_index())
@@ -168,10 +176,12 @@ def _add_measures(
     writer: FigureWriter, train: Split, images: pd.DataFrame, spreads: Mapping[str, pd.DataFrame]
 ) -> None:
     for measure, spread in spreads.items():
-        medians = spread["median"]
+        medians, unit = spread["median"], writer.text(measure, "unit")
+        low, high = images[measure].quantile([0.25, 0.75])
         writer.add(
             measure,
-            measure_by_class(images[measure], train.labels, spread, writer.text(measure, "unit")),
+            measure_by_class(images[measure], train.labels, spread, unit),
+            f"The middle half of all images lies between {low:.1f} and {high:.1f}, {unit}",
             lowest=medians.min(),
             lowest_class=medians.idxmin(),
             highest=medians.max(),
@@ -203,7 +213,8 @@ def _add_outliers(
     writer.table("outliers", outliers[["measure", "file", "class", "value", "beyond_fence_by"]])
     if rows:
         figure = image_grid(rows, tile_side(train.images) * 3 // 2, row_labels=row_labels)
-        writer.add_images("outliers", figure, shown=_OUTLIERS)
+        alt = f"Images in rows: {', '.join(label.replace(chr(10), ' ') for label in row_labels)}"
+        writer.add_images("outliers", figure, alt, shown=_OUTLIERS)
     else:
         writer.skip("outliers")
     return {measure: int((outliers["measure"] == measure).sum()) for measure in spreads}
@@ -237,7 +248,8 @@ def _add_duplicates(writer: FigureWriter, checks: Checks, splits: Mapping[SplitN
     findings = " ".join(finding.sentence for finding in found)
     if rows:
         figure = image_grid(rows, tile_side(splits["train"].images) * 3 // 2, row_labels=row_labels)
-        writer.add_images("duplicates", figure, findings=findings)
+        alt = f"{sum(map(len, rows)) // 2} pairs of images, one below the other"
+        writer.add_images("duplicates", figure, alt, findings=findings)
     elif found:
         writer.skip("duplicates_in_test", findings=findings)
     else:

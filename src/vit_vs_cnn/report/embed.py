@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vit_vs_cnn.core.console import printable
 from vit_vs_cnn.report.figure_writer import FigureIndex
 from vit_vs_cnn.report.grid import Tile, resized
 from vit_vs_cnn.report.svg import inline_svg
@@ -61,7 +62,7 @@ def embedded_figures(folder: Path, only: Collection[str] | None = None) -> Embed
     for entry in index.figures:
         path = folder / entry.file
         if only is None or path.stem in only:
-            alt = f"{entry.title}. {entry.alt}" if entry.alt else entry.title
+            alt = printable(f"{entry.title}. {entry.alt}" if entry.alt else entry.title)
             html = _html(path, f"{folder.name}-{path.stem}", alt)
             figures.append(Embedded(path.stem, entry.title, entry.caption, html))
     return EmbeddedFigures(tuple(figures), index.skipped)

@@ -110,14 +110,17 @@ def write_errors(errors: Errors, test: Split, classes: Sequence[str], folder: Pa
     writer.table("label_suspects", _with_names(errors.suspects, classes))
     if suspects := tiles.get("label_suspects", {}).get(""):
         figure = image_grid(in_rows(suspects, _TILES_PER_ROW), _TILE)
-        writer.add_images("label_suspects", figure, shown=len(suspects), images=len(errors.suspects))
+        alt = f"The first image: {', '.join(suspects[0].caption.splitlines())}"
+        writer.add_images("label_suspects", figure, alt, shown=len(suspects), images=len(errors.suspects))
     else:
         writer.skip("label_suspects")
     named = [_with_names(found, classes).assign(contestant=name) for name, found in errors.only_right.items()]
     writer.table("only_right", pd.concat(named))
     if alone := tiles.get("only_right"):
         counts = ", ".join(f"{contestant} {len(found):,}" for contestant, found in errors.only_right.items())
-        writer.add_images("only_right", image_grid([*alone.values()], _TILE, row_labels=[*alone]), counts=counts)
+        figure = image_grid([*alone.values()], _TILE, row_labels=[*alone])
+        alt = f"Images in rows: {', '.join(f'{heading} is right ({len(tiles)})' for heading, tiles in alone.items())}"
+        writer.add_images("only_right", figure, alt, counts=counts)
     else:
         writer.skip("only_right")
     writer.table("mistakes", _with_names(errors.mistakes, classes))

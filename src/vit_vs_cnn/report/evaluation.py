@@ -2,16 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from vit_vs_cnn.core.console import points
-from vit_vs_cnn.evaluation.calibration import bins_of
-from vit_vs_cnn.evaluation.metrics import share_interval
 from vit_vs_cnn.evaluation.results import Evaluation, Metrics
 from vit_vs_cnn.report.class_axes import class_dots, class_matrix
 from vit_vs_cnn.report.fonts import save_figure
@@ -53,50 +53,48 @@ def confusion_shares(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
 def reliability_figure(evaluations: Mapping[str, Evaluation], colours: Mapping[str, str]) -> Figure:
     """Accuracy against confidence of each contestant, each bin with its interval; below the share of images by bin.
 
-    The light dots are of the network's own probabilities, before its temperature.
+    What is light is of the network's own probabilities, before its temperature.
     """
-    figure = new_figure(height=5.2)
+    # The legend has two lines for each contestant.
+    figure = new_figure(height=5 + 0.4 * len(evaluations))
     diagram, histogram = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     diagram.plot([0, 1], [0, 1], linestyle="--", color=NEUTRAL, label="perfect", zorder=3)
     for contestant, evaluation in evaluations.items():
-        metrics, bins = evaluation.metrics, evaluation.reliability
-        filled = bins[bins["images"] > 0]
-        accuracy = filled["accuracy"]
-        low, high = _bin_intervals(evaluation)
-        label = f"{contestant}, {_calibration_error(metrics)}"
-        colour, error = colours[contestant], [accuracy - low, high - accuracy]
+        metrics, bins, colour = evaluation.metrics, evaluation.reliability, colours[contestant]
         if metrics.uncalibrated_expected_calibration_error is not None:
-            before = bins[bins["uncalibrated_images"] > 0]
-            diagram.plot(
-                before["uncalibrated_confidence"], before["uncalibrated_accuracy"], "o", color=colour, alpha=0.3
-            )
-        diagram.errorbar(filled["confidence"], accuracy, error, fmt="o", color=colour, elinewidth=1, label=label)
+            _draw_bins(diagram, bins, "uncalibrated_", color=colour, alpha=0.3)
+        _draw_bins(diagram, bins, "", color=colour, label=f"{contestant}, {_calibration_error(metrics)}")
         histogram.stairs(100 * bins["images"] / metrics.images, [0, *bins["bin_high"]], color=colour, lw=2)
     diagram.set(ylabel="accuracy", ylim=(0, 1))
     histogram.set(xlabel="confidence", ylabel="images, %", xlim=(0, 1), ylim=(0, 100))
     for axis in (diagram.yaxis, histogram.xaxis):
         axis.set_major_formatter("{x:.0%}")
-    figure.legend(*diagram.get_legend_handles_labels(), loc="outside upper left", ncols=2)
+    figure.legend(*diagram.get_legend_handles_labels(), loc="outside upper left")
     return figure
 
 
-def _bin_intervals(evaluation: Evaluation) -> NDArray[np.float64]:
-    """The ends of the interval of the accuracy in each bin that has images, (2, bins)."""
-    predictions, groups = evaluation.predictions, evaluation.predictions.group_codes
-    bin_of = bins_of(predictions.probabilities.max(axis=1).astype(np.float64))
-    rows_of_bins = [bin_of == filled for filled in np.unique(bin_of)]
-    intervals = [
-        share_interval(
-            predictions.correct[rows], None if groups is None else groups[rows], evaluation.metrics.confidence
-        )
-        for rows in rows_of_bins
-    ]
-    return np.transpose(intervals)
+def _draw_bins(diagram: Axes, bins: pd.DataFrame, prefix: str, **style: Any) -> None:
+    """Accuracy over confidence in each bin that has images, with its interval where that was recorded."""
+    columns = ["images", "confidence", "accuracy", "accuracy_low", "accuracy_high"]
+    shown = bins.reindex(columns=[prefix + column for column in columns]).set_axis(columns, axis=1)
+    shown = shown[shown["images"] > 0]
+    accuracy = shown["accuracy"]
+    error = [accuracy - shown["accuracy_low"], shown["accuracy_high"] - accuracy]
+    diagram.errorbar(shown["confidence"], accuracy, error, fmt="o", elinewidth=1, **style)
 
 
 def _calibration_error(metrics: Metrics) -> str:
-    after, before = metrics.expected_calibration_error, metrics.uncalibrated_expected_calibration_error
-    return f"ECE {points(after)} points" + (f" (light: {points(before)})" if before is not None else "")
+    name = "expected_calibration_error"
+    after, before = (_with_interval(metrics, prefix + name) for prefix in ("", "uncalibrated_"))
+    return f"ECE {after} points" + (f"\nlight: {before}" if before else "")
+
+
+def _with_interval(metrics: Metrics, name: str) -> str:
+    """A calibration error in points, with its interval where that was recorded; empty where it was not recorded."""
+    value, low, high = (getattr(metrics, name + end) for end in ("", "_low", "_high"))
+    if value is None:
+        return ""
+    return points(value) + (f" ({points(low)} to {points(high)})" if low is not None else "")
 
 
 def per_class_figure(per_class: pd.DataFrame, title: str) -> Figure:

@@ -55,16 +55,20 @@ def write_explanation(
     """
     writer = FigureWriter(folder, "explanation")
     correct = int((shared.labels == shared.predicted).sum())
-    how_to_read = _how_to_read(writer, model, shared, faithfulness, writer.text("same_images", "target"))
+    how_to_read = _how_to_read(writer, model, shared, faithfulness, "same_images")
     figure = _samples_figure(shared, classes)
-    writer.add_images("same_images", figure, correct=correct, images=len(shared.labels), how_to_read=how_to_read)
+    images = len(shared.labels)
+    writer.add_images(
+        "same_images", figure, _maps_shown(shared), correct=correct, images=images, how_to_read=how_to_read
+    )
     writer.table("faithfulness", _faithfulness_table(faithfulness))
     writer.skipped.extend(shared.skipped)
     if mistakes is None:
         writer.skip("mistakes")
     else:
-        how_to_read = _how_to_read(writer, model, mistakes, faithfulness, writer.text("mistakes", "target"))
-        writer.add_images("mistakes", _samples_figure(mistakes, classes), how_to_read=how_to_read)
+        how_to_read = _how_to_read(writer, model, mistakes, faithfulness, "mistakes")
+        figure = _samples_figure(mistakes, classes)
+        writer.add_images("mistakes", figure, _maps_shown(mistakes), how_to_read=how_to_read)
     if shared.attention is not None:
         _add_attention(writer, shared.images, shared.attention, colour, model.preprocess.input_size)
     for add in (_add_position_similarity, _add_filters, _add_feature_maps):
@@ -96,22 +100,23 @@ def _how_to_read(
     model: TrainedModel,
     samples: SampleExplanations,
     faithfulness: Mapping[str, Faithfulness],
-    target: str,
+    name: str,
 ) -> str:
-    """What the maps that the network has show, from where, and whether they are evidence."""
-    verdicts = {
-        kind: writer.text(
+    """What the maps that the network has show in the figure, from where, and whether they are evidence."""
+    verdicts = {}
+    for kind, measured in faithfulness.items():
+        verdict = measured.verdict
+        verdicts[kind] = writer.text(
             "how_to_read",
-            "better_than_random" if measured.is_better_than_random else "like_random",
+            verdict,
             deletion=measured.deletion.mean(),
             insertion=measured.insertion.mean(),
             random=measured.random.mean(),
             images=len(measured.random),
         )
-        for kind, measured in faithfulness.items()
-    }
     sentences, layer = [], samples.layer
     if layer is not None:
+        target = writer.text(name, "target")
         from_token = layer.tokens and reads_class_token(model.network)
         values = {"target": target, "layer": layer.name, "grid": layer.grid, "faithfulness": verdicts["gradcam"]}
         which = writer.text("how_to_read", "class_token_layer" if from_token else "last_layer")
@@ -120,6 +125,8 @@ def _how_to_read(
         source = _source(writer, samples.attention)
         sentences.append(writer.text("how_to_read", "attention", source=source, faithfulness=verdicts["rollout"]))
     if sentences:
+        if name == "mistakes":
+            sentences.append(writer.text("mistakes", "measured_on"))
         sentences.append(writer.text("how_to_read", "caution"))
     return " ".join(sentences)
 
@@ -129,14 +136,14 @@ def _source(writer: FigureWriter, attention: Attention) -> str:
 
 
 def _faithfulness_table(faithfulness: Mapping[str, Faithfulness]) -> pd.DataFrame:
-    """A row per kind of map: mean areas, differences from random orders with 95 % intervals, and the verdict."""
+    """A row per kind of map: mean areas, differences from random orders with 95 % intervals, and whether both hold."""
     rows = []
     for kind, measured in faithfulness.items():
         row: dict[str, object] = {"map": kind, "images": len(measured.random), **measured.mean_areas()}
         for name, areas in (("deletion", measured.deletion), ("insertion", measured.insertion)):
             difference, low, high = measured.difference_from_random(areas)
             row |= {f"{name}_difference": difference, f"{name}_low": low, f"{name}_high": high}
-        rows.append(row | {"better_than_random": measured.is_better_than_random})
+        rows.append(row | {"better_than_random": measured.verdict == "better_than_random"})
     return pd.DataFrame(rows)
 
 
@@ -144,7 +151,8 @@ def _add_attention(
     writer: FigureWriter, images: NDArray[np.uint8], attention: Attention, colour: str, input_size: int
 ) -> None:
     shown = _heads_figure(images[:_IMAGES_OF_HEADS], attention.heads[:_IMAGES_OF_HEADS])
-    writer.add_images("attention_heads", shown, source=_source(writer, attention))
+    alt = f"{len(images[:_IMAGES_OF_HEADS])} images, beside each the maps of {attention.heads.shape[1]} heads"
+    writer.add_images("attention_heads", shown, alt, source=_source(writer, attention))
     heads = pd.DataFrame(
         [
             (block, head, float(pixels))
@@ -155,12 +163,16 @@ def _add_attention(
     )
     even = attention.even_distance
     figure = _distance_figure(heads, even, colour)
-    writer.add("attention_distance", figure, input_size=input_size, even_distance=even)
+    nearest, farthest = heads["pixels"].min(), heads["pixels"].max()
+    alt = f"{len(heads)} heads reach {nearest:.0f} to {farthest:.0f} px; spread evenly it would be {even:.0f} px"
+    writer.add("attention_distance", figure, alt, input_size=input_size, even_distance=even)
     writer.table("attention_distance", heads)
 
 
 def _add_position_similarity(writer: FigureWriter, model: TrainedModel, _: SampleExplanations) -> None:
-    writer.add("position_similarity", _similarity_figure(position_similarity(model.network)))
+    similarity = position_similarity(model.network)
+    alt = f"Maps of similarities from {similarity.min():.2f} to {similarity.max():.2f}"
+    writer.add("position_similarity", _similarity_figure(similarity), alt)
 
 
 def _add_filters(writer: FigureWriter, model: TrainedModel, _: SampleExplanations) -> None:
@@ -169,12 +181,15 @@ def _add_filters(writer: FigureWriter, model: TrainedModel, _: SampleExplanation
     which = {"components": count, "filters": filters.total}
     shown = writer.text("first_filters", "components" if filters.components else "all_filters", **which)
     figure = image_grid(in_rows([Tile(image) for image in filters.images], _FILTERS_PER_ROW), _FILTER)
-    writer.add_images("first_filters", figure, shown=shown, layer=filters.name, height=height, width=width)
+    alt = f"{count} filters of {height} × {width} pixels"
+    writer.add_images("first_filters", figure, alt, shown=shown, layer=filters.name, height=height, width=width)
 
 
 def _add_feature_maps(writer: FigureWriter, model: TrainedModel, shared: SampleExplanations) -> None:
     stages = feature_maps(model.network, shared.pixels[:1])
-    writer.add_images("feature_maps", _stages_figure(shared.images[0], stages))
+    grids = [stage.maps.shape[-1] for stage in stages]
+    alt = f"An image, and maps of {len(stages)} stages, from {max(grids)}×{max(grids)} to {min(grids)}×{min(grids)}"
+    writer.add_images("feature_maps", _stages_figure(shared.images[0], stages), alt)
 
 
 def _samples_figure(samples: SampleExplanations, classes: Sequence[str]) -> Figure:
@@ -191,6 +206,11 @@ def _saliency(samples: SampleExplanations) -> dict[str, NDArray[np.float32] | No
     own = {"CAM: says": samples.cam_predicted, "CAM: is": samples.cam_true}
     cam = {"Grad-CAM": samples.cam_predicted} if samples.cam_true is None else own
     return cam | {"attention": samples.attention.rollout if samples.attention else None}
+
+
+def _maps_shown(samples: SampleExplanations) -> str:
+    shown = [title for title, maps in _saliency(samples).items() if maps is not None]
+    return f"{len(samples.images)} images, beside each: {', '.join(shown) or 'no map'}"
 
 
 def _sample_tiles(samples: SampleExplanations, place: int, side: int) -> list[Tile | None]:

@@ -59,7 +59,7 @@ class FigureWriter:
         self._texts = _captions()[subject]
         self._figures: list[FigureEntry] = []
 
-    def add(self, name: str, figure: "Figure", alt: str = "", /, **values: object) -> None:
+    def add(self, name: str, figure: "Figure", alt: str, /, **values: object) -> None:
         """Save the chart `figure` as <name>.svg, and list it with its title, its caption and what is seen on it."""
         from vit_vs_cnn.report.svg import save_svg
 
@@ -67,8 +67,8 @@ class FigureWriter:
         save_svg(figure, file)
         self._list(file, name, alt, values)
 
-    def add_images(self, name: str, figure: "Figure", alt: str = "", /, **values: object) -> None:
-        """Save a `figure` of images as <name>.png, and list it; see `save_figure` for names that no font has."""
+    def add_images(self, name: str, figure: "Figure", alt: str, /, **values: object) -> None:
+        """Save a `figure` of images as <name>.png, and list it likewise; see `save_figure` for names without a font."""
         from vit_vs_cnn.report.fonts import save_figure
 
         self._list(save_figure(figure, self.folder / f"{name}.png", vector=True), name, alt, values)

@@ -19,7 +19,7 @@ from vit_vs_cnn.data.checks import read_checks
 from vit_vs_cnn.data.dataset import Split, read_info
 from vit_vs_cnn.report.answer import duplicates_sentence, validation_sentence, views_sentences
 from vit_vs_cnn.report.claims import judge_claims
-from vit_vs_cnn.report.comparison import Comparison, comparison_table, replicates_table
+from vit_vs_cnn.report.comparison import Comparison, comparison_table, replicates_table, with_views
 from vit_vs_cnn.report.embed import EmbeddedTile, embedded_figures, embedded_tile, image_source
 from vit_vs_cnn.report.errors import Errors, error_sentences, error_tiles
 from vit_vs_cnn.report.figure_writer import FigureIndex
@@ -42,13 +42,16 @@ _MOST_IMAGES = 10
 class Provenance:
     """Which code and which run made a report, and where MLflow has the training of each contestant that is shown.
 
-    `comparison_page` is the address of MLflow's page with all trainings, None where it is not known.
+    `command` runs the same settings again. `comparison_page` is the address of MLflow's page with all trainings,
+    `commit_page` that of the commit where the repository came from, None where they are not known.
     """
 
     commit: str
     run_name: str | None
     tracked: Mapping[str, RunRef]
+    command: str = "vit-vs-cnn run"
     comparison_page: str | None = None
+    commit_page: str | None = None
 
 
 def render_report(
@@ -74,7 +77,7 @@ def render_report(
         title=f"{' or '.join(settings.models)} on {info.name}?",
         answer=unbroken(answer),
         weaknesses=[unbroken(sentence) for sentence in weaknesses],
-        next_steps=next_steps(comparison, settings, searches, provenance.run_name),
+        next_steps=next_steps(comparison, settings, searches, provenance.command),
         images=_first_images(test, info.classes),
         sentences=[
             unbroken(sentence)
@@ -87,6 +90,7 @@ def render_report(
             if sentence
         ],
         rows=comparison_table(comparison).to_dict("records"),
+        views={contestant.name: with_views(contestant) for contestant in comparison.contestants},
         replicates=replicates_table(comparison).to_dict("records"),
         contestants={contestant.name: contestant for contestant in comparison.contestants},
         colours=comparison.colours,
@@ -96,6 +100,7 @@ def render_report(
         shift_images=shift.images,
         errors=FigureIndex.read(ERRORS / "figures.json", "run `dvc repro`") if errors else None,
         error_tiles=_embedded_rows(error_tiles(errors, test, info.classes)) if errors else {},
+        error_tables=[path.relative_to(COMPARE).as_posix() for path in sorted(ERRORS.glob("*.csv"))],
         error_sentences=[unbroken(sentence) for sentence in error_sentences(errors)] if errors else [],
         info=info,
         findings=read_checks(PREPARED).findings,
@@ -113,6 +118,7 @@ def render_report(
         ),
         machine=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         commit=provenance.commit[:10],
+        commit_page=provenance.commit_page,
         run_name=provenance.run_name,
         tracked=provenance.tracked,
         comparison_page=provenance.comparison_page,

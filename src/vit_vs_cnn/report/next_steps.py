@@ -16,16 +16,19 @@ _USUAL_TRIALS = 20
 
 @dataclass(frozen=True)
 class NextStep:
-    """A sentence, and the options of `vit-vs-cnn run`, or the command, that does it."""
+    """A sentence, and the command that does it."""
 
     sentence: str
     command: str
 
 
 def next_steps(
-    comparison: Comparison, settings: Settings, searches: Mapping[str, TuningSummary], run_name: str | None
+    comparison: Comparison, settings: Settings, searches: Mapping[str, TuningSummary], command: str
 ) -> list[NextStep]:
-    """What to do next, by rule, what changes the answer first; `searches` are the contestants' tunings."""
+    """What to do next, by rule, what changes the answer first.
+
+    `searches` are the contestants' tunings; `command` runs the same settings again.
+    """
     steps = []
     if more := _more_seeds(comparison, settings):
         listed = ",".join(map(str, [*settings.seeds, *more]))
@@ -34,12 +37,12 @@ def next_steps(
         steps.append(NextStep("Search each one's recipe on these images:", f"--set tune.trials={_USUAL_TRIALS}"))
     if any(replicate.summary.still_rising for one in comparison.contestants for replicate in one.replicates):
         steps.append(NextStep("Train for longer:", f"--set train.epochs={2 * settings.train.epochs}"))
-    name = f" --name {run_name}" if run_name else ""
-    steps = [NextStep(step.sentence, f"vit-vs-cnn run …{name} {step.command}") for step in steps]
+    # A run's data need not be those of the project's params.yaml, which a command takes that is not told.
+    registry = f"--registry {settings.data.name}"
     return [
-        *steps,
-        NextStep("Put the best into use, if it passes the gate:", "vit-vs-cnn registry promote"),
-        NextStep("Serve it, with a page to try it on:", "vit-vs-cnn serve"),
+        *(NextStep(step.sentence, f"{command} {step.command}") for step in steps),
+        NextStep("Put the best into use, if it passes the gate:", f"vit-vs-cnn registry promote {registry}"),
+        NextStep("Serve it, with a page to try it on:", f"vit-vs-cnn serve {registry}"),
     ]
 
 

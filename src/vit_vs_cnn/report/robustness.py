@@ -30,11 +30,15 @@ _BY_NAME = {corruption.name: corruption for corruption in CORRUPTIONS}
 
 @dataclass(frozen=True)
 class Shift:
-    """What was measured of each contestant, their colours, and the results, those on clean images first."""
+    """What was measured of each contestant, their colours, and the results, those on clean images first.
+
+    `best` is the contestant that is best on all of test.
+    """
 
     measured: Mapping[str, Robustness]
     colours: Mapping[str, str]
     results: Sequence[UnderCorruption]
+    best: str
 
     @property
     def clean(self) -> UnderCorruption:
@@ -60,8 +64,9 @@ def read_shift(settings: Settings, comparison: Comparison) -> Shift:
     measured = {name: read_robustness(robustness(name)) for name in settings.models}
     positions = next(iter(measured.values())).positions
     groups = comparison.contestants[0].chosen.evaluation.predictions.group_codes
-    results = compare_under_shift(measured, settings.evaluate.confidence, None if groups is None else groups[positions])
-    return Shift(measured, comparison.colours, results)
+    groups = None if groups is None else groups[positions]
+    results = compare_under_shift(measured, comparison.best.name, settings.evaluate.confidence, groups)
+    return Shift(measured, comparison.colours, results, comparison.best.name)
 
 
 def shift_sentence(shift: Shift) -> str | None:
@@ -77,8 +82,7 @@ def shift_sentence(shift: Shift) -> str | None:
     for corruption, lead in leads:
         by_leader.setdefault(lead.leader, []).append((corruption, lead))
     if by_leader:
-        best = shift.clean.order[0]
-        found = "; ".join(_leads_in_words(leader, own, best) for leader, own in by_leader.items())
+        found = "; ".join(_leads_in_words(leader, own, shift.best) for leader, own in by_leader.items())
     else:
         found = f"under none of {len(corruptions)} corruptions is one better by more than chance"
     kept = sum(result.order == shift.clean.order for result in corruptions)
@@ -149,12 +153,23 @@ def write_shift(shift: Shift, example: NDArray[np.uint8], info: DatasetInfo, fol
     writer = FigureWriter(folder, "robustness")
     writer.table("robustness", shift_table(shift))
     measured = [_BY_NAME[result.corruption] for result in shift.results[1:]]
-    writer.add("mean_accuracy", _means_figure(shift), images=shift.images)
+    means = {name: found.means() for name, found in shift.measured.items()}
+    averages = "; ".join(
+        f"{name} {points(mean['clean_accuracy'])} % clean and {points(mean['accuracy'])} % on average under corruptions"
+        for name, mean in means.items()
+    )
+    writer.add("mean_accuracy", _means_figure(shift), averages, images=shift.images)
     corruptions = [corruption for corruption in measured if corruption.is_corruption]
-    writer.add("severities", _severities_figure(shift, corruptions))
+    writer.add("severities", _severities_figure(shift, corruptions), f"{len(corruptions)} panels: {averages}")
     patches = [corruption for corruption in measured if not corruption.is_corruption]
-    writer.add("patches", _patches_figure(shift, patches, 1 / len(info.classes)))
-    writer.add_images("examples", _examples_figure(example, measured, info))
+    changed = "; ".join(
+        f"{name} {points(mean['patches_dropped_accuracy'])} % with patches deleted and "
+        f"{points(mean['patches_shuffled_accuracy'])} % with patches in other places, on average"
+        for name, mean in means.items()
+    )
+    writer.add("patches", _patches_figure(shift, patches, 1 / len(info.classes)), changed)
+    rows = ", ".join(_title(corruption.name) for corruption in measured)
+    writer.add_images("examples", _examples_figure(example, measured, info), f"One image in rows: {rows}")
     writer.close()
 
 

@@ -46,15 +46,18 @@ PLOTS = {
 def write_tuning_report(result: StudyResult, contestant: str, colour: str, folder: Path) -> None:
     """Write figures (PNG), trials.csv and the interactive study.html into `folder`."""
     writer = FigureWriter(folder, "tuning")
-    gain = {"outcome": _outcome(result, writer), **result.summary.model_dump()}
-    writer.add("gain", _draw_gain(result, contestant, colour), **gain)
+    summary = result.summary
+    gain = {"outcome": _outcome(result, writer), **summary.model_dump()}
+    trials = f"{summary.trials} trials: {summary.complete} complete, {summary.pruned} pruned, {summary.failed} failed"
+    best = f"The best, trial {result.best.number}, reached {summary.best_val_accuracy:.2%} on validation"
+    writer.add("gain", _draw_gain(result, contestant, colour), best, **gain)
     interactive: list[str] = []
     for name, plot in PLOTS.items():
         if name == "importances" and not _have_importances(result.trials):
             writer.skip("importances")
             continue
         with warnings.catch_warnings(action="ignore"):
-            writer.add(name, _draw(plot, result), label=_label(result))
+            writer.add(name, _draw(plot, result), trials, label=_label(result))
             page_plot = getattr(optuna.visualization, f"plot_{plot}")(result.study)
         # The first one brings plotly's script, so that the page needs no network.
         interactive.append(page_plot.to_html(full_html=False, include_plotlyjs=not interactive, config=_PLOTLY))

@@ -40,7 +40,7 @@ _MOST_RENDERINGS = 8
 # than a person waits.
 _VARIANTS = 9
 _SECONDS_TO_MEASURE = 3.0
-_SECONDS_TO_SHUT_DOWN = 5
+_SECONDS_TO_SHUT_DOWN = 15
 # While a new model is loaded, requests get the interpreter back five times as fast as by default: p99 of the load of
 # benchmarks/serving_load.py fell from 160-390 ms to 80-130 ms on two busy cores.
 _SWITCH_SECONDS = 0.001

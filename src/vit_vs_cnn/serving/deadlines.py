@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from starlette.exceptions import HTTPException
 
-# Of the five seconds after which uvicorn would cancel them without an answer.
+# Well before uvicorn would cancel them without an answer.
 _SECONDS_TO_STOP = 3.0
 
 

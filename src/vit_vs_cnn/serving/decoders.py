@@ -140,7 +140,8 @@ class _Lane:
     def _take_idle(self) -> Process | None:
         while self._idle:
             process = self._idle.pop()
-            if process.returncode is None:
+            # The loop knows of an output that was closed sooner than of an end.
+            if process.returncode is None and process.stdout is not None and not process.stdout.at_eof():
                 return process
             self._living.discard(process)  # somebody, or a machine out of memory, has killed it
         return None

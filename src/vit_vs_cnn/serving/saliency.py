@@ -57,10 +57,15 @@ def render_saliency(model: RegisteredModel, label: int, images: NDArray[np.uint8
 
 
 def caution(areas: Areas) -> str | None:
-    """A sentence where the map of an image is no better than random orders, None where it is better."""
-    if areas.deletion < areas.random:
+    """A sentence where the map of an image is no better than random orders in both areas, None where it is."""
+    beginnings = {
+        "better_only_deleted": "Better than a random order of pixels only where they are deleted, not inserted",
+        "better_only_inserted": "Better than a random order of pixels only where they are inserted, not deleted",
+        "like_random": "No better than a random order of pixels",
+    }
+    if areas.verdict == "better_than_random":
         return None
     return (
-        f"No better than a random order of pixels (deletion AUC {areas.deletion:.2f} against {areas.random:.2f}): "
-        "do not read it as evidence."
+        f"{beginnings[areas.verdict]} (deletion AUC {areas.deletion:.2f}, insertion AUC {areas.insertion:.2f}, random "
+        f"orders {areas.random:.2f}): do not read it as evidence."
     )

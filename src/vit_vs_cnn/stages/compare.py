@@ -1,9 +1,11 @@
 """compare: reports/compare/ with tables, tests, charts and the report."""
 
+import os
+
 from vit_vs_cnn.config.load import with_tuned
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.console import printable
-from vit_vs_cnn.core.paths import COMPARE, ERRORS, PREPARED, SHIFT, trained
+from vit_vs_cnn.core.paths import COMMAND_VARIABLE, COMPARE, ERRORS, PREPARED, SHIFT, trained
 from vit_vs_cnn.data.checks import read_checks
 from vit_vs_cnn.data.dataset import read_info, read_split
 from vit_vs_cnn.evaluation.replicate_runs import record_replicates
@@ -13,7 +15,7 @@ from vit_vs_cnn.report.comparison_figures import write_comparison_figures
 from vit_vs_cnn.report.errors import find_errors, write_errors
 from vit_vs_cnn.report.html import Provenance, render_report
 from vit_vs_cnn.report.robustness import read_shift, shift_sentence, write_shift
-from vit_vs_cnn.tracking.lineage import GIT_COMMIT_TAG, RUN_NAME_TAG, lineage_tags
+from vit_vs_cnn.tracking.lineage import GIT_COMMIT_TAG, RUN_NAME_TAG, commit_page, lineage_tags
 from vit_vs_cnn.tracking.names import prefixed_metrics
 from vit_vs_cnn.tracking.pages import comparison_page
 from vit_vs_cnn.tracking.run import read_ref, start_run
@@ -40,7 +42,8 @@ def run(settings: Settings) -> None:
     chosen = {one.name: read_ref(trained(one.name, one.chosen.seed)) for one in comparison.contestants}
     lineage = lineage_tags()
     compared = comparison_page(trainings)
-    provenance = Provenance(lineage[GIT_COMMIT_TAG], lineage.get(RUN_NAME_TAG), chosen, compared)
+    command, commit = os.environ.get(COMMAND_VARIABLE, "vit-vs-cnn run"), lineage[GIT_COMMIT_TAG]
+    provenance = Provenance(commit, lineage.get(RUN_NAME_TAG), chosen, command, compared, commit_page(commit))
     page = render_report(settings, comparison, test, shift, errors, conclusion, weak, searches, provenance)
     (COMPARE / "report.html").write_text(page, encoding="utf-8")
     with start_run(settings, "compare") as tracked:

@@ -62,7 +62,7 @@ def run(settings: Settings, contestant: str, seed: int) -> None:
         tracked.log_model(folder / "model", contestant, "image-classifier", params, tags, summary.best_epoch)
         found = (
             f"{summary.val_accuracy:.2%} of {len(val):,} validation images right in epoch {summary.best_epoch} of "
-            f"{summary.epochs}, {duration(summary.seconds)} of training"
+            f"{summary.epochs}{' of the first fit' if summary.refit else ''}, {duration(summary.seconds)} of training"
         )
         tracked.describe(found)
         tracked.write_ref(folder)

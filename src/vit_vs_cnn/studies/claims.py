@@ -1,81 +1,157 @@
-"""Claims about ViTs and CNNs that a single run cannot decide, put to the test by the points of a study."""
+"""Claims about ViTs and CNNs put to the test by the points of a study, among them those that no single run decides."""
 
-from collections.abc import Sequence
+import numpy as np
 
 from vit_vs_cnn.core.console import points
-from vit_vs_cnn.report.claims import LEAST_ATTENTION, MOST_ATTENTION, Claim, verdict_of
+from vit_vs_cnn.report.claims import (
+    ATTENTION,
+    EFFICIENCY,
+    EXPLANATIONS,
+    LARGE_SETS,
+    LEAST_ATTENTION,
+    LONG_RANGE,
+    MORE_ACCURATE,
+    MORE_COMPUTE,
+    MORE_DATA,
+    MOST_ATTENTION,
+    REAL_TIME,
+    SMALL,
+    SMALL_SETS,
+    Claim,
+    more_parameters,
+    slower_epochs,
+    verdict_of,
+)
 from vit_vs_cnn.studies.leads import Lead, Place, difference_at
-from vit_vs_cnn.studies.settings import IMAGES, axis_text
-from vit_vs_cnn.studies.summary import Summary, along
+from vit_vs_cnn.studies.plan import Plan
+from vit_vs_cnn.studies.results import Replicate
+from vit_vs_cnn.studies.settings import EPOCHS, IMAGES, axis_text, point_text
+from vit_vs_cnn.studies.summary import Summary, along, largest_place
+
+_ENDS = "difference of test accuracy at both ends of the axis; that they differ where their intervals do not overlap"
 
 
 def judge_study(summary: Summary) -> list[Claim]:
-    """Judge what the axes of images and of the budget decide, of a transformer and a CNN; nothing without them."""
-    pair = _transformer_and_cnn(summary)
+    """Put the claims to the test of the most transformer-like contestant and the best CNN; none without them."""
+    place = largest_place(summary)
+    if place is None:
+        return []
+    trainings = _trainings_at(place, summary)
+    pair = _transformer_and_cnn(place, trainings)
     if pair is None:
         return []
-    claims = []
-    if ends := _ends(summary, IMAGES, pair):
-        few, many = ends
-        claims.append(
-            _gap_closes("ViTs need more data: they are behind on small sets and gain with large ones.", pair, *ends)
-        )
-        verdict = verdict_of(holds=few[1].high < 0, refuted=few[1].low > 0)
-        measured = f"{_text(pair, few)}; {_text(pair, many)}"
-        claims.append(Claim("CNNs are for small sets.", "who leads with the fewest images", measured, verdict))
-    if summary.budget_axis and (ends := _ends(summary, summary.budget_axis, pair)):
-        claims.append(
-            _gap_closes(
-                "ViTs need more compute: they are behind on a small budget and gain with a larger one.", pair, *ends
-            )
-        )
-    return claims
+    vit, cnn = pair
+    lead = _difference(place, pair, summary.plan)
+    more_accurate = verdict_of(holds=lead.low > 0, refuted=lead.high < 0 or lead.verdict == "equal")
+    measured = f"{point_text(place.values)}: {_minus(pair, lead)}"
+    parameters = trainings[vit][0].parameters / trainings[cnn][0].parameters
+    return [
+        Claim(MORE_ACCURATE, "difference of test accuracy with the most images and budget", measured, more_accurate),
+        _slower_epochs(pair, trainings),
+        more_parameters(vit, cnn, parameters),
+        _catches_up(MORE_COMPUTE, summary, summary.budget_axis or EPOCHS, pair),
+        _catches_up(MORE_DATA, summary, IMAGES, pair),
+        _large_sets(summary, pair),
+        _small_sets(summary, pair),
+        *(_of_one_run(text, summary.plan) for text in (EFFICIENCY, REAL_TIME, LONG_RANGE, EXPLANATIONS, ATTENTION)),
+    ]
 
 
-_End = tuple[str, Lead]
+_Pair = tuple[str, str]
+_Trainings = dict[str, list[Replicate]]
 
 
-def _gap_closes(claim: str, pair: tuple[str, str], low: _End, high: _End) -> Claim:
-    """Whether the difference grows in favour of the transformer from one end of an axis to the other.
-
-    It holds where their intervals do not overlap, which is stricter than an interval of the change.
-    """
-    closes = low[1].high < min(0.0, high[1].low)
-    verdict = verdict_of(holds=closes, refuted=high[1].high < low[1].low)
-    measure = "difference of test accuracy at both ends of the axis, with intervals that do not overlap"
-    return Claim(claim, measure, f"{_text(pair, low)}; {_text(pair, high)}", verdict)
-
-
-def _text(pair: tuple[str, str], end: _End) -> str:
-    where, lead = end
-    difference = f"{points(lead.difference, sign=True)} ({points(lead.low)} to {points(lead.high)})"
-    return f"{where}: {pair[0]} minus {pair[1]} {difference} points"
+def _trainings_at(place: Place, summary: Summary) -> _Trainings:
+    """The trainings with as many images as a place has, by contestant."""
+    found: _Trainings = {}
+    for run in summary.plan.runs:
+        if run.name in summary.results.done and run.values.get(IMAGES) == place.values.get(IMAGES):
+            for replicate in summary.results.done[run.name].replicates:
+                found.setdefault(replicate.contestant, []).append(replicate)
+    return found
 
 
-def _ends(summary: Summary, axis: str, pair: tuple[str, str]) -> tuple[_End, _End] | None:
-    """The difference of the pair at both ends of an axis, at the last value of the others; None without both."""
+def _transformer_and_cnn(place: Place, trainings: _Trainings) -> _Pair | None:
+    """The contestant with the most of its operations in attention, and the best of those without attention."""
+    shares = {name: trainings[name][0].attention for name in place.contestants}
+    known = {name: share for name, share in shares.items() if share is not None}
+    transformers = [name for name, share in known.items() if share >= LEAST_ATTENTION]
+    cnns = [name for name, share in known.items() if share <= MOST_ATTENTION]
+    if not transformers or not cnns:
+        return None
+    return max(transformers, key=known.__getitem__), max(cnns, key=lambda name: np.mean(place.accuracies(name)))
+
+
+def _difference(place: Place, pair: _Pair, plan: Plan) -> Lead:
+    return difference_at(place, *pair, plan.confidence, plan.margin)
+
+
+def _minus(pair: _Pair, lead: Lead) -> str:
+    interval = f"{points(lead.low, sign=True)} to {points(lead.high, sign=True)}"
+    return f"{pair[0]} minus {pair[1]} {points(lead.difference, sign=True)} points ({interval})"
+
+
+def _slower_epochs(pair: _Pair, trainings: _Trainings) -> Claim:
+    slow, fast = ([one.train_seconds / one.epochs for one in trainings[name]] for name in pair)
+    ratio = float(np.mean(slow) / np.mean(fast))
+    return slower_epochs(*pair, ratio, (min(slow) / max(fast), max(slow) / min(fast)))
+
+
+def _ends(summary: Summary, axis: str, pair: _Pair) -> tuple[Place, Place] | None:
+    """The places of the pair at both ends of an axis, at the last value of the others; None without both."""
     if len(summary.plan.axes.get(axis, ())) < 2:
         return None
     places = [place for place in along(axis, summary.places, summary.plan) if set(pair) <= set(place.contestants)]
-    if len(places) < 2:
-        return None
-    first, last = (_end(place, axis, pair, summary.plan.confidence) for place in (places[0], places[-1]))
-    return first, last
+    return (places[0], places[-1]) if len(places) > 1 else None
 
 
-def _end(place: Place, axis: str, pair: tuple[str, str], confidence: float) -> _End:
-    where = f"{place.train_images:,} images" if axis == IMAGES else axis_text(axis, place.values[axis])
-    return where, difference_at(place, *pair, confidence)
+def _catches_up(text: str, summary: Summary, axis: str, pair: _Pair) -> Claim:
+    """Whether the transformer is behind at the lower end of an axis, and less so at the upper end."""
+    ends = _ends(summary, axis, pair)
+    if ends is None:
+        return _of_an_axis(text, axis)
+    low, high = (_difference(place, pair, summary.plan) for place in ends)
+    verdict = verdict_of(
+        holds=low.high < min(0.0, high.low),
+        # Not behind by what counts, or further behind with more.
+        refuted=low.low > -summary.plan.margin or high.high < low.low,
+    )
+    measured = "; ".join(
+        f"{_where(place, axis)}: {_minus(pair, lead)}" for place, lead in zip(ends, (low, high), strict=True)
+    )
+    return Claim(text, _ENDS, measured, verdict)
 
 
-def _transformer_and_cnn(summary: Summary) -> tuple[str, str] | None:
-    """The contestant with the most of its operations in attention, and the first of those without attention."""
-    shares = {
-        replicate.contestant: replicate.attention
-        for run in summary.results.done.values()
-        for replicate in run.replicates
-        if replicate.attention is not None
-    }
-    transformers = [name for name, share in shares.items() if share >= LEAST_ATTENTION]
-    cnns: Sequence[str] = [name for name, share in shares.items() if share <= MOST_ATTENTION]
-    return (max(transformers, key=lambda name: shares[name]), cnns[0]) if transformers and cnns else None
+def _large_sets(summary: Summary, pair: _Pair) -> Claim:
+    ends = _ends(summary, IMAGES, pair)
+    if ends is None:
+        return _of_an_axis(LARGE_SETS, IMAGES)
+    most, lead = ends[1], _difference(ends[1], pair, summary.plan)
+    verdict = verdict_of(holds=lead.low > 0, refuted=lead.high < 0 or lead.verdict == "equal")
+    measured = f"{_where(most, IMAGES)}: {_minus(pair, lead)}"
+    return Claim(LARGE_SETS, "who leads with the most images that were measured", measured, verdict)
+
+
+def _small_sets(summary: Summary, pair: _Pair) -> Claim:
+    ends, measure = _ends(summary, IMAGES, pair), f"who leads with the fewest images, at most {SMALL:,}"
+    if ends is None:
+        return _of_an_axis(SMALL_SETS, IMAGES)
+    fewest = ends[0]
+    if fewest.train_images > SMALL:
+        return Claim(SMALL_SETS, measure, f"{fewest.train_images:,} images are no small set", "not measured here")
+    lead = _difference(fewest, pair, summary.plan)
+    verdict = verdict_of(holds=lead.high < 0, refuted=lead.low > 0 or lead.verdict == "equal")
+    return Claim(SMALL_SETS, measure, f"{_where(fewest, IMAGES)}: {_minus(pair, lead)}", verdict)
+
+
+def _where(place: Place, axis: str) -> str:
+    return f"{place.train_images:,} images" if axis == IMAGES else axis_text(axis, place.values[axis])
+
+
+def _of_an_axis(text: str, axis: str) -> Claim:
+    return Claim(text, f"the axis {axis}", f"two values of the axis {axis} measure it", "not measured here")
+
+
+def _of_one_run(text: str, plan: Plan) -> Claim:
+    command = f"vit-vs-cnn run --preset {plan.preset}" if plan.preset else "vit-vs-cnn run"
+    return Claim(text, "the report of a run", f"{command} measures it", "not measured here")

@@ -1,5 +1,6 @@
 """The figures of a study, narrow enough for a phone."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from vit_vs_cnn.report.figure_writer import FigureWriter
 from vit_vs_cnn.report.style import LINE, NEUTRAL, new_figure
 from vit_vs_cnn.studies.leads import Lead, Place
 from vit_vs_cnn.studies.settings import EPOCHS, IMAGES, SECONDS, SPLIT_SEED, AxisValue
-from vit_vs_cnn.studies.summary import Summary, reference_text, same_text
+from vit_vs_cnn.studies.summary import Summary, crossing_sentence, reference_text, same_text
 
 _NUMBERS = FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
 _PER_CENT = FuncFormatter(lambda value, _: f"{100 * value:g} %")
@@ -28,20 +29,32 @@ def write_figures(summary: Summary, folder: Path) -> None:
     colours = colours_of(summary)
     at, confidence = reference_text(summary), f"{100 * summary.plan.confidence:g} %"
     if len(summary.slice) > 1:
-        writer.add("accuracy_by_images", accuracy_by_images(summary, colours), at=at, same=same_text(summary.plan))
+        writer.add(
+            "accuracy_by_images",
+            accuracy_by_images(summary, colours),
+            _last(summary.slice),
+            at=at,
+            same=same_text(summary.plan),
+        )
         writer.table("accuracy_by_images", _means(summary.slice))
     if summary.curves is not None:
-        writer.add("error_by_images", error_by_images(summary, colours), at=at, confidence=confidence)
+        several = any(len(run.seeds) > 1 for run in summary.plan.runs)
+        chance = "the choice of test images" + (" and the chance of training" if several else "")
+        alt = " ".join(crossing_sentence(crossing, summary.curves) for crossing in summary.crossings)
+        figure = error_by_images(summary, colours)
+        writer.add("error_by_images", figure, alt, at=at, confidence=confidence, chance=chance)
     axes = [axis for axis in summary.plan.axes if axis != SPLIT_SEED]
     if summary.places:
-        writer.add("accuracy_by_seconds", accuracy_by_seconds(summary, colours))
+        writer.add("accuracy_by_seconds", accuracy_by_seconds(summary, colours), _last(summary.places))
         writer.table("accuracy_by_seconds", _means(summary.places))
+    leading = Counter(lead.leader for lead in summary.leads if lead is not None)
+    leaders = ", ".join(f"{name} is ahead at {count} of {leading.total()} points" for name, count in leading.items())
     if len(axes) > 1 and any(summary.leads):
         across, down = _map_axes(axes)
         figure = lead_map(summary, across, down, colours)
-        writer.add("lead_map", figure, across=axis_label(across), down=axis_label(down), confidence=confidence)
+        writer.add("lead_map", figure, leaders, across=axis_label(across), down=axis_label(down), confidence=confidence)
     elif any(summary.leads):
-        writer.add("lead", lead_by_axis(summary, axes[0] if axes else IMAGES, colours), confidence=confidence)
+        writer.add("lead", lead_by_axis(summary, axes[0] if axes else IMAGES, colours), leaders, confidence=confidence)
     writer.close()
 
 
@@ -190,7 +203,9 @@ def lead_by_axis(summary: Summary, axis: str, colours: Mapping[str, str]) -> Fig
 
 
 def _cell(x: int, y: int, lead: Lead | None, colours: Mapping[str, str]) -> Rectangle:
-    face = to_rgba(LINE, 0.2) if lead is None else to_rgba(colours[lead.leader], 0.12 if not lead.is_clear else 0.5)
+    face = (
+        to_rgba(LINE, 0.2) if lead is None else to_rgba(colours[lead.leader], 0.5 if lead.verdict == "better" else 0.12)
+    )
     return Rectangle(
         (x - 0.48, y - 0.48), 0.96, 0.96, facecolor=face, edgecolor=LINE, hatch="//" if lead is None else None
     )
@@ -199,6 +214,8 @@ def _cell(x: int, y: int, lead: Lead | None, colours: Mapping[str, str]) -> Rect
 def _cell_text(lead: Lead | None) -> str:
     if lead is None:
         return "no result"
+    if lead.verdict == "equal":
+        return f"practically equal\n{points(lead.difference, sign=True)}"
     sure = "> 99 %" if lead.sure > 0.99 else f"{100 * lead.sure:.0f} %"
     return f"{lead.leader}\n{points(lead.difference, sign=True)}\n{sure}"
 
@@ -223,6 +240,16 @@ def _log_images(axes: Axes, places: tuple[Place, ...]) -> None:
     axes.set_xticks([place.train_images for place in places])
     axes.xaxis.set_major_formatter(_NUMBERS)
     axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _last(places: tuple[Place, ...]) -> str:
+    """What is seen at the end of the curves."""
+    last = places[-1]
+    reached = (
+        f"{name} {points(float(np.mean(last.accuracies(name))))} % in {last.seconds(name):,.0f} s"
+        for name in last.contestants
+    )
+    return f"With {last.train_images:,} training images: {', '.join(reached)}"
 
 
 def _means(places: tuple[Place, ...]) -> dict[str, list[object]]:

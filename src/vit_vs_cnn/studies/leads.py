@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +64,7 @@ class Place:
 class Lead:
     """The contestant with the higher mean accuracy, the next one, and how far it is ahead, with the interval.
 
-    `sure` is the confidence that it is ahead at all.
+    `sure` is the confidence that it is ahead at all; differences below `margin` are practically none.
     """
 
     leader: str
@@ -72,11 +73,14 @@ class Lead:
     low: float
     high: float
     sure: float
+    margin: float
 
     @property
-    def is_clear(self) -> bool:
-        """Whether the interval leaves no doubt about who leads."""
-        return self.low > 0
+    def verdict(self) -> Literal["better", "equal", "undecided"]:
+        """Whether the interval leaves no doubt about who leads, or none that both are practically equal."""
+        if self.low > 0 or self.high < 0:
+            return "better"
+        return "equal" if -self.margin < self.low and self.high < self.margin else "undecided"
 
 
 def places_of(results: Results) -> list[Place]:
@@ -99,16 +103,16 @@ def places_of(results: Results) -> list[Place]:
     return places
 
 
-def lead_at(place: Place, confidence: float) -> Lead | None:
+def lead_at(place: Place, confidence: float, margin: float) -> Lead | None:
     """Who leads at a place; None where fewer than two contestants were measured."""
     means = {name: float(np.mean(place.accuracies(name))) for name in place.contestants}
     if len(means) < 2:
         return None
     leader, rival = sorted(means, key=lambda name: -means[name])[:2]
-    return difference_at(place, leader, rival, confidence)
+    return difference_at(place, leader, rival, confidence, margin)
 
 
-def difference_at(place: Place, first: str, second: str, confidence: float) -> Lead:
+def difference_at(place: Place, first: str, second: str, confidence: float, margin: float) -> Lead:
     """How far `first` is ahead of `second` at a place.
 
     Of one split by chance of images and training (`evaluation.replicates`), of several by Nadeau and Bengio's
@@ -117,14 +121,14 @@ def difference_at(place: Place, first: str, second: str, confidence: float) -> L
     if len(place.splits) == 1:
         split = place.splits[0]
         found = compare_replicates(split.correct[first], split.correct[second], confidence, split.groups)
-        return Lead(first, second, found.value, found.low, found.high, 1 - found.confidence_below(0.0))
+        return Lead(first, second, found.value, found.low, found.high, 1 - found.chance.confidence_below(0.0), margin)
     differences = np.array([split.correct[first].mean() - split.correct[second].mean() for split in place.splits])
     test_images = round(float(np.mean([split.correct[first].shape[1] for split in place.splits])))
     low, high = repeated_splits_interval(differences, place.train_images, test_images, confidence)
     value, degrees = float(differences.mean()), len(differences) - 1
     deviation = (high - low) / 2 / float(t.ppf((1 + confidence) / 2, degrees))
     sure = float(t.cdf(value / deviation, degrees)) if deviation else float(value > 0)
-    return Lead(first, second, value, low, high, sure)
+    return Lead(first, second, value, low, high, sure, margin)
 
 
 def _split(parts: list[RunResult]) -> Split:

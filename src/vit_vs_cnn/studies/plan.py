@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,11 @@ from vit_vs_cnn.data.split import assign_splits, content_digests, refuse_empty_s
 from vit_vs_cnn.studies.settings import (
     IMAGES,
     SECONDS,
+    SPLIT_SEED,
+    STUDIES,
     StudySettings,
     Values,
+    point_text,
     read_study,
     settings_at,
 )
@@ -28,6 +31,8 @@ from vit_vs_cnn.studies.settings import (
 _SECONDS_PER_STAGE = 5.0
 _LONGEST_NAME = 80
 _REMEDY = "start the study again"
+# The settings that decide what the stages up to the evaluation measure.
+_MEASURED = {"seeds", "select_by", "data", "recipe", "train", "tune", "evaluate", "models"}
 
 Counts = dict[str, tuple[int, ...]]
 
@@ -35,15 +40,18 @@ Counts = dict[str, tuple[int, ...]]
 class PlannedRun(Record):
     """A run of the pipeline: the point of the study, the contestants that it trains, and what it is started with.
 
-    `seconds` is the estimate for all its stages on one machine.
+    `settings` is a digest of what decides its results. `steps_share` is the part that `max_epochs` leaves of the
+    optimizer steps that all images have, `seconds` the estimate for all its stages on one machine.
     """
 
     name: str
     values: Values
     contestants: tuple[str, ...]
     overrides: tuple[str, ...]
+    settings: str
     seeds: tuple[int, ...]
     epochs: int
+    steps_share: float
     train_images: int
     val_images: int
     seconds: float
@@ -52,11 +60,13 @@ class PlannedRun(Record):
 class Plan(Record):
     """plan.json: the runs of a study and what they were planned from.
 
-    `classes` is how many there are, `images` how many images train has without a limit, `seconds_per_image` what an
-    epoch takes for each training image, by contestant.
+    `given` is what starts the study again, its name or its file; `margin` the difference within which contestants are
+    practically equal. `classes` is how many there are, `images` how many images train has without a limit,
+    `seconds_per_image` what an epoch takes for each training image, by contestant.
     """
 
     study: str
+    given: str
     digest: str
     preset: str
     data_name: str
@@ -64,6 +74,7 @@ class Plan(Record):
     axes: dict[str, list[bool | int | float | str | None]]
     same: str
     confidence: float
+    margin: float
     classes: int
     images: int
     seconds_per_image: dict[str, float]
@@ -89,14 +100,16 @@ def plan_study(path: Path, root: Path, say: Callable[[str], None] = lambda _: No
     """
     study, folder = read_study(path, root), study_folder(root, path.stem)
     folder.mkdir(parents=True, exist_ok=True)
-    planner = _Planner(study, path, root, say)
+    planner, whole = _Planner(study, path, root, say), settings_at(study, {}, root)
+    _refuse_given_test(path, study, whole.data)
     runs = [run for point in study.points() for run in planner.runs_at(point)]
+    _refuse_same_training(path, runs)
     names = [run.name for run in runs]
     if len(set(names)) < len(names) or max(map(len, names)) > _LONGEST_NAME:
         runs = [run.model_copy(update={"name": _digest_name(path.stem, run)}) for run in runs]
-    whole = settings_at(study, {}, root)
     plan = Plan(
         study=path.stem,
+        given=path.stem if path.parent == root / STUDIES else str(path),
         digest=study.digest,
         preset=study.preset or "",
         data_name=whole.data.name,
@@ -104,6 +117,7 @@ def plan_study(path: Path, root: Path, say: Callable[[str], None] = lambda _: No
         axes=study.axes,
         same=study.same,
         confidence=whole.evaluate.confidence,
+        margin=whole.compare.margin,
         classes=planner.classes_of(whole.data),
         images=max(planner.train_images.values()),
         seconds_per_image=planner.speeds_of(whole),
@@ -150,15 +164,16 @@ class _Planner:
     def runs_at(self, point: Values) -> list[PlannedRun]:
         """The runs of a point: one, or one for each contestant where the budget is a time."""
         settings = settings_at(self._study, point, self._root)
-        train, val = self._images(settings.data)
+        train, _ = self._images(settings.data)
         if SECONDS not in point:
-            epochs = settings.train.epochs
+            wanted = epochs = settings.train.epochs
             if IMAGES in point and self._study.same == "steps":
-                epochs = self._epochs_of_equal_steps(settings, train)
-            return [self._run(point, settings, epochs, train, val, tuple(settings.models))]
+                wanted = self._epochs_of_equal_steps(settings, train)
+                epochs = min(wanted, self._study.max_epochs or wanted)
+            return [self._run(point, settings, epochs, epochs / wanted, tuple(settings.models))]
         budget, speeds = float(point[SECONDS] or 0), self.speeds_of(settings)
         return [
-            self._run(point, settings, max(1, int(budget / (train * speeds[contestant]))), train, val, (contestant,))
+            self._run(point, settings, max(1, int(budget / (train * speeds[contestant]))), 1.0, (contestant,))
             for contestant in settings.models
         ]
 
@@ -184,8 +199,9 @@ class _Planner:
         return len(self._counts_of(data)["train"])
 
     def _run(
-        self, point: Values, settings: Settings, epochs: int, train: int, val: int, contestants: tuple[str, ...]
+        self, point: Values, settings: Settings, epochs: int, steps_share: float, contestants: tuple[str, ...]
     ) -> PlannedRun:
+        train, val = self._images(settings.data)
         more: Values = {} if epochs == settings.train.epochs else {"train.epochs": epochs}
         more |= {f"models.{other}": None for other in settings.models if other not in contestants}
         parts = [self._path.stem, *(_readable(axis, value) for axis, value in point.items())]
@@ -198,8 +214,10 @@ class _Planner:
             values=point,
             contestants=contestants,
             overrides=self._study.overrides_at(point, more),
+            settings=digest_of(settings.model_dump_json(include=_MEASURED).encode()),
             seeds=tuple(settings.seeds),
             epochs=epochs,
+            steps_share=steps_share,
             train_images=train,
             val_images=val,
             seconds=seconds + stages * _SECONDS_PER_STAGE,
@@ -227,11 +245,33 @@ class _Planner:
         )
 
     def _epochs_of_equal_steps(self, settings: Settings, train: int) -> int:
-        """As many epochs as give every contestant the optimizer steps that it makes on all images, up to the limit."""
+        """As many epochs as give every contestant the optimizer steps that it makes on all images."""
         whole = sum(self._counts_of(settings.data)["train"])
         batches = [model.recipe.batch_size for model in settings.models.values()]
         times = max(max(1, whole // batch) / max(1, train // batch) for batch in batches)
-        return min(math.ceil(settings.train.epochs * times), self._study.max_epochs or 10**9)
+        return math.ceil(settings.train.epochs * times)
+
+
+def _refuse_given_test(path: Path, study: StudySettings, data: DataSettings) -> None:
+    """Raise UserError where splits are to be repeated though the data set has one test split, the same for all."""
+    if SPLIT_SEED in study.axes and "test" not in open_source(data).missing:
+        raise UserError(
+            f"{path}: axes.{SPLIT_SEED}: {data.name} comes with its own test images, which would be the same in every "
+            "split: vary seeds instead, or give the images without a split."
+        )
+
+
+def _refuse_same_training(path: Path, runs: Sequence[PlannedRun]) -> None:
+    """Raise UserError where two points would be one training, since a limit leaves both as many epochs."""
+    found: dict[tuple[str, ...], PlannedRun] = {}
+    for run in runs:
+        other = found.setdefault(run.overrides, run)
+        if other is not run:
+            limit = "max_epochs" if run.steps_share < 1 else "the budget"
+            raise UserError(
+                f"{path}: {point_text(other.values)} and {point_text(run.values)} are the same training of "
+                f"{run.epochs} epochs: raise {limit}, or drop one of them."
+            )
 
 
 def _readable(axis: str, value: object) -> str:

@@ -59,11 +59,13 @@ class Replicate(Record):
 class RunResult(Record):
     """runs/<name>.json of a run that was measured; `overrides` say with what, `seconds` how long this start took.
 
-    `groups` is a code for each test image's group, None where nothing is known of groups.
+    `settings` is the digest of what it was planned with, `groups` a code for each test image's group, None where
+    nothing is known of groups.
     """
 
     name: str
     overrides: tuple[str, ...]
+    settings: str
     train_images: int
     val_images: int
     test_digest: str
@@ -116,6 +118,7 @@ def collect(workspace: Path, run: PlannedRun, seconds: float) -> RunResult:
     return RunResult(
         name=run.name,
         overrides=run.overrides,
+        settings=run.settings,
         train_images=info.splits["train"].images,
         val_images=info.splits["val"].images,
         test_digest=info.splits["test"].digest,
@@ -133,7 +136,7 @@ def record_result(folder: Path, result: RunResult | RunFailure) -> None:
         result.write(failed)
         return
     earlier = _read_done(done)
-    if earlier is None or (earlier.overrides, earlier.replicates) != (result.overrides, result.replicates):
+    if earlier is None or earlier != result.model_copy(update={"seconds": earlier.seconds}):
         result.write(done)  # what comes from the cache took longer before
     failed.unlink(missing_ok=True)
 
@@ -161,7 +164,7 @@ def read_results(folder: Path, plan: Plan) -> Results:
             failed[run.name] = RunFailure.read(failed_file, _REMEDY).sentence
             continue
         result = _read_done(done_file)
-        if result is not None and result.overrides == run.overrides:
+        if result is not None and (result.overrides, result.settings) == (run.overrides, run.settings):
             done[run.name] = result
     return Results(plan, done, failed)
 

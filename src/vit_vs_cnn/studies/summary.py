@@ -1,7 +1,7 @@
 """A study's answer in words and numbers: who leads with these images and this budget, and where that changes."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -15,6 +15,8 @@ from vit_vs_cnn.studies.results import Results
 from vit_vs_cnn.studies.settings import EPOCHS, IMAGES, SECONDS, axis_text, point_text
 
 FEWEST_SIZES = 3
+# A point with at least this part of the optimizer steps has as many.
+_AS_MANY_STEPS = 0.95
 # Below this part of the way from chance to perfect, an error has not begun to follow a power law.
 _NEAR_CHANCE = 0.2
 
@@ -51,7 +53,7 @@ def summarize(results: Results) -> Summary:
     sizes = along(IMAGES, places, results.plan) if IMAGES in results.plan.axes else []
     curves = _curves(sizes, results.plan)
     crossings = () if curves is None else _crossings(curves, confidence)
-    leads = tuple(lead_at(place, confidence) for place in places)
+    leads = tuple(lead_at(place, confidence, results.plan.margin) for place in places)
     return Summary(results, tuple(places), leads, tuple(sizes), curves, crossings)
 
 
@@ -85,14 +87,14 @@ def crossing_sentence(crossing: Crossing, curves: LearningCurves) -> str:
     if math.isfinite(crossing.images):
         return (
             f"No crossing between {span}. {second} would draw level with {first} at about {_number(crossing.images)} "
-            f"images ({interval}), if the curves go on as they do."
+            f"images ({interval}), if the curves continue."
         )
     earliest = f" (at {_number(crossing.low)} at the earliest)" if math.isfinite(crossing.low) else ""
     if crossing.low <= measured[1]:
         earliest = " (curves that fit as well meet within the measured sizes)"
     return (
         f"No crossing between {span}, and {second} would not draw level with {first} within "
-        f"{MOST_TIMES_EXTRAPOLATED} times as many{earliest}, if the curves go on as they do."
+        f"{MOST_TIMES_EXTRAPOLATED} times as many{earliest}, if the curves continue."
     )
 
 
@@ -135,10 +137,28 @@ def reference_text(summary: Summary) -> str:
 def same_text(plan: Plan) -> str:
     """What a smaller part of the images was trained for."""
     if SECONDS in plan.axes:
-        return "Every point has the same seconds of training."
-    if plan.same == "steps":
-        return "Fewer images have more epochs, so that every point makes about as many optimizer steps."
-    return "Every point has the same number of epochs, so fewer images make fewer optimizer steps."
+        return "With the same budget fewer images have more epochs, as many as take those seconds."
+    budget = " and budget" if EPOCHS in plan.axes else ""
+    if plan.same == "epochs":
+        of = " of a budget" if budget else ""
+        return f"Every point{of} has the same number of epochs, so fewer images make fewer optimizer steps."
+    as_many = (
+        f"Fewer images have more epochs, so that every point makes about the optimizer steps of all images{budget}"
+    )
+    short = [run for run in plan.runs if run.steps_share < _AS_MANY_STEPS]
+    if not short:
+        return f"{as_many}."
+    shares: dict[int, list[float]] = {}
+    for run in short:
+        shares.setdefault(run.train_images, []).append(100 * run.steps_share)
+    listed = ", ".join(f"{images:,} images {_range(found)} %" for images, found in shares.items())
+    return (
+        f"{as_many}; max_epochs leaves fewer: {listed} of them. What these points lack is training as well as images."
+    )
+
+
+def _range(values: Sequence[float]) -> str:
+    return " to ".join(dict.fromkeys(f"{value:.0f}" for value in (min(values), max(values))))
 
 
 def along(axis: str, places: Iterable[Place], plan: Plan) -> list[Place]:
@@ -163,6 +183,12 @@ def _curves(sizes: list[Place], plan: Plan) -> LearningCurves | None:
 
 def _crossings(curves: LearningCurves, confidence: float) -> tuple[Crossing, ...]:
     return tuple(find_crossing(curves, one, other, confidence) for one, other in combinations(curves.curves, 2))
+
+
+def largest_place(summary: Summary) -> Place | None:
+    """The place that the answer is about, None where two contestants were measured nowhere."""
+    found = _largest(summary)
+    return None if found is None else found[0]
 
 
 def _largest(summary: Summary) -> tuple[Place, Lead] | None:
@@ -193,8 +219,11 @@ def _conditions(summary: Summary, place: Place) -> str:
 
 def _lead_text(lead: Lead) -> str:
     by = f"{points(lead.difference)} points ({points(lead.low)} to {points(lead.high)})"
-    if lead.is_clear:
+    if lead.verdict == "better":
         return f"{lead.leader}, by {by} over {lead.rival}"
+    if lead.verdict == "equal":
+        within = f"within {100 * lead.margin:g} point{'' if lead.margin == 0.01 else 's'}"
+        return f"{lead.leader} and {lead.rival} are practically equal, {within}: {lead.leader} is ahead by {by}"
     return f"cannot be told from this, {lead.leader} is ahead of {lead.rival} by {by}"
 
 

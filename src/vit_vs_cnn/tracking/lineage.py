@@ -9,6 +9,7 @@ import tempfile
 from functools import cache
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from vit_vs_cnn.core.git import git
 from vit_vs_cnn.core.paths import PARAMS
@@ -38,6 +39,18 @@ def lineage_tags() -> dict[str, str]:
         "mlflow.source.type": "LOCAL",
     }
     return tags | {tag: os.environ[name] for tag, name in _ENVIRONMENT_TAGS.items() if os.environ.get(name)}
+
+
+def commit_page(commit: str) -> str | None:
+    """The page of a commit where the repository came from, without what the address has of a login.
+
+    None where there is no commit, or `origin` is no http(s) address.
+    """
+    origin = urlsplit(git(Path.cwd(), "remote", "get-url", "origin").stdout.strip())
+    if commit == "none" or origin.scheme not in ("http", "https"):
+        return None
+    host = origin.netloc.rpartition("@")[2]
+    return f"{origin.scheme}://{host}{origin.path.rstrip('/').removesuffix('.git')}/commit/{commit}"
 
 
 def write_lineage(folder: Path) -> None:

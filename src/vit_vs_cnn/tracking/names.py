@@ -13,6 +13,8 @@ _SHORT_NAMES = {
     "expected_calibration_error_low": "ece_low",
     "expected_calibration_error_high": "ece_high",
     "uncalibrated_expected_calibration_error": "ece_uncalibrated",
+    "uncalibrated_expected_calibration_error_low": "ece_uncalibrated_low",
+    "uncalibrated_expected_calibration_error_high": "ece_uncalibrated_high",
 }
 
 

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ class Gradients:
 
     `network` and `optimizer` are as Fabric set them up. The result does not depend on the size of the parts, but for
     rounding and batch norm. `class_weights`, float (K,), are factors of each class in the loss, None for no such.
+    `kept` are tensors that the backward pass leaves as they are: the buffers, where it computes activations again, as
+    batch norm's statistics would count the same images twice.
     """
 
     def __init__(
@@ -37,11 +40,13 @@ class Gradients:
         recipe: Recipe,
         class_weights: Tensor | None,
         key_path: str,
+        kept: Iterable[Tensor] = (),
     ) -> None:
         self.fabric, self.network, self.optimizer = fabric, network, optimizer
         self.label_smoothing, self.class_weights, self.key_path = recipe.label_smoothing, class_weights, key_path
         share = math.ceil(recipe.batch_size / fabric.world_size)
         self.micro_batch = min(share, recipe.micro_batch or share)
+        self.kept = list(kept)
 
     def compute(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and mean loss of a batch, its gradients left in the network; parts are halved until memory suffices.
@@ -73,7 +78,10 @@ class Gradients:
             loss = functional.cross_entropy(
                 output.float(), target, self.class_weights, reduction="sum", label_smoothing=self.label_smoothing
             ) / len(inputs)
+            before = [buffer.clone() for buffer in self.kept]
             self.fabric.backward(loss)
+            for buffer, value in zip(self.kept, before, strict=True):
+                buffer.copy_(value)
             logits.append(output.detach())
             losses.append(loss.detach())
         return torch.cat(logits), torch.stack(losses).sum()

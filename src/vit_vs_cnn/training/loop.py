@@ -10,7 +10,6 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim import Optimizer
 from tqdm import tqdm
 
 from vit_vs_cnn.core.console import bar_options
@@ -19,10 +18,11 @@ from vit_vs_cnn.data.augment.batch import augment
 from vit_vs_cnn.data.augment.geometry import alternating_flips
 from vit_vs_cnn.data.augment.mix import mix
 from vit_vs_cnn.data.loader import ResidentImages, Share
+from vit_vs_cnn.models.build import classifier_layers
 from vit_vs_cnn.training.checkpoint import Checkpoint, load_on_all_nodes
 from vit_vs_cnn.training.gradients import Gradients, balanced_weights
 from vit_vs_cnn.training.optimization import (
-    classifier_parameters,
+    body_parameters,
     create_ema,
     create_optimizer,
     learning_rate,
@@ -58,16 +58,18 @@ class Trainer:
         self.network = job.network.to(self.device).to(memory_format=torch.channels_last)
         self.preprocess, self.classes = job.preprocess.to(self.device), len(job.info.classes)
         self.ema = create_ema(self.network, self.recipe)
-        self.optimizer: Optimizer = create_optimizer(self.network, self.recipe, f"{job.key_path}.recipe")
+        self.optimizer = create_optimizer(self.network, self.recipe, f"{job.key_path}.recipe")
         # Only the steps are compiled: validation and what comes after use the network itself.
         stepped: Any = torch.compile(self.network) if job.plan.compiled else self.network
         self.stepper, self.fabric_optimizer = fabric.setup(stepped, self.optimizer)
         weights = balanced_weights(job.train.labels, self.classes).to(self.device)
         self.drawn_by = weights if self.recipe.balance == "sampler" else None
         weighted_by = weights if self.recipe.balance == "weights" else None
-        self.gradients = Gradients(fabric, self.stepper, self.fabric_optimizer, self.recipe, weighted_by, job.key_path)
-        classifier = classifier_parameters(self.network)
-        self.body = [parameter for name, parameter in self.network.named_parameters() if name not in classifier]
+        kept = self.network.buffers() if self.budget.checkpoint_gradients else ()
+        self.gradients = Gradients(
+            fabric, self.stepper, self.fabric_optimizer, self.recipe, weighted_by, job.key_path, kept
+        )
+        self.body = body_parameters(self.network)
 
     def run(self, checkpoint: Checkpoint, on_epoch: Callable[[Epoch], None]) -> list[Epoch]:
         """Train to the end of the budget, from the checkpoint where there is one, and return the history.
@@ -174,7 +176,7 @@ class Trainer:
         if frozen:
             # Batch norm's statistics would change, and dropout would act, in layers that are not trained.
             self.network.eval()
-            self.network.get_classifier().train()  # type: ignore[operator]
+            classifier_layers(self.network).train()
 
     def _learning_rate(self, updates: int) -> float:
         return learning_rate(self.recipe, self.budget.epochs, self.steps, updates)

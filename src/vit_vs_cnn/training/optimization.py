@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from vit_vs_cnn.config.recipe import Recipe
 from vit_vs_cnn.core.errors import UserError, first_line
+from vit_vs_cnn.models.build import classifier_layers
 
 
 def check_optimizer(name: str, key_path: str) -> None:
@@ -53,11 +54,14 @@ def create_optimizer(network: nn.Module, recipe: Recipe, key_path: str) -> Optim
 
 def classifier_parameters(network: nn.Module) -> list[str]:
     """The names of the classifier's parameters."""
-    classifier = network.get_classifier()  # type: ignore[operator]
-    # A distilled ViT has two.
-    layers = classifier if isinstance(classifier, tuple) else (classifier,)
-    own = {id(parameter) for layer in layers for parameter in layer.parameters()}
+    own = {id(parameter) for parameter in classifier_layers(network).parameters()}
     return [name for name, parameter in network.named_parameters() if id(parameter) in own]
+
+
+def body_parameters(network: nn.Module) -> list[nn.Parameter]:
+    """All parameters but the classifier's."""
+    classifier = classifier_parameters(network)
+    return [parameter for name, parameter in network.named_parameters() if name not in classifier]
 
 
 def warmup_epochs(recipe: Recipe, epochs: int) -> int:

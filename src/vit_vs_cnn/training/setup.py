@@ -176,7 +176,8 @@ def fastest_attention(network: nn.Module, plan: Plan) -> Iterator[None]:
 def gradient_checkpointing(network: nn.Module, enabled: bool, key_path: str) -> Iterator[None]:
     """Let a timm network compute activations again for the gradients (Chen et al. 2016, arXiv 1604.06174), if enabled.
 
-    The results are the same. Raises UserError where the architecture cannot.
+    The results are the same where batch norm's statistics are kept from the second computation (`Gradients`). Raises
+    UserError where the architecture cannot.
     """
     if not enabled:
         yield

@@ -183,16 +183,16 @@ def test_sub_folders_of_classes_are_said_with_the_other_reading(tmp_path: Path):
     assert same.classes == ("cat", "dog")
 
 
-def test_folders_without_classes_beside_splits_are_left_out_and_said(tmp_path: Path):
+def test_folders_without_classes_beside_splits_are_skipped_and_said(tmp_path: Path):
     names = [*classes_in("train"), "test/1.png", "unlabelled/2.png", "labels/1.txt", "nothing/", "list.csv"]
     names.remove("train/a/1.png")
     source = open_folder(write(tmp_path, *names))
     assert counts(source) == {"train": {"a": 1, "b": 2}}
     assert source.missing == ("test", "val")
     assert source.stray == ("list.csv",)
-    for begin in ("test/ is left out: its images are in no class folders", "unlabelled/ is left out: its images"):
+    for begin in ("test/ is skipped: its images are in no class folders", "unlabelled/ is skipped: its images"):
         assert note(source, begin)
-    for begin in ("labels/ is left out: it holds no images", "nothing/ is left out: it holds no images"):
+    for begin in ("labels/ is skipped: it holds no images", "nothing/ is skipped: it holds no images"):
         assert note(source, begin)
 
 
@@ -224,7 +224,7 @@ def test_a_set_inside_a_copy_of_itself_is_read_once(tmp_path: Path, inner: str):
     ]
     source = open_folder(write(tmp_path, *(f"pets/{copy}{name}" for copy in ("", "pets/") for name in names)))
     assert sum(counts(source)["train"].values()) == 6
-    assert note(source, "pets/pets/ is left out: its").endswith("images are a copy of those beside it.")
+    assert note(source, "pets/pets/ is skipped: its").endswith("images are a copy of those beside it.")
 
 
 def test_empty_class_folders_and_splits_fail_or_are_skipped(tmp_path: Path):
@@ -237,8 +237,8 @@ def test_empty_class_folders_and_splits_fail_or_are_skipped(tmp_path: Path):
     (folder / "test").mkdir()
     source = open_folder(folder, on_bad="skip")
     assert source.classes == ("a", "b")
-    assert note(source, "2 class folders hold no images and are left out: c, d.")
-    assert note(source, "test/ is left out: it holds no images.")
+    assert note(source, "2 class folders hold no images and are skipped: c, d.")
+    assert note(source, "test/ is skipped: it holds no images.")
 
 
 def test_classes_that_differ_in_case_or_form_across_splits_are_one(tmp_path: Path):

@@ -160,7 +160,7 @@ def _empty_classes(
             f"data.path: {path} has {len(names):,} class folders without images ({listed(names, '')}): "
             "fill or remove them, or set data.on_bad to skip."
         )
-    return [f"{len(names):,} class folders hold no images and are left out: {listed(names, '')}."]
+    return [f"{len(names):,} class folders hold no images and are skipped: {listed(names, '')}."]
 
 
 def _refuse_parts(path: Path, classes: Sequence[str], tables: Sequence[str]) -> None:

@@ -108,7 +108,7 @@ class _Reading:
         rest = self._data.images - sum(folder.images for folder in folders.values())
         self._left_out += self._data.beside([*folders.values()])
         if rest:
-            self._notes.append(f"{rest:,} images outside the folders in data.splits are left out.")
+            self._notes.append(f"{rest:,} images outside the folders in data.splits are skipped.")
         return folders
 
     def _found(self) -> dict[SplitName, Folder]:
@@ -243,7 +243,7 @@ class _Reading:
     def _leave_out(self, folder: Folder, reason: str) -> None:
         if folder not in self._left_out:
             self._left_out.append(folder)
-            self._notes.append(f"{folder.place} is left out: {reason}.")
+            self._notes.append(f"{folder.place} is skipped: {reason}.")
 
 
 def _layout_note(splits: Mapping[SplitName, Folder]) -> str:
