@@ -157,7 +157,7 @@ def test_a_version_that_was_chosen_on_other_validation_images_is_passed_over_wit
     run(settings)
     assert (
         "Challenger stays version 2: it was not chosen on the validation images of version 3; `vit-vs-cnn registry "
-        "promote 3` has the gate judge it all the same."
+        "promote 3 --registry tiny-classifier` has the gate judge it all the same."
     ) in capsys.readouterr().out
     assert challenger() == 2
 
