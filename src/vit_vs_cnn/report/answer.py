@@ -87,7 +87,8 @@ def validation_sentence(comparison: Comparison) -> str | None:
     score = ahead.val_score(select_by)
     shown = f"a loss of {-score:.3f}" if select_by == "nll" else f"{points(score)} %"
     metric = "" if select_by in ("accuracy", "nll") else f" {select_by.replace('_', ' ')}"
-    lead = f"On validation {ahead.name} was ahead with {shown}{metric}"
+    fit = " of its first fit" if ahead.chosen.summary.refit else ""
+    lead = f"On validation {ahead.name} was ahead with {shown}{metric}{fit}"
     if not unbeaten:
         return f"{lead}, and test bears it out."
     return f"{lead}; the test images do not show that it is better than {listed(unbeaten, 'or')}."
