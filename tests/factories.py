@@ -235,7 +235,9 @@ def robustness_results(
             measures = {"images": images, "accuracy": 1 - wrong / images, "nll": 0.5, "ece": 0.1}
             rows.append({"corruption": name, "severity": severity, "level": level, "seed": seed, **measures})
         correct[name, severity] = np.array(right)
-    return Robustness(pd.DataFrame(rows), np.arange(images), correct)
+    losses = {condition: np.where(right, 0.1, 2.0).astype(np.float32) for condition, right in correct.items()}
+    confidences = {condition: np.full(right.shape, 0.9, np.float32) for condition, right in correct.items()}
+    return Robustness(pd.DataFrame(rows), np.arange(images), correct, losses, confidences)
 
 
 def write_test_split(images: int = 300) -> None:

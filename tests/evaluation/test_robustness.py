@@ -1,6 +1,7 @@
 """Accuracy, likelihood and calibration of replicates under every condition, and their files."""
 
 from collections.abc import Callable
+from dataclasses import astuple
 
 import numpy as np
 import pandas as pd
@@ -75,6 +76,8 @@ def test_every_condition_is_measured_for_every_replicate_on_the_same_images(prep
     assert clean.loc[3, "accuracy"] == 1.0
     assert clean.loc[5, "accuracy"] == pytest.approx(1 / 3)
     assert (measured.conditions["accuracy"].to_numpy() == np.concatenate(list(measured.correct.values())).mean(1)).all()
+    losses = np.concatenate(list(measured.losses.values())).mean(1, dtype=np.float64)
+    assert measured.conditions["nll"].to_numpy() == pytest.approx(losses)
     means = measured.means()
     assert means["clean_accuracy"] == pytest.approx(2 / 3)
     # What it looks at, shuffling leaves as it is.
@@ -92,7 +95,10 @@ def test_results_are_read_as_they_were_written(prepared: DatasetInfo, tmp_path: 
     pd.testing.assert_frame_equal(found.conditions, written.conditions, rtol=1e-5)
     assert (found.positions == written.positions).all()
     assert found.correct.keys() == written.correct.keys()
-    assert all((found.correct[condition] == right).all() for condition, right in written.correct.items())
+    for condition in written.correct:
+        for one, other in zip(astuple(found)[2:], astuple(written)[2:], strict=True):
+            assert one[condition].dtype == other[condition].dtype
+            assert (one[condition] == other[condition]).all()
     assert found.at_all_severities("blur").shape == (2, 5 * len(found.positions))
 
 
@@ -100,7 +106,7 @@ def test_missing_and_damaged_results_name_the_stage_to_run(prepared: DatasetInfo
     with pytest.raises(UserError, match=r"robustness/vit: no complete results here .*`dvc repro robustness@vit`"):
         read_robustness(robustness("vit"))
     write_robustness(robustness("vit"), robustness_results({}))
-    (robustness("vit") / "correct.parquet").write_bytes(b"PAR1")
+    (robustness("vit") / "images.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match="no complete results here"):
         read_robustness(robustness("vit"))
 
@@ -123,7 +129,7 @@ def test_the_stage_measures_a_trained_contestant(make_settings: Callable[..., Se
     logged = client.get_run(run_id).data.metrics
     assert logged["robustness/blur_accuracy"] == pytest.approx(measured.means()["blur_accuracy"], abs=1e-5)
     files = {artifact.path for artifact in client.list_artifacts(run_id, "robustness")}
-    assert files == {f"robustness/{name}" for name in ("conditions.csv", "correct.parquet", "means.json")}
+    assert files == {f"robustness/{name}" for name in ("conditions.csv", "images.parquet", "means.json")}
 
 
 def test_too_few_images_are_a_users_error(make_settings: Callable[..., Settings]) -> None:

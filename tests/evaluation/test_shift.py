@@ -87,3 +87,20 @@ def test_contestants_measured_on_other_images_are_not_compared() -> None:
     measured = {"vit": robustness_results({}), "resnet": robustness_results({}, images=200)}
     with pytest.raises(UserError, match="robustness/resnet: was measured on other images or corruptions than vit"):
         compare_under_shift(measured, "vit", 0.95)
+
+
+def test_differences_in_likelihood_and_calibration_are_paired_by_image() -> None:
+    measured = {"vit": robustness_results({"blur": 60}), "resnet": robustness_results({"blur": 40})}
+    lead = compare_under_shift(measured, "vit", 0.95)[2].lead
+    assert lead is not None
+    assert (lead.leader, lead.other) == ("resnet", "vit")
+    # On 20 images of 300 the loss is 0.1 instead of 2; all have the confidence 0.9.
+    assert lead.nll.value == pytest.approx(-1.9 * 20 / 300)
+    assert lead.nll.low < lead.nll.value < lead.nll.high < 0
+    assert lead.ece.value == pytest.approx(abs(0.9 - 260 / 300) - abs(0.9 - 240 / 300))
+    assert lead.ece.low < lead.ece.value < lead.ece.high
+    grouped = compare_under_shift(measured, "vit", 0.95, np.arange(300) // 10)[2].lead
+    assert grouped is not None
+    assert grouped.nll.high - grouped.nll.low > 1.5 * (lead.nll.high - lead.nll.low)
+    assert grouped.ece.value == pytest.approx(lead.ece.value)
+    assert grouped.ece.high - grouped.ece.low > lead.ece.high - lead.ece.low

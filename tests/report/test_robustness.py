@@ -66,6 +66,8 @@ def test_the_table_says_who_leads_and_by_how_much(shift: Shift) -> None:
     assert rows["blur"]["accuracy vit"].startswith("40.0 (")
     assert rows["blur"]["lead"].startswith("resnet +40.0 (+")
     assert rows["jpeg"]["lead"].startswith("none: ")
+    assert rows["blur"]["NLL lead"].startswith("−0.76 (−")
+    assert rows["blur"]["ECE lead"].startswith("−40.0 (−")
     assert (rows["patches dropped"]["NLL vit"], rows["patches dropped"]["ECE vit"]) == ("0.50", "10.0")
 
 

@@ -9,6 +9,9 @@ from vit_vs_cnn.evaluation.clusters import Groups, resampled
 BINS = 15
 _EDGES = np.linspace(0.0, 1.0, BINS + 1)
 _RESAMPLES = 1000
+_RESAMPLES_OF_PAIRS = 500
+
+Answers = tuple[NDArray[np.float32], NDArray[np.bool_]]
 
 
 def reliability_table(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> pd.DataFrame:
@@ -62,6 +65,38 @@ def calibration_error_interval(
     error = expected_calibration_error(reliability_table(probabilities, labels))
     low, high = np.quantile(errors, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(np.clip(2 * error - high, 0.0, error)), float(np.clip(2 * error - low, error, 1.0))
+
+
+def calibration_error_difference(
+    first: Answers, second: Answers, confidence: float, groups: Groups | None = None
+) -> tuple[float, float, float]:
+    """How much larger the mean calibration error of the first of two models is over C conditions, and the interval.
+
+    Each model's answers are its confidences, float (C, N), and whether it is right, bool (C, N), of the same images:
+    the bootstrap draws images, or `groups` (N,), with all that both made of them, and is the basic one.
+    """
+    conditions, images = first[0].shape
+    group = np.arange(images) if groups is None else np.unique(groups, return_inverse=True)[1]
+    sums = np.concatenate([_gaps_by_group(*answers, group) for answers in (first, second)], axis=1)
+    sums = np.column_stack([sums, np.bincount(group)])
+
+    def difference(drawn: NDArray[np.float64]) -> float:
+        errors = np.abs(drawn[:-1]).reshape(2, -1).sum(axis=1) / (conditions * drawn[-1])
+        return float(errors[0] - errors[1])
+
+    value = difference(sums.sum(axis=0))
+    resamples = resampled(sums, difference, _RESAMPLES_OF_PAIRS)
+    low, high = np.quantile(resamples, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return value, 2 * value - float(high), 2 * value - float(low)
+
+
+def _gaps_by_group(confidences: NDArray[np.float32], right: NDArray[np.bool_], group: Groups) -> NDArray[np.float64]:
+    """The sum of confidence minus hits in each bin of each of C conditions for each of G groups, (G, C * BINS)."""
+    conditions = len(confidences)
+    sums = np.zeros((group.max() + 1, conditions, BINS))
+    highest = confidences.astype(np.float64)
+    np.add.at(sums, (group[None], np.arange(conditions)[:, None], bins_of(highest)), highest - right)
+    return sums.reshape(len(sums), -1)
 
 
 def _errors_of_resampled_images(gap: NDArray[np.float64], bin_of: NDArray[np.int64]) -> NDArray[np.float64]:

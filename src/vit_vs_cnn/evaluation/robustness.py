@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,10 +21,13 @@ from vit_vs_cnn.core.records import write_atomically
 from vit_vs_cnn.data.dataset import DatasetInfo, Split
 from vit_vs_cnn.evaluation.calibration import expected_calibration_error, reliability_table
 from vit_vs_cnn.evaluation.corruptions import CLEAN, CORRUPTIONS, Corruption, corrupted, corruptions_of
-from vit_vs_cnn.evaluation.metrics import negative_log_likelihood
+from vit_vs_cnn.evaluation.metrics import log_losses
 from vit_vs_cnn.evaluation.predict import batch_predict
 
 _POSITION = "position"
+_PER_IMAGE = ("correct", "losses", "confidences")
+
+Conditions = dict[tuple[str, int], NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -31,22 +35,29 @@ class Robustness:
     """The results of one contestant under every condition.
 
     `conditions` has a row for each corruption, severity and seed: columns corruption, severity, level, seed, images,
-    accuracy, nll, ece; the clean images are severity 0. `positions` int64 (N,) are the rows of test that were used;
-    `correct` has for each (corruption, severity) which of them each of S replicates classified correctly, bool (S, N).
+    accuracy, nll, ece; the clean images are severity 0. `positions` int64 (N,) are the rows of test that were used.
+    The others have for each (corruption, severity) what each of S replicates made of them, (S, N): whether it is right,
+    bool; its negative log-likelihood in nats and its confidence, float32.
     """
 
     conditions: pd.DataFrame
     positions: NDArray[np.int64]
-    correct: dict[tuple[str, int], NDArray[np.bool_]]
+    correct: Conditions
+    losses: Conditions
+    confidences: Conditions
 
     @property
     def corruptions(self) -> list[Corruption]:
         """The corruptions that were measured, in the order of all."""
         return [corruption for corruption in CORRUPTIONS if (corruption.name, 1) in self.correct]
 
+    def severities(self, corruption: str) -> list[tuple[str, int]]:
+        """The conditions of a corruption, mildest first."""
+        return [condition for condition in self.correct if condition[0] == corruption]
+
     def at_all_severities(self, corruption: str) -> NDArray[np.bool_]:
         """Whether each replicate was right at the first severity, then at the second …: bool (S, severities x N)."""
-        return np.concatenate([found for (name, _), found in self.correct.items() if name == corruption], axis=1)
+        return np.concatenate([self.correct[condition] for condition in self.severities(corruption)], axis=1)
 
     def means(self) -> dict[str, float]:
         """Accuracy by corruption, over severities and seeds, and the mean of each measure over the corruptions."""
@@ -92,13 +103,15 @@ def measure_robustness(
         for corruption in corruptions_of(pixels)
         for severity, level in enumerate(corruption.levels, start=1)
     ]
-    rows, correct = [], {}
+    rows, correct, losses, confidences = [], {}, {}, {}
 
     def measure(name: str, severity: int, level: float, changed: NDArray[np.uint8]) -> None:
-        right = []
+        right, loss, confidence = [], [], []
         for seed, call in replicates.items():
             probabilities = batch_predict(call, changed, batch_size, device)
             right.append(probabilities.argmax(axis=1) == labels)
+            loss.append(log_losses(probabilities, labels).astype(np.float32))
+            confidence.append(probabilities.max(axis=1))
             rows.append(
                 {
                     "corruption": name,
@@ -107,11 +120,13 @@ def measure_robustness(
                     "seed": seed,
                     "images": len(labels),
                     "accuracy": float(right[-1].mean()),
-                    "nll": negative_log_likelihood(probabilities, labels),
+                    "nll": float(loss[-1].mean(dtype=np.float64)),
                     "ece": expected_calibration_error(reliability_table(probabilities, labels)),
                 }
             )
-        correct[name, severity] = np.array(right)
+        condition = name, severity
+        correct[condition], losses[condition] = np.array(right), np.array(loss)
+        confidences[condition] = np.array(confidence, np.float32)
 
     measure(CLEAN, 0, 0.0, pixels)
     for corruption, severity, level in tqdm(conditions, desc="conditions", **bar_options()):
@@ -120,32 +135,37 @@ def measure_robustness(
             blank=blank, grey=grey, batch_size=batch_size, device=device,
         )  # fmt: skip
         measure(corruption.name, severity, level, changed)
-    return Robustness(pd.DataFrame(rows), positions, correct)
+    return Robustness(pd.DataFrame(rows), positions, correct, losses, confidences)
 
 
 def write_robustness(folder: Path, robustness: Robustness) -> None:
-    """Write conditions.csv, means.json, and correct.parquet: a row per image, a column per condition and seed."""
+    """Write conditions.csv, means.json, and images.parquet: a row per image, three columns per condition and seed."""
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "means.json", json.dumps(robustness.means(), indent=2) + "\n")
     robustness.conditions.to_csv(folder / "conditions.csv", index=False, float_format="%.6g")
-    columns: dict[str, NDArray[np.int64] | NDArray[np.bool_]] = {_POSITION: robustness.positions}
+    columns: dict[str, NDArray[Any]] = {_POSITION: robustness.positions}
     seeds = robustness.conditions["seed"].unique()
-    for (name, severity), found in robustness.correct.items():
-        columns |= {f"{name} {severity} {seed}": right for seed, right in zip(seeds, found, strict=True)}
-    pq.write_table(pa.table(columns), folder / "correct.parquet", compression="zstd", use_dictionary=False)
+    for field in _PER_IMAGE:
+        for (name, severity), found in getattr(robustness, field).items():
+            columns |= {
+                f"{field} {name} {severity} {seed}": of_seed for seed, of_seed in zip(seeds, found, strict=True)
+            }
+    pq.write_table(pa.table(columns), folder / "images.parquet", compression="zstd", use_dictionary=False)
 
 
 def read_robustness(folder: Path) -> Robustness:
     """Read what `write_robustness` wrote. Raises UserError where a file is missing or damaged."""
     try:
         conditions = pd.read_csv(folder / "conditions.csv")
-        table = pq.read_table(folder / "correct.parquet")
-        of_replicates: dict[tuple[str, int], list[NDArray[np.bool_]]] = {}
+        table = pq.read_table(folder / "images.parquet")
+        of_replicates: dict[str, dict[tuple[str, int], list[NDArray[Any]]]] = {field: {} for field in _PER_IMAGE}
         for column in table.column_names[1:]:
-            name, severity, _ = column.split()
-            of_replicates.setdefault((name, int(severity)), []).append(table[column].to_numpy())
-        correct = {condition: np.array(found) for condition, found in of_replicates.items()}
-        return Robustness(conditions, table[_POSITION].to_numpy(), correct)
+            field, name, severity, _ = column.split()
+            of_replicates[field].setdefault((name, int(severity)), []).append(table[column].to_numpy())
+        correct, losses, confidences = (
+            {condition: np.array(found) for condition, found in of_replicates[field].items()} for field in _PER_IMAGE
+        )
+        return Robustness(conditions, table[_POSITION].to_numpy(), correct, losses, confidences)
     # The errors of pandas and pyarrow are ValueErrors.
     except (OSError, ValueError, KeyError) as error:
         raise UserError(

@@ -4,24 +4,41 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vit_vs_cnn.core.errors import UserError
-from vit_vs_cnn.evaluation.clusters import Groups
+from vit_vs_cnn.evaluation.calibration import Answers, calibration_error_difference
+from vit_vs_cnn.evaluation.clusters import Groups, mean_interval
 from vit_vs_cnn.evaluation.corruptions import CLEAN
-from vit_vs_cnn.evaluation.replicates import Correct, MeanAccuracy, compare_replicates, mean_accuracy
+from vit_vs_cnn.evaluation.replicates import MeanAccuracy, compare_replicates, mean_accuracy
 from vit_vs_cnn.evaluation.robustness import Robustness
 from vit_vs_cnn.evaluation.significance import holm
 
 
 @dataclass(frozen=True)
+class Difference:
+    """A difference of means, leader minus other, with its interval by images."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Lead:
-    """How far the leader of two contestants is ahead; `adjusted_p_value` allows for all corruptions compared (Holm)."""
+    """How far the leader of two contestants is ahead; `adjusted_p_value` allows for all corruptions compared (Holm).
+
+    `nll` and `ece` are the differences of the same two in negative log-likelihood and calibration error, lower the
+    better.
+    """
 
     leader: str
     other: str
     difference: float
     low: float
     high: float
+    nll: Difference
+    ece: Difference
     confidence: float
     p_value: float
     adjusted_p_value: float
@@ -88,26 +105,54 @@ def _compare(
 ) -> UnderCorruption:
     correct = {name: robustness.at_all_severities(corruption) for name, robustness in measured.items()}
     images = len(next(iter(measured.values())).positions)
-    severities = next(iter(correct.values())).shape[1] // images
+    severities, by_severity = next(iter(correct.values())).shape[1] // images, groups
     if severities > 1:
-        groups = np.tile(np.arange(images) if groups is None else groups, severities)
-    accuracies = {name: mean_accuracy(right, confidence, groups) for name, right in correct.items()}
+        by_severity = np.tile(np.arange(images) if groups is None else groups, severities)
+    accuracies = {name: mean_accuracy(right, confidence, by_severity) for name, right in correct.items()}
     best, *others = sorted(accuracies, key=lambda name: -accuracies[name].value)
     if not others:
         return UnderCorruption(corruption, accuracies, None)
     other = best_on_clean if best_on_clean in others else others[0]
-    return UnderCorruption(corruption, accuracies, _lead(best, other, correct, confidence, groups))
-
-
-def _lead(leader: str, other: str, correct: Mapping[str, Correct], confidence: float, groups: Groups | None) -> Lead:
-    found = compare_replicates(correct[leader], correct[other], confidence, groups)
-    return Lead(
-        leader=leader,
+    found = compare_replicates(correct[best], correct[other], confidence, by_severity)
+    pair = measured[best], measured[other]
+    lead = Lead(
+        leader=best,
         other=other,
         difference=found.value,
         low=found.low,
         high=found.high,
+        nll=_nll_difference(*pair, corruption, confidence, groups),
+        ece=_ece_difference(*pair, corruption, confidence, groups),
         confidence=confidence,
         p_value=found.p_value,
         adjusted_p_value=found.p_value,
     )
+    return UnderCorruption(corruption, accuracies, lead)
+
+
+def _nll_difference(
+    first: Robustness, second: Robustness, corruption: str, confidence: float, groups: Groups | None
+) -> Difference:
+    """Of the means over replicates and severities on each image, by Student's t."""
+    differences = _mean_losses(first, corruption) - _mean_losses(second, corruption)
+    return Difference(float(differences.mean()), *mean_interval(differences, groups, confidence))
+
+
+def _mean_losses(robustness: Robustness, corruption: str) -> NDArray[np.float64]:
+    found = [robustness.losses[condition] for condition in robustness.severities(corruption)]
+    means: NDArray[np.float64] = np.concatenate(found).mean(axis=0, dtype=np.float64)
+    return means
+
+
+def _ece_difference(
+    first: Robustness, second: Robustness, corruption: str, confidence: float, groups: Groups | None
+) -> Difference:
+    """Of the means of the calibration errors of each replicate at each severity."""
+    found = calibration_error_difference(_answers(first, corruption), _answers(second, corruption), confidence, groups)
+    return Difference(*found)
+
+
+def _answers(robustness: Robustness, corruption: str) -> Answers:
+    conditions = robustness.severities(corruption)
+    confidences = np.concatenate([robustness.confidences[condition] for condition in conditions])
+    return confidences, np.concatenate([robustness.correct[condition] for condition in conditions])

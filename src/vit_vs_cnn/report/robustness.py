@@ -1,7 +1,7 @@
 """What changes under shift: the contestants on corrupted, shifted and cut images, in figures, tables and words."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from vit_vs_cnn.report.style import NEUTRAL, new_figure
 
 _PANELS_PER_ROW = 2
 _TILE = 84
+_ENDS = ("", "_low", "_high")
 _BY_NAME = {corruption.name: corruption for corruption in CORRUPTIONS}
 
 
@@ -114,8 +115,16 @@ def shift_rows(shift: Shift) -> list[dict[str, str]]:
                 f"NLL {name}": f"{own['nll']:.2f}",
                 f"ECE {name}": f"{points(own['ece'])}",
             }
-        rows.append(row | {"lead": _lead_in_words(result.lead)})
+        row["lead"] = _lead_in_words(result.lead)
+        if lead := result.lead:
+            row["NLL lead"] = f"{lead.nll.value:+.2f} ({lead.nll.low:+.2f} to {lead.nll.high:+.2f})".replace("-", "−")
+            row["ECE lead"] = _interval(lead.ece.value, lead.ece.low, lead.ece.high)
+        rows.append(row)
     return rows
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    return f"{points(value, sign=True)} ({points(low, sign=True)} to {points(high, sign=True)})"
 
 
 def _title(corruption: str) -> str:
@@ -125,7 +134,7 @@ def _title(corruption: str) -> str:
 def _lead_in_words(lead: Lead | None) -> str:
     if lead is None:
         return ""
-    interval = f"{points(lead.difference, sign=True)} ({points(lead.low, sign=True)} to {points(lead.high, sign=True)})"
+    interval = _interval(lead.difference, lead.low, lead.high)
     return f"{lead.leader} {interval}" if lead.is_significant else f"none: {lead.leader} {interval}"
 
 
@@ -141,6 +150,8 @@ def shift_table(shift: Shift) -> pd.DataFrame:
             if lead := result.lead:
                 row |= {"leader": lead.leader, "lead": lead.difference, "lead_low": lead.low, "lead_high": lead.high}
                 row |= {"adjusted_p_value": lead.adjusted_p_value, "significant": lead.is_significant}
+                for measure, found in (("nll", lead.nll), ("ece", lead.ece)):
+                    row |= {f"lead_{measure}{end}": value for end, value in zip(_ENDS, astuple(found), strict=True)}
             rows.append(row)
     return pd.DataFrame(rows)
 
