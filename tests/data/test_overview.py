@@ -22,6 +22,11 @@ def source(names: dict[str, list[str]], test: int = 0, notes: tuple[str, ...] = 
     )
 
 
+def other_hints(of: Source) -> list[str]:
+    """Those that are not about how few the images are."""
+    return [hint for hint in hints(of) if "images are few" not in hint]
+
+
 def numbered(count: int) -> list[str]:
     return [f"{number:04}.png" for number in range(count)]
 
@@ -47,7 +52,7 @@ def test_the_summary_says_splits_classes_and_notes_in_few_lines():
 
 @pytest.mark.parametrize(("largest", "hinted"), [(30, False), (31, True)])
 def test_classes_are_unbalanced_from_three_times_the_smallest(largest: int, hinted: bool):
-    found = hints(source({"cat": numbered(10), "dog": numbered(largest)}))
+    found = other_hints(source({"cat": numbered(10), "dog": numbered(largest)}))
     assert bool(found) == hinted
     if hinted:
         assert found[0].startswith("dog has 31 training images, 3.1 times as many as ")
@@ -62,7 +67,7 @@ def test_classes_are_unbalanced_from_three_times_the_smallest(largest: int, hint
     ],
 )
 def test_names_that_begin_alike_within_a_class_look_like_groups(names: list[str], begin: str, groups: int):
-    (hint,) = hints(source({"well": names, "sick": names}))
+    (hint,) = other_hints(source({"well": names, "sick": names}))
     assert f"held {groups} groups, such as {len(names) // groups * 2} files like {begin}" in hint
 
 
@@ -78,4 +83,10 @@ def test_names_that_begin_alike_within_a_class_look_like_groups(names: list[str]
     ],
 )
 def test_numbers_alone_are_no_groups(names: list[str]):
-    assert hints(source({"well": names, "sick": names})) == []
+    assert other_hints(source({"well": names, "sick": names})) == []
+
+
+@pytest.mark.parametrize(("images", "test", "hinted"), [(999, 0, True), (1000, 0, False), (999, 10, False)])
+def test_few_images_whose_test_split_is_carved_deserve_repeated_splits(images: int, test: int, hinted: bool):
+    found = hints(source({"cat": numbered(images), "dog": numbered(images)}, test=test))
+    assert [hint.partition(":")[0] for hint in found] == (["1,998 images are few"] if hinted else [])
