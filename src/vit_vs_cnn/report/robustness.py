@@ -197,7 +197,7 @@ def _means_figure(shift: Shift) -> Figure:
         axes.errorbar(values[:, 0], heights, xerr=errors, fmt="o", ms=5, color=shift.colours[name], label=name)
     axes.set_yticks(range(len(shift.results)), [_title(result.corruption) for result in shift.results])
     axes.set(ylim=(len(shift.results) - 0.4, -0.6), xlabel="accuracy, mean over severities")
-    axes.xaxis.set_major_formatter("{x:.0%}")
+    axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")
     axes.tick_params(axis="y", length=0)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
     return figure
