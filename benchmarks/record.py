@@ -32,7 +32,7 @@ def publish(name: str, results: Mapping[str, Any], file: Path | None, *, to_mlfl
 
 
 class Draft:
-    """What a benchmark has finished measuring, by key, in a file beside its output: after a kill it goes on from there.
+    """What a benchmark has finished measuring, by key, in a file beside its output: after a kill it resumes there.
 
     Without an output nothing is kept.
     """

@@ -37,7 +37,7 @@ def next_steps(
         steps.append(NextStep("Search each one's recipe on these images:", f"--set tune.trials={_USUAL_TRIALS}"))
     if any(replicate.summary.still_rising for one in comparison.contestants for replicate in one.replicates):
         steps.append(NextStep("Train for longer:", f"--set train.epochs={2 * settings.train.epochs}"))
-    # A run's data need not be those of the project's params.yaml, which a command takes that is not told.
+    # Without it these commands take the data of params.yaml, which need not be this run's.
     registry = f"--registry {settings.data.name}"
     return [
         *(NextStep(step.sentence, f"{command} {step.command}") for step in steps),
