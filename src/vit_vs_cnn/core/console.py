@@ -91,6 +91,11 @@ def points(fraction: float, digits: int = 1, *, sign: bool = False) -> str:
     return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
 
 
+def points_between(low: float, high: float) -> str:
+    """Format the ends of an interval of a difference in percentage points, with their signs."""
+    return f"{points(low, sign=True)} to {points(high, sign=True)}"
+
+
 def duration(seconds: float) -> str:
     """Format a time for people: seconds, minutes or hours."""
     if seconds < 90:

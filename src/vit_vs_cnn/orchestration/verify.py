@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vit_vs_cnn.core.console import points, table
+from vit_vs_cnn.core.console import points, points_between, table
 from vit_vs_cnn.core.errors import RunError, UserError
 from vit_vs_cnn.core.git import git
 from vit_vs_cnn.core.paths import PARAMS, PREPARED, trained, tuned
@@ -140,7 +140,7 @@ def compare_predictions(
         low, high = accuracy_difference_interval(found.correct, recorded.correct, recorded.group_codes, _CONFIDENCE)
         rule = f"at most {100 * _MARGIN:g} point, or 0 within the {100 * _CONFIDENCE:g} % interval ({chance})"
         difference = (int(found.correct.sum()) - int(recorded.correct.sum())) / len(recorded.names)
-        interval = f"{points(difference, sign=True)} points ({points(low, sign=True)} to {points(high, sign=True)})"
+        interval = f"{points(difference, sign=True)} points ({points_between(low, high)})"
         same = abs(difference) <= _MARGIN or low <= 0.0 <= high
         return [
             VerifiedValue(*accuracy, same=same),

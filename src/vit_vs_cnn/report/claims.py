@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from vit_vs_cnn.core.console import points
+from vit_vs_cnn.core.console import points, points_between
 from vit_vs_cnn.evaluation.contestants import Contestant
 from vit_vs_cnn.evaluation.corruptions import CLEAN
 from vit_vs_cnn.evaluation.pairs import PairedComparison
@@ -123,7 +123,7 @@ def _more_accurate(vit: Contestant, cnn: Contestant, pair: PairedComparison) -> 
 def _difference(vit: Contestant, pair: PairedComparison) -> str:
     sign = 1 if pair.first == vit.name else -1
     low, high = sorted((sign * pair.low, sign * pair.high))
-    return f"{points(sign * pair.difference, sign=True)} points ({points(low, sign=True)} to {points(high, sign=True)})"
+    return f"{points(sign * pair.difference, sign=True)} points ({points_between(low, high)})"
 
 
 def _ratio_of_seconds(vit: Contestant, cnn: Contestant) -> Claim:
@@ -230,7 +230,7 @@ def _long_range(vit: Contestant, cnn: Contestant, measured: Mapping[str, Robustn
         LONG_RANGE,
         measure,
         f"of {int(known.sum()):,} images {found}, a difference of {points(excess.value, sign=True)} points "
-        f"({points(excess.low, sign=True)} to {points(excess.high, sign=True)})",
+        f"({points_between(excess.low, excess.high)})",
         verdict_of(holds=excess.low > 0, refuted=excess.high < 0),
     )
 

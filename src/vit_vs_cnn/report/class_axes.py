@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from vit_vs_cnn.core.order import natural_order
@@ -64,7 +65,7 @@ def class_dots(
         axes.scatter(values, range(len(rows)), s=size, color=colour, marker=marker, label=name, zorder=3, clip_on=False)
     name_rows(axes, classes, rows)
     axes.set_xlim(min(0.9, shown.min().min() - 0.03), 1)
-    axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
     figure.legend(loc="outside upper left", ncols=3, markerscale=0.8)
     return figure
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from vit_vs_cnn.core.console import inert, points
+from vit_vs_cnn.core.console import inert, points, points_between
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.dataset import Split
 from vit_vs_cnn.evaluation.errors import (
@@ -74,7 +74,7 @@ def error_sentences(errors: Errors) -> list[str]:
     sentences.append(
         f"The average of the probabilities of all would be right on {points(average.accuracy)} %, "
         f"{points(average.difference, sign=True)} points beside {average.best} alone "
-        f"({points(average.low, sign=True)} to {points(average.high, sign=True)}), at the cost of all of them."
+        f"({points_between(average.low, average.high)}), at the cost of all of them."
     )
     return sentences
 

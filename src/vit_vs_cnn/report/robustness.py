@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.core.console import points
+from vit_vs_cnn.core.console import points, points_between
 from vit_vs_cnn.core.paths import robustness
 from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.evaluation.corruptions import CLEAN, CORRUPTIONS, MOST_SEVERE, Corruption, corrupted
@@ -124,7 +125,7 @@ def shift_rows(shift: Shift) -> list[dict[str, str]]:
 
 
 def _interval(value: float, low: float, high: float) -> str:
-    return f"{points(value, sign=True)} ({points(low, sign=True)} to {points(high, sign=True)})"
+    return f"{points(value, sign=True)} ({points_between(low, high)})"
 
 
 def _title(corruption: str) -> str:
@@ -197,7 +198,7 @@ def _means_figure(shift: Shift) -> Figure:
         axes.errorbar(values[:, 0], heights, xerr=errors, fmt="o", ms=5, color=shift.colours[name], label=name)
     axes.set_yticks(range(len(shift.results)), [_title(result.corruption) for result in shift.results])
     axes.set(ylim=(len(shift.results) - 0.4, -0.6), xlabel="accuracy, mean over severities")
-    axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.tick_params(axis="y", length=0)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
     return figure

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vit_vs_cnn.core.console import points
+from vit_vs_cnn.core.console import points, points_between
 from vit_vs_cnn.report.claims import (
     ATTENTION,
     EFFICIENCY,
@@ -87,8 +87,8 @@ def _difference(place: Place, pair: _Pair, plan: Plan) -> Lead:
 
 
 def _minus(pair: _Pair, lead: Lead) -> str:
-    interval = f"{points(lead.low, sign=True)} to {points(lead.high, sign=True)}"
-    return f"{pair[0]} minus {pair[1]} {points(lead.difference, sign=True)} points ({interval})"
+    difference = f"{points(lead.difference, sign=True)} points ({points_between(lead.low, lead.high)})"
+    return f"{pair[0]} minus {pair[1]} {difference}"
 
 
 def _slower_epochs(pair: _Pair, trainings: _Trainings) -> Claim:

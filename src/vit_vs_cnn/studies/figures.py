@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from vit_vs_cnn.core.colours import contestant_colour
 from vit_vs_cnn.core.console import points
@@ -20,7 +20,6 @@ from vit_vs_cnn.studies.settings import EPOCHS, IMAGES, SECONDS, SPLIT_SEED, Axi
 from vit_vs_cnn.studies.summary import Summary, crossing_sentence, reference_text, same_text
 
 _NUMBERS = FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
-_PER_CENT = FuncFormatter(lambda value, _: f"{100 * value:g} %")
 
 
 def write_figures(summary: Summary, folder: Path) -> None:
@@ -88,7 +87,7 @@ def accuracy_by_images(summary: Summary, colours: Mapping[str, str]) -> Figure:
         )
     _log_images(axes, summary.slice)
     axes.set_ylabel("test accuracy")
-    axes.yaxis.set_major_formatter(_PER_CENT)
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
     return figure
 
@@ -118,7 +117,7 @@ def error_by_images(summary: Summary, colours: Mapping[str, str]) -> Figure:
     axes.set_ylim(bottom=max(lowest / 3, 1e-4), top=1.0)
     axes.set_ylabel("test error")
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.yaxis.set_major_formatter(_PER_CENT)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda error, _: f"{100 * error:g}%"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
     return figure
@@ -143,7 +142,7 @@ def accuracy_by_seconds(summary: Summary, colours: Mapping[str, str]) -> Figure:
     axes.xaxis.set_major_formatter(_NUMBERS)
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel="seconds of training", ylabel="test accuracy")
-    axes.yaxis.set_major_formatter(_PER_CENT)
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
     return figure
 
