@@ -198,9 +198,13 @@ class Trainer:
         return validate(lambda images: network(self.preprocess(images)), batches, self.classes, self.fabric)
 
     def _plain_images(self) -> Iterator[Tensor]:
-        """Some 2,000 training images as the network validates them, the same in every epoch and every process."""
+        """A tenth of the training images as the network validates them, the same in every epoch and every process.
+
+        At least some 500, and at most some 2,000, which suffice for means and variances.
+        """
         order = torch.Generator().manual_seed(self.job.settings.seed)
-        for images, _, _ in islice(self.train.shuffled(256, order), 8):
+        batches = min(max(len(self.train) // 2_560, 2), 8)
+        for images, _, _ in islice(self.train.shuffled(256, order), batches):
             yield self.preprocess(images)
 
     def _validated_network(self) -> nn.Module:
