@@ -44,7 +44,7 @@ CORE = $(shell $(BIN)/python -c 'import sys; print("sysmon" if sys.version_info 
 COUNTED = COVERAGE_CORE=$(CORE) PYTHONPATH="$(CURDIR)/tests/harness/measured$${PYTHONPATH:+:$$PYTHONPATH}" \
 	TESTS_COVERAGE_CONFIG="$(CURDIR)/pyproject.toml" COVERAGE_FILE="$(CURDIR)/.coverage"
 
-# What starts no server and trains next to nothing.
+# What trains next to nothing.
 FAST = $(addprefix tests/,config core data evaluation explain studies test_dvc_yaml.py)
 
 test-fast: $(INSTALLED) ## lint and the quick tests, for the daily loop
@@ -58,7 +58,8 @@ test: $(INSTALLED) $(DOCS) ## every check
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-bench: $(INSTALLED) ## every benchmark that needs no GPU and no download, figures to build/bench; about an hour on 2 idle cores
+bench: export PATH := $(CURDIR)/$(BIN):$(PATH)
+bench: $(INSTALLED) ## most benchmarks that need no GPU and no download, figures to build/bench; about an hour on 2 idle cores
 	mkdir -p build/bench
 	for preset in demo cpu; do \
 		$(BIN)/python benchmarks/throughput.py --preset $$preset --json build/bench/throughput-$$preset.json || exit 1; \

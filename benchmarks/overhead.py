@@ -1,18 +1,21 @@
 """What does all that surrounds the training cost, and does it stay within its targets?
 
     python benchmarks/overhead.py --repeats 5
+    python benchmarks/overhead.py --only-stages --repeats 1 --preset cpu --set train.epochs=1
 
-Works in a clone of this project's commit, on the demo preset. In turns: `vit-vs-cnn run` from nothing, as after
-`make setup`; the same again, when nothing is to be done; the commands that people wait for; `vit-vs-cnn up`, how long
-until it is ready and what it needs while nothing happens; every stage as a command of its own, from an empty cache;
-`dvc repro` with nothing to do; and the training alone, in one process and untracked. CPU seconds are those of the whole
-process tree, user and system. The medians of the repeats count.
+Works in a clone of this project's commit, on the demo preset unless --preset names another one. In turns: `vit-vs-cnn
+run` from nothing, as after `make setup`; the same again, when nothing is to be done; the commands that people wait for;
+`vit-vs-cnn up`, how long until it is ready and what it needs while nothing happens; every stage as a command of its
+own, from an empty cache; `dvc repro` with nothing to do; and the training alone, in one process and untracked. CPU
+seconds are those of the whole process tree, user and system. The medians of the repeats count.
 
-`--setup` measures `make setup` in the clone as well, with the package caches as they are; `--only-stages` measures the
-stages only. What the tracking costs an epoch is in benchmarks/throughput.py.
+`--setup` measures `make setup` in the clone as well, with uv's cache as it is and with an empty one. `--only-stages`
+measures the stages alone, and in them the seconds that Python itself counts for imports, wherever in a stage they come
+(PYTHONPROFILEIMPORTTIME, which makes them a little slower). What the tracking costs an epoch is in throughput.py.
 """
 
 import os
+import re
 import resource
 import shutil
 import signal
@@ -20,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -33,6 +36,7 @@ from vit_vs_cnn.core.console import table
 COMMAND = [str(Path(sys.executable).with_name("vit-vs-cnn"))]
 DVC = [sys.executable, "-m", "dvc"]
 RUN = [*COMMAND, "run", "--preset", "demo", "--name", "demo"]
+IMPORT_LINE = re.compile(r"^import time: +(\d+) \|", re.MULTILINE)  # microseconds without what it imports itself
 OUTPUTS = ("data/prepared", "reports", "tuned", "trained", "evaluated", "robustness", "cost", "registered")
 FOREIGN = ("MLFLOW_", "PREFECT_", "VIT_VS_CNN")
 # On two idle cores. Of the demo for the twelve stages that there were at first, and CPU seconds for each since.
@@ -47,6 +51,7 @@ TARGETS = {
     ("up, idle, % of a core", "CPU"): 3.0,
     ("up, MB", "memory"): 700.0,
     ("make setup", "wall"): 60.0,
+    ("make setup, nothing cached", "wall"): 120.0,
 }
 PORTS = ("--prefect-port", "4299", "--mlflow-port", "5099", "--worker-port", "8199", "--optuna-port", "8198")
 IDLE_SECONDS = 60.0
@@ -57,31 +62,45 @@ Figures = dict[tuple[str, str], list[float]]
 @click.command()
 @click.option("--repeats", default=5, show_default=True, help="How often everything is measured.")
 @click.option("--only-stages", is_flag=True, help="Measure the stages by themselves only.")
+@click.option("--preset", default="demo", show_default=True, help="Of the stages.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting of the stages.")
 @click.option("--setup", is_flag=True, help="Measure `make setup` as well.")
 @json_option
 @mlflow_option
 @click.option("--as-training", is_flag=True, hidden=True, help="Only prepare and train, in the working directory.")
-def main(repeats: int, only_stages: bool, setup: bool, file: Path | None, to_mlflow: bool, as_training: bool) -> None:
+def main(
+    repeats: int,
+    only_stages: bool,
+    preset: str,
+    overrides: tuple[str, ...],
+    setup: bool,
+    file: Path | None,
+    to_mlflow: bool,
+    as_training: bool,
+) -> None:
     """Measure wall and CPU seconds of the stages, and of all that is around them."""
     if as_training:
         _train_alone()
         return
+    if (preset != "demo" or overrides) and not only_stages:
+        raise click.UsageError("--preset and --set are for --only-stages: everything else runs the demo.")
     figures: Figures = {}
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder) / "project"
         _call(["git", "clone", "--quiet", str(Path(__file__).parent.parent), str(clone)], Path(folder))
-        (clone / "params.yaml").write_text(_call([*COMMAND, "params", "--preset", "demo"], clone))
-        _call(["git", "-c", "user.name=b", "-c", "user.email=b@localhost", "commit", "-qam", "demo"], clone)
+        changes = [part for change in overrides for part in ("--set", change)]
+        (clone / "params.yaml").write_text(_call([*COMMAND, "params", "--preset", preset, *changes], clone))
+        _call(["git", "-c", "user.name=b", "-c", "user.email=b@localhost", "commit", "-qam", "settings"], clone)
         stages = _call([*DVC, "stage", "list", "--name-only"], clone).split()
         for _ in range(repeats):
             if not only_stages:
                 _measure_runs(figures, clone, setup=setup)
-            _measure_stages(figures, clone, stages)
+            _measure_stages(figures, clone, stages, count_imports=only_stages)
             if not only_stages:
                 _measure(figures, "training alone", [sys.executable, __file__, "--as-training"], clone)
     click.echo(_table_of_stages(figures, stages))
     if not only_stages:
-        click.echo(_table_of_targets(figures, len(stages)))
+        click.echo(_table_of_targets(figures, stages))
     results = {f"{name} ({what})": values for (name, what), values in figures.items()}
     publish("overhead", results, file, to_mlflow=to_mlflow)
 
@@ -91,6 +110,10 @@ def _measure_runs(figures: Figures, clone: Path, *, setup: bool) -> None:
     if setup:
         shutil.rmtree(clone / ".venv", ignore_errors=True)
         _measure(figures, "make setup", ["make", "setup", f"PYTHON={sys.executable}"], clone)
+        with tempfile.TemporaryDirectory() as cache:
+            shutil.rmtree(clone / ".venv")
+            command = ["env", f"UV_CACHE_DIR={cache}", "make", "setup", f"PYTHON={sys.executable}"]
+            _measure(figures, "make setup, nothing cached", command, clone)
     _forget(clone, databases=True)
     _measure(figures, "vit-vs-cnn run", RUN, clone)
     _measure(figures, "vit-vs-cnn run again", RUN, clone)
@@ -108,12 +131,16 @@ def _measure_runs(figures: Figures, clone: Path, *, setup: bool) -> None:
     _measure_up(figures, clone)
 
 
-def _measure_stages(figures: Figures, clone: Path, stages: Sequence[str]) -> None:
+def _measure_stages(figures: Figures, clone: Path, stages: Sequence[str], *, count_imports: bool) -> None:
     """Every stage as a command; then DVC's own look at what they left."""
+    variables = {"PYTHONPROFILEIMPORTTIME": "1"} if count_imports else {}
     _forget(clone, databases=False)
     start, before = time.perf_counter(), _cpu_of_children()
     for name in stages:
-        _measure(figures, name, [*COMMAND, *_arguments(name)], clone)
+        noise = _measure(figures, name, [*COMMAND, *_arguments(name)], clone, variables)
+        if count_imports:
+            imports = sum(int(microseconds) for microseconds in IMPORT_LINE.findall(noise)) / 1e6
+            figures.setdefault((name, "imports"), []).append(imports)
     _note(figures, "stages by themselves", start, before)
     _call([*DVC, "commit", "--force", "--quiet"], clone)
     _measure(figures, "dvc repro, nothing to do", [*DVC, "repro"], clone)
@@ -149,21 +176,25 @@ def _measure_up(figures: Figures, clone: Path) -> None:
 
 def _table_of_stages(figures: Figures, stages: Sequence[str]) -> str:
     shown = [name for name in (*stages, "stages by themselves", "training alone") if (name, "wall") in figures]
-    rows = [[name, *(f"{median(figures[name, what]):.1f}" for what in ("wall", "CPU"))] for name in shown]
-    return table([["stage", "wall s", "CPU s"], *rows])
+    columns = ("wall", "CPU", "imports")
+    rows = [
+        [name, *(f"{median(values):.1f}" if (values := figures.get((name, what))) else "" for what in columns)]
+        for name in shown
+    ]
+    return table([["stage", *(f"{what} s" for what in columns)], *rows])
 
 
-def _table_of_targets(figures: Figures, stages: int) -> str:
+def _table_of_targets(figures: Figures, stages: Sequence[str]) -> str:
     """Everything around the stages: the median with its range, beside its target where it has one."""
     over = zip(figures["vit-vs-cnn run", "wall"], figures["stages by themselves", "wall"], strict=True)
     figures["vit-vs-cnn run over its stages", "wall"] = [run - alone for run, alone in over]
     rows = [["", "", "median", "lowest", "highest", "target", ""]]
     for (name, what), values in figures.items():
-        if "@" in name or name in {"prepare", "eda", "cost", "compare", "register", "training alone"}:
+        if name in {*stages, "training alone"}:
             continue
         target = TARGETS.get((name, what))
         if target is not None and (name, what) == ("vit-vs-cnn run", "CPU"):
-            target += CPU_PER_STAGE * (stages - FIRST_STAGES)
+            target += CPU_PER_STAGE * (len(stages) - FIRST_STAGES)
         shown = [f"{value:.1f}" for value in (median(values), min(values), max(values))]
         verdict = "" if target is None else "met" if median(values) <= target else "missed"
         rows.append([name, what, *shown, "" if target is None else f"{target:g}", verdict])
@@ -195,10 +226,14 @@ def _arguments(stage: str) -> list[str]:
     return [part for part in (kind, contestant, *(("--seed", seed) if seed else ())) if part]
 
 
-def _measure(figures: Figures, name: str, command: Sequence[str], clone: Path) -> None:
+def _measure(
+    figures: Figures, name: str, command: Sequence[str], clone: Path, variables: Mapping[str, str] | None = None
+) -> str:
+    """Run a command with these environment variables, note what it takes, and return what it wrote to stderr."""
     start, before = time.perf_counter(), _cpu_of_children()
-    _call(command, clone)
+    written = _run(command, clone, variables or {}).stderr
     _note(figures, name, start, before)
+    return written
 
 
 def _note(figures: Figures, name: str, start: float, cpu_before: float) -> None:
@@ -229,10 +264,15 @@ def _environment() -> dict[str, str]:
 
 
 def _call(command: Sequence[str], folder: Path) -> str:
-    answer = subprocess.run(command, cwd=folder, env=_environment(), capture_output=True, text=True, check=False)
+    return _run(command, folder, {}).stdout
+
+
+def _run(command: Sequence[str], folder: Path, variables: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
+    environment = {**_environment(), **variables}
+    answer = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if answer.returncode != 0:
         sys.exit(f"`{' '.join(command)}` failed: {answer.stdout}{answer.stderr}")
-    return answer.stdout
+    return answer
 
 
 if __name__ == "__main__":

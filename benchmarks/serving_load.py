@@ -61,11 +61,12 @@ def main(
     name = resolve_model_name(registry, None)
     client = open_client()
     versions = sorted(int(version.version) for version in client.search_model_versions(f"name = '{name}'"))[-2:]
-    client.set_registered_model_alias(name, ALIAS, str(versions[0]))
     bare = load_registered(name, versions[0])
     rates = {count: [_bare_rate(bare, count)] for count in (1, BATCH)}
+    client.set_registered_model_alias(name, ALIAS, str(versions[0]))
+    program = str(Path(sys.executable).with_name("vit-vs-cnn"))
     server = subprocess.Popen(
-        ["vit-vs-cnn", "serve", "--port", "0", "--registry", name, "--model", ALIAS], stdout=subprocess.PIPE, text=True
+        [program, "serve", "--port", "0", "--registry", name, "--model", ALIAS], stdout=subprocess.PIPE, text=True
     )
     try:
         assert server.stdout is not None

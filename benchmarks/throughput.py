@@ -63,7 +63,7 @@ Loop = Callable[[TrainingJob], float]
 @click.option("--images", default=2048, show_default=True, type=click.IntRange(256), help="Images of a loop.")
 @click.option("--repeats", default=3, show_default=True, help="How often each loop is measured.")
 @click.option("--tracking/--no-tracking", default=True, help="Whether to measure the tracked loop: it needs MLflow.")
-@click.option("--loop", "names", multiple=True, help="Only this loop; repeatable. Default: all.")
+@click.option("--loop", "names", multiple=True, help="This loop beside the limit; repeatable. Default: all.")
 @json_option
 @mlflow_option
 def main(
@@ -82,7 +82,9 @@ def main(
     loops = {
         name: loop
         for name, loop in LOOPS.items()
-        if name in (names or LOOPS) and (tracking or name != "tracked") and (device.type == "cuda" or name != "graphs")
+        if (name in (names or LOOPS) or name == "limit")
+        and (tracking or name != "tracked")
+        and (device.type == "cuda" or name != "graphs")
     }
     draft, results = Draft(file), {}
     with tempfile.TemporaryDirectory() as folder, own_tracking_store(folder):

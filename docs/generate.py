@@ -21,7 +21,8 @@ from vit_vs_cnn.config.yaml_text import read_yaml
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCE = REPOSITORY / "src" / "vit_vs_cnn"
-_MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
+# With a line before it that says, where the repository itself is read, what would be here.
+_MARK = re.compile(r"^(?:\*Made when the site is built.*\*\n\n)?<!-- generated: (\w+) -->$", re.MULTILINE)
 # A link to a file of the repository, which a git host shows and the site has not.
 _OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./[^)]+\)")
 _PLACEHOLDER = re.compile(r"\{\w+(:[^}]*)?\}")

@@ -21,7 +21,7 @@ from pydantic import Field
 from vit_vs_cnn.config.load import preset_names
 from vit_vs_cnn.core.errors import RunError, TransientError, UserError
 from vit_vs_cnn.orchestration.accelerators import ensure_limit, use_accelerators
-from vit_vs_cnn.orchestration.artifacts import link_trainings, publish_results
+from vit_vs_cnn.orchestration.artifacts import is_registered_elsewhere, link_trainings, publish_results
 from vit_vs_cnn.orchestration.dag import timeout_seconds
 from vit_vs_cnn.orchestration.durations import record_duration
 from vit_vs_cnn.orchestration.plan import PlannedStage, RunPlan, plan_run
@@ -34,7 +34,7 @@ from vit_vs_cnn.tracking.delivery import DEFERRED_VARIABLE, Deliverer
 PROJECT = Path(__file__).resolve().parent.parent
 
 Preset = Annotated[str, Field(json_schema_extra={"enum": ["", *preset_names(PROJECT)]})]
-Override = Annotated[str, Field(pattern=r"^[^=\s]+=.*$", examples=["train.epochs=3", "seeds=[0, 1, 2]"])]
+Override = Annotated[str, Field(pattern=r"^[^=]+=[\s\S]*$", examples=["train.epochs=3", "seeds=[0, 1, 2]"])]
 StageName = Annotated[str, Field(examples=["train", "train@vit-0", "compare"])]
 Name = Annotated[str, Field(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]*)?$", examples=["pets-quick"])]
 
@@ -102,10 +102,16 @@ def _run_stages(run: PipelineRun, request: Request) -> State[Any]:
         if not isinstance(error, UserError):
             error = RunError(f"{error} The workspace is {run.workspace}; the same command continues the run.")
         return Failed(message=failed.message, data=error)
-    if not request.stages or "evaluate" in request.stages:  # an experiment has results
-        if run.isolated and not (plan.is_done and is_saved(run)):
-            save_run(run, [*futures] if request.stages else ())
+    has_results = not request.stages or "evaluate" in request.stages
+    if has_results and run.isolated and not (plan.is_done and is_saved(run)):
+        save_run(run, [*futures] if request.stages else ())
+    if "compare" in futures:
         publish_results(run.workspace)
+    if "register" in futures and is_registered_elsewhere(run.workspace):
+        say(
+            "warning: these results came from DVC's cache, and their runs and versions are in another MLflow store; "
+            "`--force train` trains and registers them here."
+        )
     cached = tuple(name for name, future in futures.items() if future.result() is StageResult.CACHED)
     ran = tuple(name for name in futures if name not in cached)
     finished = replace(run, seconds=time.monotonic() - start, ran=ran, cached=cached)

@@ -82,5 +82,4 @@ def carry_out(answer: Approval, registry: "Registry", proposal: "Decision") -> S
         return Failed(name="Undecided", message=str(error))
     except GateRejectedError as error:
         return Failed(name="Refused", message=str(error))
-    how = " by force" if decision.forced else ", accepted undecided" if decision.accepted else ""
-    return Completed(message=f"{registry.name}: version {decision.version} is the champion now{how}.")
+    return Completed(message=f"{registry.name}: version {decision.version} is the champion now{decision.how}.")

@@ -17,7 +17,12 @@ from filelock import FileLock, Timeout
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
 from prefect.client.schemas.objects import TERMINAL_STATES, State, StateType
 from prefect.deployments import run_deployment
 from prefect.flows import load_flow_from_entrypoint
@@ -97,12 +102,13 @@ def _run_on_workers(plan: Plan, folder: Path) -> None:
     """Submit every run, and record each when it ends, in whatever order."""
     with get_client(sync_client=True) as client, _submitted(plan, client) as open_runs:
         say(f"{len(open_runs)} runs are submitted")
+        ended = FlowRunFilterState(type=FlowRunFilterStateType(any_=list(TERMINAL_STATES)))
         while open_runs:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
-            for flow_run_id, run in list(open_runs.items()):
-                found = client.read_flow_run(flow_run_id)
-                if found.state is not None and found.state.is_final():
-                    del open_runs[flow_run_id]
+            ids = FlowRunFilterId(any_=list(open_runs))
+            for found in client.read_flow_runs(flow_run_filter=FlowRunFilter(id=ids, state=ended)):
+                if found.state is not None:
+                    run = open_runs.pop(found.id)
                     _record(run, found.state, folder, found.total_run_time.total_seconds())
                     say(f"{run.name}: {found.state.name}, {len(open_runs)} left")
 

@@ -1,14 +1,14 @@
 """One more worker for a tuning study as a Prefect flow, `vit-vs-cnn/tune-worker`."""
 
 import subprocess
-import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from pydantic import Field
+
+from vit_vs_cnn.core.process import exit_with_parent, stop_tree
 
 
 @flow(name="vit-vs-cnn", flow_run_name="tune-{model}", description="Joins the tuning study of a contestant.")
@@ -19,9 +19,15 @@ def tune_worker(model: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$", examp
         model: The contestant whose study to join, a key of `models:` in params.yaml, for example `vit`.
     """
     logger, last = get_run_logger(), ""
-    command = [str(Path(sys.executable).with_name("vit-vs-cnn")), "tune", model, "--join"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        for line in process.stdout or ():
-            last = line.rstrip() or last
-            logger.info(line.rstrip())
+    command = exit_with_parent("vit_vs_cnn", "tune", model, "--join")
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
+        try:
+            for line in process.stdout or ():
+                last = line.rstrip() or last
+                logger.info(line.rstrip())
+        except BaseException:
+            stop_tree(process)
+            raise
     return Completed(message=last) if process.returncode == 0 else Failed(message=last.removeprefix("error: "))

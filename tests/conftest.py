@@ -28,7 +28,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # The modules that take minutes, the longest first.
-LONG = ("test_flow_runs", "test_pipeline", "test_study_flow", "test_stage_process", "test_search", "test_bare_training")
+LONG = (
+    "test_flow_runs", "test_scaling", "test_pipeline", "test_study_flow", "test_stage_process", "test_search",
+    "test_bare_training",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -77,6 +77,7 @@ def measured(run: PlannedRun, test_images: int = 2000, digest: str = "test") -> 
                     expected_calibration_error=0.02,
                     val_accuracy=float(right.mean()),
                     train_seconds=run.train_images / 100 * budget * (2 if contestant == "vit" else 1),
+                    seconds_per_epoch=run.train_images / 100 * budget * (2 if contestant == "vit" else 1) / run.epochs,
                     epochs=run.epochs,
                     best_epoch=run.epochs,
                     steps=run.epochs * run.train_images // 100,

@@ -234,6 +234,14 @@ def test_every_file_of_the_repository_that_is_named_exists(present: Mapping[str,
     assert not missing
 
 
+def test_the_site_has_what_is_generated_and_not_the_line_that_stands_for_it(site: Path) -> None:
+    pages = {page.name: page.read_text(encoding="utf-8") for page in (site / "build" / "docs").rglob("*.md")}
+    left = re.compile(r"^(?:\*Made when the site is built|<!-- generated)", re.MULTILINE)
+    assert not [name for name, text in pages.items() if left.search(text)]
+    assert "\n## `vit-vs-cnn run`\n" in pages["commands.md"]
+    assert "Made when the site is built" in (REPOSITORY / "docs" / "commands.md").read_text(encoding="utf-8")
+
+
 def test_the_notebook_was_run_to_its_end_and_is_small() -> None:
     file = REPOSITORY / "docs" / "notebook.ipynb"
     assert file.stat().st_size < 50_000

@@ -13,12 +13,14 @@ import pytest
 from mlflow import MlflowClient
 
 from factories import REPOSITORY
+from vit_vs_cnn.tracking.outbox import Header
 
 TINY_OVERRIDES = [
     "train.epochs=2",
     "train.precision=32-true",
     "recipe.batch_size=64",
     "explain.images=2",
+    "robustness.images=20",
     "models.vit.args={patch_size: 8, embed_dim: 24, depth: 2, num_heads: 2}",
     "models.resnet.args={channels: [8, 8, 16, 16], stem_width: 8}",
 ]
@@ -192,11 +194,17 @@ def test_a_version_is_promoted_and_its_evidence_rebuilt_bit_for_bit(clone: Path)
     assert "is the champion now by force; before: none." in promoted
     assert "promoted, forced" in call(clone, command("registry", "history"))
     assert call(clone, command("registry", "show", "champion", "--card")).startswith("# ")
+    # Its training delivers what it records to a store of its own, and nothing else.
+    pending = clone / ".vit-vs-cnn/outbox/pending"
+    pending.mkdir(parents=True)
+    Header(key="pending", experiment="another", name="pending", creates_run=True).write(pending / "header.json")
     verified = call(clone, command("registry", "verify", "champion", "--retrain"))
     assert "DIFFERS" not in verified
     assert re.search(r"trained again: predicted classes +same +\d+ +0 differ", verified), verified
     assert git(clone, "status", "--short") == ""
     assert not list((clone / "runs").glob("verify-*"))
+    assert (pending / "header.json").is_file()
+    shutil.rmtree(pending)
 
 
 def test_an_isolated_run_changes_one_model_only_and_leaves_the_working_tree_alone(clone: Path) -> None:

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,12 @@ def test_help_loads_none_of_the_heavy_packages() -> None:
     assert "Examples:" in answer.stdout
 
 
+def test_the_program_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "vit_vs_cnn", "--version"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert answer.stdout.endswith(f"version {version('vit-vs-cnn')}\n")
+
+
 @pytest.mark.parametrize("command", sorted(cli.commands.commands))
 def test_every_command_has_a_help_text(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -44,6 +51,33 @@ def test_a_users_mistake_is_one_sentence_and_exit_code_2(
     error = capsys.readouterr().err
     assert error.startswith("error: params.yaml: train.epochs: input should be a valid integer")
     assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (("clean", "--days", "-7"), "--days"),
+        (("up", "--prefect-port", "99999"), "--prefect-port"),
+        (("up", "--optuna-port", "0"), "--optuna-port"),
+        (("up", "--limit", "0"), "--limit"),
+    ],
+)
+def test_a_number_out_of_range_is_a_mistake_in_the_option(
+    arguments: tuple[str, ...], option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments, monkeypatch=monkeypatch) == 2
+    assert f"Invalid value for '{option}'" in capsys.readouterr().err
+
+
+def test_a_bad_name_is_refused_before_a_server_is_started(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("vit_vs_cnn.orchestration.prefect_server.RunServer", None)
+    for more in ((), ("--dry-run",)):
+        assert run("run", "--name", "my run", *more, monkeypatch=monkeypatch) == 2
+        expected = "error: --name my run: letters of a to z, digits, '-', '_' and '.' only.\n"
+        assert capsys.readouterr().err == expected
+    assert not (project / "runs").exists()
 
 
 def test_the_error_report_is_written_where_the_caller_asked(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,9 @@
+import sys
 from pathlib import Path
 
 import pytest
 
+from vit_vs_cnn import cli
 from vit_vs_cnn.cli.doctor import Check, checks, render
 
 
@@ -18,6 +20,16 @@ def test_it_checks_everything_and_says_what_a_failure_means(project: Path, monke
     assert "vit-vs-cnn sync" in found["tracking store"].meaning
     assert not found["hub"].ok
     assert not found["hub"].required
+
+
+def test_without_git_it_is_one_sentence(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(project))
+    monkeypatch.setattr(sys, "argv", ["vit-vs-cnn", "doctor"])
+    with pytest.raises(SystemExit, match="2"):
+        cli.main()
+    assert capsys.readouterr().err == "error: git is not on PATH, and DVC and isolated runs need it: install it.\n"
 
 
 def test_what_is_needed_fails_and_what_can_wait_is_a_note() -> None:

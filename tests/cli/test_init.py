@@ -1,16 +1,19 @@
 """A project of one's own: from the wheel, from a source archive without git, and after an update of the package."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from factories import REPOSITORY
+from vit_vs_cnn.cli.init import init
 from vit_vs_cnn.core.errors import UserError
-from vit_vs_cnn.orchestration.project import VERSION_FILE, make_project, make_repository
+from vit_vs_cnn.orchestration.project import VERSION_FILE, make_project, make_repository, refuse_other_version
 from vit_vs_cnn.orchestration.request import Request, read_request
 
 COMMAND = "from vit_vs_cnn.cli import program; program()"
@@ -122,6 +125,16 @@ def test_an_update_replaces_what_is_the_packages_and_nothing_else(
     assert "stages:" in (pets / "dvc.yaml").read_text()
     assert (pets / "flows/pipeline.py").read_text() == (REPOSITORY / "flows/pipeline.py").read_text()
     assert (pets / VERSION_FILE).read_text() != "0.0.1\n"
+
+
+def test_commands_that_are_printed_for_a_folder_with_a_space_can_be_copied(tmp_path: Path) -> None:
+    pets = tmp_path / "my pets"
+    made = CliRunner().invoke(init, [str(pets)])
+    assert made.exit_code == 0, made.output
+    assert f"\n  cd '{pets}'\n" in made.output
+    (pets / VERSION_FILE).write_text("0.0.1\n")
+    with pytest.raises(UserError, match=re.escape(f"`vit-vs-cnn init '{pets}'`")):
+        refuse_other_version(pets)
 
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:

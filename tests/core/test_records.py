@@ -1,4 +1,7 @@
+import subprocess
+import sys
 import threading
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -51,15 +54,38 @@ def test_a_reader_never_sees_a_part_of_what_is_written(tmp_path: Path) -> None:
     done = threading.Event()
 
     def write() -> None:
-        for letter in "ba" * 100:
-            write_atomically(path, letter * size)
-        done.set()
+        try:
+            for letter in "ba" * 100:
+                write_atomically(path, letter * size)
+        finally:
+            done.set()
 
     writer = threading.Thread(target=write)
     writer.start()
     while not done.is_set():
         assert path.read_text() in ("a" * size, "b" * size)
     writer.join()
+
+
+def test_two_processes_that_write_the_same_file_do_not_disturb_each_other(tmp_path: Path) -> None:
+    path, stop, size = tmp_path / "text", tmp_path / "stop", 200_000
+    write_atomically(path, "a" * size)
+    code = (
+        "import sys; from pathlib import Path; from vit_vs_cnn.core.records import write_atomically\n"
+        f"while not Path(sys.argv[2]).exists(): write_atomically(Path(sys.argv[1]), sys.argv[3] * {size})"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(path), str(stop), letter]) for letter in "bc"]
+    seen: Counter[str] = Counter()
+    try:
+        while min(seen["b"], seen["c"]) < 100 and all(writer.poll() is None for writer in writers):
+            text = path.read_text()
+            assert text in ("a" * size, "b" * size, "c" * size)
+            seen[text[0]] += 1
+    finally:
+        stop.touch()
+        codes = [writer.wait() for writer in writers]
+    assert codes == [0, 0]
+    assert sorted(tmp_path.iterdir()) == [stop, path]
 
 
 def test_the_numbers_of_a_record_omit_text_and_none() -> None:

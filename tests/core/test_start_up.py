@@ -1,9 +1,11 @@
+import os
 import subprocess
 import sys
+from urllib.request import proxy_bypass_environment
 
 import pytest
 
-from vit_vs_cnn.core.start_up import without
+from vit_vs_cnn.core.start_up import reach_loopback_directly, without
 
 
 def run(code: str) -> str:
@@ -49,6 +51,35 @@ with without_compiler():
 print(optimize.__module__.startswith("torch._dynamo"), type(counters).__name__)
 """
     assert run(code) == "True defaultdict"
+
+
+@pytest.mark.parametrize("proxy", ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"])
+@pytest.mark.parametrize(
+    ("known", "expected"),
+    [
+        ({}, "127.0.0.1,localhost"),
+        ({"no_proxy": "intern.example"}, "intern.example,127.0.0.1,localhost"),
+        ({"NO_PROXY": "intern.example"}, "intern.example,127.0.0.1,localhost"),
+    ],
+)
+def test_no_proxy_is_asked_for_the_servers_of_this_machine(
+    proxy: str, known: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", {proxy: "http://proxy.invalid:3128", **known})
+    reach_loopback_directly()
+    assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == expected
+    assert [bool(proxy_bypass_environment(host)) for host in ("127.0.0.1", "localhost", "a.example")] == [1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "environment", [{}, {"no_proxy": "a"}, {"http_proxy": "http://proxy.invalid", "no_proxy": "*"}]
+)
+def test_without_a_proxy_or_where_it_is_for_no_host_nothing_changes(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", dict(environment))
+    reach_loopback_directly()
+    assert os.environ == environment
 
 
 @pytest.mark.parametrize(

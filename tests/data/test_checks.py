@@ -92,10 +92,11 @@ def test_all_test_images_that_train_has_too_are_listed_identical_or_nearly_so():
     test[:60] = decoded.images[:60]  # more than a finding shows
     test[70] = np.clip(decoded.images[80], 10, 245) - 10
     test[71] = test[70]  # identical to what is nearly identical
-    decoded.images[105] = test[75]  # of val, which is not trained on
+    decoded.images[105] = test[75]  # of val, which only a refit trains on
     test[76] = test[77]
     decoded.images[rows] = test
-    assert checked(decoded).test_rows_in_train == (*range(60), 70, 71)
+    checks = checked(decoded)
+    assert (checks.test_rows_in_train, checks.test_rows_in_val) == ((*range(60), 70, 71), (75,))
 
 
 def test_where_most_images_look_alike_that_is_one_finding_and_test_images_are_still_known():

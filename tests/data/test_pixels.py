@@ -1,3 +1,4 @@
+import struct
 import subprocess
 import sys
 import textwrap
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from pillow_heif import register_heif_opener
 
 from factories import encoded, noise
@@ -118,9 +120,30 @@ def test_the_first_frame_of_an_animation_counts():
     assert decode_image(content, 8)[0, 0].tolist() == RED
 
 
-def test_garbage_in_the_exif_does_not_hide_a_picture():
-    content = encoded(Image.new("RGB", (8, 8), "red"), "JPEG", exif=b"Exif\x00\x00garbage that is no TIFF header")
-    assert decode_image(content, 8).shape == (8, 8, 3)
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("garbage", [b"garbage that is no TIFF header", b"II*\x00"], ids=["no_header", "half_a_header"])
+def test_garbage_in_the_exif_does_not_hide_a_picture(format_: str, garbage: bytes):
+    content = encoded(Image.new("RGB", (8, 8), "red"), format_, exif=b"Exif\x00\x00" + garbage)
+    assert np.abs(decode_image(content, 8).astype(int) - RED).max() < 10
+
+
+def test_garbage_in_the_exif_of_an_old_png_does_not_hide_a_picture():
+    text = PngInfo()
+    text.add_text("Raw profile type exif", "\nexif\n4\nno digits of a hexadecimal number")
+    content = encoded(Image.new("RGB", (8, 8), "red"), pnginfo=text)
+    assert (decode_image(content, 8) == RED).all()
+
+
+@pytest.mark.parametrize(("tag", "kind"), [(0x100, 7), (0x110, 11), (0x11A, 7)], ids=["width", "model", "resolution"])
+def test_garbage_in_another_tag_does_not_keep_a_picture_from_being_turned(tag: int, kind: int):
+    image, exif = Image.fromarray(noise(16, 16, 3)), Image.Exif()
+    exif[0x0112] = 6
+    # Two tags: one whose value is of a kind that it never has, and the orientation.
+    entries = struct.pack("<HHLL", tag, kind, 4 if kind == 7 else 1, 0) + struct.pack("<HHLHH", 0x0112, 3, 1, 6, 0)
+    odd = struct.pack("<2sHLH", b"II", 42, 8, 2) + entries + bytes(4)
+    turned = decode_image(encoded(image, exif=exif), 16)
+    assert (decode_image(encoded(image, exif=b"Exif\x00\x00" + odd), 16) == turned).all()
+    assert (turned != np.asarray(image)).any()
 
 
 def red_with_blue_sides(width: int, height: int) -> Image.Image:

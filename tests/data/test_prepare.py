@@ -221,6 +221,19 @@ def test_unreadable_files_are_skipped_and_reported_and_the_rest_stands_in_place(
         assert (split.labels == whole.labels[kept]).all()
 
 
+def test_a_file_that_nobody_may_read_is_skipped_by_name(tmp_path: Path):
+    folder = write_pets(tmp_path / "pets")
+    closed = folder / "cat" / "3.png"
+    closed.chmod(0)
+    if os.access(closed, os.R_OK):
+        pytest.skip("this user may read every file, as root may")
+    with pytest.raises(UserError, match=r"1 in all: cat/3\.png \(no permission to read it\)"):
+        prepare(data_settings(folder), tmp_path / "out")
+    info, checks = prepare(data_settings(folder, on_bad="skip"), tmp_path / "out")
+    assert sum(split.images for split in info.splits.values()) == 29
+    assert ("cat/3.png: no permission to read it",) in [finding.examples for finding in checks.findings]
+
+
 def test_a_class_without_any_readable_image_fails_even_if_bad_files_are_skipped(tmp_path: Path):
     folder = write_pets(tmp_path / "pets", splits=("train", "val", "test"), per_class=3)
     for path in (folder / "train" / "dog").iterdir():

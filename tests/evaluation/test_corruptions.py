@@ -98,8 +98,9 @@ def test_pixelation_leaves_squares() -> None:
     assert (blocks == blocks[:, :1, :, :1]).all()
 
 
-def test_what_moves_brings_its_reflection_in_and_nothing_blank() -> None:
-    white = np.full((12, 24, 24, 3), 255, np.uint8)
+@pytest.mark.parametrize("side", [8, 24])
+def test_what_moves_brings_its_reflection_in_and_nothing_blank(side: int) -> None:
+    white = np.full((12, side, side, 3), 255, np.uint8)
     for name in ("rotation", "shear", "translation"):
         for level in BY_NAME[name].levels:
             assert changed(name, white, level).min() > 250, (name, level)

@@ -73,6 +73,16 @@ def test_the_loser_may_stand_first() -> None:
     assert "−" not in sentence
 
 
+@pytest.mark.parametrize(
+    ("first_only", "second_only", "images"), [(5, 0, 100), (7, 1, 100), (12, 4, 300), (30, 16, 1000)]
+)
+def test_what_the_images_do_not_settle_takes_more_of_them(first_only: int, second_only: int, images: int) -> None:
+    pair = compared(first_only, second_only, images)
+    assert pair.verdict == "undecided"
+    assert pair.images_needed is not None
+    assert images < pair.images_needed < 2 * images
+
+
 def test_a_difference_within_chance_names_no_winner_and_says_what_would_settle_it() -> None:
     pair = compared(30, 25)
     assert (pair.better, pair.verdict, pair.seeds_needed) == (None, "undecided", None)

@@ -26,6 +26,16 @@ def test_filters_are_the_weights_as_colours_with_grey_for_zero() -> None:
     assert filters.images[3, 0, 0].tolist() == [128, 128, 64]
 
 
+def test_filters_of_a_grey_network_are_grey() -> None:
+    network = timm.create_model("resnet10t", in_chans=1)
+    with torch.no_grad():
+        network.conv1[0].weight[3] = torch.linspace(-1, 1, 9).reshape(1, 3, 3)
+    images = first_filters(network).images
+    assert (images.dtype, images.shape) == (np.uint8, (24, 3, 3, 3))
+    assert images[3].tolist() == [[[level] * 3 for level in row] for row in images[3, ..., 0]]
+    assert images[3, ..., 0].ravel()[[0, 4, 8]].tolist() == [0, 128, 255]
+
+
 def test_many_filters_are_shown_by_their_principal_components() -> None:
     network = timm.create_model("vit_tiny_patch16_224", **{**VIT, "embed_dim": 96})
     pattern = torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(1))

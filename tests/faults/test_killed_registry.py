@@ -38,6 +38,7 @@ def test_killed_changes_of_the_champion_are_made_by_the_next_command_or_not_at_a
                 forks.call(project, *change)
         assert champion(registry) == target
         assert last_move(registry) == target
+    assert killer.done
     with capsys.disabled():
         print(f"\n{sum(killer.done.values())} kills: {dict(killer.done)}")
     client = registry.client

@@ -53,6 +53,7 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
             assert small.is_whole("killed")
             seed += 1
     flow_forks.call(small.root, *run("killed", 0))
+    assert killer.done
     with capsys.disabled():
         print(f"\n{sum(killer.done.values())} kills: {dict(killer.done)}")
     assert small.outputs("killed") == small.outputs("undisturbed")

@@ -42,6 +42,7 @@ def test_killed_stages_end_as_undisturbed_ones(
         for _ in range(asked_for * (index + 1) // len(STAGES) - asked_for * index // len(STAGES)):
             _kill(killer, forks, stage, changes[f"vit-vs-cnn {' '.join(stage)}"], seconds[index])
         forks.call(killed, *stage)
+    assert killer.done
     with capsys.disabled():
         print(f"\n{sum(killer.done.values())} kills: {dict(killer.done)}")
     assert output_digests(killed) == output_digests(undisturbed)

@@ -1,7 +1,9 @@
 """A study whose trials train nothing: they sleep and report an invented curve. Also a worker of it, as a process."""
 
+import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from optuna.exceptions import TrialPruned
@@ -75,7 +77,10 @@ def sleeping(tuning: TuningStudy, seconds: float = 0.0, *, prunes: bool = True) 
 
 
 if __name__ == "__main__":
-    _, url, name, seconds = sys.argv
+    _, url, name, seconds, together = sys.argv
     storage.HEARTBEAT_SECONDS, storage.GRACE_SECONDS = 1, GRACE_SECONDS
     study = load_study(open_storage(url), name)
+    Path(f"ready-{os.getpid()}").touch()
+    while len(list(Path().glob("ready-*"))) < int(together):
+        time.sleep(0.01)
     work(study, sleeping(study, float(seconds), prunes=False))

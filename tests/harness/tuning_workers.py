@@ -10,10 +10,10 @@ from vit_vs_cnn.tuning.study import TuningStudy
 
 
 class Workers:
-    """Worker processes of a sleeping study, with short heartbeats."""
+    """Worker processes of a sleeping study, with short heartbeats; the first `together` of them begin at once."""
 
-    def __init__(self, tuning: TuningStudy, url: str, seconds: float, folder: Path) -> None:
-        command = [sys.executable, sleeper.__file__, url, tuning.name, str(seconds)]
+    def __init__(self, tuning: TuningStudy, url: str, seconds: float, folder: Path, together: int = 1) -> None:
+        command = [sys.executable, sleeper.__file__, url, tuning.name, str(seconds), str(together)]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         self._start = lambda: subprocess.Popen(command, cwd=folder, env=environment)
         self.processes: list[subprocess.Popen[bytes]] = []

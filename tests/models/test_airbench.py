@@ -64,18 +64,19 @@ def test_the_axes_stay_as_they_were_fitted_and_only_the_bias_learns() -> None:
     assert [name for name, parameter in layer.named_parameters() if parameter.requires_grad] == ["bias"]
 
 
-@pytest.mark.parametrize("images", [3, 5_000, 12_345])
-def test_only_a_part_of_many_images_is_looked_at(images: int) -> None:
+@pytest.mark.parametrize(
+    ("images", "side", "looked_at"), [(3, 8, 3), (5_000, 8, 5_000), (12_345, 8, 4_115), (60, 320, 30), (3, 2_400, 1)]
+)
+def test_only_a_part_of_many_or_large_images_is_looked_at(images: int, side: int, looked_at: int) -> None:
     seen: list[int] = []
 
     class Counting(nn.Module):
         def forward(self, pixels: torch.Tensor) -> torch.Tensor:
             seen.append(len(pixels))
-            return pixels.permute(0, 3, 1, 2) / 255.0
+            return torch.zeros(len(pixels), 1, side, side)  # resized to what the network sees
 
-    made = np.random.default_rng(0).integers(0, 256, (images, 8, 8, 3), dtype=np.uint8)
-    fit_whitening(WhitenedPatches(3, side=2), made, Counting())
-    assert seen == [images if images <= 5_000 else 4_115]
+    fit_whitening(WhitenedPatches(1, side=2), np.zeros((images, 8, 8, 3), np.uint8), Counting())
+    assert seen == [1, looked_at]
 
 
 def test_a_network_without_such_a_layer_stays_as_it_is() -> None:

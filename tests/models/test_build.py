@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from vit_vs_cnn.config.schema import ModelSettings
 from vit_vs_cnn.core.errors import UserError
@@ -57,6 +58,22 @@ def test_what_cannot_be_built_is_one_sentence_with_the_key(model: ModelSettings,
         check_model(model, 10, 32, "models.x")
     assert sentence in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_the_operations_of_a_transformer_are_all_its_products_those_of_attention_too() -> None:
+    patches, tokens, width = 16, 17, 24
+    embedding, classifier = patches * width * 3 * 8**2, width * 10
+    block = 4 * tokens * width**2 + 2 * tokens**2 * width + 8 * tokens * width**2
+    model = ModelSettings(timm="vit_tiny_patch16_224", args=SMALL_VIT)
+    assert check_model(model, 10, 32, "models.x") == 2 * (embedding + block + classifier)
+
+
+def test_what_a_network_tries_out_while_it_is_built_does_not_count() -> None:
+    model = ModelSettings(timm="vit_tiny_r_s16_p8_224")  # its backbone sees an image first, for the size of its maps
+    network = create_model(model, 10, 224).eval().requires_grad_(False)
+    with FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 3, 224, 224))
+    assert check_model(model, 10, 224, "models.x") == counter.get_total_flops()
 
 
 def test_the_cifar_stem_keeps_the_resolution_of_small_images() -> None:

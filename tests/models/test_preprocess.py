@@ -17,6 +17,14 @@ def test_it_does_what_torchvision_does_image_by_image(size: int) -> None:
         torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_a_channel_that_is_constant_in_train_stays_finite_and_changes_no_other() -> None:
+    images = torch.randint(0, 256, (3, 16, 16, 3), dtype=torch.uint8)
+    images[..., 1] = 51
+    constant = Preprocess((0.4, 0.2, 0.6), (0.2, 0.0, 0.3), 16)(images)
+    torch.testing.assert_close(constant[:, 1], torch.zeros(3, 16, 16))
+    torch.testing.assert_close(constant[:, ::2], Preprocess(MEAN, STD, 16)(images)[:, ::2])
+
+
 def test_what_is_visible_is_what_is_cut_out() -> None:
     images = torch.randint(0, 256, (3, 40, 40, 3), dtype=torch.uint8)
     cropped = Preprocess(MEAN, STD, 32, crop=0.8)

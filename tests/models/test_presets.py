@@ -78,6 +78,11 @@ def test_the_cpu_preset_compares_all_three_kinds() -> None:
     assert list(settings_of(merged_params(REPOSITORY, "cpu", [])).models) == ["vit", "resnet", "hybrid"]
 
 
+@pytest.mark.parametrize("preset", [None, *preset_names(REPOSITORY)])
+def test_every_recipe_can_be_tuned_as_the_report_proposes(preset: str | None) -> None:
+    assert settings_of(merged_params(REPOSITORY, preset, ["tune.trials=20"])).tune.trials == 20
+
+
 @pytest.mark.parametrize("preset", preset_names(REPOSITORY))
 def test_contestants_from_random_weights_do_not_ask_for_pretrained_ones(preset: str) -> None:
     models = settings_of(merged_params(REPOSITORY, preset, [])).models

@@ -2,22 +2,26 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from urllib.parse import urlsplit
 
 import mlflow
 import numpy as np
 import pytest
 import timm
 import torch
-from huggingface_hub import constants
+from huggingface_hub import close_session, constants
 from PIL import Image
 from safetensors.torch import save_file
 from timm.data import create_transform, resolve_data_config
+from timm.models import _registry
 
 from vit_vs_cnn.config.schema import ModelSettings, Settings
-from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.errors import TransientError, UserError
 from vit_vs_cnn.core.paths import PREPARED, trained
 from vit_vs_cnn.data.dataset import DatasetInfo, read_split
 from vit_vs_cnn.models.build import create_model
@@ -27,6 +31,7 @@ from vit_vs_cnn.stages import train
 from vit_vs_cnn.training.results import read_summary
 
 TAGGED = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+NOWHERE = "http://127.0.0.1:9"
 VIT = {"patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}
 
 State = dict[str, torch.Tensor]
@@ -37,6 +42,24 @@ def write_weights(path: Path, image_size: int = 32, num_classes: int = 10) -> St
     state = create_model(ModelSettings(timm="vit_tiny_patch16_224", args=VIT), num_classes, image_size).state_dict()
     save_file(state, path)
     return state
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The address of a server on this machine."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def have_hub_at(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+    close_session()  # which knows the proxies of the time when it was opened
 
 
 @pytest.fixture
@@ -52,7 +75,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             self._send(with_content=True)
 
         def _send(self, *, with_content: bool) -> None:
-            file = root / self.path.lstrip("/").replace("/resolve/main/", "/")
+            file = root / urlsplit(self.path).path.lstrip("/").replace("/resolve/main/", "/")
             content = file.read_bytes() if file.is_file() else b""
             self.send_response(200 if content else 404)
             if not content:
@@ -67,15 +90,11 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         def log_message(self, *arguments: object) -> None:
             """Print nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr(constants, "ENDPOINT", address)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    yield root / "timm" / TAGGED / "model.safetensors"
-    server.shutdown()
-    server.server_close()
+    with serving(Hub) as address:
+        have_hub_at(address, monkeypatch)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        yield root / "timm" / TAGGED / "model.safetensors"
+        close_session()
 
 
 def load(path: Path, num_classes: int = 10, image_size: int = 32) -> State:
@@ -169,13 +188,49 @@ def test_a_file_that_is_no_safetensors_is_refused(
 
 
 def test_without_a_hub_the_sentence_names_both_ways_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "ENDPOINT", NOWHERE)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     model = ModelSettings(timm="resnet10t", pretrained=True)
     with pytest.raises(UserError) as error:
         load_pretrained_weights(create_model(model, 10, 32), model, "models.x")
+    assert f"the weights of resnet10t cannot be had from {NOWHERE} (" in str(error.value)
     assert "models.x.weights" in str(error.value)
     assert "models.x.pretrained to false" in str(error.value)
+
+
+def test_weights_that_are_here_under_a_name_of_their_own_need_no_hub(
+    hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = replace(timm.get_pretrained_cfg(TAGGED), hf_hub_filename="vit.safetensors")
+    monkeypatch.setitem(_registry._model_pretrained_cfgs, TAGGED, named)
+    file = hub.with_name("vit.safetensors")
+    saved = write_weights(file)
+    load_from_hub(file)
+    have_hub_at(NOWHERE, monkeypatch)
+    assert torch.equal(load_from_hub(file)["pos_embed"], saved["pos_embed"])
+
+
+def test_behind_a_proxy_the_hub_need_not_be_reached_from_here(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = write_weights(hub)
+    monkeypatch.setenv("http_proxy", constants.ENDPOINT)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    have_hub_at("http://hub.invalid", monkeypatch)
+    assert torch.equal(load_from_hub(hub)["pos_embed"], saved["pos_embed"])
+
+
+def test_a_lost_connection_is_one_sentence_and_may_be_tried_again(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            """End the connection without an answer."""
+
+    write_weights(hub)
+    with serving(Silent) as address:
+        have_hub_at(address, monkeypatch)
+        with pytest.raises(TransientError) as error:
+            load_from_hub(hub)
+    assert f"models.x.pretrained: the weights of {TAGGED} cannot be had from {address} (" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_an_architecture_without_published_weights_is_said_to_have_none() -> None:

@@ -11,6 +11,7 @@ import pytest
 from factories import REPOSITORY
 from harness.small_project import SmallProject
 from vit_vs_cnn.core import paths
+from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.orchestration.dag import read_dag
 from vit_vs_cnn.orchestration.durations import record_duration
 from vit_vs_cnn.orchestration.plan import RunPlan, plan_run
@@ -116,3 +117,10 @@ def test_a_preview_leaves_the_settings_of_a_run_that_is_there(small: SmallProjec
     planned = preview(Request(name="kept", overrides=("seeds=[5]",), stages=("prepare",)))
     assert [found.stage.name for found in planned.stages] == ["prepare"]
     assert (run.workspace / "params.yaml").read_text() == params
+
+
+def test_a_preview_that_is_refused_leaves_nothing(small: SmallProject) -> None:
+    with pytest.raises(UserError, match="nothing-like-it"):
+        preview(Request(name="mistaken", stages=("nothing-like-it",)))
+    assert list((small.root / "runs").glob("mistaken*")) == []
+    assert len(small.git("worktree", "list").splitlines()) == 1

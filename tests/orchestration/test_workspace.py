@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from dvc.config import Config
 from factories import REPOSITORY
 from vit_vs_cnn.config.load import read_settings
 from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.core.process import ProcessIdentity
+from vit_vs_cnn.orchestration.active_runs import ActiveRun, active_runs
 from vit_vs_cnn.orchestration.request import Request, read_request
 from vit_vs_cnn.orchestration.workspace import open_run, remove_workspace, run_environment
 
@@ -53,17 +56,41 @@ def test_untracked_code_is_copied_and_a_folder_of_images_is_linked(committed: Pa
         for number in range(count):
             (committed / name / f"{number}.txt").write_text("x")
     (committed / "big.bin").write_bytes(bytes(21 * 2**20))
+    (committed / "small.bin").write_bytes(b"x")
     for _ in range(2):
         with open_run(Request(name="x")) as run:
             assert (run.workspace / "images").is_symlink()
             assert (run.workspace / "images/cat/500.txt").read_text() == "x"
             assert (run.workspace / "package/2.txt").is_file()
             assert not (run.workspace / "package").is_symlink()
-            assert (run.workspace / "big.bin").stat().st_size == 21 * 2**20
+            assert (run.workspace / "big.bin").readlink() == committed / "big.bin"
+            assert (run.workspace / "small.bin").read_bytes() == b"x"
+            assert not (run.workspace / "small.bin").is_symlink()
     (committed / "images/cat/500.txt").unlink()
     with open_run(Request(name="x")) as run:
         assert not (run.workspace / "images").is_symlink()
         assert len(list((run.workspace / "images/cat").iterdir())) == 500
+
+
+def test_a_file_that_was_linked_is_copied_once_git_tracks_it_or_it_is_small(committed: Path) -> None:
+    for name in ("tracked.bin", "shrinks.bin"):
+        (committed / name).write_bytes(bytes(21 * 2**20))
+    with open_run(Request(name="x")) as run:
+        assert (run.workspace / "tracked.bin").is_symlink()
+        assert (run.workspace / "shrinks.bin").is_symlink()
+    git(committed, "add", "tracked.bin")
+    (committed / "shrinks.bin").write_bytes(b"x")
+    with open_run(Request(name="x")) as run:
+        for name, size in (("tracked.bin", 21 * 2**20), ("shrinks.bin", 1)):
+            assert not (run.workspace / name).is_symlink()
+            assert (run.workspace / name).stat().st_size == (committed / name).stat().st_size == size
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no such names")
+def test_a_workspace_has_files_whose_names_are_not_utf_8(committed: Path) -> None:
+    (committed / "caf\udce9.txt").write_text("latin1")
+    with open_run(Request(name="x")) as run:
+        assert (run.workspace / "caf\udce9.txt").read_text() == "latin1"
 
 
 @pytest.mark.parametrize(("setting", "expected"), [("", ".dvc/cache"), ("[cache]\n    dir = ../shared\n", "shared")])
@@ -136,6 +163,20 @@ def test_what_a_killed_git_left_does_not_stop_the_next_start(committed: Path, le
         git(run.workspace, "checkout", "--quiet", "--detach", "HEAD")
     remove_workspace(run.workspace)
     assert not (committed / ".git/worktrees/x").exists()
+
+
+def test_a_killed_flow_run_stays_known_until_another_flow_run_replaces_it(committed: Path) -> None:
+    here, workspace = ProcessIdentity.current(), committed / "runs" / "x"
+    killed = ActiveRun(
+        name="x", workspace=workspace, process=replace(here, start=here.start - 60), flow_run_id="killed"
+    )
+    killed.save()
+    with open_run(Request(name="x")):  # as a preview does
+        assert [run.flow_run_id for run in active_runs(dead=False)] == [None]
+    assert (active_runs(dead=True), active_runs(dead=False)) == ([killed], [])
+    with open_run(Request(name="x"), "next"):
+        assert [run.flow_run_id for run in active_runs(dead=False)] == ["next"]
+    assert active_runs(dead=True) == []
 
 
 def test_what_a_run_in_place_cannot_change_is_refused(project: Path) -> None:

@@ -106,7 +106,9 @@ def test_one_that_lost_a_single_class_fails_that_rule_though_it_is_better_in_all
     lost = evidence(list(owls)[:34])  # the champion is wrong on 20 owls
     assert lost.predictions.correct.mean() > champion.predictions.correct.mean()
     assert failed(lost, champion) == {CLASS}
-    assert judged(lost, champion)[CLASS].measured == "−7.00 points for 'NA', the least (200 images, p < 0.001)"
+    assert judged(lost, champion)[CLASS].measured == (
+        "−7.00 points for 'NA', the least beyond chance (200 images, p < 0.001)"
+    )
 
 
 def test_a_class_that_may_have_lost_by_chance_is_a_warning() -> None:

@@ -282,6 +282,13 @@ def test_the_looks_at_the_test_images_are_counted(settings: Settings, registry: 
     assert {decision.test_digest for decision in history(registry)} == {"same"}
 
 
+def test_a_version_is_judged_by_the_metric_that_its_run_chose_by(settings: Settings, registry: Registry) -> None:
+    promote(registry, proposed(registry, add_version(settings, registry, range(20)), settings))
+    worse = add_version(settings, registry, range(80))
+    registry.tag(worse, {"select_by": "macro_f1"})
+    assert "macro F1 beside the champion" in proposed(registry, worse, settings).failed
+
+
 def test_the_metric_that_models_are_chosen_by_is_the_one_that_the_gate_compares(
     make_settings: Callable[..., Settings], registry: Registry
 ) -> None:

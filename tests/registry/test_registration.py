@@ -329,6 +329,10 @@ def test_of_several_trainings_the_best_by_validation_is_registered_and_says_how_
                 training.log_model(folder / "model", name, "image-classifier", {}, {}, step=1)
                 training.write_ref(folder)
     run(settings)
+    run(make_settings({"seeds": [7]}))
+    known = Registry("tiny-classifier").versions()
+    assert [(version.number, version.metric("seeds")) for version in known] == [(2, 1), (1, 1)]
+    run(settings)  # the same versions, of which other trainings lie around
     versions = Registry("tiny-classifier").versions()
     assert [version.seed for version in versions] == [7, 7]
     assert versions[0].metric("accuracy") == pytest.approx(274 / 300)

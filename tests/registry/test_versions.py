@@ -27,7 +27,9 @@ def test_the_registered_model_that_is_meant(project: Path) -> None:
             UserError, match="no registered model 'cars': name one of digits-classifier, pets-classifier"
         ):
             resolve_model_name(given, data_name)
-    with pytest.raises(UserError, match="name one of digits-classifier, pets-classifier"):
+    with pytest.raises(
+        UserError, match="has several registered models: name one of digits-classifier, pets-classifier"
+    ):
         resolve_model_name(None, None)
 
 

@@ -189,6 +189,17 @@ def test_views_are_a_sentence_for_each_contestant_that_has_them(settings: Settin
     ]
 
 
+def test_views_of_several_trainings_are_means_as_the_table_has_them(make_settings: Make) -> None:
+    settings = make_settings({"seeds": [0, 1, 2]})
+    of_seeds(settings, vit=[60, 63, 57], resnet=[30, 33, 27])
+    for seed, accuracy in enumerate((0.81, 0.84, 0.87)):
+        metrics = read_evaluation(evaluated("vit", seed)).metrics
+        views = Views(forwards=2, accuracy=accuracy, accuracy_low=0.8, accuracy_high=0.9, gained=10 + seed, lost=4)
+        metrics.model_copy(update={"views": views}).write(evaluated("vit", seed) / "metrics.json")
+    (sentence,) = views_sentences(read_comparison(settings))
+    assert "vit is right on 84.0 % instead of 80.0 %: on 11 images more and 4 fewer." in sentence
+
+
 def test_over_several_seeds_the_answer_counts_the_chance_in_training(make_settings: Make) -> None:
     settings = make_settings({"seeds": [0, 1, 2]})
     of_seeds(settings, vit=[90, 84, 96], resnet=[30, 33, 27])
@@ -226,8 +237,8 @@ def test_the_answer_names_its_own_weaknesses(settings: Settings) -> None:
         "The best trial of resnet lies at the edge of its range in recipe.optimizer.lr: a wider range may hold a "
         "better one.",
         "Validation was still rising in the last epoch of vit and resnet: more epochs may change the answer.",
-        "300 test images are few: however often each is trained, with them a difference below about 3.6 points may be "
-        "chance, and from 1 on it would count as one (compare.margin).",
+        "300 test images are few: of these trainings, a difference below about 3.6 points may be chance, and from 1 on "
+        "it would count as one (compare.margin).",
     ]
 
 

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from factories import contestant, pictures, write_test_split
+from vit_vs_cnn.config.load import changed
 from vit_vs_cnn.config.schema import PublishedResult, Settings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import (
@@ -113,6 +114,11 @@ def test_published_results_are_quoted_for_their_data_set_only(inputs: Settings) 
     assert "Published, not measured here" in quoted
     assert "94.61 %" in quoted
     assert "Published, not measured here" not in page(published_on("another"))
+
+
+def test_what_only_one_recipe_sets_is_among_what_is_its_own(inputs: Settings) -> None:
+    own = changed(inputs, {"models": {"vit": {"recipe": {"optimizer": {"args": {"betas": [0.9, 0.99]}}}}}})
+    assert "optimizer.args.betas" in page(own)
 
 
 def test_the_report_is_one_safe_file_with_everything_in_it(inputs: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

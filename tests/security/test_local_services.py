@@ -86,9 +86,9 @@ def shell(file: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("way", ["pull step", "entrypoint", "command", "environment"])
 def test_the_worker_runs_nothing_but_the_projects_own_flows(server: Server, tmp_path: Path, way: str) -> None:
     broken_in, local = tmp_path / "broken-in", server.deployment()
-    (tmp_path / "evil.py").write_text(
-        f"import pathlib, prefect\n\n@prefect.flow\ndef run():\n    {broken_in.touch!r}\n"
-    )
+    evil = f"import pathlib\npathlib.Path({str(broken_in)!r}).touch()\n"
+    (tmp_path / "sitecustomize.py").write_text(evil)
+    (tmp_path / "evil.py").write_text(f"{evil}import prefect\n\n@prefect.flow\ndef run():\n    pass\n")
     deployment = {
         "name": f"evil-{way.replace(' ', '-')}",
         "flow_id": local["flow_id"],
@@ -97,7 +97,7 @@ def test_the_worker_runs_nothing_but_the_projects_own_flows(server: Server, tmp_
         "pull_steps": [*local["pull_steps"], shell(broken_in)] if way == "pull step" else local["pull_steps"],
         "job_variables": {
             "command": {"command": f"touch {broken_in}"},
-            "environment": {"env": {"PYTHONSTARTUP": str(tmp_path / "evil.py")}},
+            "environment": {"env": {"PYTHONPATH": str(tmp_path)}},
         }.get(way, {}),
     }
     made = server.ask("deployments/", deployment)["id"]

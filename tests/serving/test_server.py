@@ -3,6 +3,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http.client import HTTPException
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -90,7 +91,11 @@ def test_when_the_alias_moves_no_request_fails_and_each_gets_one_model(
     def ask() -> None:
         nonlocal answered
         while not done.is_set():
-            answer = server.send("/predict", file)
+            try:
+                answer = server.send("/predict", file)
+            except (OSError, HTTPException) as lost:
+                wrong.append(lost)
+                continue
             version = answer.json()["model"]["version"] if answer.status == 200 else 0
             seen.add(version)
             with counting:
@@ -151,7 +156,7 @@ def narrow(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     """A server of the ResNet with little room, which stops at Ctrl-C without an error."""
     folder = tmp_path_factory.mktemp("narrow")
     with serving(
-        store, folder, "--model", "2", "--max-images", "2", "--max-waiting", "1", "--max-seconds", "10"
+        store, folder, "--model", "2", "--max-images", "2", "--max-waiting", "1", "--max-seconds", "300"
     ) as made:
         yield made
         made.process.send_signal(signal.SIGINT)
@@ -209,11 +214,12 @@ def test_a_version_that_was_named_stays(narrow: Server) -> None:
 
 def test_a_full_queue_asks_to_try_again_later(narrow: Server, images: NDArray[np.uint8]) -> None:
     refused: list[Answer] = []
+    statuses: set[int] = set()
 
     def ask() -> None:
         for _ in range(200):
             answer = narrow.invoke(images[:2].tolist())
-            assert answer.status in (200, 503)
+            statuses.add(answer.status)
             if refused:
                 return
             if answer.status == 503:
@@ -224,12 +230,16 @@ def test_a_full_queue_asks_to_try_again_later(narrow: Server, images: NDArray[np
         thread.start()
     for thread in asking:
         thread.join()
+    assert statuses <= {200, 503}
     assert "try again later" in refused[0].json()["error"]
     assert refused[0].headers["retry-after"] == "1"
 
 
-def test_a_request_that_does_not_arrive_times_out(narrow: Server) -> None:
-    with socket.create_connection(("127.0.0.1", narrow.port), timeout=300) as connection:
+def test_a_request_that_does_not_arrive_times_out(store: Store, tmp_path: Path) -> None:
+    with (
+        serving(store, tmp_path, "--max-seconds", "2") as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=300) as connection,
+    ):
         connection.sendall(b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{")
         assert b"408" in connection.recv(1000).splitlines()[0]
 

@@ -12,7 +12,7 @@ HEAVY = ("torch", "mlflow", "torch._dynamo", "lightning_fabric", "sklearn", "sci
     ("stages", "allowed"),
     [
         (("prepare", "eda", "tune"), set()),
-        (("evaluate", "robustness", "explain", "compare"), {"torch"}),
+        (("evaluate", "robustness", "cost", "explain", "compare"), {"torch"}),
         (("train",), {"torch", "torch._dynamo", "lightning_fabric"}),
         (("register",), set()),
     ],

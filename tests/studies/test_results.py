@@ -44,6 +44,7 @@ def test_the_table_has_a_row_for_each_training_and_a_column_for_each_axis(tmp_pa
     pd.testing.assert_frame_equal(table, pd.read_parquet(tmp_path / "results.parquet"), check_dtype=False)
     assert len(table) == 5 * 2 * 2 * 2
     assert {"images", "epochs", "contestant", "seed", "accuracy", "val_accuracy", "train_seconds", "run"} <= {*table}
+    assert (table["epochs"].unique().tolist(), table["trained_epochs"].unique().tolist()) == ([1, 4], [3])
     assert table.groupby("images")["train_images"].unique().tolist() == [[100], [300], [1000], [3000], [10_000]]
     first = measured(plan.runs[0]).replicates[0]
     assert table.loc[0, "accuracy"] == pytest.approx(first.right().mean()) == pytest.approx(first.accuracy)
@@ -180,6 +181,20 @@ def test_claims_are_judged_by_both_ends_of_an_axis() -> None:
     # From 3,000 images on, either is ahead by little.
     few = verdicts({"images": [0.01, 0.1]})
     assert few["ViTs excel on large sets."] == few["ViTs are more accurate than CNNs."] == "does not hold here"
+
+
+def test_claims_are_of_the_networks_whose_accuracies_they_compare() -> None:
+    depth = "models.vit.args.depth"
+    results = results_of(planned({depth: [1, 9]}))
+    for run in results.plan.runs:
+        result, parameters = results.done[run.name], 1000 * int(run.values[depth] or 0)
+        replicates = [
+            found.model_copy(update={"parameters": parameters}) if found.contestant == "vit" else found
+            for found in result.replicates
+        ]
+        results.done[run.name] = result.model_copy(update={"replicates": tuple(replicates)})
+    (claim,) = (claim for claim in judge_study(summarize(results)) if "times the parameters" in claim.text)
+    assert "9.0" in claim.measured
 
 
 def test_a_claim_that_the_study_does_not_measure_says_what_would() -> None:

@@ -4,13 +4,14 @@ import os
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from harness.small_project import wait_for
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.tracking.delivery import DEFERRED_VARIABLE, Deliverer, Delivery, sync
-from vit_vs_cnn.tracking.outbox import outbox_dir
+from vit_vs_cnn.tracking.outbox import Header, Outbox, open_outbox, outbox_dir
 from vit_vs_cnn.tracking.run import add_to_run, read_ref, start_run
 from vit_vs_cnn.tracking.store import tracking_uri
 
@@ -86,6 +87,29 @@ def test_what_is_added_to_a_run_that_is_gone_does_not_keep_others_waiting(
     assert {run.info.run_name for run in runs()} == {"train-vit", "eda"}
 
 
+def test_what_the_store_refuses_does_not_keep_others_waiting(settings: Settings, project: Path, deferred: None) -> None:
+    with start_run(settings, "train", "vit") as refused:
+        assert Delivery().finish_all(deferred=True) == [None]
+        MlflowClient(tracking_uri()).delete_run(runs()[0].info.run_id)
+        refused.log_metrics({"x": 1.0})
+    with start_run(settings, "eda") as later:
+        later.log_metrics({"y": 1.0})
+    outcomes = Delivery().finish_all(now=False)
+    assert [outcome is None for outcome in outcomes] == [False, True]
+    assert [(run.info.run_name, run.data.metrics) for run in runs()] == [("eda", {"y": 1.0})]
+
+
+def test_a_run_that_is_resumed_alone_delivers_by_itself(
+    settings: Settings, project: Path, deferred: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = start_run(settings, "train", "vit", "0" * 32)
+    killed._outbox.close()  # what the operating system does to a killed process: its locks are released
+    monkeypatch.delenv(DEFERRED_VARIABLE)
+    with start_run(settings, "train", "vit", "0" * 32) as resumed:
+        resumed.log_metrics({"x": 1.0})
+    assert [run.data.metrics for run in runs()] == [{"x": 1.0}]
+
+
 def test_a_run_whose_process_was_killed_ends_as_killed(settings: Settings, project: Path, deferred: None) -> None:
     run = start_run(settings, "train", "vit")
     run.log_metrics({"x": 1.0})
@@ -126,3 +150,22 @@ def test_two_processes_that_deliver_the_same_run_deliver_it_once(
     (found,) = runs()
     history = MlflowClient(tracking_uri()).get_metric_history(found.info.run_id, "x")
     assert [metric.step for metric in history] == list(range(20))
+
+
+def test_the_lock_of_what_is_delivered_is_free_when_its_file_is_gone(project: Path) -> None:
+    present: list[bool] = []
+
+    class Watched(FileLock):
+        def release(self, force: bool = False) -> None:
+            present.append(Path(self.lock_file).exists())
+            super().release(force)
+
+    header = Header(key="x", experiment="tiny", name="eda", creates_run=True)
+    open_outbox("x", header).close()
+    lock = Watched(outbox_dir() / "x.lock")
+    lock.acquire()
+    Outbox(outbox_dir() / "x", lock).close(remove=True)
+    assert present == [False]  # who waits for the lock would hold a file without a name
+    assert list(outbox_dir().iterdir()) == []
+    open_outbox("x", header).close(remove=True)
+    assert list(outbox_dir().iterdir()) == []

@@ -61,7 +61,7 @@ def test_large_untracked_files_are_named_and_not_copied(repository: Path, tmp_pa
     (repository / "photo.tif").write_bytes(bytes(2**20))
     write_lineage(tmp_path / "lineage")
     assert (tmp_path / "lineage/untracked.txt").read_text() == "photo.tif\n"
-    assert not (tmp_path / "lineage/uncommitted.diff").exists()
+    assert (tmp_path / "lineage/uncommitted.diff").read_bytes() == b""
 
 
 def test_variables_of_compose_are_neither_committed_nor_recorded(repository: Path) -> None:

@@ -212,6 +212,17 @@ def test_a_run_that_fails_says_so_and_why(settings: Settings, project: Path) -> 
     assert found.data.tags["failure"] == "broken"
 
 
+def test_a_run_that_was_stopped_and_is_resumed_to_its_end_says_no_reason_any_more(
+    settings: Settings, project: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt), start_run(settings, "train", "vit", KEY):
+        raise KeyboardInterrupt
+    assert [(run.info.status, "failure" in run.data.tags) for run in runs()] == [("KILLED", True)]
+    with start_run(settings, "train", "vit", KEY):
+        pass
+    assert [(run.info.status, "failure" in run.data.tags) for run in runs()] == [("FINISHED", False)]
+
+
 def test_a_killed_process_leaves_a_killed_run_after_sync(settings: Settings, project: Path) -> None:
     run = start_run(settings, "eda")
     run.log_metrics({"x": 1.0})
@@ -301,6 +312,20 @@ def test_a_run_that_sync_has_ended_as_killed_is_resumed_as_the_same_run(settings
     (found,) = runs()
     assert found.data.metrics == {"x": 2.0}
     assert found.info.status == "FINISHED"
+
+
+def test_a_run_that_is_resumed_with_other_parameters_keeps_those_that_it_began_with(
+    settings: Settings, project: Path
+) -> None:
+    for epochs, more in ((1, {}), (2, {"seed": 0})):
+        with start_run(settings, "train", "vit", key=KEY) as run:
+            run.log_params({"epochs": epochs, **more})
+            run.log_metrics({"x": 1.0}, step=epochs)
+    (found,) = runs()
+    assert found.data.params == {"epochs": "1", "seed": "0"}
+    history = MlflowClient(tracking_uri()).get_metric_history(found.info.run_id, "x")
+    assert [metric.step for metric in history] == [1, 2]
+    assert not list(outbox_dir().glob("*"))
 
 
 def test_a_child_run_is_delivered_below_its_parent_which_comes_first(settings: Settings, project: Path) -> None:

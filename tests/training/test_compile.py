@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -35,6 +36,7 @@ def train_vit(settings: Settings, **variables: str) -> "subprocess.CompletedProc
     return subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.skipif(not (os.environ.get("CXX") or shutil.which("g++")), reason="there is no C++ compiler here")
 def test_a_compiled_training_comes_out_as_any_other(make_settings: Make, prepared: DatasetInfo) -> None:
     answer = train_vit(make_settings(SMALL | {"train": {"compile": False}}))
     assert answer.returncode == 0, answer.stderr

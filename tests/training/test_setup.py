@@ -88,7 +88,8 @@ def test_the_fused_kernel_is_replaced_only_where_it_is_slow(device: str, precisi
 
 # Prints how many pages the kernel hands out for a tensor of 64 MB that is made and freed again and again, in the end.
 PAGES_OF_A_TENSOR = """
-import resource, torch
+import ctypes, resource, torch
+ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # pages of the usual size, also where the kernel takes large ones
 from vit_vs_cnn.config.schema import TrainSettings
 from vit_vs_cnn.training.setup import make_fabric, make_plan
 if {kept}:

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from vit_vs_cnn.config.schema import Settings, merge
 from vit_vs_cnn.core.paths import PREPARED
-from vit_vs_cnn.data.dataset import DatasetInfo, read_split
+from vit_vs_cnn.data.dataset import DatasetInfo, Split, read_split
+from vit_vs_cnn.data.loader import ResidentImages
 from vit_vs_cnn.training.checkpoint import open_checkpoint
 from vit_vs_cnn.training.contestant import FinishedTraining, prepare_contestant, train_contestant
-from vit_vs_cnn.training.validation import recompute_statistics, validate
+from vit_vs_cnn.training.validation import plain_batches, recompute_statistics, validate
 
 CLASSES = 4
 FABRIC = Fabric(accelerator="cpu", devices=1)
@@ -57,6 +58,13 @@ def test_statistics_of_a_batch_norm_that_forgets_quickly_become_those_of_all_bat
 
     recompute_statistics(nn.Sequential(slow), unread())
     assert torch.equal(slow.running_mean, torch.zeros(3))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("images", "looked_at"), [(64, 64), (600, 512), (12_800, 1_280), (60_000, 2_048)])
+def test_statistics_are_of_a_tenth_of_the_training_images_within_bounds(images: int, looked_at: int) -> None:
+    split = Split(np.zeros((images, 2, 2, 3), np.uint8), np.zeros(images, np.int64), ("",) * images)
+    train = ResidentImages(split, torch.device("cpu"))
+    assert sum(len(batch) for batch in plain_batches(train, lambda pixels: pixels, 0)) == looked_at
 
 
 AIRBENCH: dict[str, Any] = {

@@ -185,6 +185,17 @@ def test_a_search_without_a_single_complete_trial_says_why(make_settings: Make, 
         study_result(tuning)
 
 
+def test_where_all_trials_failed_the_reason_of_the_first_one_is_named(tmp_path: Path) -> None:
+    tuning = sleeping_study(f"sqlite:///{tmp_path / 'studies.db'}", 2)
+
+    def fails(trial: optuna.Trial) -> float:
+        raise UserError(("the rate is too high", "a loss is not finite")[trial.number])
+
+    work(tuning, fails)
+    with pytest.raises(UserError, match="all 2 trials failed, the first one so: the rate is too high"):
+        study_result(tuning)
+
+
 def test_a_killed_trial_loses_no_finished_epoch(
     make_settings: Make, prepared: DatasetInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -254,7 +254,7 @@ def kill_a_worker(tuning: TuningStudy, finished: int, killed: int | None = None)
 def test_two_processes_share_a_study_on_sqlite_without_an_error(url: str, tmp_path: Path) -> None:
     trials = int(os.environ.get("TUNING_TRIALS", "30"))
     tuning = sleeping_study(url, trials)
-    workers = Workers(tuning, url, 0.02, tmp_path)
+    workers = Workers(tuning, url, 0.02, tmp_path, together=2)
     workers.add(2)
     assert workers.wait() == [0, 0]
     assert states(tuning) == ["COMPLETE"] * trials

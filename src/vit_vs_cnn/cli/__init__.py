@@ -16,7 +16,7 @@ from vit_vs_cnn.core.console import printable
 from vit_vs_cnn.core.disk import disk_refusal
 from vit_vs_cnn.core.errors import GateRejectedError, GateUndecidedError, RunError, UserError, write_error_report
 from vit_vs_cnn.core.process import Terminated, end_on_signals, exit_with_dvc
-from vit_vs_cnn.core.start_up import leave_quickly_after
+from vit_vs_cnn.core.start_up import leave_quickly_after, reach_loopback_directly
 
 USER_MISTAKE = 2
 REFUSED_BY_GATE = 3
@@ -70,6 +70,7 @@ def main() -> None:
     """Run the command that sys.argv names: a user's mistake is one sentence and exit code 2."""
     end_on_signals()
     exit_with_dvc()
+    reach_loopback_directly()
     try:
         commands(standalone_mode=False)
     except click.exceptions.Abort as abort:

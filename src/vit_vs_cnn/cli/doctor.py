@@ -19,6 +19,9 @@ _CIFAR10_HOST = "https://www.cs.toronto.edu"
 _LITTLE_DISK_GB = 5.0
 
 
+_INSTALL = "run `make setup` in a clone, or install the package again."
+
+
 @dataclass(frozen=True)
 class Check:
     """One finding; where it is not ok, `meaning` says what does not work and what to do."""
@@ -40,7 +43,7 @@ def checks() -> list[Check]:
         Check("Python", sys.version_info >= (3, 11), python, "3.11 or newer is needed; run `make setup` with one."),
         _packages(),
         Check("git", git is not None, git or "not found", "DVC and isolated runs need git: install it."),
-        _project(),
+        Check("project", True, str(main_root())),
         _device(),
         Check("disk", free_gb > _LITTLE_DISK_GB, f"{free_gb:.0f} GB free", "data, caches and models need a few GB."),
         _space(),
@@ -81,19 +84,12 @@ def _packages() -> Check:
     command = [sys.executable, "-m", "pip", "check", "--disable-pip-version-check"]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     found = "; ".join((answer.stdout + answer.stderr).splitlines())
-    return Check("packages", answer.returncode == 0, found, "run `make setup`.")
-
-
-def _project() -> Check:
-    try:
-        return Check("project", True, str(main_root()))
-    except UserError as error:
-        return Check("project", False, str(error), "change to the folder that you cloned.")
+    return Check("packages", answer.returncode == 0, found, _INSTALL)
 
 
 def _device() -> Check:
     if importlib.util.find_spec("torch") is None:
-        return Check("device", False, "PyTorch is missing", "run `make setup`.")
+        return Check("device", False, "PyTorch is missing", _INSTALL)
     import torch
 
     threads = f"CPU, {torch.get_num_threads()} threads"

@@ -1,5 +1,6 @@
 """`vit-vs-cnn init`: a project of one's own from the installed package; and a repository for a folder without one."""
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -24,7 +25,8 @@ def init(folder: Path) -> None:
     if not has_repository(folder):
         make_repository(folder)
     if is_new:
-        click.echo(f"{folder} is a vit-vs-cnn project now. Next:\n\n  cd {folder}\n  vit-vs-cnn run --preset demo")
+        change = f"cd {shlex.quote(str(folder))}"
+        click.echo(f"{folder} is a vit-vs-cnn project now. Next:\n\n  {change}\n  vit-vs-cnn run --preset demo")
     else:
         click.echo(f"{folder} is up to date; see `git diff`, and commit it.")
 

@@ -8,13 +8,19 @@ import click
 
 from vit_vs_cnn.cli.options import json_option
 
+_port = click.IntRange(1, 65535)
+
 
 @click.command(epilog="\b\nExample:\n  vit-vs-cnn up --prefect-port 4300")
-@click.option("--prefect-port", default=4200, show_default=True, help="Port of Prefect's server and pages.")
-@click.option("--mlflow-port", default=5000, show_default=True, help="Port of MLflow's pages.")
-@click.option("--worker-port", default=8080, show_default=True, help="Port of the worker's health check.")
-@click.option("--optuna-port", default=8081, show_default=True, help="Port of Optuna's dashboard, if it is installed.")
-@click.option("--limit", default=4, show_default=True, help="Flow runs that the worker runs at once.")
+@click.option("--prefect-port", default=4200, show_default=True, type=_port, help="Port of Prefect's server and pages.")
+@click.option("--mlflow-port", default=5000, show_default=True, type=_port, help="Port of MLflow's pages.")
+@click.option("--worker-port", default=8080, show_default=True, type=_port, help="Port of the worker's health check.")
+@click.option(
+    "--optuna-port", default=8081, show_default=True, type=_port, help="Port of Optuna's dashboard, if it is installed."
+)
+@click.option(
+    "--limit", default=4, show_default=True, type=click.IntRange(1), help="Flow runs that the worker runs at once."
+)
 def up(prefect_port: int, mlflow_port: int, worker_port: int, optuna_port: int, limit: int) -> None:
     """Start Prefect, MLflow and a worker on this machine, until Ctrl-C."""
     from vit_vs_cnn.orchestration.local_services import Ports
@@ -24,7 +30,7 @@ def up(prefect_port: int, mlflow_port: int, worker_port: int, optuna_port: int, 
 
 
 @click.command(epilog="\b\nExample:\n  vit-vs-cnn clean --days 7")
-@click.option("--days", type=float, help="Keep what is younger; default: flow.keep_days in params.yaml.")
+@click.option("--days", type=click.FloatRange(0), help="Keep what is younger; default: flow.keep_days in params.yaml.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def clean(days: float | None, yes: bool) -> None:
     """Remove old workspaces, checkpoints, downloads and runs in MLflow, and cached data that nothing refers to.

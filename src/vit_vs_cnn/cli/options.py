@@ -7,6 +7,12 @@ import click
 
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="Print only warnings and the result.")
 verbose_option = click.option("--verbose", "-v", is_flag=True, help="Print all that the stages say.")
+registry_option = click.option(
+    "--registry",
+    "given",
+    metavar="NAME",
+    help="The registered model or its data set; default: that of params.yaml, or the only one there is.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
 Complete = Callable[[click.Context, click.Parameter, str], list[str]]

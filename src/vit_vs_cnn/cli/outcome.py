@@ -26,7 +26,7 @@ def run_summary(finished: "PipelineRun") -> str:
     promote = f"vit-vs-cnn registry promote --registry {finished.settings.data.name}"
     address, store = pages_address(), without_password(tracking_uri())
     page = comparison_page(read_trainings(finished.workspace), address or _PAGES)
-    start = "" if address else "make ui, then "
+    start = "" if address else "vit-vs-cnn up, then "
     return f"""
 {results_table(finished.workspace)}
 
@@ -45,7 +45,8 @@ def results_table(project: Path) -> str:
 
 def run_record(finished: "PipelineRun") -> dict[str, Any]:
     """What `run --json` prints; what only a comparison has is null or empty where there is none."""
-    is_compared = has_comparison(finished.workspace)
+    done = {*finished.ran, *finished.cached}
+    is_compared = "compare" in done and has_comparison(finished.workspace)
     trainings = read_trainings(finished.workspace) if is_compared else []
     return {
         "name": finished.name,
@@ -56,7 +57,7 @@ def run_record(finished: "PipelineRun") -> dict[str, Any]:
         "answer": read_answer(finished.workspace) if is_compared else None,
         "contestants": _contestants(finished.workspace) if is_compared else [],
         "report": str(finished.workspace / COMPARE / "report.html") if is_compared else None,
-        "registry": _registered(finished.workspace) if is_compared else None,
+        "registry": _registered(finished.workspace) if "register" in done else None,
         "mlflow": {
             "store": without_password(tracking_uri()),
             "page": comparison_page(trainings),

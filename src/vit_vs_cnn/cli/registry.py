@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vit_vs_cnn.cli.options import json_option
+from vit_vs_cnn.cli.options import json_option, registry_option
 from vit_vs_cnn.core.console import printable, table
 from vit_vs_cnn.core.errors import GateRejectedError, GateUndecidedError, UserError
 from vit_vs_cnn.core.paths import PREPARED
@@ -28,12 +28,6 @@ Examples:
   vit-vs-cnn registry verify champion            measure it again from its commit and its data
 """
 
-_registry = click.option(
-    "--registry",
-    "given",
-    metavar="NAME",
-    help="The registered model or its data set; default: that of params.yaml, or the only one there is.",
-)
 _reason = click.option("--reason", default="", help="The reason, which is recorded.")
 
 
@@ -43,7 +37,7 @@ def registry() -> None:
 
 
 @registry.command("list", epilog="\b\nExample:\n  vit-vs-cnn registry list --registry digits")
-@_registry
+@registry_option
 @json_option
 def list_versions(given: str | None, as_json: bool) -> None:
     """List the versions of the registered model, the newest first."""
@@ -59,7 +53,7 @@ def list_versions(given: str | None, as_json: bool) -> None:
 @registry.command(epilog="\b\nExamples:\n  vit-vs-cnn registry show champion\n  vit-vs-cnn registry show 3 --card")
 @click.argument("version")
 @click.option("--card", is_flag=True, help="Print its model card, as Markdown.")
-@_registry
+@registry_option
 @json_option
 def show(version: str, card: bool, given: str | None, as_json: bool) -> None:
     """Show what is recorded of VERSION, a number or an alias: measurements, lineage, decisions."""
@@ -85,7 +79,7 @@ def show(version: str, card: bool, given: str | None, as_json: bool) -> None:
     type=click.Path(path_type=Path),
     help="Prepared data to judge on where the versions were evaluated on different images; default: data/prepared.",
 )
-@_registry
+@registry_option
 def promote(
     version: str, dry_run: bool, accept: bool, force: bool, reason: str, data: Path | None, given: str | None
 ) -> None:
@@ -107,9 +101,8 @@ def promote(
     _echo(f"{promotion.gate_report(opened, proposal)}\n")
     if not dry_run:
         decision = promotion.promote(opened, proposal, force=force, accept=accept, reason=reason)
-        how = " by force" if decision.forced else ", accepted undecided" if decision.accepted else ""
         previous = decision.previous_version or "none"
-        click.echo(f"version {decision.version} is the champion now{how}; before: {previous}.")
+        click.echo(f"version {decision.version} is the champion now{decision.how}; before: {previous}.")
     elif proposal.failed:
         raise GateRejectedError(f"{opened.name}: it would be refused: {proposal.failed}.")
     elif proposal.undecided:
@@ -121,7 +114,7 @@ def promote(
 @registry.command(epilog='\b\nExample:\n  vit-vs-cnn registry rollback --reason "wrong on night shots"')
 @click.argument("version", required=False)
 @_reason
-@_registry
+@registry_option
 def rollback(version: str | None, reason: str, given: str | None) -> None:
     """Make the champion before this one champion again, or VERSION."""
     from vit_vs_cnn.registry import promotion
@@ -133,7 +126,7 @@ def rollback(version: str | None, reason: str, given: str | None) -> None:
 
 @registry.command(epilog="\b\nExample:\n  vit-vs-cnn registry trust 3")
 @click.argument("version")
-@_registry
+@registry_option
 def trust(version: str, given: str | None) -> None:
     """Sign VERSION, which was registered elsewhere or by an earlier release, so that it may be loaded here.
 
@@ -147,7 +140,7 @@ def trust(version: str, given: str | None) -> None:
 
 @registry.command(epilog="\b\nExamples:\n  vit-vs-cnn registry history\n  vit-vs-cnn registry history --at 2026-05-01")
 @click.option("--at", type=click.DateTime(), help="Show who was champion and challenger at this time (UTC).")
-@_registry
+@registry_option
 @json_option
 def history(at: datetime | None, given: str | None, as_json: bool) -> None:
     """Show every change of an alias and every refusal, the oldest first."""
@@ -166,7 +159,7 @@ def history(at: datetime | None, given: str | None, as_json: bool) -> None:
 @registry.command(epilog="\b\nExample:\n  vit-vs-cnn registry verify champion --retrain")
 @click.argument("version", default="champion")
 @click.option("--retrain", is_flag=True, help="Repeat its training too.")
-@_registry
+@registry_option
 def verify(version: str, retrain: bool, given: str | None) -> None:
     """Measure VERSION again from its commit, its parameters and its data, and compare with the records.
 

@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vit_vs_cnn.cli.options import registry_option
+
 if TYPE_CHECKING:
     from vit_vs_cnn.serving.predict import Format
 
 _model = click.option(
     "--model", default="champion", show_default=True, metavar="ALIAS|VERSION", help="Alias or version of the model."
-)
-_registry = click.option(
-    "--registry",
-    metavar="NAME",
-    help="The registered model, or its data set; default: that of data.name in params.yaml, or the only one there is.",
 )
 
 
@@ -26,9 +23,9 @@ _registry = click.option(
 )
 @click.argument("paths", metavar="IMAGE_OR_FOLDER...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @_model
-@_registry
+@registry_option
 @click.option("--format", "kind", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
-def predict(paths: tuple[Path, ...], model: str, registry: str | None, kind: "Format") -> None:
+def predict(paths: tuple[Path, ...], model: str, given: str | None, kind: "Format") -> None:
     """Predict the class of each image, with its probability.
 
     Takes image files of any size and mode, and folders of them. Files that cannot be read are reported and skipped.
@@ -44,7 +41,7 @@ def predict(paths: tuple[Path, ...], model: str, registry: str | None, kind: "Fo
     total = sum(1 for _ in image_files(paths))
     if not total:
         raise UserError(f"{', '.join(map(str, paths))}: no files there.")
-    name = _registered_model(registry)
+    name = _registered_model(given)
     loaded = load_registered(name, model)
     formatter = Formatter(kind, loaded.classes)
     # A file's name need not be UTF-8: it is printed as the bytes that it is.
@@ -73,7 +70,7 @@ def predict(paths: tuple[Path, ...], model: str, registry: str | None, kind: "Fo
     help="The host names under which it may be asked; default: localhost on loopback, any on another address.",
 )
 @_model
-@_registry
+@registry_option
 @click.option("--max-mb", default=16, show_default=True, type=click.IntRange(1, 1024), help="Size of a request.")
 @click.option("--max-images", default=64, show_default=True, type=click.IntRange(1), help="Images in a request.")
 @click.option("--max-seconds", default=30.0, show_default=True, type=click.FloatRange(0.1), help="Time of a request.")
@@ -83,7 +80,7 @@ def serve(
     port: int,
     allowed_hosts: str | None,
     model: str,
-    registry: str | None,
+    given: str | None,
     max_mb: int,
     max_images: int,
     max_seconds: float,
@@ -98,7 +95,7 @@ def serve(
 
     limits = ServerLimits(max_mb * 2**20, max_images, seconds=max_seconds, queue=max_waiting)
     hosts = [name.strip() for name in allowed_hosts.split(",")] if allowed_hosts else []
-    start(_registered_model(registry), model, host, port, limits, hosts)
+    start(_registered_model(given), model, host, port, limits, hosts)
 
 
 def _registered_model(given: str | None) -> str:

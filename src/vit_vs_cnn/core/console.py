@@ -91,6 +91,11 @@ def points(fraction: float, digits: int = 1, *, sign: bool = False) -> str:
     return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
 
 
+def two_digits(count: float) -> str:
+    """Format a number to its first two digits, where more would say more than is known."""
+    return f"{round(count, 2 - len(str(int(count)))):,.0f}"
+
+
 def points_between(low: float, high: float) -> str:
     """Format the ends of an interval of a difference in percentage points, with their signs."""
     return f"{points(low, sign=True)} to {points(high, sign=True)}"

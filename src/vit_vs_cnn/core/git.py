@@ -4,16 +4,23 @@ import os
 import subprocess
 from pathlib import Path
 
-from vit_vs_cnn.core.errors import RunError
+from vit_vs_cnn.core.errors import RunError, UserError
 
 # A command that only reads must leave no lock when it is killed: it would stop the person's next commit.
 _READING = {"GIT_OPTIONAL_LOCKS": "0"}
 
 
 def git(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run git in `folder` and return its exit code and output."""
+    """Run git in `folder` and return its exit code and output. Raises UserError where there is no git."""
     command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, env=os.environ | _READING, capture_output=True, text=True, check=False)
+    environment = os.environ | _READING
+    try:
+        # Names of files need not be UTF-8.
+        return subprocess.run(
+            command, env=environment, capture_output=True, encoding="utf-8", errors="surrogateescape", check=False
+        )
+    except FileNotFoundError:
+        raise UserError("git is not on PATH, and DVC and isolated runs need it: install it.") from None
 
 
 def git_output(folder: Path, *arguments: str) -> str:

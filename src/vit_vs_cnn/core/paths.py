@@ -123,5 +123,10 @@ def runs_dir() -> Path:
 
 
 def bytes_in(folder: Path) -> int:
-    """The size of the files in a folder and below it; none where it does not exist."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """The size of the files in a folder and below it, which may vanish meanwhile; none where it does not exist."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += Path(parent, name).stat().st_size
+    return total

@@ -1,6 +1,7 @@
 """Strict JSON records on disk, and digests of content."""
 
 import hashlib
+import uuid
 from pathlib import Path
 from typing import Any, Self
 
@@ -34,10 +35,16 @@ class Record(BaseModel):
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write `text` to `path` so that a reader sees the old or the new content, never a part of it."""
-    draft = path.with_name(f"{path.name}.draft")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    """Write `text` to `path` so that a reader sees the old or the new content, never a part of it.
+
+    Of several that write it at once the last one's stays.
+    """
+    draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}.draft")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def digest_of(content: bytes) -> str:

@@ -24,6 +24,14 @@ def without_collecting() -> Iterator[None]:
         gc.freeze()
 
 
+def reach_loopback_directly() -> None:
+    """Have no client ask the proxy of the environment, if there is one, for the servers of this machine."""
+    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    # A star stands for every host, but not in a list.
+    if known != "*" and {"http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"} & os.environ.keys():
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(filter(None, [known, "127.0.0.1", "localhost"]))
+
+
 def leave_quickly_after(main: Callable[[], object]) -> None:
     """Run the whole of this process, which then ends after its exit functions, with its exit code.
 

@@ -181,7 +181,9 @@ def _problem_of(file: Path) -> str | None:
         status = file.stat()
     except FileNotFoundError:
         return "a link to nothing"
-    return _size_problem(status.st_size) if stat.S_ISREG(status.st_mode) else "not a regular file"
+    if not stat.S_ISREG(status.st_mode):
+        return "not a regular file"
+    return _size_problem(status.st_size) if os.access(file, os.R_OK) else "no permission to read it"
 
 
 def _size_problem(size: int) -> str | None:

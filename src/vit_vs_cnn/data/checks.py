@@ -41,7 +41,7 @@ _SENTENCES: dict[Kind, tuple[Severity, str]] = {
     "unreadable": ("warning", "files could not be read as images and are skipped"),
     "stray_file": ("note", "files lie outside the class folders and are ignored"),
     "missing_file": ("warning", "rows of the tables name an image that is not there and are skipped"),
-    "contradiction": ("warning", "images have rows with different labels or splits and are skipped"),
+    "contradiction": ("warning", "images have rows with different labels, splits or groups and are skipped"),
     "no_label": ("warning", "images have a row without a label and are skipped"),
     "repeated_row": ("note", "images have the same row more than once and count once"),
     "unlisted_file": ("note", "image files are in no row of the tables and are ignored"),
@@ -96,13 +96,15 @@ class Checks(Record):
     """checks.json: how many images were checked, the count of every kind of finding, and the findings.
 
     `notes` say how the source and its images were understood.
-    `test_rows_in_train` are the rows of all test images of which train has an identical or nearly identical one.
+    `test_rows_in_train` are the rows of all test images of which train has an identical or nearly identical one,
+    `test_rows_in_val` those of which val has, which a refit trains on too.
     """
 
     images: int
     counts: dict[Kind, int]
     findings: tuple[Finding, ...]
     test_rows_in_train: tuple[int, ...] = ()
+    test_rows_in_val: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -148,7 +150,8 @@ def check(
         images=len(decoded.labels),
         counts=counts,
         findings=findings,
-        test_rows_in_train=_test_rows_in_train(decoded, identical, near),
+        test_rows_in_train=_test_rows_in("train", decoded, identical, near),
+        test_rows_in_val=_test_rows_in("val", decoded, identical, near),
         notes=(*source.notes, *decoded.notes, *balance_note(source.classes, train_counts)),
     )
 
@@ -189,9 +192,9 @@ def _across_splits(decoded: DecodedImages, groups: Groups) -> Groups:
     return groups.select(groups.distinct(decoded.splits) > 1)
 
 
-def _test_rows_in_train(decoded: DecodedImages, identical: Groups, near: Groups) -> tuple[int, ...]:
+def _test_rows_in(split: SplitName, decoded: DecodedImages, identical: Groups, near: Groups) -> tuple[int, ...]:
     found = np.zeros(len(decoded.labels), np.bool_)
-    found[decoded.rows("train")] = True
+    found[decoded.rows(split)] = True
     # Of identical images only the first was compared with those that are nearly so: it tells the others in the end.
     for groups in (identical, near, identical):
         if len(groups):

@@ -1,10 +1,11 @@
 """One image: from an encoded file of any mode and size to square uint8 RGB pixels."""
 
 import io
+import struct
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 
 import numpy as np
@@ -25,6 +26,9 @@ _MOST_PIXELS_AT_ONCE = 180_000_000
 _FEW_PIXELS = 2**20
 _being_decoded: list[int] = []
 _turns = threading.Condition()
+
+# What Pillow raises on garbage where the EXIF should be, and on that in a tag beside the orientation, the image turned.
+_BAD_EXIF = (SyntaxError, ValueError, TypeError, AttributeError, struct.error)
 
 # `open_image` refuses images above Pillow's limit of pixels; Pillow's own warning would only repeat it.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -65,7 +69,9 @@ def square_pixels(image: Image.Image, size: int, decoding: Decoding) -> NDArray[
     if image.format != _HEIF:
         image.draft(None, (2 * size, 2 * size))
     with in_turn(image):
-        ImageOps.exif_transpose(image, in_place=True)
+        image.load()
+        with suppress(*_BAD_EXIF):
+            ImageOps.exif_transpose(image, in_place=True)
         shown = _rgb(to_8_bits(image, decoding.levels) if is_deep(image) else image)
         if decoding.channels == "grey":
             shown = shown.convert("L").convert("RGB")

@@ -33,8 +33,8 @@ def content_digests(source: Source) -> Digests:
 def assign_splits(source: Source, digests: Digests, settings: DataSettings) -> NDArray[np.int64]:
     """Assign a split to each image, int64 (N,) of positions in PREPARED_SPLITS; missing splits are carved from train.
 
-    Images with the same digest, or of the same group, get the same split. Raises UserError if a class has too few
-    images to be in every split, or there are too few groups.
+    Images of the same group get the same split; where there are no groups, those with the same digest do. Raises
+    UserError if a class has too few images to be in every split, or there are too few groups.
     """
     splits = source.splits.copy()
     if not source.missing:
@@ -130,7 +130,7 @@ def sample(split: Split, fraction: float, seed: int) -> Split:
     chosen = []
     for label in np.unique(split.labels):
         of_class = np.random.default_rng([seed, label]).permutation(np.flatnonzero(split.labels == label))
-        chosen.append(of_class[: max(1, round(len(of_class) * fraction))])
+        chosen.append(of_class[: subset_size(len(of_class), fraction)])
     rows = np.sort(np.concatenate(chosen))
     return Split(split.images[rows], split.labels[rows], tuple(split.names[row] for row in rows))
 

@@ -63,7 +63,8 @@ def pixel_statistics(
 ) -> PixelStatistics:
     """Compute the statistics of all `images`, uint8 (N, H, W, 3), exactly: the number of `workers` changes nothing.
 
-    Images may be memory-mapped: each of the threads, by default one per core up to eight, holds one small chunk.
+    Images may be memory-mapped: each of the threads, by default one per core up to eight, holds one small chunk and its
+    own sums of all classes.
     """
     workers = workers or min(os.cpu_count() or 1, _MOST_WORKERS)
     chunk = max(1, _CHUNK_BYTES // images[0].nbytes)
@@ -88,7 +89,8 @@ def pixel_statistics(
         parts = list(pool.map(sum_up, bounds[:-1], bounds[1:]))
     histogram = np.sum([part.histogram for part in parts], axis=0)
     class_counts = np.maximum(np.bincount(labels, minlength=num_classes), 1)
-    mean_images = np.sum([part.images for part in parts], axis=0) / class_counts[:, None, None, None]
+    # One after the other: stacked first, they would be in memory twice.
+    mean_images = sum(part.images for part in parts) / class_counts[:, None, None, None]
     return PixelStatistics(
         histogram=histogram,
         correlation=_correlation(histogram, np.sum([part.products for part in parts], axis=0)),

@@ -24,8 +24,8 @@ CLEAN = "clean"
 MOST_SEVERE = 5
 # Cells along a side of the grid whose cells are dropped.
 _DROP_GRID = 8
-# How far around an image its reflection has to reach for the largest rotation and the largest shear.
-_REFLECTED = 1 / 3
+# How far around an image its reflection has to reach: for the largest rotation and shear, and the largest translation.
+_REFLECTED, _REFLECTED_PIXELS = 1 / 3, 4
 _CPU = torch.device("cpu")
 _BILINEAR = InterpolationMode.BILINEAR
 
@@ -122,7 +122,7 @@ def _within_reflection(change: Callable[[Tensor, float], Tensor]) -> Callable[[T
 
     def changed(images: Tensor, level: float) -> Tensor:
         side = images.shape[-1]
-        padded = tv.pad(images, [math.ceil(_REFLECTED * side)], padding_mode="reflect")
+        padded = tv.pad(images, [max(_REFLECTED_PIXELS, math.ceil(_REFLECTED * side))], padding_mode="reflect")
         cropped: Tensor = tv.center_crop(change(padded, level), [side, side])
         return cropped
 

@@ -7,8 +7,9 @@ from math import ceil
 from typing import Literal
 
 import numpy as np
+from scipy.special import ndtri
 
-from vit_vs_cnn.core.console import points
+from vit_vs_cnn.core.console import points, two_digits
 from vit_vs_cnn.evaluation.clusters import Groups
 from vit_vs_cnn.evaluation.replicates import MOST_SEEDS, ChanceModel, Correct, compare_replicates
 from vit_vs_cnn.evaluation.significance import holm
@@ -125,6 +126,9 @@ def _with_needs(pair: PairedComparison, chance: ChanceModel, tail: float, test_t
     """The pair with what would settle it: more seeds or more images or, where neither alone would, some of both."""
     seeds = chance.seeds_needed(pair.margin, tail, test_tail)
     times = chance.times_images_needed(pair.margin, tail, test_tail)
+    if times is not None and times <= 1:
+        # The exact test of one training each asks for more than the score that `times` is by; z grows as √images.
+        times = float((ndtri(test_tail) / ndtri(pair.p_value / 2)) ** 2)
     needs_both = seeds is None and times is None and len(chance.trainings) > 0
     if needs_both:
         seeds = max(_SEEDS_BESIDE_IMAGES, pair.first_seeds, pair.second_seeds)
@@ -186,7 +190,7 @@ def _needed(pair: PairedComparison) -> str:
     """What would settle an undecided pair: seeds if there were several, else images, or some of both."""
     seeds, images = pair.seeds_needed, None
     if pair.images_needed is not None:
-        images = f"about {round(pair.images_needed, 2 - len(str(pair.images_needed))):,} such test images"
+        images = f"about {two_digits(pair.images_needed)} such test images"
     if pair.needs_both:
         return f"; about {seeds} trainings of each on {images} would settle it, if all else stays"
     if seeds is not None:

@@ -36,7 +36,7 @@ def batch_predict(
             if not isinstance(error, torch.OutOfMemoryError) and "not enough memory" not in str(error):
                 raise
             raise UserError(
-                f"{device}: memory does not suffice for a batch of {len(batch)} images; free some, "
-                "or lower evaluate.batch_size."
+                f"{device}: memory does not suffice for a batch of {len(batch)} images; free some or, in evaluate and "
+                "robustness, lower evaluate.batch_size."
             ) from None
     return np.concatenate(batches)

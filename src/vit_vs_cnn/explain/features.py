@@ -44,7 +44,7 @@ def first_filters(network: nn.Module) -> Filters:
     (arXiv 2010.11929). Grey is zero. Raises NotApplicableError where no convolution reads the pixels.
     """
     for name, module in network.named_modules():
-        if isinstance(module, nn.Conv2d) and module.in_channels == 3 and max(module.kernel_size) > 1:
+        if isinstance(module, nn.Conv2d) and module.in_channels in (1, 3) and max(module.kernel_size) > 1:
             weights = module.weight.detach()
             total = len(weights)
             if total > _MOST_FILTERS:
@@ -54,7 +54,7 @@ def first_filters(network: nn.Module) -> Filters:
                 weights = torch.from_numpy(pca.components_).reshape(-1, *weights.shape[1:])
             largest = weights.abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
             images = (127.5 + 127.5 * weights / largest).round().to(torch.uint8).permute(0, 2, 3, 1)
-            return Filters(images.numpy(), name, total, components=total > _MOST_FILTERS)
+            return Filters(images.expand(-1, -1, -1, 3).numpy(), name, total, components=total > _MOST_FILTERS)
     raise NotApplicableError("First filters are skipped: no convolution of this network reads the pixels.")
 
 

@@ -41,7 +41,7 @@ class Airbench(nn.Module):
         self.reset_classifier(num_classes)
 
     def forward_features(self, pixels: Tensor) -> Tensor:
-        """Compute maps (N, widths[-1], H', W') of pixels (N, 3, H, W)."""
+        """Compute maps (N, widths[-1], H', W') of pixels (N, C, H, W)."""
         maps: Tensor = self.groups(self.activation(self.whiten(pixels)))
         return maps
 
@@ -51,7 +51,7 @@ class Airbench(nn.Module):
         return features if pre_logits else self.head(features)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Compute logits (N, K) of pixels (N, 3, H, W)."""
+        """Compute logits (N, K) of pixels (N, C, H, W)."""
         return self.forward_head(self.forward_features(pixels))
 
     def get_classifier(self) -> nn.Module:
@@ -114,10 +114,15 @@ class WhitenedPatches(nn.Conv2d):
 
 
 def fit_whitening(network: nn.Module, images: NDArray[np.uint8], preprocess: nn.Module) -> None:
-    """Fit the whitening layers of `network`, if there are any, to at most 5,000 of `images`, uint8 (N, H, W, 3)."""
+    """Fit the whitening layers of `network`, if there are any, to a part of `images`, uint8 (N, H, W, 3).
+
+    These are 5,000 images, and of more than 32 px as many as have their pixels: all patches are in memory at once.
+    """
     layers = [module for module in network.modules() if isinstance(module, WhitenedPatches)]
     if layers:
-        sample = images[:: math.ceil(len(images) / _FITTED_IMAGES)]
+        side = preprocess(torch.from_numpy(np.array(images[:1]))).shape[-1]
+        most = max(1, min(_FITTED_IMAGES, _FITTED_IMAGES * 32**2 // side**2))
+        sample = images[:: math.ceil(len(images) / most)]
         pixels = preprocess(torch.from_numpy(np.array(sample)))
         for layer in layers:
             layer.fit(pixels)

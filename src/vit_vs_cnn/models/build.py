@@ -8,7 +8,8 @@ import timm
 import torch
 from timm.layers import to_2tuple
 from timm.models import get_arch_name
-from torch import Tensor, nn
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from vit_vs_cnn.config.schema import ModelSettings
 from vit_vs_cnn.core.errors import UserError, first_line
@@ -64,29 +65,21 @@ def classifier_layers(network: nn.Module) -> nn.ModuleList:
 def check_model(model: ModelSettings, num_classes: int, image_size: int, key_path: str, in_chans: int = 3) -> int:
     """Build the network without memory and run it on a shapeless batch. Raises UserError where it does not fit.
 
-    Returns the floating-point operations of its linear layers and convolutions for one image, nearly all there are.
+    Returns the floating-point operations for one image, as PyTorch counts them.
     """
-    operations = 0
-
-    def count(layer: nn.Module, _: object, output: Tensor) -> None:
-        nonlocal operations
-        channels = output.shape[1 if isinstance(layer, nn.Conv2d) else -1]
-        operations += 2 * output.numel() // channels * layer.weight.numel()  # type: ignore[operator]
-
-    with torch.device("meta"):
-        network = create_model(model, num_classes, image_size, key_path, in_chans).eval()
-        for layer in network.modules():
-            if isinstance(layer, nn.Linear | nn.Conv2d):
-                layer.register_forward_hook(count)
+    with torch.device("meta"), torch.no_grad():
+        # The counter asks inputs for gradients: a parameter as an input (attention pooling) breaks it.
+        network = create_model(model, num_classes, image_size, key_path, in_chans).eval().requires_grad_(False)
         size = input_size(model, image_size)
         try:
-            network(torch.empty(2, in_chans, size, size))
+            with FlopCounterMode(display=False) as counter:
+                network(torch.empty(2, in_chans, size, size))
         except (RuntimeError, ValueError, AssertionError) as error:
             raise UserError(
                 f"{key_path}: {model.timm} does not take images of {size} px ({first_line(error)}); "
                 f"change {key_path}.input_size, {key_path}.args or data.image_size."
             ) from None
-    return operations // 2
+    return int(counter.get_total_flops()) // 2
 
 
 def _require_known_name(name: str, key_path: str) -> None:

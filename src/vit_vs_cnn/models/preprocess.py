@@ -37,7 +37,9 @@ class Preprocess(nn.Module):
         super().__init__()
         self.input_size, self.interpolation, self.crop = input_size, interpolation, crop
         self.register_buffer("mean", 255.0 * torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", 255.0 * torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+        # A channel that never changes in train has no scale of its own.
+        scale = [deviation or 1.0 for deviation in std]
+        self.register_buffer("std", 255.0 * torch.tensor(scale).view(1, -1, 1, 1), persistent=False)
 
     @property
     def resized_size(self) -> int:

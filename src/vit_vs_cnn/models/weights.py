@@ -7,9 +7,11 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import timm
 import torch
+from httpx2 import TransportError
 from huggingface_hub import constants, try_to_load_from_cache
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -98,14 +100,15 @@ def _download(model: ModelSettings, key_path: str) -> dict[str, Tensor]:
     cfg = checkpoint_configuration(model)
     try:
         if cfg.hf_hub_id:
-            _require_hub(cfg.hf_hub_id)
-            return dict(load_state_dict_from_hf(cfg.hf_hub_id, cfg.hf_hub_filename or constants.PYTORCH_WEIGHTS_NAME))
+            file = cfg.hf_hub_filename or constants.PYTORCH_WEIGHTS_NAME
+            _require_hub(cfg.hf_hub_id, file)
+            return dict(load_state_dict_from_hf(cfg.hf_hub_id, file))
         if isinstance(cfg.url, str):  # timm has a few from elsewhere
             return torch.hub.load_state_dict_from_url(cfg.url, map_location="cpu", progress=False, weights_only=True)
-    except OSError:
+    except (OSError, TransportError) as error:
         raise TransientError(
-            f"{key_path}.pretrained: the hub ({constants.ENDPOINT}) cannot be reached for the weights of {model.timm}. "
-            f"Two ways out: set {key_path}.weights to a local safetensors file of these weights, or "
+            f"{key_path}.pretrained: the weights of {model.timm} cannot be had from {constants.ENDPOINT} "
+            f"({_short(error)}). Two ways out: set {key_path}.weights to a local safetensors file of these weights, or "
             f"{key_path}.pretrained to false to train from scratch."
         ) from None
     # A damaged file in the hub's cache, of one of several formats.
@@ -167,13 +170,12 @@ def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:200].rstrip(".")
 
 
-def _require_hub(repository: str) -> None:
+def _require_hub(repository: str, file: str) -> None:
     """Raise OSError where the hub is unreachable and needed: its client would retry for most of a minute."""
-    if any(
-        isinstance(try_to_load_from_cache(repository, name), str) for name in ("model.safetensors", "pytorch_model.bin")
-    ):
+    hub, names = urlsplit(constants.ENDPOINT), (file, "model.safetensors", "open_clip_model.safetensors")
+    is_cached = any(isinstance(try_to_load_from_cache(repository, name), str) for name in names)
+    if is_cached or hub.scheme in getproxies():  # a proxy knows the way, of which a connection from here says nothing
         return
-    hub = urlsplit(constants.ENDPOINT)
     socket.create_connection((hub.hostname or "", hub.port or (80 if hub.scheme == "http" else 443)), 5).close()
 
 

@@ -3,6 +3,7 @@
 import base64
 import csv
 import json
+import re
 from pathlib import Path
 
 from vit_vs_cnn.config.load import read_settings
@@ -45,7 +46,7 @@ def link_trainings(workspace: Path, stage: str) -> None:
     for file in (workspace / "trained").glob(f"{contestant}/{seed or '*'}/{RUN_FILE}"):
         ref = read_ref(file.parent)
         if page := run_page(ref):
-            key = f"mlflow-{ref.name}".lower().replace("_", "-").replace(".", "-")
+            key = "mlflow-" + re.sub(r"[^a-z0-9]+", "-", ref.name.lower())
             create_link_artifact(page, link_text=f"{ref.name} in MLflow", key=key, description="Its run in MLflow")
 
 
@@ -121,7 +122,11 @@ def _mlflow_runs(workspace: Path) -> str:
     lines = [f"- [{ref.name}]({pages[ref.name]})" if pages[ref.name] else f"- {_without_page(ref)}" for ref in refs]
     if compared := comparison_page(refs):
         lines.insert(0, f"- [Accuracy, loss and cost beside each other]({compared})")
-    hint = "" if all(pages.values()) else f"\n\nThey are in {without_password(tracking_uri())}: `make ui` shows them."
+    hint = (
+        ""
+        if all(pages.values())
+        else f"\n\nThey are in {without_password(tracking_uri())}: `vit-vs-cnn up` shows them."
+    )
     return "\n".join(lines) + hint
 
 

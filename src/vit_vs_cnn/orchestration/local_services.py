@@ -86,7 +86,7 @@ class Service:
 
     def stop(self) -> None:
         """Stop it with everything that it started."""
-        # The worker's flow runs are in its process group, and stop their stages, which are not, in good order.
+        # A worker ends its flow runs, each of which has a session of its own; what is left of the tree is killed.
         if self.process is not None:
             stop_tree(self.process, signal.SIGTERM, _SECONDS_TO_STOP)
 
@@ -117,7 +117,7 @@ def up(ports: Ports, limit: int, say: Callable[[str], None]) -> None:
             service.start()
             if service.name == "prefect":
                 running_server_file().write_text(api, encoding="utf-8")
-                deploy(main_root(), environment)
+                deploy(environment)
                 report_dead_runs(api)
             if service.name == "mlflow":
                 running_pages_file().write_text(f"http://{HOST}:{ports.mlflow}", encoding="utf-8")
@@ -211,7 +211,7 @@ MLflow    {tracking_server() or f"http://{HOST}:{ports.mlflow}"}
 
 In another terminal, from any directory:
   export PREFECT_API_URL={api_url(ports.prefect)} PREFECT_API_AUTH_STRING=$(cat {shlex.quote(str(api_key_file()))})
-  {Path(sys.executable).parent / "prefect"} deployment run 'vit-vs-cnn/local' -p preset=demo --watch
+  {shlex.quote(str(Path(sys.executable).parent / "prefect"))} deployment run 'vit-vs-cnn/local' -p preset=demo --watch
 
 Ctrl-C stops all of it."""
 
@@ -232,12 +232,16 @@ def _port_holder(port: int) -> str | None:
     with suppress(psutil.AccessDenied, psutil.NoSuchProcess):
         if pid := _listener(port):
             return f"process {pid} ({' '.join(psutil.Process(pid).cmdline())[:120]})"
-    return "a process of another user"
+    return "another process"
 
 
 def _listener(port: int) -> int | None:
-    """The id of the process that listens on `port`, None where there is none or it is another user's."""
-    for connection in psutil.net_connections("tcp"):
+    """The id of the process that listens on `port`, None where there is none or the system does not say."""
+    try:
+        connections = psutil.net_connections("tcp")
+    except psutil.AccessDenied:  # macOS says it to root alone
+        return None
+    for connection in connections:
         if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,):
             return connection.pid
     return None

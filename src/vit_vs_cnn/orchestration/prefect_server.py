@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -192,7 +191,7 @@ def answers(url: str, key: str | None = None) -> bool:
     try:
         with urllib.request.urlopen(urllib.request.Request(url, headers=login), timeout=30) as answer:
             return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError, ValueError):
+    except (OSError, ValueError):
         return False
 
 
@@ -222,8 +221,8 @@ def client_at(api: str) -> Iterator["SyncPrefectClient"]:
         yield client
 
 
-def deploy(root: Path, environment: Mapping[str, str], pool: str = POOL) -> None:
-    """Create or update the work pool and all deployments of deploy/<pool>.yaml of the project in `root`.
+def deploy(environment: Mapping[str, str], pool: str = POOL) -> None:
+    """Create or update the work pool and all deployments of deploy/<pool>.yaml of the project.
 
     A schedule that a person switched on or off stays as it was. Raises RunError where Prefect refuses.
     """
@@ -235,14 +234,14 @@ def deploy(root: Path, environment: Mapping[str, str], pool: str = POOL) -> None
         with suppress(ObjectAlreadyExists):
             client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
         active = {
-            deployment.name: schedule.active
+            (deployment.id, schedule.slug or schedule.id): schedule.active
             for deployment in client.read_deployments()
             for schedule in deployment.schedules
         }
         answer = subprocess.run(
             [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--prefect-file", file, "--all"],
-            cwd=root,
-            env={**environment, ROOT_VARIABLE: str(root)},
+            cwd=main_root(),
+            env={**environment, ROOT_VARIABLE: str(main_root())},
             capture_output=True,
             text=True,
             check=False,
@@ -251,5 +250,5 @@ def deploy(root: Path, environment: Mapping[str, str], pool: str = POOL) -> None
             raise RunError(f"{file} cannot be deployed: {answer.stdout.strip()} {answer.stderr.strip()}")
         for deployment in client.read_deployments():
             for schedule in deployment.schedules:
-                if active.get(deployment.name, schedule.active) != schedule.active:
+                if active.get((deployment.id, schedule.slug or schedule.id), schedule.active) != schedule.active:
                     client.update_deployment_schedule(deployment.id, schedule.id, active=not schedule.active)

@@ -20,13 +20,12 @@ def preview(request: Request) -> RunPlan:
     before = params.read_bytes() if params.is_file() and not request.in_place else None
     with open_run(request) as run:
         try:
-            plan = plan_run(run, request)
+            return plan_run(run, request)
         finally:
             if before is not None:
                 params.write_bytes(before)
-    if is_new:
-        remove_workspace(run.workspace)
-    return plan
+            if is_new:
+                remove_workspace(run.workspace)
 
 
 def finished_run(request: Request) -> PipelineRun | None:

@@ -1,6 +1,7 @@
 """A project folder: made from the installed package, and a git repository of its own."""
 
 import re
+import shlex
 import shutil
 from importlib.metadata import version
 from pathlib import Path
@@ -76,7 +77,8 @@ def refuse_other_version(root: Path) -> None:
     if made_for != version("vit-vs-cnn"):
         raise UserError(
             f"{root} was made for vit-vs-cnn {made_for}, and {version('vit-vs-cnn')} is installed: run "
-            f"`vit-vs-cnn init {root}` to bring its stages up to date (they run anew), or install {made_for}."
+            f"`vit-vs-cnn init {shlex.quote(str(root))}` to bring its stages up to date (they run anew), or install "
+            f"{made_for}."
         )
 
 

@@ -39,7 +39,7 @@ def deploy() -> str:
     from prefect.exceptions import PrefectHTTPStatusError
 
     try:
-        prefect_server.deploy(main_root(), environment, POOL)
+        prefect_server.deploy(environment, POOL)
         _crash_runs_without_heartbeat(api)
     except PrefectHTTPStatusError as error:
         if error.response.status_code != HTTPStatus.UNAUTHORIZED:

@@ -1,5 +1,6 @@
 """What a person asks to run, and the parameters that it means."""
 
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,12 +45,16 @@ def read_request(request: Request) -> tuple[str, Settings]:
     """
     root = main_root()
     refuse_other_version(root)
+    if not re.fullmatch(r"([A-Za-z0-9_][A-Za-z0-9_.-]*)?", request.name):
+        raise UserError(f"--name {request.name}: letters of a to z, digits, '-', '_' and '.' only.")
     if request.in_place:
         if request.preset or request.overrides or request.name:
             raise UserError("in place, params.yaml runs as it stands: do not set preset, changed settings or name.")
         settings = read_settings(root / PARAMS)
         return (root / PARAMS).read_text(encoding="utf-8"), settings
     params = merged_params(root, request.preset or None, request.overrides)
+    if not request.name and not re.fullmatch(r"(\w[\w.-]*)?", request.preset):
+        raise UserError(f"--preset {request.preset}: no run can be named after it; choose one with --name.")
     settings = settings_of(params)
     params["data"]["path"] = _reachable(settings.data.path, root)
     for contestant, model in settings.models.items():

@@ -16,7 +16,7 @@ import torch
 from vit_vs_cnn.core.console import points, points_between, table
 from vit_vs_cnn.core.errors import RunError, UserError
 from vit_vs_cnn.core.git import git
-from vit_vs_cnn.core.paths import PARAMS, PREPARED, trained, tuned
+from vit_vs_cnn.core.paths import PARAMS, PREPARED, STATE_VARIABLE, trained, tuned
 from vit_vs_cnn.core.process import search_path
 from vit_vs_cnn.data.dataset import DatasetInfo, Split, digest_of_split, read_info, read_split
 from vit_vs_cnn.evaluation.results import Predictions, read_evaluation
@@ -84,7 +84,8 @@ def verify(registry: Registry, given: str, *, retrain: bool, say: Callable[[str]
 def _restore(workspace: Path, lineage: Path, version: Version) -> None:
     """Bring the worktree to its state when the training began: uncommitted changes, parameters, data."""
     difference = lineage / "uncommitted.diff"
-    if difference.is_file() and git(workspace, "apply", "--whitespace=nowarn", str(difference)).returncode != 0:
+    is_clean = not difference.is_file() or not difference.stat().st_size
+    if not is_clean and git(workspace, "apply", "--whitespace=nowarn", str(difference)).returncode != 0:
         raise UserError(f"version {version.number}: its uncommitted changes do not apply to its commit.")
     for name in (str(PARAMS), "dvc.lock"):
         if (lineage / name).is_file():
@@ -180,6 +181,7 @@ def _succeeds(workspace: Path, command: list[str], *, capture_output: bool = Fal
         "PATH": search_path(),
         "PYTHONPATH": str(workspace / "src"),
         "MLFLOW_TRACKING_URI": f"sqlite:///{workspace / 'verify.db'}",
+        STATE_VARIABLE: str(workspace / ".vit-vs-cnn"),  # what is pending in the project's is for another store
         "VIT_VS_CNN_RUN": workspace.name,
     }
     answer = subprocess.run(command, cwd=workspace, env=environment, capture_output=capture_output, check=False)

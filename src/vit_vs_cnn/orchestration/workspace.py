@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from vit_vs_cnn.core.git import git, git_output
 from vit_vs_cnn.core.paths import COMMAND_VARIABLE, PARAMS, main_root, remove, runs_dir
 from vit_vs_cnn.core.process import ProcessIdentity, exit_with_parent, search_path
 from vit_vs_cnn.core.records import digest_of
-from vit_vs_cnn.orchestration.active_runs import ActiveRun, lock_file
+from vit_vs_cnn.orchestration.active_runs import ActiveRun, active_runs, lock_file
 from vit_vs_cnn.orchestration.leftovers import remove_leftovers_of_dvc, remove_stale_git_locks
 from vit_vs_cnn.orchestration.request import Request, check_models, read_request
 
@@ -73,9 +72,8 @@ def open_run(request: Request, flow_run_id: str | None = None) -> Iterator[Pipel
     check_models(settings)
     name = run_name(request, text)
     workspace = main_root() if request.in_place else runs_dir() / name
-    if not re.fullmatch(r"\w[\w.-]*", name):
-        raise UserError(f"--name {name}: letters, digits, '-', '_' and '.' only.")
     runs_dir().mkdir(exist_ok=True)
+    dead = next((run for run in active_runs(dead=True) if run.name == name and run.flow_run_id), None)
     lock = FileLock(lock_file(name))
     try:
         lock.acquire(timeout=0)
@@ -94,6 +92,8 @@ def open_run(request: Request, flow_run_id: str | None = None) -> Iterator[Pipel
         yield PipelineRun(name, workspace, settings, isolated=not request.in_place, command=request.command(name))
     finally:
         active.remove()
+        if dead is not None and flow_run_id is None:
+            dead.save()  # Prefect does not know of its end yet
         lock.release()
 
 
@@ -191,7 +191,8 @@ def _prepare_workspace(root: Path, workspace: Path) -> None:
     if done is not None:
         lock.write_bytes(done)
     changed = git_output(root, "diff", "--name-only", "-z", "HEAD").split("\0")
-    for name in filter(None, [*changed, *_untracked(root)]):
+    untracked = _untracked(root)
+    for name in filter(None, [*changed, *untracked]):
         source, target = root / name, workspace / name
         for folder in filter(Path.is_symlink, (workspace / parent for parent in Path(name).parents)):
             folder.unlink()  # of the time when it held more
@@ -199,11 +200,13 @@ def _prepare_workspace(root: Path, workspace: Path) -> None:
             target.unlink(missing_ok=True)
         elif name not in {"dvc.lock", str(PARAMS)}:
             target.parent.mkdir(parents=True, exist_ok=True)
-            if source.is_dir():
-                # A link to a folder, a repository inside this one, or images: all may be larger than a copy should be.
+            if source.is_dir() or (name in untracked and source.stat().st_size > _MOST_COPIED_BYTES):
+                # A folder, a repository inside this one, or an archive: all may be larger than a copy should be.
                 remove(target)
-                target.symlink_to(source.resolve(), target_is_directory=True)
+                target.symlink_to(source.resolve(), target_is_directory=source.is_dir())
             else:
+                if target.is_symlink():
+                    target.unlink()
                 shutil.copy2(source, target)
     _share_cache(root, workspace)
 

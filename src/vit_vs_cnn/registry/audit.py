@@ -101,6 +101,11 @@ class Decision(Record):
         """Whether the alias points to `version` after it."""
         return self.action not in _WITHOUT_MOVE and not self.cut_off
 
+    @property
+    def how(self) -> str:
+        """What a person has to know of how a version was promoted, the end of a sentence; mostly nothing."""
+        return " by force" if self.forced else ", accepted undecided" if self.accepted else ""
+
     def names(self, version: int) -> bool:
         """Whether it is about this version."""
         return version in {self.previous_version, self.version}
@@ -195,10 +200,10 @@ def open_audit_log(registry: Registry) -> Iterator[AuditLog]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / f"{registry.name}.lock", timeout=_LOCK_SECONDS)
     try:
-        lock.acquire()
+        acquired = lock.acquire()
     except Timeout:
         raise TransientError(f"{registry.name}: another process has been changing its aliases for minutes.") from None
-    with lock:
+    with acquired:
         log = AuditLog(registry)
         log.reconcile()
         yield log

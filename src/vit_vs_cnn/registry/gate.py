@@ -94,12 +94,11 @@ class Judge:
                 classes = ", ".join(challenger.classes)
                 raise UserError(f"gate.min_recall: there is no class {name!r}; there are {classes}.")
             predictions = challenger.predictions
-            of_class = predictions.correct[predictions.labels == challenger.classes.index(name)]
-            measured, recall = "no test image", None
+            rows = predictions.labels == challenger.classes.index(name)
+            of_class, measured, recall = predictions.correct[rows], "no test image", None
             if len(of_class):
                 recall = float(of_class.mean())
                 groups = predictions.group_codes
-                rows = predictions.labels == challenger.classes.index(name)
                 low, high = share_interval(of_class, None if groups is None else groups[rows], self.confidence)
                 measured = f"{recall:.2%} of {len(of_class):,} images ({self._interval} {low:.2%} to {high:.2%})"
             yield RuleOutcome(
@@ -162,10 +161,11 @@ class Judge:
         worst = max(candidates, key=lambda index: (losses[index], -p_values[index]))
         loss, p_value = float(losses[worst]), float(p_values[worst])
         chance = "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
+        which = "the least beyond chance" if lost.any() else "the least"
         return RuleOutcome(
             rule="every class beside the champion",
             measured=(
-                f"{points(-loss, 2, sign=True)} points for {challenger.classes[present[worst]]!r}, the least "
+                f"{points(-loss, 2, sign=True)} points for {challenger.classes[present[worst]]!r}, {which} "
                 f"({int(images[present[worst]]):,} images, {chance})"
             ),
             required=f"none below {points(-margin, 2, sign=True)} by more than chance (p < {1 - self.confidence:.2g})",

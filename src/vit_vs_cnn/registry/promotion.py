@@ -1,6 +1,7 @@
 """Promotion and rollback: which version is champion, each change a recorded decision."""
 
 from pathlib import Path
+from typing import cast
 
 from vit_vs_cnn.config.gate import SelectBy
 from vit_vs_cnn.config.schema import Settings
@@ -15,20 +16,23 @@ from vit_vs_cnn.tracking.outbox import now_ms
 def propose(registry: Registry, given: str, settings: Settings, prepared: Path) -> Decision | None:
     """Judge a version, a number or an alias, beside the champion: the promotion, which is neither made nor recorded.
 
+    The metric is the one that its run chose by; all else of the gate is that of `settings`.
+
     None where the version is the champion. Raises UserError where the evidence to judge it is missing.
     """
     challenger = registry.version(given)
+    select_by = cast("SelectBy", challenger.tags.get("select_by", settings.select_by))
     with open_audit_log(registry) as log:
         champion, decisions = registry.aliases().get(CHAMPION), log.decisions()
     if challenger.number == champion:
         return None
     champions = []
     if champion:
-        before = _best_before(registry, challenger, champion, decisions, settings.select_by)
+        before = _best_before(registry, challenger, champion, decisions, select_by)
         champions = [registry.version(champion), *before]
     versions = [challenger, *champions]
     digest = judged_digest(versions, prepared)
-    judge = Judge(settings.gate, settings.select_by, settings.evaluate.confidence)
+    judge = Judge(settings.gate, select_by, settings.evaluate.confidence)
     collected = collect(registry, versions, prepared)
     rules = collected.rules + (judge.outcomes(*collected.evidence) if collected.evidence else ())
     judged = f"version {challenger.number} ({', '.join(filter(None, [challenger.contestant, challenger.replicate]))}), "

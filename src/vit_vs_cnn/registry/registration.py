@@ -28,6 +28,7 @@ from vit_vs_cnn.training.results import selection_score
 
 # MLflow keeps 5,000 characters of a description: of many classes the card has those with the lowest recall.
 _MOST_CLASSES = 20
+_OF_ALL_SEEDS = ("seeds", "accuracy_mean", "accuracy_std")
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,9 @@ def register(settings: Settings, info: DatasetInfo) -> Registration:
             folder = trained(contestant.name, contestant.chosen.seed)
             tags = _version_tags(folder / "model", info, contestant, lineage) | signature_tags(folder / "model")
             card = write_card(with_tuned(settings, contestant.name), contestant, info, lineage, looks)
-            versions[contestant.name] = registry.add(contestant.name, read_ref(folder), tags, card)
+            version = versions[contestant.name] = registry.add(contestant.name, read_ref(folder), tags, card)
+            # Of a version that was known these may have changed: other seeds were trained since.
+            registry.tag(version, {tag: tags[tag] for tag in _OF_ALL_SEEDS if tag in tags})
         with open_audit_log(registry) as log:
             is_challenger, reason = challenge(registry, log, versions[best], settings.select_by)
     return Registration(versions, best if is_challenger else None, reason)
@@ -106,6 +109,7 @@ def _version_tags(model: Path, info: DatasetInfo, contestant: Contestant, lineag
     return {
         **{tag: json.dumps(number) for tag, number in numbers.items() if number is not None},
         "timm": summary.timm,
+        "select_by": summary.select_by,
         "device": summary.device,
         "data.digest": info.digest,
         VAL_DIGEST: info.splits["val"].digest,

@@ -215,5 +215,6 @@ def resolve_model_name(given: str | None, data_name: str | None) -> str:
     if not names:
         raise UserError(f"{tracking_uri()} has no registered model: run `dvc repro register` first.")
     if given or len(names) > 1:
-        raise UserError(f"{tracking_uri()} has no registered model {wanted!r}: name one of {', '.join(names)}.")
+        has = f"has no registered model {wanted!r}" if wanted else "has several registered models"
+        raise UserError(f"{tracking_uri()} {has}: name one of {', '.join(names)}.")
     return names[0]

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.core.console import points
+from vit_vs_cnn.core.console import points, two_digits
 from vit_vs_cnn.data.checks import Checks
 from vit_vs_cnn.data.notes import UNBALANCED
 from vit_vs_cnn.evaluation.contestants import Contestant
 from vit_vs_cnn.evaluation.pairs import PairedComparison
-from vit_vs_cnn.report.comparison import Comparison
+from vit_vs_cnn.report.comparison import Comparison, with_views
 from vit_vs_cnn.tuning.summary import TuningSummary
 
 # Times of the same training differ by some percent from run to run.
@@ -112,13 +112,12 @@ def duplicates_sentence(comparison: Comparison) -> str | None:
 
 def views_sentences(comparison: Comparison) -> list[str]:
     """What several views of each image change, a sentence for each contestant that was evaluated with them."""
-    measured = [(contestant, contestant.chosen.evaluation.metrics) for contestant in comparison.contestants]
     return [
-        f"Averaged over {metrics.views.forwards} views of each image, at {metrics.views.forwards} times the time, "
-        f"{contestant.name} is right on {points(metrics.views.accuracy)} % instead of {points(metrics.accuracy)} %: on "
-        f"{metrics.views.gained:,} images more and {metrics.views.lost:,} fewer."
-        for contestant, metrics in measured
-        if metrics.views is not None
+        f"Averaged over {views.forwards} views of each image, at {views.forwards} times the time, "
+        f"{contestant.name} is right on {points(views.accuracy)} % instead of {points(contestant.accuracy)} %: on "
+        f"{views.gained:,.0f} images more and {views.lost:,.0f} fewer."
+        for contestant in comparison.contestants
+        if (views := with_views(contestant)) is not None
     ]
 
 
@@ -132,14 +131,14 @@ def _scores(best: Contestant, others: Sequence[Contestant]) -> str:
     return ", ".join([first, *(f"{other.name} on {points(other.accuracy)} %" for other in others)])
 
 
-def _trainings(contestants: Sequence[Contestant]) -> str:
+def _trainings(contestant: Contestant) -> str:
     """How many trainings the answer is of, as the beginning of a sentence."""
-    counts = len(contestants[0].replicates)
+    counts = len(contestant.replicates)
     return "In this one training of each" if counts == 1 else f"Over {counts} trainings of each"
 
 
 def _winner_of_two(comparison: Comparison, best: Contestant, other: Contestant) -> str:
-    pair, trainings = comparison.pair(best.name, other.name), _trainings([best])
+    pair, trainings = comparison.pair(best.name, other.name), _trainings(best)
     lead, low, high = _oriented(pair, best.name)
     by = f"{points(lead)} points ({points(low)} to {points(high)})"
     if pair.verdict == "better":
@@ -162,7 +161,7 @@ def _winner(comparison: Comparison, best: Contestant, others: Sequence[Contestan
         verdict: [name for name, pair in pairs.items() if pair.verdict == verdict]
         for verdict in ("better", "equal", "undecided")
     }
-    trainings = _trainings([best])
+    trainings = _trainings(best)
     if not of_verdict["equal"] + of_verdict["undecided"]:
         leads = ", ".join(f"{name} by {points(_oriented(pair, best.name)[0])}" for name, pair in pairs.items())
         scores = f"{_scores(best, others)}, more than chance explains ({leads} points)"
@@ -189,20 +188,16 @@ def _what_it_takes(undecided: Sequence[PairedComparison]) -> str:
     seeds = [pair.seeds_needed for pair in undecided]
     both = [pair.images_needed for pair in undecided if pair.needs_both and pair.images_needed is not None]
     if undecided and all(seeds):
-        on = f" on about {_two_digits(max(both))} such test images" if both else ""
+        on = f" on about {two_digits(max(both))} such test images" if both else ""
         needed = f"About {max(filter(None, seeds))} trainings of each{on}"
         return f" {needed} would settle it, if the difference stays as it is."
     images = max((pair.images_needed for pair in undecided if pair.images_needed is not None), default=None)
     if images is None:
         return ""
-    needed = f"about {_two_digits(images)} such test images would"
+    needed = f"about {two_digits(images)} such test images would"
     if undecided[0].training_share is None:
         return f" For these trainings {needed} settle it."
     return f" More trainings alone would not settle it: {needed}, if the difference stays as it is."
-
-
-def _two_digits(count: int) -> str:
-    return f"{round(count, 2 - len(str(count))):,}"
 
 
 def _dependent_images(checks: Checks) -> list[str]:
@@ -222,7 +217,7 @@ def _dependent_images(checks: Checks) -> list[str]:
 
 
 def _too_few_images(comparison: Comparison) -> list[str]:
-    """Where the choice of the test images by itself, whatever the training, leaves a pair open, a sentence."""
+    """Where the choice of the test images by itself leaves a pair of these trainings open, a sentence."""
     open_pairs = [pair for pair in comparison.pairs if pair.verdict == "undecided"]
     if not open_pairs:
         return []
@@ -231,7 +226,7 @@ def _too_few_images(comparison: Comparison) -> list[str]:
     if reach <= margin:
         return []
     return [
-        f"{images:,} test images are few: however often each is trained, with them a difference below about "
+        f"{images:,} test images are few: of these trainings, a difference below about "
         f"{points(reach)} points may be chance, and from {100 * margin:g} on it would count as one (compare.margin)."
     ]
 

@@ -1,14 +1,12 @@
 """The report as one self-contained HTML file."""
 
 import platform
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -24,7 +22,7 @@ from vit_vs_cnn.report.embed import EmbeddedTile, embedded_figures, embedded_til
 from vit_vs_cnn.report.errors import Errors, error_sentences, error_tiles
 from vit_vs_cnn.report.figure_writer import FigureIndex
 from vit_vs_cnn.report.grid import Tile
-from vit_vs_cnn.report.map_quality import read_map_qualities
+from vit_vs_cnn.report.map_quality import read_faithfulness, read_map_qualities
 from vit_vs_cnn.report.next_steps import next_steps
 from vit_vs_cnn.report.robustness import Shift, shift_rows
 from vit_vs_cnn.tracking.outbox import RunRef
@@ -106,7 +104,7 @@ def render_report(
         findings=read_checks(PREPARED).findings,
         eda=embedded_figures(EDA, _EDA_SHOWN),
         explanations={contestant: embedded_figures(explained(contestant)) for contestant in settings.models},
-        faithfulness={contestant: _faithfulness(explained(contestant)) for contestant in settings.models},
+        faithfulness={contestant: read_faithfulness(explained(contestant)) for contestant in settings.models},
         pairs=comparison.pairs,
         claims=judge_claims(
             comparison, {name: read_map_qualities(explained(name)) for name in settings.models}, shift.measured
@@ -163,19 +161,11 @@ def _embedded_rows(figures: Mapping[str, Mapping[str, Sequence[Tile]]]) -> dict[
     }
 
 
-def _faithfulness(folder: Path) -> list[dict[Hashable, Any]]:
-    """The rows of faithfulness.csv, none where a contestant has no maps."""
-    try:
-        return pd.read_csv(folder / "faithfulness.csv").to_dict("records")
-    except (FileNotFoundError, pd.errors.EmptyDataError):
-        return []
-
-
 def _differences(settings: Settings, contestant: str) -> dict[str, str]:
     """What is particular to one contestant: its architecture, and where its recipe differs from the shared one."""
     model = settings.models[contestant].model_dump()
     shared, own = _flat(settings.recipe.model_dump()), _flat(model.pop("recipe"))
-    return _flat(model) | {key: value for key, value in own.items() if value != shared[key]}
+    return _flat(model) | {key: value for key, value in own.items() if value != shared.get(key)}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -1,7 +1,9 @@
 """How faithful the maps of an explained contestant are, as the explanation wrote it down."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -16,10 +18,17 @@ class MapQuality:
     high: float
 
 
+def read_faithfulness(folder: Path) -> list[dict[Hashable, Any]]:
+    """Read the rows of the faithfulness.csv of a contestant's explanation; none where it has no maps."""
+    try:
+        return pd.read_csv(folder / "faithfulness.csv").to_dict("records")
+    except (FileNotFoundError, pd.errors.EmptyDataError):
+        return []
+
+
 def read_map_qualities(folder: Path) -> list[MapQuality]:
     """Read how faithful the maps in the folder of a contestant's explanation are; none where it has no maps."""
-    path = folder / "faithfulness.csv"
-    if not path.is_file() or not path.read_text(encoding="utf-8").strip():
-        return []
-    rows = pd.read_csv(path)[["map", "deletion_difference", "deletion_low", "deletion_high"]]
-    return [MapQuality(*row) for row in rows.itertuples(index=False)]
+    return [
+        MapQuality(row["map"], row["deletion_difference"], row["deletion_low"], row["deletion_high"])
+        for row in read_faithfulness(folder)
+    ]

@@ -180,7 +180,7 @@ def write_shift(shift: Shift, example: NDArray[np.uint8], info: DatasetInfo, fol
         for name, mean in means.items()
     )
     writer.add("patches", _patches_figure(shift, patches, 1 / len(info.classes)), changed)
-    rows = ", ".join(_title(corruption.name) for corruption in measured)
+    rows = ", ".join(corruption.title for corruption in measured)
     writer.add_images("examples", _examples_figure(example, measured, info), f"One image in rows: {rows}")
     writer.close()
 

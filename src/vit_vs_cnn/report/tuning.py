@@ -15,7 +15,6 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from vit_vs_cnn.core.console import points
 from vit_vs_cnn.report.figure_writer import FigureWriter
 from vit_vs_cnn.report.style import INK, NEUTRAL, WIDTH, new_figure
 from vit_vs_cnn.tuning.result import StudyResult
@@ -44,7 +43,7 @@ PLOTS = {
 
 
 def write_tuning_report(result: StudyResult, contestant: str, colour: str, folder: Path) -> None:
-    """Write figures (PNG), trials.csv and the interactive study.html into `folder`."""
+    """Write figures, trials.csv and the interactive study.html into `folder`."""
     writer = FigureWriter(folder, "tuning")
     summary = result.summary
     gain = {"outcome": _outcome(result, writer), **summary.model_dump()}
@@ -100,7 +99,7 @@ def _outcome(result: StudyResult, writer: FigureWriter) -> str:
         return writer.text("gain", "recipe_failed", best=summary.best_val_accuracy)
     if result.best.number == result.recipe.number:
         return writer.text("gain", "not_improved", best=summary.best_val_accuracy)
-    return writer.text("gain", "improved", best=summary.best_val_accuracy, gain=points(summary.gain))
+    return writer.text("gain", "improved", best=summary.best_val_accuracy, recipe=summary.recipe_val_accuracy)
 
 
 def _have_importances(trials: Sequence[FrozenTrial]) -> bool:

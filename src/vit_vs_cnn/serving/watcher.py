@@ -29,7 +29,9 @@ class AliasWatcher:
         """Load the model. Raises UserError where that is impossible."""
         self.name, self.alias = name, alias
         self.last_error: str | None = None
+        # A version that does not load, and why: it is not tried again at every look.
         self._failed: int | None = None
+        self._reason = ""
         self._checks_to_skip = 0
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
@@ -69,10 +71,14 @@ class AliasWatcher:
             self._failed = None
         elif version == self._failed and self._checks_to_skip > 0:
             self._checks_to_skip -= 1
-            raise UserError(self.last_error or "")
+            raise UserError(self._reason)
         else:
             self._failed, self._checks_to_skip = version, _CHECKS_BEFORE_RETRY
-            self._use(load_registered(self.name, version))
+            try:
+                self._use(load_registered(self.name, version))
+            except UserError as error:
+                self._reason = str(error)
+                raise
             # Graphs refer to themselves: without this the old model would stay in memory for a while.
             gc.collect()
             print(f"{self.name}: {self.alias} is version {version} now.", file=sys.stderr)

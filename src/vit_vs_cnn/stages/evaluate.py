@@ -18,6 +18,7 @@ from vit_vs_cnn.report.evaluation import save_evaluation_figures
 from vit_vs_cnn.tracking.names import prefixed_metrics
 from vit_vs_cnn.tracking.run import add_to_run
 from vit_vs_cnn.training.device import choose_device
+from vit_vs_cnn.training.results import read_summary
 
 
 def run(settings: Settings, contestant: str, seed: int) -> None:
@@ -29,7 +30,8 @@ def run(settings: Settings, contestant: str, seed: int) -> None:
     logits = batch_predict(model.logits, test.images, batch_size, device, "predict")
     probabilities = softmax(logits, model.temperature.item())
     confidence, memory = settings.evaluate.confidence, peak_memory_mb(device)
-    duplicates = read_checks(PREPARED).test_rows_in_train
+    checks, summary = read_checks(PREPARED), read_summary(trained(contestant, seed))
+    duplicates = tuple({*checks.test_rows_in_train, *(checks.test_rows_in_val if summary.refit else ())})
     views = measure_views(model.logits, logits, test, settings.evaluate, device)
     evaluation = evaluate(probabilities, test, info.classes, confidence, softmax(logits), memory, duplicates, views)
     folder, metrics = evaluated(contestant, seed), evaluation.metrics

@@ -25,7 +25,7 @@ from vit_vs_cnn.report.claims import (
 from vit_vs_cnn.studies.leads import Lead, Place, difference_at
 from vit_vs_cnn.studies.plan import Plan
 from vit_vs_cnn.studies.results import Replicate
-from vit_vs_cnn.studies.settings import EPOCHS, IMAGES, axis_text, point_text
+from vit_vs_cnn.studies.settings import EPOCHS, IMAGES, SECONDS, axis_text, point_text
 from vit_vs_cnn.studies.summary import Summary, along, largest_place
 
 _ENDS = "difference of test accuracy at both ends of the axis; that they differ where their intervals do not overlap"
@@ -62,10 +62,11 @@ _Trainings = dict[str, list[Replicate]]
 
 
 def _trainings_at(place: Place, summary: Summary) -> _Trainings:
-    """The trainings with as many images as a place has, by contestant."""
+    """The trainings with the images and the settings of a place, whatever their budget, by contestant."""
     found: _Trainings = {}
+    same = {axis: value for axis, value in place.values.items() if axis not in (EPOCHS, SECONDS)}
     for run in summary.plan.runs:
-        if run.name in summary.results.done and run.values.get(IMAGES) == place.values.get(IMAGES):
+        if run.name in summary.results.done and same.items() <= run.values.items():
             for replicate in summary.results.done[run.name].replicates:
                 found.setdefault(replicate.contestant, []).append(replicate)
     return found
@@ -92,7 +93,7 @@ def _minus(pair: _Pair, lead: Lead) -> str:
 
 
 def _slower_epochs(pair: _Pair, trainings: _Trainings) -> Claim:
-    slow, fast = ([one.train_seconds / one.epochs for one in trainings[name]] for name in pair)
+    slow, fast = ([one.seconds_per_epoch for one in trainings[name]] for name in pair)
     ratio = float(np.mean(slow) / np.mean(fast))
     return slower_epochs(*pair, ratio, (min(slow) / max(fast), max(slow) / min(fast)))
 

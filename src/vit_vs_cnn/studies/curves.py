@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import curve_fit
-from scipy.stats import t
 
 from vit_vs_cnn.evaluation.clusters import Groups
 
@@ -80,9 +79,9 @@ def fit_power_law(images: Floats, errors: Floats) -> PowerLaw:
     def law(n: Floats, log_a: float, b: float, c: float) -> Floats:
         return np.asarray(np.log(np.exp(log_a) * n**-b + c))
 
-    least, most = float(errors.min()), np.log(images.max() ** _STEEPEST)
+    least = float(errors.min())
     bounds = ([-np.inf, 0.0, 0.0], [np.inf, _STEEPEST, least])
-    start = (min(math.log(a), most), min(b + 0.1, _STEEPEST), 0.5 * least)
+    start = (math.log(a), min(b + 0.1, _STEEPEST), 0.5 * least)
     try:
         (log_a, b, c), _ = curve_fit(law, images, np.log(errors), start, bounds=bounds, max_nfev=500)
     except RuntimeError:  # it did not converge
@@ -153,5 +152,5 @@ def _training_noise(of_sizes: Sequence[NDArray[np.bool_]], images: int, rng: np.
         return np.zeros((DRAWS, len(of_sizes)))
     deviation = math.sqrt(sum(float(np.square(log - log.mean()).sum()) for log in logs) / degrees)
     seeds = np.array([len(log) for log in logs])
-    noise = t.rvs(degrees, size=(DRAWS, len(of_sizes)), random_state=rng)
+    noise = rng.standard_t(degrees, (DRAWS, len(of_sizes)))
     return np.asarray(np.clip(deviation * noise / np.sqrt(seeds), -3.0, 3.0))

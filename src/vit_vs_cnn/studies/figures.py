@@ -215,8 +215,7 @@ def _cell_text(lead: Lead | None) -> str:
         return "no result"
     if lead.verdict == "equal":
         return f"practically equal\n{points(lead.difference, sign=True)}"
-    sure = "> 99 %" if lead.sure > 0.99 else f"{100 * lead.sure:.0f} %"
-    return f"{lead.leader}\n{points(lead.difference, sign=True)}\n{sure}"
+    return f"{lead.leader}\n{points(lead.difference, sign=True)}\n{lead.sure_text}"
 
 
 def _tick(axis: str, value: AxisValue, places: Sequence[Place]) -> str:
@@ -258,7 +257,7 @@ def _means(places: tuple[Place, ...]) -> dict[str, list[object]]:
         "contestant": [name for _, name in rows],
         **{axis: [place.values[axis] for place, _ in rows] for axis in places[0].values},
         "train_images": [place.train_images for place, _ in rows],
-        "seconds": [place.seconds(name) for place, name in rows],
+        "train_seconds": [place.seconds(name) for place, name in rows],
         "trainings": [len(place.accuracies(name)) for place, name in rows],
         "accuracy": [float(np.mean(place.accuracies(name))) for place, name in rows],
         "lowest": [min(place.accuracies(name)) for place, name in rows],

@@ -7,15 +7,12 @@ from itertools import groupby
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import t
+from scipy.special import stdtr, stdtrit
 
 from vit_vs_cnn.evaluation.clusters import Groups
-from vit_vs_cnn.evaluation.replicates import compare_replicates, repeated_splits_interval
+from vit_vs_cnn.evaluation.replicates import Correct, compare_replicates, repeated_splits_interval
 from vit_vs_cnn.studies.results import Replicate, Results, RunResult
 from vit_vs_cnn.studies.settings import SPLIT_SEED, Values
-
-Correct = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -76,6 +73,11 @@ class Lead:
     margin: float
 
     @property
+    def sure_text(self) -> str:
+        """The confidence for people, which is never all."""
+        return "> 99 %" if self.sure > 0.99 else f"{100 * self.sure:.0f} %"
+
+    @property
     def verdict(self) -> Literal["better", "equal", "undecided"]:
         """Whether the interval leaves no doubt about who leads, or none that both are practically equal."""
         if self.low > 0 or self.high < 0:
@@ -126,8 +128,8 @@ def difference_at(place: Place, first: str, second: str, confidence: float, marg
     test_images = round(float(np.mean([split.correct[first].shape[1] for split in place.splits])))
     low, high = repeated_splits_interval(differences, place.train_images, test_images, confidence)
     value, degrees = float(differences.mean()), len(differences) - 1
-    deviation = (high - low) / 2 / float(t.ppf((1 + confidence) / 2, degrees))
-    sure = float(t.cdf(value / deviation, degrees)) if deviation else float(value > 0)
+    deviation = (high - low) / 2 / float(stdtrit(degrees, (1 + confidence) / 2))
+    sure = float(stdtr(degrees, value / deviation)) if deviation else float(value > 0)
     return Lead(first, second, value, low, high, sure, margin)
 
 

@@ -9,7 +9,7 @@ from vit_vs_cnn.report.html import page_environment
 from vit_vs_cnn.studies.claims import judge_study
 from vit_vs_cnn.studies.figures import axis_label, colours_of
 from vit_vs_cnn.studies.leads import Lead, Place
-from vit_vs_cnn.studies.settings import IMAGES, axis_text, point_text
+from vit_vs_cnn.studies.settings import IMAGES, SPLIT_SEED, axis_text, point_text
 from vit_vs_cnn.studies.summary import Summary, answer, crossing_sentence, same_text, weaknesses
 
 
@@ -33,7 +33,7 @@ def render_page(summary: Summary, folder: Path, commit: str) -> str:
             weaknesses=weaknesses(summary),
             claims=judge_study(summary),
             colours=colours_of(summary),
-            axes=[axis_label(axis) for axis in plan.axes],
+            axes=[axis_label(axis) for axis in plan.axes if axis != SPLIT_SEED],
             rows=[_row(place, lead, summary) for place, lead in zip(summary.places, summary.leads, strict=True)],
             holes=[(point_text(run.values), results.failed.get(run.name, "not run yet")) for run in results.open],
             same=same_text(plan) if IMAGES in plan.axes else "",
@@ -73,6 +73,7 @@ def _row(place: Place, lead: Lead | None, summary: Summary) -> dict[str, object]
         "means": {name: _mean(place, name) for name in summary.plan.contestants},
         "lead": lead,
         "by": "" if lead is None else points(lead.difference, sign=True),
+        "sure": "" if lead is None else lead.sure_text,
         "interval": "" if lead is None else _interval(lead),
     }
 

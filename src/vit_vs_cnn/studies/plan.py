@@ -171,7 +171,7 @@ class _Planner:
                 wanted = self._epochs_of_equal_steps(settings, train)
                 epochs = min(wanted, self._study.max_epochs or wanted)
             return [self._run(point, settings, epochs, epochs / wanted, tuple(settings.models))]
-        budget, speeds = float(point[SECONDS] or 0), self.speeds_of(settings)
+        budget, speeds = float(point[SECONDS] or 0) / (1 + settings.train.refit), self.speeds_of(settings)
         return [
             self._run(point, settings, max(1, int(budget / (train * speeds[contestant]))), 1.0, (contestant,))
             for contestant in settings.models
@@ -206,7 +206,10 @@ class _Planner:
         more |= {f"models.{other}": None for other in settings.models if other not in contestants}
         parts = [self._path.stem, *(_readable(axis, value) for axis, value in point.items())]
         speeds, tune = self.speeds_of(settings), settings.tune
-        trained = epochs * len(settings.seeds) + tune.trials * (tune.epochs or epochs) * tune.data_fraction
+        trained = (
+            epochs * (1 + settings.train.refit) * len(settings.seeds)
+            + tune.trials * (tune.epochs or epochs) * tune.data_fraction
+        )
         stages = 1 + len(contestants) * (1 + 2 * len(settings.seeds))
         seconds = sum(trained * train * speeds[contestant] for contestant in contestants)
         return PlannedRun(

@@ -6,17 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import PREPARED, evaluated, trained
 from vit_vs_cnn.core.records import Record
 from vit_vs_cnn.data.dataset import read_info
+from vit_vs_cnn.evaluation.replicates import Correct
 from vit_vs_cnn.evaluation.results import read_evaluation
 from vit_vs_cnn.studies.plan import Plan, PlannedRun
 from vit_vs_cnn.training.results import read_summary
-
-Correct = NDArray[np.bool_]
 
 _REMEDY = "start the study again"
 
@@ -39,6 +37,7 @@ class Replicate(Record):
     expected_calibration_error: float
     val_accuracy: float
     train_seconds: float
+    seconds_per_epoch: float
     epochs: int
     best_epoch: int
     steps: int
@@ -103,9 +102,10 @@ def collect(workspace: Path, run: PlannedRun, seconds: float) -> RunResult:
                     expected_calibration_error=metrics.expected_calibration_error,
                     val_accuracy=summary.val_accuracy,
                     train_seconds=summary.seconds,
+                    seconds_per_epoch=summary.seconds_per_epoch,
                     epochs=summary.epochs,
                     best_epoch=summary.best_epoch,
-                    steps=summary.epochs * max(1, summary.train_images // summary.batch_size),
+                    steps=summary.epochs * max(1, info.splits["train"].images // summary.batch_size),
                     parameters=summary.parameters,
                     device=summary.device,
                     collapsed=summary.collapsed,
@@ -178,7 +178,8 @@ def results_table(results: Results) -> pd.DataFrame:
     for run in results.plan.runs:
         result = results.done.get(run.name)
         for replicate in result.replicates if result else ():
-            measured = replicate.model_dump(exclude={"contestant", "seed", "correct"})
+            measured = replicate.model_dump(exclude={"contestant", "seed", "epochs", "correct"})
+            measured["trained_epochs"] = replicate.epochs  # an axis may be called epochs
             images = {"train_images": result.train_images, "val_images": result.val_images} if result else {}
             named = {"run": run.name, "contestant": replicate.contestant, "seed": replicate.seed}
             rows.append({"study": results.plan.study, **run.values, **named, **images, **measured})

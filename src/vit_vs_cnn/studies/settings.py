@@ -161,7 +161,7 @@ def axis_text(axis: str, value: AxisValue) -> str:
     if axis == IMAGES:
         return f"{100 * float(value or 0):g} % of the images"
     if axis == EPOCHS:
-        return f"{value} epochs"
+        return f"{value} epoch{'' if value == 1 else 's'}"
     return f"{value:g} s" if axis == SECONDS and isinstance(value, int | float) else f"{axis}={_as_yaml(value)}"
 
 

@@ -7,7 +7,7 @@ from itertools import combinations
 
 import numpy as np
 
-from vit_vs_cnn.core.console import duration, points
+from vit_vs_cnn.core.console import duration, points, two_digits
 from vit_vs_cnn.studies.curves import MOST_TIMES_EXTRAPOLATED, Crossing, LearningCurves, find_crossing, fit_curves
 from vit_vs_cnn.studies.leads import Lead, Place, lead_at, places_of
 from vit_vs_cnn.studies.plan import Plan
@@ -229,7 +229,4 @@ def _lead_text(lead: Lead) -> str:
 
 def _number(images: float) -> str:
     """A number of images to two digits; infinity is never."""
-    if not math.isfinite(images):
-        return "never"
-    magnitude = 10 ** max(0, math.floor(math.log10(max(images, 1))) - 1)
-    return f"{round(images / magnitude) * magnitude:,.0f}"
+    return two_digits(images) if math.isfinite(images) else "never"

@@ -33,7 +33,7 @@ def track_study(summary: Summary, settings: Settings, folder: Path) -> None:
                 part = f"{run.name}-{replicate.seed}"
                 with start_run(settings, "study", replicate.contestant, child, part=part, parent=key) as tracked:
                     params = {**run.values, "contestant": replicate.contestant, "seed": replicate.seed}
-                    tracked.log_params({**params, "train_images": run.train_images, "epochs": replicate.epochs})
+                    tracked.log_params({**params, "train_images": run.train_images})
                     assert result is not None
                     tracked.log_metrics(_metrics(result, replicate))
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 DEFERRED_VARIABLE = "VIT_VS_CNN_DEFER_DELIVERY"
 _SECONDS_AFTER_FAILURE = 60.0
+# MLflow's codes of an error that another attempt will not change, e.g. of a run that somebody has deleted.
+_REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 _SECONDS_BETWEEN_LOOKS = 1.0
 
 
@@ -41,7 +43,7 @@ def undelivered(failure: Exception) -> str:
 
 
 class Delivery:
-    """Delivers outboxes to the store. After a failure it waits a minute before the next attempt."""
+    """Delivers outboxes to the store. Where that cannot be reached it waits a minute before the next attempt."""
 
     def __init__(self) -> None:
         self._client: MlflowClient | None = None
@@ -68,7 +70,10 @@ class Delivery:
             except MissingRunError as error:
                 self._failure = error
             except failures as error:
-                self._failure, self._next_attempt = error, time.monotonic() + _SECONDS_AFTER_FAILURE
+                self._failure = error
+                # A store that refuses these records takes those of others.
+                if getattr(error, "error_code", "") not in _REFUSALS:
+                    self._next_attempt = time.monotonic() + _SECONDS_AFTER_FAILURE
         return self._failure is None
 
     def finish(self, outbox: Outbox, *, now: bool = True) -> Exception | None:

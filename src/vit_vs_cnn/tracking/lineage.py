@@ -61,8 +61,8 @@ def write_lineage(folder: Path) -> None:
             (folder / path.name).write_bytes(path.read_bytes())
     (folder / "packages.txt").write_text(_packages(), encoding="utf-8")
     difference, missing = uncommitted_changes(Path.cwd())
-    if difference:
-        (folder / "uncommitted.diff").write_bytes(difference)
+    # Also where there is none: a run that is resumed after a commit must not keep what it began with.
+    (folder / "uncommitted.diff").write_bytes(difference)
     if missing:
         (folder / "untracked.txt").write_text("\n".join(missing) + "\n", encoding="utf-8", errors="surrogateescape")
 

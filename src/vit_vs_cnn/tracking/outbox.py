@@ -113,8 +113,8 @@ class Outbox:
         with self._delivery_lock:
             self.refresh()
             yield
-        if not self.folder.is_dir():
-            _unlink_locks(self.folder)
+            if not self.folder.is_dir():
+                Path(self._delivery_lock.lock_file).unlink(missing_ok=True)
 
     @property
     def pending(self) -> list[Event]:
@@ -145,9 +145,8 @@ class Outbox:
             return
         if remove:
             shutil.rmtree(self.folder)
-        self._lock.release()
-        if remove:
             _unlink_locks(self.folder)
+        self._lock.release()
 
 
 def outbox_dir() -> Path:
@@ -164,7 +163,11 @@ def open_outbox(folder_name: str, header: Header) -> Outbox:
     folder.mkdir(exist_ok=True)
     if not (folder / _HEADER).is_file():
         header.write(folder / _HEADER)
-    return Outbox(folder, lock)
+    outbox = Outbox(folder, lock)
+    # Who delivers it now may be another one than before the kill.
+    outbox.header = outbox.header.model_copy(update={"deferred": header.deferred})
+    outbox.header.write(folder / _HEADER)
+    return outbox
 
 
 def pending_outboxes(*, deferred: bool = False) -> Iterator[Outbox]:
@@ -183,8 +186,8 @@ def pending_outboxes(*, deferred: bool = False) -> Iterator[Outbox]:
         # The process that held it until now may have delivered it.
         if not folder.is_dir():
             if lock is not None:
+                _unlink_locks(folder)
                 lock.release()
-            _unlink_locks(folder)
         elif lock is not None or (deferred and headers[folder].deferred):
             yield Outbox(folder, lock)
 
@@ -221,6 +224,7 @@ def _header(path: Path) -> Header | None:
 
 
 def _unlink_locks(folder: Path) -> None:
+    """Remove the files of locks that this process holds: one that waits for a released lock would have it nameless."""
     for suffix in (".lock", ".delivery"):
         Path(f"{folder}{suffix}").unlink(missing_ok=True)
 

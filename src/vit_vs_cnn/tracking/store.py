@@ -172,8 +172,9 @@ def deliver_event(event: Event, folder: Path, client: "MlflowClient", run_id: st
 
     match event["kind"]:
         case "params":
-            # MLflow refuses another value of a parameter; a resumed run repeats the same one.
-            client.log_batch(run_id, params=[Param(*item) for item in event["values"].items()])
+            # MLflow refuses another value of a parameter: a run that is resumed elsewhere keeps what it began with.
+            known = client.get_run(run_id).data.params
+            client.log_batch(run_id, params=[Param(*item) for item in event["values"].items() if item[0] not in known])
         case "tags":
             client.log_batch(run_id, tags=[RunTag(*item) for item in event["values"].items()])
         case "metrics":
@@ -200,9 +201,15 @@ def deliver_event(event: Event, folder: Path, client: "MlflowClient", run_id: st
         case "model" if model_of_run(client, run_id) is None:
             _deliver_model(event, folder / event["path"], client, run_id)
         case "finish":
-            client.set_terminated(run_id, event["status"], event["time_ms"])
+            _finish(event, client, run_id)
         case "killed" if client.get_run(run_id).info.status == "RUNNING":
             client.set_terminated(run_id, "KILLED", event["time_ms"])
+
+
+def _finish(event: Event, client: "MlflowClient", run_id: str) -> None:
+    if event["status"] == "FINISHED" and "failure" in client.get_run(run_id).data.tags:
+        client.delete_tag(run_id, "failure")  # of an earlier attempt, which was stopped
+    client.set_terminated(run_id, event["status"], event["time_ms"])
 
 
 def _experiment_of(run_id: str, client: "MlflowClient") -> str:

@@ -148,5 +148,5 @@ def open_checkpoint(name: str, *, keep: bool = False) -> Iterator[Checkpoint]:
         if not keep:
             shutil.rmtree(folder)
     finally:
+        Path(lock.lock_file).unlink(missing_ok=True)  # while it is held: who waits for it notices, and makes a new one
         lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)

@@ -192,7 +192,7 @@ def _summarize(job: TrainingJob, history: list[Epoch], temperature: float) -> Tr
 
 
 def _estimate_seconds(job: TrainingJob) -> float | None:
-    """Seconds of all epochs, from a few steps of a copy of the network on noise; None where memory does not suffice."""
+    """Seconds of all epochs and of a refit, from a few steps of a copy on noise; None where memory does not suffice."""
     plan, size, in_chans = replace(job.plan, devices=1, nodes=1), job.preprocess.input_size, job.info.decoding.in_chans
     images = min(job.model.recipe.batch_size, _MOST_TIMED_IMAGES, max(2, _TIMED_PIXELS // size**2))
     inputs = torch.randn(images, in_chans, size, size, device=plan.device).to(memory_format=torch.channels_last)
@@ -213,4 +213,5 @@ def _estimate_seconds(job: TrainingJob) -> float | None:
         if is_out_of_memory(error):
             return None
         raise
-    return min(seconds[1:]) / images * len(job.train) * job.settings.train.epochs / job.plan.processes
+    epochs = job.settings.train.epochs * (1 + job.settings.train.refit)
+    return min(seconds[1:]) / images * len(job.train) * epochs / job.plan.processes

@@ -2,8 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -36,7 +35,7 @@ from vit_vs_cnn.training.setup import (
     is_compile_error,
     is_out_of_memory,
 )
-from vit_vs_cnn.training.validation import Scores, recompute_statistics, validate
+from vit_vs_cnn.training.validation import Scores, plain_batches, recompute_statistics, validate
 
 
 class Trainer:
@@ -193,19 +192,9 @@ class Trainer:
         network = self._validated_network().eval()
         if not self._body_is_frozen(epoch):
             with self.fabric.autocast():
-                recompute_statistics(network, self._plain_images())
+                recompute_statistics(network, plain_batches(self.train, self.preprocess, self.job.settings.seed))
         batches = self.val.in_order(max(self.recipe.batch_size, 256), self.share)
         return validate(lambda images: network(self.preprocess(images)), batches, self.classes, self.fabric)
-
-    def _plain_images(self) -> Iterator[Tensor]:
-        """A tenth of the training images as the network validates them, the same in every epoch and every process.
-
-        At least some 500, and at most some 2,000, which suffice for means and variances.
-        """
-        order = torch.Generator().manual_seed(self.job.settings.seed)
-        batches = min(max(len(self.train) // 2_560, 2), 8)
-        for images, _, _ in islice(self.train.shuffled(256, order), batches):
-            yield self.preprocess(images)
 
     def _validated_network(self) -> nn.Module:
         """The averaged weights where the recipe averages, the current ones otherwise."""

@@ -94,7 +94,7 @@ def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
 def create_ema(network: nn.Module, recipe: Recipe) -> ModelEmaV3 | None:
     """The moving average of the weights, None if the recipe has none.
 
-    Its decay grows with the steps (Polyak averaging at first): a short training would otherwise still carry its
-    random start.
+    Its decay grows with the steps, 1 − (1 + steps)^−2/3 up to `ema_decay`: a short training would otherwise still carry
+    its random start.
     """
     return ModelEmaV3(network, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None

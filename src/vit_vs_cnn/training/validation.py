@@ -1,13 +1,16 @@
 """Validation after an epoch: scores of the network, and batch norm's statistics before it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from vit_vs_cnn.data.loader import ResidentImages
 
 # PyTorch's default. Statistics that forget faster are those of the last few batches, and as noisy as these.
 _SLOW_MOMENTUM = 0.1
@@ -58,6 +61,13 @@ def validate(
         macro_f1=(2 * correct / (images_of + predicted_as))[present].mean().item(),
         top_share=(predicted_as.max() / images).item(),
     )
+
+
+def plain_batches(train: ResidentImages, preprocess: Callable[[Tensor], Tensor], seed: int) -> Iterator[Tensor]:
+    """A tenth of the training images, 512 to 2,048, as the network validates them; the same in all processes."""
+    order, batches = torch.Generator().manual_seed(seed), min(max(len(train) // 2_560, 2), 8)
+    for images, _, _ in islice(train.shuffled(256, order), batches):
+        yield preprocess(images)
 
 
 @torch.no_grad()

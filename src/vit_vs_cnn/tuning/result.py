@@ -43,7 +43,7 @@ def study_result(tuning: TuningStudy) -> StudyResult:
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     pruned = [trial for trial in trials if trial.state == TrialState.PRUNED]
     if not complete:
-        reasons = sorted(str(trial.user_attrs["reason"]) for trial in trials if "reason" in trial.user_attrs)
+        reasons = [str(trial.user_attrs["reason"]) for trial in trials if "reason" in trial.user_attrs]
         raise UserError(f"models.{tuning.contestant}: all {len(trials)} trials failed, the first one so: {reasons[0]}")
     # Many trials can be equal on few validation images: then the lower loss decides, then the lower number.
     best = min(complete, key=lambda trial: (-_value(trial), trial.user_attrs["val_loss"], trial.number))

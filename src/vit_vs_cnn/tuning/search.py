@@ -89,11 +89,11 @@ def search_lock(tuning: TuningStudy) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / f"{tuning.name}.lock")
     try:
-        lock.acquire(timeout=0)
+        acquired = lock.acquire(timeout=0)
     except Timeout:
         print(f"tune {tuning.contestant}: another run searches for the same thing; waiting for it", flush=True)
-        lock.acquire()
-    with lock:
+        acquired = lock.acquire()
+    with acquired:
         yield
 
 

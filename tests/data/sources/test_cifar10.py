@@ -6,6 +6,7 @@ import struct
 import tarfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -78,13 +79,20 @@ def archive(tmp_path: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.fixture
-def server(archive: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    handler = partial(SimpleHTTPRequestHandler, directory=str(archive.parent))
+def server(archive: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """A server of the archive on loopback, as what it was asked for."""
+    asked: list[str] = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_request(self, *_: object) -> None:
+            asked.append(self.path)
+
+    handler = partial(Handler, directory=str(archive.parent))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as serving:
         thread = threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         monkeypatch.setattr(cifar10, "URL", f"http://127.0.0.1:{serving.server_port}/{archive.name}")
-        yield
+        yield asked
         serving.shutdown()
         thread.join()
 
@@ -120,6 +128,19 @@ def test_a_missing_archive_is_downloaded_once(tmp_path: Path, archive: Path, mon
     assert list(wanted.parent.iterdir()) == [wanted]
     monkeypatch.setattr(cifar10, "URL", "http://127.0.0.1:9/none")
     assert open_cifar10(wanted).classes == CLASSES
+
+
+def test_two_that_miss_the_archive_at_once_download_it_once(tmp_path: Path, server: list[str]):
+    open_cifar10(tmp_path / "alone" / "copy.tar.gz")
+    asked_by_one, together = len(server), threading.Barrier(2)
+
+    def open_at_once(_: int) -> tuple[str, ...]:
+        together.wait()
+        return open_cifar10(tmp_path / "shared" / "copy.tar.gz").classes
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(open_at_once, range(2))) == [CLASSES] * 2
+    assert len(server) == 2 * asked_by_one
 
 
 @pytest.mark.usefixtures("server")

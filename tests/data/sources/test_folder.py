@@ -116,10 +116,10 @@ def test_files_in_class_folders_that_are_no_images_are_a_note_and_never_unreadab
     [
         ([], "holds no image folders"),
         (["a.png", "b.png"], "holds no image folders"),
-        (["cat/1.png"], r"only one class \(cat\)"),
+        (["cat/1.png"], r"only one class \(cat\).*data\.class_level: 2.*data\.source: table"),
         (["train/cat/1.png", "test/cat/1.png"], r"only one class \(cat\)"),
         (["train/1.png", "train/2.png"], "no class folders"),
-        (["cat/1.png", "dog/"], r"1 class folders without images \(dog\)"),
+        (["cat/1.png", "dog/"], r"1 class folders without images \(dog\).*`data\.splits: {train: FOLDER}`"),
         (["train/cat/1.png", "train/dog/1.png", "test/"], "has test/ without images"),
         (["test/cat/1.png", "test/dog/1.png"], "has test/ but no train/"),
         (["train/cat/1", "train/dog/1", "test/emu/1"], "the class 'emu' in test/ but not in train/"),

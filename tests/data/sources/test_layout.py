@@ -175,6 +175,15 @@ def test_what_the_settings_name_must_be_there_and_apart(tmp_path: Path):
             SplitFolders(train=path)
 
 
+def test_files_beside_the_folders_in_the_settings_count_as_images_only_if_they_are(tmp_path: Path):
+    folder = write(tmp_path, *classes_in("old", "new"), "notes.txt", "list.csv")
+    source = open_folder(folder, SplitFolders(train="old", test="new"))
+    assert not [note for note in source.notes if "images outside" in note]
+    assert source.stray == ("list.csv", "notes.txt")
+    source = open_folder(write(folder, "extra.png"), SplitFolders(train="old", test="new"))
+    assert note(source, "1 images outside the folders in data.splits are skipped.")
+
+
 def test_sub_folders_of_classes_are_said_with_the_other_reading(tmp_path: Path):
     source = open_folder(write(tmp_path, "animal/cat/1.png", "animal/dog/1.png", "plant/oak/1.png", "stone/1.png"))
     assert source.classes == ("animal", "plant", "stone")

@@ -36,7 +36,9 @@ def test_every_format_lists_the_images_beside_it(pets: Path, suffix: str):
     }
 
 
-texts = st.text(st.characters(exclude_categories=["C"], exclude_characters="|"), min_size=1).map(str.strip).filter(bool)
+texts = (
+    st.text(st.characters(exclude_categories=["C"], exclude_characters="|[,;"), min_size=1).map(str.strip).filter(bool)
+)
 
 
 @budget(max_examples=20)
@@ -76,6 +78,28 @@ def test_images_are_found_without_suffix_and_in_any_folder_below(tmp_path: Path)
     source = open_source(settings(tmp_path, images="part_2"))
     assert source.names == ("part_2/ISIC_2.jpg", "part_2/ISIC_3.jpg")
     assert source.row_findings == {"missing_file": ("ISIC_1 in meta.csv",), "unlisted_file": ()}
+
+
+@pytest.mark.parametrize(("written", "stored"), [("\u00e9", "e\u0301"), ("e\u0301", "\u00e9")], ids=["nfc", "nfd"])
+def test_a_table_finds_files_in_the_other_form_of_unicode(tmp_path: Path, written: str, stored: str):
+    names = (f"caf{stored}/{stored}.png", f"caf{stored}/b.png")
+    write_images(tmp_path, *names)
+    rows = [{"file_name": f"{written}.png", "label": "dog"}, {"file_name": "b", "label": "cat"}]
+    write_table(tmp_path / f"caf{stored}" / "labels.csv", rows)
+    for images in (None, f"caf{written}", f"caf{stored}"):
+        source = open_source(settings(tmp_path, images=images))
+        assert source.names == names
+        assert [content for _, content in sorted(source.read())] == [(tmp_path / name).read_bytes() for name in names]
+
+
+def test_a_file_name_that_is_not_utf8_is_one_sentence(pets: Path):
+    write_table(pets / "labels.csv", PETS)
+    try:
+        (pets / "caf\udce9.png").touch()
+    except (OSError, UnicodeError):
+        pytest.skip("the file system takes no such names")
+    with pytest.raises(UserError, match=r"the file name 'caf\\udce9\.png' is not UTF-8: rename the file"):
+        open_source(settings(pets))
 
 
 @pytest.mark.parametrize("image", ["/etc/a.png", "../a.png", "x/../../a.png", r"..\a.png", "https://example.com/a.png"])
@@ -127,6 +151,15 @@ def test_rows_that_do_not_fit_are_all_named_or_left_out(tmp_path: Path):
     examples = {finding.kind: finding.examples for finding in checks.findings}
     assert examples["repeated_row"] == ("4.png",)
     assert examples["unlisted_file"] == ("19.png",)
+
+
+def test_an_image_of_two_groups_contradicts_itself(pets: Path):
+    rows = [row | {"patient": "p1"} for row in PETS]
+    write_table(pets / "labels.csv", [*rows, rows[0] | {"patient": "p2"}])
+    source = open_source(settings(pets, columns={"group": "patient"}))
+    assert source.names == ("b.png", "c.png")
+    assert source.row_findings["contradiction"] == ("a.png: dog in p1 and dog in p2",)
+    assert "repeated_row" not in source.row_findings
 
 
 def hugging_face(folder: Path, images: dict[str, Rows], names: list[str]) -> Path:
@@ -200,9 +233,20 @@ def test_a_damaged_table_is_one_sentence(tmp_path: Path, name: str, content: byt
         open_source(settings(tmp_path))
 
 
-def test_one_class_is_not_enough(pets: Path):
-    write_table(pets / "labels.csv", PETS[:1])
-    with pytest.raises(UserError, match=r"only one class \(dog\)"):
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        (PETS[:1], r"only one class \(dog\)\.$"),
+        (
+            [PETS[0], PETS[1] | {"label": ""}, {"file_name": "gone.png", "label": "cat"}],
+            r"the usable rows .* only one class \(dog\); passed over: 1 × missing file, 1 × no label\.$",
+        ),
+        ([PETS[0], PETS[0] | {"label": "cat"}], r"\(not even one\); passed over: 1 × contradiction\.$"),
+    ],
+)
+def test_fewer_than_two_classes_are_not_enough(pets: Path, rows: Rows, sentence: str):
+    write_table(pets / "labels.csv", rows)
+    with pytest.raises(UserError, match=sentence):
         open_source(settings(pets))
 
 
@@ -212,7 +256,15 @@ def test_a_folder_with_hugging_faces_metadata_needs_no_setting(pets: Path, suffi
     assert placed(open_source(settings(pets, source="folder"))) == placed(open_source(settings(pets)))
 
 
-@pytest.mark.parametrize("text", ["file_name,text\ncat/a.png,a cat\n", "id,label\n1,cat\n", "file_name,label\na\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "file_name,text\ncat/a.png,a cat\n",
+        "id,label\n1,cat\n",
+        "file_name,label\na\n",
+        "file_name,young,blurred\ncat/a.png,1,0\ndog/b.png,0,1\n",
+    ],
+)
 def test_metadata_without_labels_leave_the_folders_as_classes(tmp_path: Path, text: str):
     write_images(tmp_path, "cat/a.png", "dog/b.png")
     (tmp_path / "metadata.csv").write_text(text)

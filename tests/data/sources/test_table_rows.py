@@ -44,10 +44,22 @@ def test_columns_of_zeros_and_ones_are_classes(pets: Path):
     assert open_source(settings(pets, columns={"label": ["MEL", "NV"]})).classes == ("MEL", "NV")
 
 
-@pytest.mark.parametrize("label", ["cat|dog", ["cat", "dog"]])
+@pytest.mark.parametrize(
+    "label", ["cat|dog", ["cat", "dog"], "cat,dog", "dog; cat", "['cat', 'dog']", '["emu", "fox"]']
+)
 def test_several_labels_of_an_image_are_refused(pets: Path, label: object):
     write_table(pets / "labels.jsonl", [*PETS[:2], PETS[2] | {"label": label}])
     with pytest.raises(UserError, match=r"gives an image several labels.*keep the rows with one label"):
+        open_source(settings(pets))
+
+
+def test_a_name_with_a_comma_is_a_class_unless_its_parts_are_classes(pets: Path):
+    labels = ["tench, Tinca tinca", "goldfish", "tench"]
+    write_table(pets / "labels.csv", [row | {"label": label} for row, label in zip(PETS, labels, strict=True)])
+    assert open_source(settings(pets)).classes == ("goldfish", "tench", "tench, Tinca tinca")
+    labels[1] = "Tinca tinca"
+    write_table(pets / "labels.csv", [row | {"label": label} for row, label in zip(PETS, labels, strict=True)])
+    with pytest.raises(UserError, match=r"gives an image several labels \(tench, Tinca tinca\)"):
         open_source(settings(pets))
 
 
@@ -116,6 +128,23 @@ def test_the_names_of_the_tables_say_the_split_and_others_are_passed_over(pets: 
     assert len(source.notes) == 1
     assert "passed over: test.csv has no column" in source.notes[0]
     assert source.row_findings["unlisted_file"] == ("d.png",)
+
+
+def test_words_joined_by_capitals_in_the_names_of_the_tables_say_the_split(pets: Path):
+    write_table(pets / "trainLabels.csv", PETS[:2])
+    write_table(pets / "testLabels.csv", PETS[2:])
+    expected = [("test", "dog", "c.png"), ("train", "dog", "a.png"), ("train", "cat", "b.png")]
+    assert placed(open_source(settings(pets))) == expected
+
+
+@pytest.mark.parametrize("name", ["sample_submission.csv", "sampleSubmission.csv"])
+def test_a_form_for_the_answers_of_a_competition_gives_no_labels(pets: Path, name: str):
+    write_table(pets / "labels.csv", PETS[:2])
+    write_table(pets / name, [{"file_name": "c.png", "label": "cat"}])
+    source = open_source(settings(pets))
+    assert placed(source) == [("train", "dog", "a.png"), ("train", "cat", "b.png")]
+    assert source.notes == (f"passed over: {name} is a form for the answers of a competition: name a table with labels.",)
+    assert source.row_findings["unlisted_file"] == ("c.png",)
 
 
 def test_the_folders_of_tables_and_images_say_the_split(tmp_path: Path):

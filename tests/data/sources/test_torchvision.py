@@ -9,6 +9,7 @@ import tarfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -235,6 +236,28 @@ def test_files_laid_out_by_hand_need_no_download(tmp_path: Path, publish: Publis
         (tmp_path / "data" / "eurosat" / name).write_bytes(file)
     (tmp_path / "served" / "EuroSAT.zip").unlink()
     assert len(open_source(settings(tmp_path / "data", "EuroSAT")).names) == 10
+
+
+def test_two_that_miss_the_files_at_once_download_them_once(
+    tmp_path: Path, publish: Publish, monkeypatch: pytest.MonkeyPatch
+):
+    from torchvision.datasets import eurosat as module
+
+    eurosat(publish, monkeypatch)
+    download, downloads, together = module.download_and_extract_archive, [], threading.Barrier(2)
+
+    def counted(address: str, download_root: str, **more: str) -> None:
+        downloads.append(download_root)
+        download(address, download_root, **more)
+
+    def open_at_once(_: int) -> int:
+        together.wait()
+        return len(open_source(settings(tmp_path / "data", "EuroSAT")).names)
+
+    monkeypatch.setattr(module, "download_and_extract_archive", counted)
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(open_at_once, range(2))) == [10, 10]
+    assert len(downloads) == 1
 
 
 def test_a_download_that_fails_may_be_retried_and_leaves_nothing(

@@ -12,7 +12,7 @@ import numpy as np
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import main_root
 from vit_vs_cnn.data.dataset import PREPARED_SPLITS
-from vit_vs_cnn.data.sources.download import download_errors
+from vit_vs_cnn.data.sources.download import download_errors, one_download
 from vit_vs_cnn.data.sources.source import Source
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
@@ -61,7 +61,9 @@ def open_cifar10(path: Path) -> Source:
 def open_cifar(path: Path, official: CifarArchive) -> Source:
     """Open an official archive at `path`, downloaded to there if it is missing. Raises as `open_cifar10` does."""
     if not path.exists():
-        _download(path, official)
+        with one_download(path):
+            if not path.exists():
+                _download(path, official)
     _check(path, official)
     contents = _read_archive(path, {*official.train, *official.test, official.meta})
     batches = {name: contents[name] for name in (*official.train, *official.test)}

@@ -4,10 +4,23 @@ import http.client
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
 
 from vit_vs_cnn.core.errors import TransientError
+from vit_vs_cnn.core.records import digest_of
+from vit_vs_cnn.data.object_store import downloads_dir
 
 _TIMEOUT_SECONDS = 60.0
+
+
+@contextmanager
+def one_download(path: Path) -> Iterator[None]:
+    """Let one run at a time download to `path`: another one waits, and finds what it left."""
+    downloads_dir().mkdir(parents=True, exist_ok=True)
+    with FileLock(downloads_dir() / f"{digest_of(str(path.absolute()).encode())[:16]}.lock"):
+        yield
 
 
 @contextmanager

@@ -60,7 +60,8 @@ def open_folder(
     if len(classes) < 2:
         raise UserError(
             f"data.path: {path} holds only one class ({', '.join(classes)}), and two at least are needed: "
-            f"expected {EXPECTED}."
+            f"expected {EXPECTED}; classes one folder deeper need data.class_level: 2, a table of labels "
+            "data.source: table."
         )
     ordered = sorted(class_of, key=lambda parts: (class_of[parts].split, parts))
     images = [parts for parts in ordered if not listing.images[parts].problem]
@@ -125,7 +126,7 @@ def _list(path: Path, store: Store) -> _Listing:
     odd = {
         member.name: parts
         for parts, member in files.items()
-        if len(parts) > 1 and not member.problem and not has_image_suffix(member.name)
+        if not member.problem and not has_image_suffix(member.name)
     }
     others = {odd[name] for name, head in store.heads(odd.keys()).items() if not is_image_head(head)}
     return _Listing(
@@ -158,7 +159,8 @@ def _empty_classes(
     if on_bad == "fail":
         raise UserError(
             f"data.path: {path} has {len(names):,} class folders without images ({listed(names, '')}): "
-            "fill or remove them, or set data.on_bad to skip."
+            "fill or remove them, or set data.on_bad to skip, or name the folder that has the classes, "
+            "`data.splits: {train: FOLDER}`."
         )
     return [f"{len(names):,} class folders hold no images and are skipped: {listed(names, '')}."]
 

@@ -15,10 +15,11 @@ from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.archive import Member, Store, open_store
 from vit_vs_cnn.data.dataset import PREPARED_SPLITS
 from vit_vs_cnn.data.file_kinds import has_image_suffix, is_clutter
+from vit_vs_cnn.data.sources.folder_tree import shown
 from vit_vs_cnn.data.sources.source import RowFinding, Source, Unreadable
 from vit_vs_cnn.data.sources.split_names import split_named
 from vit_vs_cnn.data.sources.table_files import Table, is_table, read_table
-from vit_vs_cnn.data.sources.table_rows import Labelled, MissingColumnError, Row, rows_of
+from vit_vs_cnn.data.sources.table_rows import Labelled, MissingColumnError, Row, has_label, rows_of
 
 _Found = dict[RowFinding, list[str]]
 
@@ -56,14 +57,15 @@ def open_metadata(settings: DataSettings, store: Store) -> Source | None:
             with suppress(UserError):
                 tables.append(_open(Path(settings.path), store, member))
     try:
-        return _source([table for table in tables if "file_name" in table.columns], settings, store)
+        named = [table for table in tables if "file_name" in table.columns and has_label(table, settings.columns)]
+        return _source(named, settings, store)
     except MissingColumnError:
         return None
 
 
 def _members(store: Store) -> dict[str, Member]:
     """The files by their paths, without hidden ones and those that systems add."""
-    files = {posixpath.normpath(member.name): member for member in store.members if not member.is_folder}
+    files = {shown(posixpath.normpath(member.name)): member for member in store.members if not member.is_folder}
     return {name: member for name, member in files.items() if not any(map(is_clutter, name.split("/")))}
 
 
@@ -83,7 +85,14 @@ def _source(tables: Sequence[Table], settings: DataSettings, store: Store) -> So
     classes = _class_names(rows, labelled, settings)
     label_of = {name: label for label, name in enumerate(dict.fromkeys(classes.values()))}
     if len(label_of) < 2:
-        raise UserError(f"data.path: the tables in {settings.path} have only one class ({', '.join(label_of)}).")
+        lost = [
+            f"{len(names):,} × {kind.replace('_', ' ')}" for kind, names in found.items() if kind != "unlisted_file"
+        ]
+        also = f"; passed over: {', '.join(lost)}" if any(lost) else ""
+        raise UserError(
+            f"data.path: the usable rows of the tables in {settings.path} have only one class "
+            f"({', '.join(label_of) or 'not even one'}){also}."
+        )
     problems = {member.name: member.problem for member in files.members.values() if member.problem}
     splits = _splits(rows, settings)
     kept = [index for index, row in enumerate(rows) if row.image not in problems]
@@ -120,6 +129,10 @@ def _labelled(tables: Sequence[Table], settings: DataSettings) -> tuple[list[Lab
     labelled, passed = [], []
     for table in tables:
         try:
+            if re.search("submission", PurePosixPath(table.name).stem, re.IGNORECASE):
+                raise MissingColumnError(
+                    f"data.path: {table.name} is a form for the answers of a competition: name a table with labels."
+                )
             labelled.append(rows_of(table, settings.columns))
         except MissingColumnError as error:
             passed.append(error)
@@ -133,7 +146,11 @@ def _files(store: Store, settings: DataSettings) -> _Files:
     members = _members(store)
     images: dict[str, list[str]] = defaultdict(list)
     for name in members:
-        inside, path = PurePosixPath(name), PurePosixPath(settings.images or "")
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"data.path: the file name {name!r} is not UTF-8: rename the file.") from None
+        inside, path = PurePosixPath(name), PurePosixPath(shown(settings.images or ""))
         if has_image_suffix(inside.name) and inside.is_relative_to(path):
             images[inside.name].append(name)
             images[inside.stem].append(name)
@@ -179,7 +196,7 @@ def _located(part: Labelled, files: _Files, settings: DataSettings, found: _Foun
 
 def _find(image: str, base: str, table: str, files: _Files) -> str | None:
     """The path of the file that a table calls `image`: below `base`, or where one path alone ends like that."""
-    image = image.replace("\\", "/")
+    image, base = shown(image.replace("\\", "/")), shown(base)
     wanted = posixpath.normpath(posixpath.join(base, image))
     if image.startswith("/") or "://" in image or wanted.startswith("../"):
         raise UserError(
@@ -208,9 +225,9 @@ def _consistent(rows: Sequence[Row], found: _Found) -> list[Row]:
         by_image[row.image].append(row)
     kept = []
     for image, same in by_image.items():
-        said = sorted({(row.label, row.split or "") for row in same})
+        said = sorted({(row.label, row.split or "", row.group or "") for row in same})
         if len(said) > 1:
-            sides = [" in ".join(filter(None, pair)) or "no label" for pair in said]
+            sides = [" in ".join(filter(None, of_row)) or "no label" for of_row in said]
             found["contradiction"].append(f"{image}: {' and '.join(sides)}")
         elif not same[0].label:
             found["no_label"].append(image)

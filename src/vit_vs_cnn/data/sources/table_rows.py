@@ -52,6 +52,11 @@ class Labelled:
     notes: tuple[str, ...] = ()
 
 
+def has_label(table: Table, columns: ColumnSettings) -> bool:
+    """Whether a column has the labels by its name; columns of zeros and ones may be anything."""
+    return bool(columns.label) or any(column.lower() in _USUAL_NAMES["label"] for column in table.columns)
+
+
 def rows_of(table: Table, columns: ColumnSettings) -> Labelled:
     """Read the rows of `table` from the columns that the settings name, or else from those with the usual names.
 
@@ -67,6 +72,7 @@ def rows_of(table: Table, columns: ColumnSettings) -> Labelled:
         labels = ["" if names and text == "-1" else text for text in labels]
     else:
         labels = _one_hot(table, columns.label if isinstance(columns.label, list) else _indicators(table, image))
+    _refuse_several(table, set(filter(None, labels)))
     if not any(labels):
         raise MissingColumnError(f"{table.name}: no row has a label.")
     splits, notes = _splits(table, columns.split)
@@ -131,11 +137,23 @@ def _label(table: Table, cell: Any) -> str:
     several = isinstance(cell, list) and len(cell) > 1
     text = _text(cell[0] if isinstance(cell, list) and len(cell) == 1 else "" if cell == [] else cell)
     if several or "|" in text:
-        raise UserError(
-            f"data.path: {table.name} gives an image several labels ({text}): this project classifies images that have "
-            "one; keep the rows with one label, or join the labels to classes of their own."
-        )
+        raise _several_labels(table, text)
     return text
+
+
+def _refuse_several(table: Table, labels: set[str]) -> None:
+    """Raise UserError where a text is a list: in brackets, or of other rows' labels with commas between."""
+    for text in sorted(labels):
+        parts = [part.strip() for part in re.split("[,;]", text)]
+        if re.fullmatch(r"\[.*,.*\]", text) or (len(parts) > 1 and labels.issuperset(parts)):
+            raise _several_labels(table, text)
+
+
+def _several_labels(table: Table, text: str) -> UserError:
+    return UserError(
+        f"data.path: {table.name} gives an image several labels ({text}): this project classifies images that have "
+        "one; keep the rows with one label, or join the labels to classes of their own."
+    )
 
 
 def _indicators(table: Table, image: str) -> list[str]:
@@ -176,6 +194,6 @@ def _splits(table: Table, chosen: str | None) -> tuple[list[SplitName | None], t
         if chosen:
             raise UserError(f"data.columns.split: {sentence}: write train, val or test.")
         notes = (f"{sentence}: not read as splits",)
-    words = {split_named(word) for word in re.split(r"[^a-z]+", path.stem.lower())} - {None}
+    words = {split_named(word) for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", path.stem)} - {None}
     named = [words.pop()] if len(words) == 1 else [split_named(part) for part in reversed(path.parent.parts)]
     return [next(filter(None, named), None)] * len(table.cells(table.columns[0])), notes

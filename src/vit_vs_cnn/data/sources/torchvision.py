@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.dataset import PREPARED_SPLITS, SplitName
 from vit_vs_cnn.data.sources.cifar10 import CifarArchive, open_cifar
-from vit_vs_cnn.data.sources.download import download_errors
+from vit_vs_cnn.data.sources.download import download_errors, one_download
 from vit_vs_cnn.data.sources.source import RawImage, Source
 
 # What torchvision calls each split; the first that a data set has is taken.
@@ -98,24 +98,25 @@ def _parameters(kind: type) -> set[str]:
 def _opened(kind: Any, path: Path) -> tuple[Path, _Parts]:
     """The splits, from the folder itself, from an earlier download in it, or downloaded: whole or not at all."""
     target, draft = path / kind.__name__, path / f"{kind.__name__}.part"
-    for root in (path, target):
-        try:
-            return root, _splits(kind, root, download=False)
-        except (RuntimeError, OSError):
-            # torchvision's way to say that the files are not there.
-            continue
-    if target.exists():
-        raise UserError(f"{target}: is not all of {kind.__name__}: remove it to have it downloaded again.")
-    shutil.rmtree(draft, ignore_errors=True)
     remedy = "try again, or unpack the files there as torchvision lays them out"
-    try:
-        with download_errors(f"data.path: {path} lacks {kind.__name__} and the download failed", remedy):
-            draft.mkdir(parents=True)
-            _splits(kind, draft, download=True)
-            draft.rename(target)
-    finally:
+    with one_download(target):
+        for root in (path, target):
+            try:
+                return root, _splits(kind, root, download=False)
+            except (RuntimeError, OSError):
+                # torchvision's way to say that the files are not there.
+                continue
+        if target.exists():
+            raise UserError(f"{target}: is not all of {kind.__name__}: remove it to have it downloaded again.")
         shutil.rmtree(draft, ignore_errors=True)
-    return target, _splits(kind, target, download=False)
+        try:
+            with download_errors(f"data.path: {path} lacks {kind.__name__} and the download failed", remedy):
+                draft.mkdir(parents=True)
+                _splits(kind, draft, download=True)
+                draft.rename(target)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        return target, _splits(kind, target, download=False)
 
 
 def _splits(kind: Any, root: Path, *, download: bool) -> _Parts:
