@@ -1,3 +1,4 @@
+import signal
 import subprocess
 import sys
 import threading
@@ -91,3 +92,13 @@ def test_two_processes_that_write_the_same_file_do_not_disturb_each_other(tmp_pa
 def test_the_numbers_of_a_record_omit_text_and_none() -> None:
     assert numbers_of(Speed(name="vit", seconds=0.1)) == {"seconds": 0.1}
     assert numbers_of(Speed(name="vit", seconds=0.1, images=3), exclude={"seconds"}) == {"images": 3}
+
+
+def test_what_a_killed_process_left_is_gone_after_the_next_write(tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    code = "import os, signal, sys; from pathlib import Path; from vit_vs_cnn.core.records import write_atomically; "
+    code += "Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL); write_atomically(Path(sys.argv[1]), 'a')"
+    assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == -signal.SIGKILL
+    assert [draft.suffix for draft in tmp_path.iterdir()] == [".draft"]
+    write_atomically(path, "b")
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,7 +1,10 @@
 """Strict JSON records on disk, and digests of content."""
 
 import hashlib
-import uuid
+import os
+import re
+import threading
+from glob import escape
 from pathlib import Path
 from typing import Any, Self
 
@@ -39,12 +42,23 @@ def write_atomically(path: Path, text: str) -> None:
 
     Of several that write it at once the last one's stays.
     """
-    draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}.draft")
+    for left in path.parent.glob(f"{escape(path.name)}.*.draft"):
+        writer = re.fullmatch(r"\.(\d+)\.\d+\.draft", left.name.removeprefix(path.name))
+        if writer and not _is_running(int(writer[1])):
+            left.unlink(missing_ok=True)  # of a process that was killed here
+    draft = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.draft")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
+def _is_running(pid: int) -> bool:
     try:
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # another user's
+    return True
 
 
 def digest_of(content: bytes) -> str:
