@@ -55,7 +55,8 @@ def test_a_weighted_loss_does_not_depend_on_the_parts(soft: bool, micro_batch: i
     gradients = Gradients(fabric, network, torch.optim.SGD(network.parameters(), 0.1), recipe, weights, "")
     logits, loss = gradients.compute(inputs, targets if soft else labels)
     smooth = (targets if soft else functional.one_hot(labels, 4)) * 0.9 + 0.1 / 4
-    expected = -(smooth * weights * network(inputs).log_softmax(dim=1)).sum(dim=1).mean()
+    of_images = (targets if soft else functional.one_hot(labels, 4).float()) @ weights
+    expected = -(of_images * (smooth * network(inputs).log_softmax(dim=1)).sum(dim=1)).mean()
     torch.testing.assert_close(loss, expected.detach())
     torch.testing.assert_close(logits, network(inputs).detach())
     (expected_gradient,) = torch.autograd.grad(expected, [network.weight])

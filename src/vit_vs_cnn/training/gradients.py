@@ -69,15 +69,23 @@ class Gradients:
                 file=sys.stderr,
             )
 
+    def _summed_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        smoothing = self.label_smoothing
+        if self.class_weights is None:
+            return functional.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
+        # An image has the weight of its label. PyTorch weights the smoothed rest by the other classes: of an image of
+        # a frequent class a rare one would then count more than the label itself.
+        weights = self.class_weights[targets] if targets.ndim == 1 else targets @ self.class_weights
+        losses = functional.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
+        return (weights * losses).sum()
+
     def _compute_in_parts(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         self.optimizer.zero_grad(set_to_none=True)
         logits, losses = [], []
         parts = zip(torch.split(inputs, self.micro_batch), torch.split(targets, self.micro_batch), strict=True)
         for part, target in parts:
             output = self.network(part)
-            loss = functional.cross_entropy(
-                output.float(), target, self.class_weights, reduction="sum", label_smoothing=self.label_smoothing
-            ) / len(inputs)
+            loss = self._summed_loss(output.float(), target) / len(inputs)
             before = [buffer.clone() for buffer in self.kept]
             self.fabric.backward(loss)
             for buffer, value in zip(self.kept, before, strict=True):
