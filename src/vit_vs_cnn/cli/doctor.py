@@ -17,8 +17,6 @@ from vit_vs_cnn.orchestration.workspace import cache_dir
 
 _CIFAR10_HOST = "https://www.cs.toronto.edu"
 _LITTLE_DISK_GB = 5.0
-
-
 _INSTALL = "run `make setup` in a clone, or install the package again."
 
 

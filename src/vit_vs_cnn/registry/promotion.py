@@ -1,7 +1,7 @@
 """Promotion and rollback: which version is champion, each change a recorded decision."""
 
 from pathlib import Path
-from typing import cast
+from typing import cast, get_args
 
 from vit_vs_cnn.config.gate import SelectBy
 from vit_vs_cnn.config.schema import Settings
@@ -21,7 +21,9 @@ def propose(registry: Registry, given: str, settings: Settings, prepared: Path) 
     None where the version is the champion. Raises UserError where the evidence to judge it is missing.
     """
     challenger = registry.version(given)
-    select_by = cast("SelectBy", challenger.tags.get("select_by", settings.select_by))
+    chosen_by = challenger.tags.get("select_by")
+    # A tag may hold anything.
+    select_by = cast("SelectBy", chosen_by) if chosen_by in get_args(SelectBy) else settings.select_by
     with open_audit_log(registry) as log:
         champion, decisions = registry.aliases().get(CHAMPION), log.decisions()
     if challenger.number == champion:

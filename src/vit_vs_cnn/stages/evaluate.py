@@ -31,7 +31,7 @@ def run(settings: Settings, contestant: str, seed: int) -> None:
     probabilities = softmax(logits, model.temperature.item())
     confidence, memory = settings.evaluate.confidence, peak_memory_mb(device)
     checks, summary = read_checks(PREPARED), read_summary(trained(contestant, seed))
-    duplicates = tuple({*checks.test_rows_in_train, *(checks.test_rows_in_val if summary.refit else ())})
+    duplicates = tuple(sorted({*checks.test_rows_in_train, *(checks.test_rows_in_val if summary.refit else ())}))
     views = measure_views(model.logits, logits, test, settings.evaluate, device)
     evaluation = evaluate(probabilities, test, info.classes, confidence, softmax(logits), memory, duplicates, views)
     folder, metrics = evaluated(contestant, seed), evaluation.metrics

@@ -88,7 +88,7 @@ def _source(tables: Sequence[Table], settings: DataSettings, store: Store) -> So
         lost = [
             f"{len(names):,} × {kind.replace('_', ' ')}" for kind, names in found.items() if kind != "unlisted_file"
         ]
-        also = f"; passed over: {', '.join(lost)}" if any(lost) else ""
+        also = f"; passed over: {', '.join(lost)}" if lost else ""
         raise UserError(
             f"data.path: the usable rows of the tables in {settings.path} have only one class "
             f"({', '.join(label_of) or 'not even one'}){also}."
