@@ -287,6 +287,8 @@ def test_a_version_is_judged_by_the_metric_that_its_run_chose_by(settings: Setti
     worse = add_version(settings, registry, range(80))
     registry.tag(worse, {"select_by": "macro_f1"})
     assert "macro F1 beside the champion" in proposed(registry, worse, settings).failed
+    registry.tag(worse, {"select_by": "written by anybody"})
+    assert "accuracy beside the champion" in proposed(registry, worse, settings).failed
 
 
 def test_the_metric_that_models_are_chosen_by_is_the_one_that_the_gate_compares(
