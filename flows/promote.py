@@ -30,7 +30,7 @@ class Approval(RunInput):
 
     approve: bool = Field(default=False, title="Make it champion")
     reason: str = Field(default="", title="Why", max_length=500)
-    accept: bool = Field(default=False, title="Promote where the test images cannot tell; needs a reason")
+    accept: bool = Field(default=False, title="Promote although the gate is undecided; needs a reason")
     force: bool = Field(default=False, title="Promote although the gate refuses; needs a reason")
 
 
@@ -41,7 +41,7 @@ def promote(version: Version = "challenger", registry: RegistryName = "", unatte
     Args:
         version: Number or alias of the version, for example `3` or `challenger`.
         registry: The registered model or its data set, for example `pets`. Empty: that of params.yaml, or the only one.
-        unattended: Do not ask: the gate alone decides, and `gate.undecided` where the test images cannot tell.
+        unattended: Do not ask: the gate alone decides, and `gate.undecided` where it is undecided.
     """
     from vit_vs_cnn.registry.promotion import gate_report, propose
     from vit_vs_cnn.registry.versions import Registry, resolve_model_name

@@ -234,7 +234,8 @@ def test_a_card_says_what_was_measured(settings: Settings, prepared: DatasetInfo
     assert f"**99.50 %** (95 % interval {low:.2f} to {high:.2f} %)" in card
     assert "12,345 parameters" in card
     assert "1 other version was measured on them and 4 decisions of the gate looked at them." in card
-    assert "| NA | 1.000 | 0.985 | 200 |" in card
+    assert "- **NA**: recall 0.985, precision 1.000, 200 images\n" in card
+    assert "|" not in card  # a table, whose cells touch in MLflow
     assert "NA taken for cat (3)." in card
     assert "git `c0ffeec0ffee` with uncommitted changes" in card
     assert "one image takes 1.0 ms (0.9 to 1.2 ms by round, p95 2.0 ms)" in card
@@ -255,9 +256,9 @@ def test_a_card_has_the_calibration_error_before_and_after_with_intervals(
 
     error, low, high = (getattr(made_up.metrics, f"expected_calibration_error{end}") for end in ("", "_low", "_high"))
     card = card_of(**before)
-    assert f"| expected calibration error | {error:.4f} (95 % interval {low:.4f} to {high:.4f}) |" in card
-    assert "| the same before the temperature, 1 | 0.2000 (95 % interval 0.1500 to 0.2500) |" in card
-    assert "| the same before the temperature, 1 | 0.2000 |" in card_of(**before | {f"{name}_low": None})
+    assert f"- expected calibration error: {error:.4f} (95 % interval {low:.4f} to {high:.4f})\n" in card
+    assert "- the same before the temperature, 1: 0.2000 (95 % interval 0.1500 to 0.2500)\n" in card
+    assert "- the same before the temperature, 1: 0.2000\n" in card_of(**before | {f"{name}_low": None})
     assert "before the temperature" not in card_of(**{name: None})
 
 
@@ -308,9 +309,9 @@ def test_of_many_classes_the_card_has_the_worst_and_stays_short(settings: Settin
     many = dataclasses.replace(evaluation([]), classes=names, per_class=table, confusion=confusion)
     info = prepared.model_copy(update={"classes": names})
     card = write_card(settings, measured(many), info, LINEAGE, Looks(0, 0))
-    assert "class (the 20 with the lowest recall)" in card
-    assert "class 19 " in card
-    assert "class 20 " not in card
+    assert "The 20 classes with the lowest recall:\n" in card
+    assert "class 19**" in card
+    assert "class 20**" not in card
     assert "It confuses no classes" in card
     assert len(card) < 5000
 

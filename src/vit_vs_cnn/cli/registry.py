@@ -85,7 +85,7 @@ def promote(
 ) -> None:
     """Make VERSION (default: the challenger) champion if it passes the gate: in params.yaml.
 
-    Exit code 3: it does not pass, and nothing changed. Exit code 4: the test images cannot tell, and nothing changed.
+    Exit code 3: it does not pass, and nothing changed. Exit code 4: the gate is undecided, and nothing changed.
     """
     from vit_vs_cnn.registry import promotion
 

@@ -43,7 +43,7 @@ class DataSettings(StrictModel):
 
     `dataset` is for the source torchvision; `columns`, `images` and `class_names` are for tables. `bit_depth` is how
     many bits images of more than 8 use; None finds the range of their levels in train. `splits` and `class_level` (of
-    the class folders below the split folders) are for folders; None: as their names tell. `groups` finds in an image's
+    the class folders below the split folders) are for folders; None: as their names say. `groups` finds in an image's
     path what it shares with others: no carved split takes a part of a group, and intervals are by groups.
     `train_fraction` is the part of each class's images that is used for train and val; test stays whole.
     """

@@ -16,7 +16,7 @@ class GateSettings(StrictModel):
     `margin` is how far the paired interval of `select_by` may lie below the champion's, or `nll_margin`, in nats per
     image, where that is `nll`. `class_margin` is how much less often it may be right on any class, `min_recall` how
     often at least on one. All but `nll_margin` are fractions. `undecided` says what a promotion without a person does
-    where the test images cannot tell a loss of that size: keep the champion, or accept the challenger.
+    where the test images cannot show a loss of that size: keep the champion, or accept the challenger.
     """
 
     min_accuracy: Fraction = 0.5

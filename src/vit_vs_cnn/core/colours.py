@@ -1,4 +1,4 @@
-"""The colours that tell contestants apart, the same in every figure, page and chart."""
+"""The colours of contestants, the same in every figure, page and chart."""
 
 from collections.abc import Iterable
 

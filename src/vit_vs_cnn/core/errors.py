@@ -39,7 +39,7 @@ class GateRejectedError(Exception):
 
 
 class GateUndecidedError(GateRejectedError):
-    """A version did not become champion: its test images cannot tell whether it is worse. Exit code 4."""
+    """A version did not become champion: its test images do not decide whether it is worse. Exit code 4."""
 
 
 class NotApplicableError(Exception):

@@ -47,7 +47,7 @@ class Survey:
 
 
 def pixel_notes(survey: Survey, before: Decoding, decoding: Decoding, names: Sequence[str]) -> tuple[str, ...]:
-    """What to know of the images called `names`, decoded by `decoding`; `before` is that without what train told."""
+    """What to know of the images called `names`, decoded by `decoding`; `before` is that without what train showed."""
     return tuple(_crop_note(survey, decoding, names)) + tuple(_depth_notes(survey, before, decoding))
 
 

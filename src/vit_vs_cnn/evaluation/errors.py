@@ -44,7 +44,7 @@ class Overlap:
 
     @property
     def error_consistency(self) -> float | None:
-        """Cohen's kappa of being right: 0 as if independent, 1 with the same errors; None where no image tells.
+        """Cohen's kappa of being right: 0 as if independent, 1 with the same errors; None where no image decides.
 
         Geirhos, Meding & Wichmann 2020, "Beyond accuracy: quantifying trial-by-trial behaviour of CNNs and humans by
         measuring error consistency", arXiv 2006.16736.

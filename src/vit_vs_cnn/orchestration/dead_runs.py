@@ -16,7 +16,7 @@ _TAG = "process"
 
 
 def process_tag() -> str:
-    """The tag of the flow runs of this process, from which another one can tell whether it still runs."""
+    """The tag of the flow runs of this process, from which another one can see whether it still runs."""
     process = ProcessIdentity.current()
     return f"{_TAG} {process.host} {process.pid} {process.start:.2f}"
 

@@ -51,7 +51,7 @@ def prefect_settings() -> dict[str, str]:
         "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
         # It would call runs Late that only wait for the worker, several at once, and lock itself out of SQLite.
         "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
-        # It asks again after 2, 4, 8 … seconds: a run survives a server that is away for four minutes, by default one.
+        # It asks again after 2, 4, 8 … seconds: a run survives four minutes without a server, by default one.
         "PREFECT_CLIENT_MAX_RETRIES": "7",
         "PREFECT_WORKER_QUERY_SECONDS": "3",
         "PREFECT_WORKER_WEBSERVER_HOST": HOST,

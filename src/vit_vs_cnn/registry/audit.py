@@ -117,7 +117,7 @@ class Decision(Record):
 
     @property
     def undecided(self) -> str:
-        """What the test images cannot tell, in sentences; empty where a rule fails, which decides."""
+        """What the test images do not decide, in sentences; empty where a rule fails, which decides."""
         return "" if self.failed else " ".join(outcome.note for outcome in self.rules if outcome.state == "undecided")
 
     @property

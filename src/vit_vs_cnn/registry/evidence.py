@@ -17,7 +17,7 @@ from vit_vs_cnn.registry.gate import Evidence
 from vit_vs_cnn.registry.loading import RegisteredModel, load_registered
 from vit_vs_cnn.registry.versions import Registry, Version
 
-# Where test images are left out, fewer than these decide nothing.
+# Where test images are excluded, fewer than these decide nothing.
 FEWEST_IMAGES = 50
 
 
@@ -36,7 +36,7 @@ class Collected:
 
     @property
     def rules(self) -> tuple[RuleOutcome, ...]:
-        """Whether enough test images are left; no rule where none is left out."""
+        """Whether enough test images are left; no rule where none is excluded."""
         left = self.images - self.left_out
         return tuple(
             RuleOutcome(
@@ -51,7 +51,7 @@ class Collected:
 
     @property
     def sentence(self) -> str:
-        """What is left out, and what is not known, as a part of the sentence about what was judged."""
+        """What is excluded, and what is not known, as a part of the sentence about what was judged."""
         parts = []
         if self.left_out:
             parts.append(f"{self.left_out:,} of {self.images:,} test images, which one was trained on, are excluded")

@@ -82,7 +82,7 @@ def _name_and_version(package: Distribution) -> str:
 
 
 def uncommitted_changes(folder: Path) -> tuple[bytes, list[str]]:
-    """What `git apply` turns the commit of the repository in `folder` into its files, and what that leaves out.
+    """What `git apply` turns the commit of the repository in `folder` into its files, and what that omits.
 
     These are names of files that git does not track and that are large or many.
     """

@@ -48,7 +48,7 @@ def storage_url() -> str:
 def open_storage(url: str, *, waits: bool = False) -> RDBStorage:
     """Open the database of studies: SQLite for workers on one machine, PostgreSQL for workers on several.
 
-    Once it is open, a server that is away is waited for; with `waits` before that too. Raises UserError where it is of
+    Once it is open, an unreachable server is waited for; with `waits` before that too. Raises UserError where it is of
     another kind, TransientError where it is unreachable.
     """
     backend = make_url(url).get_backend_name() if "://" in url else f"the file {url}"
@@ -86,7 +86,7 @@ def storage_failures(url: str, *others: type[Exception]) -> Iterator[None]:
 def storage_lock(url: str, name: str, *, waits: bool = True) -> Iterator[None]:
     """Hold the lock `name`, which one process at a time can hold of all that use the database.
 
-    With `waits` a server that is away is waited for.
+    With `waits` an unreachable server is waited for.
     """
     if make_url(url).get_backend_name() == "sqlite":
         with FileLock(f"{make_url(url).database}.workers.lock", timeout=_LOCK_TIMEOUT_SECONDS):

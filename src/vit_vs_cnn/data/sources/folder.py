@@ -1,4 +1,4 @@
-"""Images in folders, one for each class, with or without split folders above them; layout.py tells which is which."""
+"""Images in folders, one for each class, with or without split folders above them; layout.py finds which is which."""
 
 import re
 from collections import Counter

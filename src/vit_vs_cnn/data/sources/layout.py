@@ -21,7 +21,7 @@ _UNLABELLED = "its images are in no class folders, so their classes are unknown"
 
 @dataclass(frozen=True)
 class Layout:
-    """The folder of each split, the level below it whose folders are the classes, and the folders left out.
+    """The folder of each split, the level below it whose folders are the classes, and the folders skipped.
 
     `notes` say to people how that was found.
     """
@@ -32,7 +32,7 @@ class Layout:
     notes: tuple[str, ...]
 
     def drops(self, path: Parts) -> bool:
-        """Whether a file or folder lies in a folder that is left out."""
+        """Whether a file or folder lies in a folder that is skipped."""
         return bool(self.left_out) and any(path[:depth] in self.left_out for depth in range(1, len(path) + 1))
 
 
@@ -112,7 +112,7 @@ class _Reading:
         return folders
 
     def _found(self) -> dict[SplitName, Folder]:
-        """The split folders that the names tell; the whole is train where none of them names a split."""
+        """The split folders by their names; the whole is train where none of them names a split."""
         top = self._without_copies(self._unwrapped(self._data, is_top=True))
         tops = {name: folder for name, folder in top.folders.items() if folder not in self._left_out}
         named = named_splits(tops)
