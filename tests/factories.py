@@ -16,6 +16,7 @@ from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.paths import COST, PREPARED, cost_file, evaluated, robustness, trained
 from vit_vs_cnn.data.dataset import DIGESTS, Split, write_split
 from vit_vs_cnn.evaluation.corruptions import CLEAN, CORRUPTIONS
+from vit_vs_cnn.evaluation.faithfulness import Faithfulness
 from vit_vs_cnn.evaluation.metrics import evaluate
 from vit_vs_cnn.evaluation.results import Cost, Evaluation, write_evaluation
 from vit_vs_cnn.evaluation.robustness import Robustness, write_robustness
@@ -238,6 +239,13 @@ def robustness_results(
     losses = {condition: np.where(right, 0.1, 2.0).astype(np.float32) for condition, right in correct.items()}
     confidences = {condition: np.full(right.shape, 0.9, np.float32) for condition, right in correct.items()}
     return Robustness(pd.DataFrame(rows), np.arange(images), correct, losses, confidences)
+
+
+def faithfulness_of(deletion: float, insertion: float, varying: float = 0.01) -> Faithfulness:
+    """Maps of eight images with these areas, where random orders have 0.5 on average and vary by so much."""
+    random = 0.5 + varying * np.array([1, -1] * 4)
+    areas = np.array([np.full(8, deletion), np.full(8, insertion), random])
+    return Faithfulness(np.linspace(0, 1, 3), areas[..., None].repeat(3, axis=2))
 
 
 def write_test_split(images: int = 300) -> None:

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from factories import faithfulness_of
+from vit_vs_cnn.evaluation.faithfulness import Areas, Faithfulness
 from vit_vs_cnn.explain.faithfulness import (
-    Areas,
-    Faithfulness,
     PerturbedImage,
     blank_colour,
     deletion_insertion,
@@ -72,8 +72,7 @@ def test_a_map_of_what_decides_is_better_than_random_and_its_opposite_is_not() -
 def test_a_map_has_to_be_better_than_random_both_deleted_and_inserted(
     deletion: float, insertion: float, verdict: str
 ) -> None:
-    random = 0.5 + 0.01 * np.array([1, -1] * 4)
-    assert Faithfulness(np.full(8, deletion), np.full(8, insertion), random).verdict == verdict
+    assert faithfulness_of(deletion, insertion).verdict == verdict
     assert Areas(deletion, insertion, 0.5).verdict == verdict
 
 

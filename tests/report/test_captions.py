@@ -10,7 +10,7 @@ import pytest
 
 from vit_vs_cnn.config.yaml_text import read_yaml
 from vit_vs_cnn.data.statistics import MEASURES
-from vit_vs_cnn.explain.faithfulness import Verdict
+from vit_vs_cnn.evaluation.faithfulness import Verdict
 from vit_vs_cnn.report import tuning
 from vit_vs_cnn.report.figure_writer import FigureWriter
 from vit_vs_cnn.report.style import new_figure

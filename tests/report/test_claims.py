@@ -4,20 +4,19 @@ from collections.abc import Callable
 
 import pytest
 
-from factories import contestant, robustness_results
+from factories import contestant, faithfulness_of, robustness_results
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.paths import cost_file
 from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.evaluation.corruptions import CLEAN
+from vit_vs_cnn.evaluation.faithfulness import Faithfulness
 from vit_vs_cnn.evaluation.results import read_cost
 from vit_vs_cnn.report.claims import Claim, judge_claims, transformer_and_cnn
 from vit_vs_cnn.report.comparison import read_comparison
-from vit_vs_cnn.report.map_quality import MapQuality
 
 Make = Callable[..., Settings]
 ATTENTION = {"attention": 0.3, "MLPs": 0.6, "convolutions": 0.1, "other": 0.0}
 CONVOLUTIONS = {"attention": 0.0, "MLPs": 0.0, "convolutions": 1.0, "other": 0.0}
-FAITHFUL, WEAK = MapQuality("gradcam", -0.09, -0.12, -0.06), MapQuality("rollout", -0.02, -0.05, 0.01)
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +28,7 @@ def claims_of(
     settings: Settings,
     vit_errors: int,
     cnn_errors: int,
-    maps: dict[str, list[MapQuality]] | None = None,
+    maps: dict[str, dict[str, Faithfulness]] | None = None,
     shuffled: tuple[int, int] = (0, 0),
     **costs: tuple[float, float],
 ) -> dict[str, Claim]:
@@ -45,7 +44,7 @@ def claims_of(
         name: robustness_results({CLEAN: 20, "patches_shuffled": 20 + lost})
         for name, lost in zip(("vit", "resnet"), shuffled, strict=True)
     }
-    claims = judge_claims(read_comparison(settings), maps or {"vit": [], "resnet": []}, measured)
+    claims = judge_claims(read_comparison(settings), maps or {"vit": {}, "resnet": {}}, measured)
     return {" ".join(claim.text.split()[:5]).rstrip("."): claim for claim in claims}
 
 
@@ -109,12 +108,36 @@ def test_latencies_that_overlap_decide_nothing(
     assert claims["For real time take a"].verdict == verdict
 
 
-def test_of_two_claims_that_contradict_each_other_faithfulness_decides(settings: Settings) -> None:
-    claims = claims_of(settings, 30, 30, maps={"vit": [WEAK], "resnet": [FAITHFUL]})
-    assert claims["ViTs are for where explanations"].verdict == "does not hold here"
-    assert claims["Attention is harder to interpret"].verdict == "holds here"
-    assert claims["Attention is harder to interpret"].measured == (
-        "resnet (gradcam) −0.090 (−0.120 to −0.060), vit (rollout) −0.020 (−0.050 to +0.010)"
+@pytest.mark.parametrize(
+    ("rollout", "gradcam", "verdict"),
+    [
+        ((0.3, 0.7), (0.37, 0.63), "holds here"),
+        ((0.37, 0.63), (0.3, 0.7), "does not hold here"),
+        # By deletion alone.
+        ((0.3, 0.63), (0.37, 0.63), "cannot be told from this"),
+        # Better than the other, and no better than random orders.
+        ((0.5, 0.5), (0.57, 0.43), "cannot be told from this"),
+    ],
+)
+def test_of_two_claims_that_contradict_each_other_faithfulness_decides(
+    settings: Settings, rollout: tuple[float, float], gradcam: tuple[float, float], verdict: str
+) -> None:
+    # The areas vary by image so much that the intervals of the two maps overlap; those of one map are paired.
+    attention, features = (faithfulness_of(*areas, varying=0.1) for areas in (rollout, gradcam))
+    unasked = faithfulness_of(0.1, 0.9)  # of the ViT's two maps the claims are about its attention
+    claims = claims_of(
+        settings, 30, 30, maps={"vit": {"gradcam": unasked, "rollout": attention}, "resnet": {"gradcam": features}}
+    )
+    assert claims["ViTs are for where explanations"].verdict == verdict
+    opposite = {"holds here": "does not hold here", "does not hold here": "holds here"}
+    assert claims["Attention is harder to interpret"].verdict == opposite.get(verdict, verdict)
+
+
+def test_claims_about_explanations_show_both_areas_and_whose_map_is_no_evidence(settings: Settings) -> None:
+    maps = {"vit": {"rollout": faithfulness_of(0.45, 0.5)}, "resnet": {"gradcam": faithfulness_of(0.3, 0.7)}}
+    assert claims_of(settings, 30, 30, maps=maps)["Attention is harder to interpret"].measured == (
+        "vit minus resnet, 8 images: deletion +0.150 (+0.150 to +0.150), insertion −0.200 (−0.200 to −0.200); not "
+        "better than random by both: vit"
     )
 
 
@@ -131,7 +154,9 @@ def test_whoever_loses_more_by_shuffled_quarters_uses_what_lies_far_apart(
 def test_a_claim_without_a_measure_says_so(settings: Settings) -> None:
     claims = claims_of(settings, 30, 30)
     assert claims["Attention is harder to interpret"].verdict == "not measured here"
-    assert claims["Attention is harder to interpret"].measured == "resnet has no such map"
+    assert claims["Attention is harder to interpret"].measured == "vit has no attention rollout"
+    assert claims["Lack of inductive bias makes"].verdict == "not measured here"
+    assert "vit-vs-cnn study" in claims["Lack of inductive bias makes"].measured
 
 
 def test_contestants_of_one_kind_test_no_claim(settings: Settings) -> None:

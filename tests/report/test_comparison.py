@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from factories import contestant, of_two
+from factories import contestant, faithfulness_of, of_two
 from vit_vs_cnn.cli.outcome import results_table
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.colours import PALETTE
@@ -23,6 +23,7 @@ from vit_vs_cnn.report.comparison_figures import (
     accuracy_and_cost,
     accuracy_and_latency,
     confusion_difference,
+    deletion_and_insertion,
     learning_by_epoch,
     learning_by_time,
     recall_by_class,
@@ -159,3 +160,19 @@ def test_replicates_measured_on_other_images_are_not_averaged(make_settings: Mak
         contestant(settings, name, 30, seed=1, first_image="another")
     with pytest.raises(UserError, match="evaluated/vit/1: was measured on other test images than vit/0"):
         read_comparison(settings)
+
+
+def test_deletion_and_insertion_have_a_row_for_each_kind_of_map(settings: Settings) -> None:
+    of_two(settings, 90, 30)
+    maps = {
+        "vit": {"gradcam": faithfulness_of(0.4, 0.6), "rollout": faithfulness_of(0.3, 0.7)},
+        "resnet": {"gradcam": faithfulness_of(0.2, 0.8)},
+    }
+    figure = deletion_and_insertion(read_comparison(settings), maps)
+    assert labels_of(figure) == ["vit", "resnet"]
+    heights = [[line.get_ydata()[0] for line in axes.get_lines()] for axes in figure.axes]
+    # Each beside its own random orders.
+    drawn = [0.4, 0.5, 0.2, 0.5], [0.6, 0.5, 0.8, 0.5], [0.3, 0.5], [0.7, 0.5]
+    assert heights == [pytest.approx(row) for row in drawn]
+    colours = [line.get_color() for line in figure.axes[0].get_lines()]
+    assert colours == [VIT_COLOUR, VIT_COLOUR, RESNET_COLOUR, RESNET_COLOUR]

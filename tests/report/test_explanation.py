@@ -1,5 +1,6 @@
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,15 @@ import pytest
 import timm
 import torch
 
+from factories import faithfulness_of
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.dataset import Split
 from vit_vs_cnn.evaluation.results import Predictions
-from vit_vs_cnn.explain.faithfulness import Faithfulness
 from vit_vs_cnn.explain.samples import SampleExplanations, explain_mistakes, explain_samples, shared_images
 from vit_vs_cnn.models.preprocess import Preprocess
 from vit_vs_cnn.models.trained import TrainedModel
 from vit_vs_cnn.report.explanation import write_explanation
+from vit_vs_cnn.report.map_quality import read_maps
 
 CLASSES = ["cat", "a rather long name of a class", "dog"]
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
@@ -55,13 +57,7 @@ def samples(
     return trained, shared, explain_mistakes(trained, test, predictions, 2)
 
 
-def measured(deletion: float, insertion: float) -> Faithfulness:
-    """Maps of eight images with these areas, where random orders have 0.5 on average and vary."""
-    random = 0.5 + 0.01 * np.array([1, -1] * 4)
-    return Faithfulness(np.full(8, deletion), np.full(8, insertion), random)
-
-
-FAITHFULNESS = {"gradcam": measured(0.25, 0.75), "rollout": measured(0.499, 0.501)}
+FAITHFULNESS = {"gradcam": faithfulness_of(0.25, 0.75), "rollout": faithfulness_of(0.499, 0.501)}
 
 
 def write(
@@ -155,8 +151,8 @@ def test_captions_say_whether_the_maps_are_evidence(tmp_path: Path) -> None:
 def test_a_caption_says_which_of_deletion_and_insertion_is_better_where_only_one_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(FAITHFULNESS, "gradcam", measured(0.25, 0.4))
-    monkeypatch.setitem(FAITHFULNESS, "rollout", measured(0.5, 0.6))
+    monkeypatch.setitem(FAITHFULNESS, "gradcam", faithfulness_of(0.25, 0.4))
+    monkeypatch.setitem(FAITHFULNESS, "rollout", faithfulness_of(0.5, 0.6))
     caption = write(samples("vit_tiny_patch16_224", VIT), tmp_path)["figures"][0]["caption"]
     gradcam, rollout = caption.split("Attention rollout")
     assert "only where they are deleted (deletion AUC 0.25 against 0.50), not where they are inserted" in gradcam
@@ -197,6 +193,21 @@ def test_the_table_has_the_areas_of_every_kind_of_map(tmp_path: Path) -> None:
     assert (table["deletion_difference"] < table["deletion_high"]).all()
     assert table.loc["gradcam", "deletion_high"] < 0 < table.loc["rollout", "deletion_high"]
     assert table.loc["gradcam", "insertion_difference"] == pytest.approx(0.25)
+
+
+def test_the_curves_are_kept_image_by_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = np.arange(8) // 2
+    grouped = replace(FAITHFULNESS["rollout"], groups=groups)
+    write(samples("vit_tiny_patch16_224", VIT), tmp_path)
+    plain = read_maps(tmp_path)
+    assert list(plain) == ["gradcam", "rollout"]
+    np.testing.assert_allclose(plain["gradcam"].curves, FAITHFULNESS["gradcam"].curves)
+    np.testing.assert_allclose(plain["rollout"].shares, [0, 0.5, 1])
+    assert plain["rollout"].groups is None
+    monkeypatch.setitem(FAITHFULNESS, "gradcam", grouped)
+    monkeypatch.setitem(FAITHFULNESS, "rollout", grouped)
+    write(samples("vit_tiny_patch16_224", VIT), tmp_path)
+    np.testing.assert_array_equal(read_maps(tmp_path)["rollout"].groups, groups)
 
 
 def test_the_table_has_every_head_of_every_block(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from factories import contestant, pictures, write_test_split
+from factories import contestant, faithfulness_of, pictures, write_test_split
 from vit_vs_cnn.config.load import changed
 from vit_vs_cnn.config.schema import PublishedResult, Settings
 from vit_vs_cnn.core.errors import UserError
@@ -38,6 +38,7 @@ from vit_vs_cnn.report.embed import embedded_figures
 from vit_vs_cnn.report.errors import find_errors
 from vit_vs_cnn.report.figure_writer import FigureIndex, FigureWriter
 from vit_vs_cnn.report.html import Provenance, render_report
+from vit_vs_cnn.report.map_quality import curves_table, faithfulness_table
 from vit_vs_cnn.report.robustness import read_shift
 from vit_vs_cnn.report.style import new_figure
 from vit_vs_cnn.stages import compare
@@ -246,6 +247,18 @@ def test_how_far_the_maps_of_each_can_be_trusted_stands_side_by_side(inputs: Set
     assert table.count("<tr>") == 2
     assert "0.31 (-0.25 to -0.13)" in table
     assert re.findall(r'<td class="text">([^<]*)</td>\s*</tr>', table) == ["yes", "only deleted"]
+
+
+def test_deletion_and_insertion_are_drawn_where_there_are_maps(inputs: Settings) -> None:
+    title = "Deleted and inserted in the order of the maps"
+    assert title not in run_stage(inputs)
+    for name in inputs.models:
+        maps, folder = {"gradcam": faithfulness_of(0.25, 0.75)}, explained(name)
+        faithfulness_table(maps).to_csv(folder / "faithfulness.csv", index=False)
+        curves_table(maps).to_csv(folder / "faithfulness_curves.csv", index=False)
+    html = run_stage(inputs)
+    assert f"{title}. vit, Grad-CAM: deletion AUC 0.25, insertion AUC 0.75, in random orders 0.50; resnet, " in html
+    assert (COMPARE / "faithfulness.svg").is_file()
 
 
 def test_of_a_refit_all_validation_figures_are_said_to_be_the_first_fits(inputs: Settings) -> None:

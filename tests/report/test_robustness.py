@@ -22,7 +22,7 @@ COLOURS = {"vit": "#0072B2", "resnet": "#D55E00"}
 
 
 def shift_of(**measured: Robustness) -> Shift:
-    return Shift(measured, COLOURS, compare_under_shift(measured, "vit", 0.95), "vit")
+    return Shift(measured, COLOURS, compare_under_shift(measured, 0.95), "vit")
 
 
 @pytest.fixture
@@ -36,11 +36,9 @@ def shift() -> Shift:
 def test_the_sentence_names_where_each_leads_and_where_the_order_holds(shift: Shift) -> None:
     sentence = shift_sentence(shift)
     assert sentence is not None
-    (noise, blur) = (result.lead for result in shift.results if result.corruption in ("blur", "noise"))
-    assert blur is not None
-    assert noise is not None
+    blur = next(result.leads[0] for result in shift.results if result.corruption == "blur")
     interval = f"({100 * blur.low:.1f} to {100 * blur.high:.1f})"
-    assert sentence.startswith(f"Under blur resnet is ahead of vit by 40.0 points {interval}, and under rotation; ")
+    assert sentence.startswith(f"Under blur resnet leads by 40.0 points {interval}, and under rotation; ")
     assert "; under noise vit leads by 16.7 points (" in sentence
     # Patches are no corruption. Of equal ones the order is that of the contestants.
     assert sentence.endswith("The order on clean images holds in 8 of 10 corruptions.")
@@ -49,9 +47,25 @@ def test_the_sentence_names_where_each_leads_and_where_the_order_holds(shift: Sh
 def test_where_nothing_differs_by_more_than_chance_the_sentence_says_so() -> None:
     alike = shift_of(vit=robustness_results({CLEAN: 3}), resnet=robustness_results({CLEAN: 4}))
     assert shift_sentence(alike) == (
-        "Under none of 10 corruptions is one better by more than chance. The order on clean images holds in 10 of 10 "
+        "Under none of 10 corruptions does one lead by more than chance. The order on clean images holds in 10 of 10 "
         "corruptions."
     )
+
+
+def test_of_three_one_leads_only_where_it_is_ahead_of_both_others() -> None:
+    three = shift_of(
+        vit=robustness_results({CLEAN: 3, "blur": 100, "noise": 100}),
+        resnet=robustness_results({CLEAN: 6, "blur": 9, "noise": 10}),
+        third=robustness_results({CLEAN: 9, "blur": 60, "noise": 9}),
+    )
+    rows = {row["corruption"]: row["lead"] for row in shift_rows(three)}
+    assert rows["blur"].startswith("resnet +17.0 (")
+    assert rows["noise"].startswith("none: third +0.3 (")
+    # Nobody leads under noise, but the best on clean images is behind there, and by how much is said too.
+    sentence = shift_sentence(three)
+    assert sentence is not None
+    assert sentence.startswith("Under noise third is ahead of vit by 30.3 points (")
+    assert "; under blur resnet leads by 17.0 points (" in sentence
 
 
 def test_of_one_alone_nothing_is_compared(prepared: DatasetInfo, tmp_path: Path) -> None:
@@ -83,6 +97,7 @@ def test_figures_and_the_numbers_behind_them(shift: Shift, prepared: DatasetInfo
     table = pd.read_csv(tmp_path / "robustness.csv").set_index(["corruption", "contestant"])
     assert table.loc[("blur", "vit"), "accuracy"] == pytest.approx(0.4)
     assert table.loc[("blur", "vit"), "leader"] == "resnet"
+    assert table.loc[("blur", "vit"), "lead_over"] == "vit"
     assert table.loc[("blur", "vit"), "significant"]
 
 
@@ -91,12 +106,10 @@ def test_results_are_read_with_the_groups_of_the_images(settings: Settings, prep
     for name, errors in (("vit", 60), ("resnet", 40)):
         contestant(settings, name, errors, groups=groups)
     shift = read_shift(settings, read_comparison(settings))
-    alone = compare_under_shift(shift.measured, "vit", 0.95)
+    alone = compare_under_shift(shift.measured, 0.95)
     by_image, by_group = (
-        next(result.lead for result in results if result.corruption == "blur") for results in (alone, shift.results)
+        next(result.leads[0] for result in results if result.corruption == "blur") for results in (alone, shift.results)
     )
-    assert by_image is not None
-    assert by_group is not None
     assert by_group.high - by_group.low > 1.5 * (by_image.high - by_image.low)
     write_robustness(robustness("vit"), robustness_results({}, images=200))
     with pytest.raises(UserError, match="was measured on other images"):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vit_vs_cnn.explain.faithfulness import Areas
+from vit_vs_cnn.evaluation.faithfulness import Areas
 from vit_vs_cnn.serving.saliency import caution
 
 

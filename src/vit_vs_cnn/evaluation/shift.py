@@ -26,19 +26,13 @@ class Difference:
 
 @dataclass(frozen=True)
 class Lead:
-    """How far the leader of two contestants is ahead; `adjusted_p_value` allows for all corruptions compared (Holm).
-
-    `nll` and `ece` are the differences of the same two in negative log-likelihood and calibration error, lower the
-    better.
-    """
+    """How far the leader is ahead of another contestant; `adjusted_p_value` allows for all leads compared (Holm)."""
 
     leader: str
     other: str
     difference: float
     low: float
     high: float
-    nll: Difference
-    ece: Difference
     confidence: float
     p_value: float
     adjusted_p_value: float
@@ -53,26 +47,31 @@ class Lead:
 class UnderCorruption:
     """Accuracies under one corruption by contestant, means over its severities and replicates with their intervals.
 
-    `lead` is of the best over the contestant that is best on clean images, or over the next best where it is that one
-    itself; None of one contestant alone.
+    `leads` are of the best over every other, the next best first. `nll` and `ece` are the differences between the best
+    and the next best in negative log-likelihood and calibration error, lower the better; None of one contestant alone.
     """
 
     corruption: str
     accuracies: dict[str, MeanAccuracy]
-    lead: Lead | None
+    leads: list[Lead]
+    nll: Difference | None
+    ece: Difference | None
 
     @property
     def order(self) -> list[str]:
         """The contestants by falling accuracy."""
         return sorted(self.accuracies, key=lambda name: -self.accuracies[name].value)
 
+    @property
+    def winner(self) -> str | None:
+        """The contestant that is ahead of every other by more than chance, None where none is."""
+        return self.leads[0].leader if self.leads and all(lead.is_significant for lead in self.leads) else None
+
 
 def compare_under_shift(
-    measured: Mapping[str, Robustness], best_on_clean: str, confidence: float, groups: Groups | None = None
+    measured: Mapping[str, Robustness], confidence: float, groups: Groups | None = None
 ) -> list[UnderCorruption]:
-    """Compare the contestants on clean images, first, and under each corruption.
-
-    `best_on_clean` is the one that is best on all of test, of which these images may be a part.
+    """Compare the best contestant with every other on clean images, first, and under each corruption.
 
     Intervals and tests are those of `compare_replicates`. The severities of an image are no independent evidence, so
     they are by images, or by `groups` (N,) of these. Raises UserError where the contestants were not measured on the
@@ -86,22 +85,22 @@ def compare_under_shift(
                 "run `dvc repro` to measure both alike."
             )
     clean, *results = (
-        _compare(name, measured, best_on_clean, confidence, groups)
+        _compare(name, measured, confidence, groups)
         for name in (CLEAN, *(corruption.name for corruption in first.corruptions))
     )
     # Clean images have their own, better comparison, on all of test.
-    adjusted = iter(holm([result.lead.p_value for result in results if result.lead is not None]))
+    adjusted = iter(holm([lead.p_value for result in results for lead in result.leads]))
     return [
         clean,
         *(
-            replace(result, lead=result.lead and replace(result.lead, adjusted_p_value=next(adjusted)))
+            replace(result, leads=[replace(lead, adjusted_p_value=next(adjusted)) for lead in result.leads])
             for result in results
         ),
     ]
 
 
 def _compare(
-    corruption: str, measured: Mapping[str, Robustness], best_on_clean: str, confidence: float, groups: Groups | None
+    corruption: str, measured: Mapping[str, Robustness], confidence: float, groups: Groups | None
 ) -> UnderCorruption:
     correct = {name: robustness.at_all_severities(corruption) for name, robustness in measured.items()}
     images = len(next(iter(measured.values())).positions)
@@ -111,23 +110,15 @@ def _compare(
     accuracies = {name: mean_accuracy(right, confidence, by_severity) for name, right in correct.items()}
     best, *others = sorted(accuracies, key=lambda name: -accuracies[name].value)
     if not others:
-        return UnderCorruption(corruption, accuracies, None)
-    other = best_on_clean if best_on_clean in others else others[0]
-    found = compare_replicates(correct[best], correct[other], confidence, by_severity)
-    pair = measured[best], measured[other]
-    lead = Lead(
-        leader=best,
-        other=other,
-        difference=found.value,
-        low=found.low,
-        high=found.high,
-        nll=_nll_difference(*pair, corruption, confidence, groups),
-        ece=_ece_difference(*pair, corruption, confidence, groups),
-        confidence=confidence,
-        p_value=found.p_value,
-        adjusted_p_value=found.p_value,
-    )
-    return UnderCorruption(corruption, accuracies, lead)
+        return UnderCorruption(corruption, accuracies, [], None, None)
+    leads = []
+    for other in others:
+        found = compare_replicates(correct[best], correct[other], confidence, by_severity)
+        leads.append(Lead(best, other, found.value, found.low, found.high, confidence, found.p_value, found.p_value))
+    pair = measured[best], measured[others[0]]
+    nll = _nll_difference(*pair, corruption, confidence, groups)
+    ece = _ece_difference(*pair, corruption, confidence, groups)
+    return UnderCorruption(corruption, accuracies, leads, nll, ece)
 
 
 def _nll_difference(

@@ -1,6 +1,6 @@
 """The figures in which the contestants stand side by side, narrow enough for a phone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
 from vit_vs_cnn.core.console import points
 from vit_vs_cnn.evaluation.contestants import Contestant
+from vit_vs_cnn.evaluation.faithfulness import Faithfulness
 from vit_vs_cnn.report.class_axes import class_dots, class_matrix
 from vit_vs_cnn.report.comparison import Comparison
 from vit_vs_cnn.report.evaluation import confusion_shares, reliability_figure
@@ -19,10 +20,16 @@ from vit_vs_cnn.report.style import DIVERGING, new_figure
 
 # A curve is a result where the learning rate has come down to this part of its peak, and not before.
 _ANNEALED = 0.1
+_MAPS = {"gradcam": "Grad-CAM", "rollout": "Attention"}
+
+Maps = Mapping[str, Mapping[str, Faithfulness]]
 
 
-def write_comparison_figures(comparison: Comparison, folder: Path) -> None:
-    """Write every figure of the comparison and figures.json into `folder`."""
+def write_comparison_figures(comparison: Comparison, maps: Maps, folder: Path) -> None:
+    """Write every figure of the comparison and figures.json into `folder`.
+
+    `maps` are how faithful each kind of map of each contestant is.
+    """
     writer = FigureWriter(folder, "comparison")
     contestants = comparison.contestants
     chosen = {contestant.name: contestant.chosen.evaluation for contestant in contestants}
@@ -37,6 +44,8 @@ def write_comparison_figures(comparison: Comparison, folder: Path) -> None:
         difference = confusion_difference(first, second)
         alt = _largest_difference(first, second)
         writer.add("confusion_difference", difference, alt, first=first.name, second=second.name)
+    if any(maps.values()):
+        writer.add("faithfulness", deletion_and_insertion(comparison, maps), _areas(maps))
     writer.close()
 
 
@@ -174,6 +183,37 @@ def confusion_difference(first: Contestant, second: Contestant) -> Figure:
     return class_matrix(difference, classes, annotations, label, cmap=DIVERGING, vmin=-limit, vmax=limit)
 
 
+def deletion_and_insertion(comparison: Comparison, maps: Maps) -> Figure:
+    """The mean probability of the class while images are deleted, and inserted, by map; a row for each kind of map."""
+    kinds = sorted({kind for own in maps.values() for kind in own})
+    figure = new_figure(height=0.9 + 1.9 * len(kinds))
+    panels = figure.subplots(len(kinds), 2, sharex=True, sharey=True, squeeze=False)
+    for row, kind in zip(panels, kinds, strict=True):
+        for name, own in maps.items():
+            if kind in own:
+                _draw_orders(row, own[kind], comparison.colours[name], name)
+        row[0].set_title(f"{_MAPS[kind]}: deleted")
+        row[1].set_title("inserted")
+        row[0].set_ylabel("probability")
+    panels[0, 0].set(xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1))
+    for axis in (panels[0, 0].xaxis, panels[0, 0].yaxis):
+        axis.set_major_formatter("{x:.0%}")
+    figure.supxlabel("share of the image that is deleted, or inserted", fontsize="medium")
+    labels = {
+        label: line for axes in panels.flat for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(labels.values(), labels.keys(), loc="outside upper left", ncols=3)
+    return figure
+
+
+def _draw_orders(row: Sequence[Axes], measured: Faithfulness, colour: str, name: str) -> None:
+    """The order of the map, and dashed the mean of random orders."""
+    deletion, insertion, random = measured.curves.mean(axis=1)
+    for axes, curve, shares in ((row[0], deletion, measured.shares), (row[1], insertion, 1 - measured.shares)):
+        axes.plot(shares, curve, color=colour, label=name)
+        axes.plot(shares, random, "--", color=colour, linewidth=1)
+
+
 def _latencies(contestants: Sequence[Contestant]) -> str:
     return "; ".join(
         f"{one.name}: {points(one.accuracy)} % at {one.cost.latency_p50_ms:.1f} ms an image" for one in contestants
@@ -214,3 +254,12 @@ def _largest_difference(first: Contestant, second: Contestant) -> str:
 def _calibration(contestants: Sequence[Contestant]) -> str:
     errors = {one.name: one.chosen.evaluation.metrics.expected_calibration_error for one in contestants}
     return "; ".join(f"{name}: {points(error)} points from the line in the mean" for name, error in errors.items())
+
+
+def _areas(maps: Maps) -> str:
+    return "; ".join(
+        f"{name}, {_MAPS[kind]}: deletion AUC {measured.deletion.mean():.2f}, insertion AUC "
+        f"{measured.insertion.mean():.2f}, in random orders {measured.random.mean():.2f}"
+        for name, own in maps.items()
+        for kind, measured in own.items()
+    )

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from vit_vs_cnn.core.errors import NotApplicableError
 from vit_vs_cnn.core.start_up import without
+from vit_vs_cnn.evaluation.faithfulness import Faithfulness
 from vit_vs_cnn.explain.attention import Attention
-from vit_vs_cnn.explain.faithfulness import Faithfulness
 from vit_vs_cnn.explain.features import StageMaps, feature_maps, first_filters, position_similarity
 from vit_vs_cnn.explain.layers import reads_class_token
 from vit_vs_cnn.explain.overlay import overlay
@@ -22,6 +22,7 @@ from vit_vs_cnn.models.trained import TrainedModel
 from vit_vs_cnn.report.figure_writer import FigureWriter
 from vit_vs_cnn.report.fonts import save_figure
 from vit_vs_cnn.report.grid import Tile, image_grid, in_rows, resized
+from vit_vs_cnn.report.map_quality import curves_table, faithfulness_table
 from vit_vs_cnn.report.style import NEUTRAL, SEQUENTIAL, new_figure
 
 with without("scipy.stats", "scipy.cluster"):  # for what no figure here has
@@ -61,7 +62,8 @@ def write_explanation(
     writer.add_images(
         "same_images", figure, _maps_shown(shared), correct=correct, images=images, how_to_read=how_to_read
     )
-    writer.table("faithfulness", _faithfulness_table(faithfulness))
+    writer.table("faithfulness", faithfulness_table(faithfulness))
+    writer.table("faithfulness_curves", curves_table(faithfulness))
     writer.skipped.extend(shared.skipped)
     if mistakes is None:
         writer.skip("mistakes")
@@ -133,18 +135,6 @@ def _how_to_read(
 
 def _source(writer: FigureWriter, attention: Attention) -> str:
     return writer.text("attention_heads", "class_token" if attention.from_class_token else "all_patches")
-
-
-def _faithfulness_table(faithfulness: Mapping[str, Faithfulness]) -> pd.DataFrame:
-    """A row per kind of map: mean areas, differences from random orders with 95 % intervals, and whether both hold."""
-    rows = []
-    for kind, measured in faithfulness.items():
-        row: dict[str, object] = {"map": kind, "images": len(measured.random), **measured.mean_areas()}
-        for name, areas in (("deletion", measured.deletion), ("insertion", measured.insertion)):
-            difference, low, high = measured.difference_from_random(areas)
-            row |= {f"{name}_difference": difference, f"{name}_low": low, f"{name}_high": high}
-        rows.append(row | {"better_than_random": measured.verdict == "better_than_random"})
-    return pd.DataFrame(rows)
 
 
 def _add_attention(

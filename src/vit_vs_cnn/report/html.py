@@ -22,7 +22,7 @@ from vit_vs_cnn.report.embed import EmbeddedTile, embedded_figures, embedded_til
 from vit_vs_cnn.report.errors import Errors, error_sentences, error_tiles
 from vit_vs_cnn.report.figure_writer import FigureIndex
 from vit_vs_cnn.report.grid import Tile
-from vit_vs_cnn.report.map_quality import read_faithfulness, read_map_qualities
+from vit_vs_cnn.report.map_quality import read_faithfulness, read_maps
 from vit_vs_cnn.report.next_steps import next_steps
 from vit_vs_cnn.report.robustness import Shift, shift_rows
 from vit_vs_cnn.tracking.outbox import RunRef
@@ -106,9 +106,7 @@ def render_report(
         explanations={contestant: embedded_figures(explained(contestant)) for contestant in settings.models},
         faithfulness={contestant: read_faithfulness(explained(contestant)) for contestant in settings.models},
         pairs=comparison.pairs,
-        claims=judge_claims(
-            comparison, {name: read_map_qualities(explained(name)) for name in settings.models}, shift.measured
-        ),
+        claims=judge_claims(comparison, {name: read_maps(explained(name)) for name in settings.models}, shift.measured),
         searches={contestant: search for contestant, search in searches.items() if search.trials},
         recipes={contestant: _differences(settings, contestant) for contestant in settings.models},
         devices=sorted(

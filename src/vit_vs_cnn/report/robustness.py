@@ -67,38 +67,45 @@ def read_shift(settings: Settings, comparison: Comparison) -> Shift:
     positions = next(iter(measured.values())).positions
     groups = comparison.contestants[0].chosen.evaluation.predictions.group_codes
     groups = None if groups is None else groups[positions]
-    results = compare_under_shift(measured, comparison.best.name, settings.evaluate.confidence, groups)
+    results = compare_under_shift(measured, settings.evaluate.confidence, groups)
     return Shift(measured, comparison.colours, results, comparison.best.name)
 
 
 def shift_sentence(shift: Shift) -> str | None:
     """What changes under shift: under what each contestant leads, and where the order stays; None of one alone."""
-    if shift.clean.lead is None:
+    if not shift.clean.leads:
         return None
     corruptions = shift.corruptions
     leads = sorted(
-        ((result.corruption, result.lead) for result in corruptions if result.lead and result.lead.is_significant),
+        ((result, lead) for result in corruptions if (lead := _notable_lead(result, shift.best))),
         key=lambda found: -found[1].difference,
     )
-    by_leader: dict[str, list[tuple[str, Lead]]] = {}
-    for corruption, lead in leads:
-        by_leader.setdefault(lead.leader, []).append((corruption, lead))
-    if by_leader:
-        found = "; ".join(_leads_in_words(leader, own, shift.best) for leader, own in by_leader.items())
+    by_words: dict[str, list[tuple[str, Lead]]] = {}
+    for result, lead in leads:
+        words = "leads by" if result.winner else f"is ahead of {shift.best} by"
+        by_words.setdefault(f"{lead.leader} {words}", []).append((result.corruption, lead))
+    if by_words:
+        found = "; ".join(_leads_in_words(words, own) for words, own in by_words.items())
     else:
-        found = f"under none of {len(corruptions)} corruptions is one better by more than chance"
+        found = f"under none of {len(corruptions)} corruptions does one lead by more than chance"
     kept = sum(result.order == shift.clean.order for result in corruptions)
     sentence = f"{found}. The order on clean images holds in {kept} of {len(corruptions)} corruptions."
     return sentence[0].upper() + sentence[1:]
 
 
-def _leads_in_words(leader: str, leads: Sequence[tuple[str, Lead]], best_on_clean: str) -> str:
+def _notable_lead(result: UnderCorruption, best_on_clean: str) -> Lead | None:
+    """The winner's over the next best; where none wins, the best's over the one on clean images if that is behind."""
+    if result.winner:
+        return result.leads[0]
+    return next((lead for lead in result.leads if lead.other == best_on_clean and lead.is_significant), None)
+
+
+def _leads_in_words(leads_by: str, leads: Sequence[tuple[str, Lead]]) -> str:
     """The corruptions under which one leads, the largest lead first and with its interval."""
     (corruption, lead), *others = leads
     also = f", and under {listed([_title(other) for other, _ in others])}" if others else ""
-    leads_by = "leads by" if leader == best_on_clean else f"is ahead of {best_on_clean} by"
     return (
-        f"under {_title(corruption)} {leader} {leads_by} {points(lead.difference)} points ({points(lead.low)} to "
+        f"under {_title(corruption)} {leads_by} {points(lead.difference)} points ({points(lead.low)} to "
         f"{points(lead.high)}){also}"
     )
 
@@ -116,10 +123,11 @@ def shift_rows(shift: Shift) -> list[dict[str, str]]:
                 f"NLL {name}": f"{own['nll']:.2f}",
                 f"ECE {name}": f"{points(own['ece'])}",
             }
-        row["lead"] = _lead_in_words(result.lead)
-        if lead := result.lead:
-            row["NLL lead"] = f"{lead.nll.value:+.2f} ({lead.nll.low:+.2f} to {lead.nll.high:+.2f})".replace("-", "−")
-            row["ECE lead"] = _interval(lead.ece.value, lead.ece.low, lead.ece.high)
+        row["lead"] = _lead_in_words(result)
+        if nll := result.nll:
+            row["NLL lead"] = f"{nll.value:+.2f} ({nll.low:+.2f} to {nll.high:+.2f})".replace("-", "−")
+        if ece := result.ece:
+            row["ECE lead"] = _interval(ece.value, ece.low, ece.high)
         rows.append(row)
     return rows
 
@@ -132,11 +140,12 @@ def _title(corruption: str) -> str:
     return corruption.replace("_", " ")
 
 
-def _lead_in_words(lead: Lead | None) -> str:
-    if lead is None:
+def _lead_in_words(result: UnderCorruption) -> str:
+    if not result.leads:
         return ""
-    interval = _interval(lead.difference, lead.low, lead.high)
-    return f"{lead.leader} {interval}" if lead.is_significant else f"none: {lead.leader} {interval}"
+    lead = result.leads[0]
+    words = f"{lead.leader} {_interval(lead.difference, lead.low, lead.high)}"
+    return words if result.winner else f"none: {words}"
 
 
 def shift_table(shift: Shift) -> pd.DataFrame:
@@ -148,10 +157,13 @@ def shift_table(shift: Shift) -> pd.DataFrame:
             row = {"corruption": result.corruption, "contestant": name, "images": shift.images}
             row |= {"accuracy": accuracy.value, "accuracy_low": accuracy.low, "accuracy_high": accuracy.high}
             row |= {"nll": own["nll"], "ece": own["ece"]}
-            if lead := result.lead:
-                row |= {"leader": lead.leader, "lead": lead.difference, "lead_low": lead.low, "lead_high": lead.high}
-                row |= {"adjusted_p_value": lead.adjusted_p_value, "significant": lead.is_significant}
-                for measure, found in (("nll", lead.nll), ("ece", lead.ece)):
+            if result.leads:
+                lead, p_value = result.leads[0], max(lead.adjusted_p_value for lead in result.leads)
+                row |= {"leader": lead.leader, "lead_over": lead.other, "lead": lead.difference}
+                row |= {"lead_low": lead.low, "lead_high": lead.high}
+                row |= {"adjusted_p_value": p_value, "significant": result.winner is not None}
+            for measure, found in (("nll", result.nll), ("ece", result.ece)):
+                if found:
                     row |= {f"lead_{measure}{end}": value for end, value in zip(_ENDS, astuple(found), strict=True)}
             rows.append(row)
     return pd.DataFrame(rows)

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vit_vs_cnn.core.errors import NotApplicableError
+from vit_vs_cnn.evaluation.faithfulness import Areas
 from vit_vs_cnn.explain.attention import explain_attention
-from vit_vs_cnn.explain.faithfulness import Areas, PerturbedImage, blank_colour
+from vit_vs_cnn.explain.faithfulness import PerturbedImage, blank_colour
 from vit_vs_cnn.explain.gradcam import cam_layer, grad_cam
 from vit_vs_cnn.explain.overlay import overlay
 from vit_vs_cnn.registry.loading import RegisteredModel

@@ -5,7 +5,7 @@ import os
 from vit_vs_cnn.config.load import with_tuned
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.console import printable
-from vit_vs_cnn.core.paths import COMMAND_VARIABLE, COMPARE, ERRORS, PREPARED, SHIFT, trained
+from vit_vs_cnn.core.paths import COMMAND_VARIABLE, COMPARE, ERRORS, PREPARED, SHIFT, explained, trained
 from vit_vs_cnn.data.checks import read_checks
 from vit_vs_cnn.data.dataset import read_info, read_split
 from vit_vs_cnn.evaluation.replicate_runs import record_replicates
@@ -14,6 +14,7 @@ from vit_vs_cnn.report.comparison import read_comparison, summary_numbers, write
 from vit_vs_cnn.report.comparison_figures import write_comparison_figures
 from vit_vs_cnn.report.errors import find_errors, write_errors
 from vit_vs_cnn.report.html import Provenance, render_report
+from vit_vs_cnn.report.map_quality import read_maps
 from vit_vs_cnn.report.robustness import read_shift, shift_sentence, write_shift
 from vit_vs_cnn.tracking.lineage import GIT_COMMIT_TAG, RUN_NAME_TAG, commit_page, lineage_tags
 from vit_vs_cnn.tracking.names import prefixed_metrics
@@ -32,7 +33,7 @@ def run(settings: Settings) -> None:
     conclusion = " ".join(filter(None, [answer(comparison), shift_sentence(shift)]))
     weak = weaknesses(comparison, settings, searches, read_checks(PREPARED))
     write_tables(comparison, conclusion, COMPARE)
-    write_comparison_figures(comparison, COMPARE)
+    write_comparison_figures(comparison, {name: read_maps(explained(name)) for name in settings.models}, COMPARE)
     write_shift(shift, test.images[0], info, SHIFT)
     if errors is not None:
         write_errors(errors, test, info.classes, ERRORS)
