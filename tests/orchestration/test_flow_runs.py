@@ -164,7 +164,7 @@ def test_an_automation_of_prefect_notifies_of_a_failed_run(
 
 
 def test_a_tune_worker_says_that_there_is_no_study(server: Server) -> None:
-    body = {"parameters": {"model": "vit"}, "state": {"type": "SCHEDULED"}}
+    body = {"parameters": {"contestant": "vit"}, "state": {"type": "SCHEDULED"}}
     deployment = server.deployment("tune-worker")["id"]
     state = server.end(server.ask(f"deployments/{deployment}/create_flow_run", body)["id"])
     assert state["message"].startswith("vit: no study to join in sqlite:////")

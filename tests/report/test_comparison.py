@@ -53,6 +53,7 @@ def test_tables_and_the_terminal_say_the_same(settings: Settings) -> None:
     comparison = read_comparison(settings)
     write_tables(comparison, answer(comparison), COMPARE)
     table = results_table(Path())
+    assert table.split()[:2] == ["contestant", "test"]
     assert "95 % interval" in table
     assert re.search(r"vit +70\.00% +64\.\d+% – 74\.\d+% +4\.0 +1,000 +1\.0 ms", table)
     verdicts = json.loads((COMPARE / "significance.json").read_text())

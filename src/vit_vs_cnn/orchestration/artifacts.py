@@ -76,7 +76,7 @@ def result_rows(workspace: Path) -> list[dict[str, str]]:
     with (workspace / COMPARE / "comparison.csv").open(encoding="utf-8", newline="") as file:
         return [
             {
-                "model": row["contestant"],
+                "contestant": row["contestant"],
                 "timm": row["timm"],
                 "test accuracy": f"{float(row['accuracy']):.2%}",
                 f"{100 * float(row['confidence']):g} % interval": (
