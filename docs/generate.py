@@ -71,28 +71,34 @@ def settings_reference() -> str:
     lines: list[str] = []
     described: dict[str, str] = {}
 
-    def describe(path: str, entry: Mapping[str, Any], value: Any, level: int) -> None:
+    def describe(
+        path: str, entry: Mapping[str, Any], value: Any, place: str = "in params.yaml", level: int = 3
+    ) -> None:
         lines.extend([f"{'#' * level} `{path}` {{ #{path.replace('<', '').replace('>', '')} }}", ""])
         facts = [_type(entry)]
         if "default" in entry and not isinstance(entry["default"], dict):
             facts.append(f"default `{_shown(entry['default'])}`")
-        if value is not None and not isinstance(value, dict | list) and value != entry.get("default"):
-            facts.append(f"`{_shown(value)}` in params.yaml")
+        sections = list(_sections(path, entry))
+        if not sections and value is not None and value != entry.get("default"):
+            facts.append(f"`{_shown(value)}` {place}")
         lines.extend(["; ".join(filter(None, facts)), "", _escaped(comments.get(path, "")), ""])
         lines.extend(_dimensions(entry, schema["$defs"]) if path == "tune.space" else [])
-        for prefix, name in _sections(path, entry):
+        for prefix, name in sections:
             section = schema["$defs"][name]
             if name in described:
                 lines.extend([f"The settings of [`{described[name]}`](#{described[name]}).", ""])
                 continue
             described[name] = prefix
             lines.extend([_escaped(section.get("description", "")).replace("None", "`null`"), ""])
+            below = value if isinstance(value, dict) else {}
+            if prefix != path and below:  # the first contestant stands for all
+                first, below = next(iter(below.items()))
+                place = f"for {first} in params.yaml"
             for key, child in section["properties"].items():
-                below = value.get(key) if isinstance(value, dict) else None
-                describe(f"{prefix}.{key}", child, below, 3)
+                describe(f"{prefix}.{key}", child, below.get(key), place)
 
     for key, entry in schema["properties"].items():
-        describe(key, entry, values.get(key), 2)
+        describe(key, entry, values.get(key), level=2)
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
 
 

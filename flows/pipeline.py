@@ -26,9 +26,9 @@ from vit_vs_cnn.orchestration.dag import timeout_seconds
 from vit_vs_cnn.orchestration.durations import record_duration
 from vit_vs_cnn.orchestration.plan import PlannedStage, RunPlan, plan_run
 from vit_vs_cnn.orchestration.progress import StageOutput, say
-from vit_vs_cnn.orchestration.request import Request
+from vit_vs_cnn.orchestration.request import Request, read_request
 from vit_vs_cnn.orchestration.stage_process import StageCommand, StageResult, is_stopping, run_stage, stop_all
-from vit_vs_cnn.orchestration.workspace import PipelineRun, is_saved, open_run, run_environment, save_run
+from vit_vs_cnn.orchestration.workspace import PipelineRun, is_saved, open_run, run_environment, run_name, save_run
 from vit_vs_cnn.tracking.delivery import DEFERRED_VARIABLE, Deliverer
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -43,9 +43,15 @@ THREADS: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=1_000)
 
 
 def _flow_run_name() -> str:
-    parameters: dict[str, Any] = flow_run.parameters
-    given = parameters.get("name") or parameters.get("preset")
-    return f"{given or 'params'}-{str(flow_run.id)[:4]}"
+    """The name of the run, which its workspace and its DVC experiment have too, and the stages that are asked for."""
+    given: dict[str, Any] = flow_run.parameters
+    asked: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+    request = Request(**asked)
+    try:
+        name = run_name(request, read_request(request)[0])
+    except UserError:  # the flow itself ends with it
+        name = request.name or request.preset or "params"
+    return f"{name}: {', '.join(request.stages)}" if request.stages else name
 
 
 @flow(

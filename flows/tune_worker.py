@@ -11,15 +11,15 @@ from pydantic import Field
 from vit_vs_cnn.core.process import exit_with_parent, stop_tree
 
 
-@flow(name="vit-vs-cnn", flow_run_name="tune-{model}", description="Joins the tuning study of a contestant.")
-def tune_worker(model: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$", examples=["vit"])]) -> State[Any]:
+@flow(name="vit-vs-cnn", flow_run_name="tune-{contestant}", description="Joins the tuning study of a contestant.")
+def tune_worker(contestant: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$", examples=["vit"])]) -> State[Any]:
     """Work on the tuning study of a contestant until its budget is used up.
 
     Args:
-        model: The contestant whose study to join, a key of `models:` in params.yaml, for example `vit`.
+        contestant: The one whose study to join, a key of `models:` in params.yaml, for example `vit`.
     """
     logger, last = get_run_logger(), ""
-    command = exit_with_parent("vit_vs_cnn", "tune", model, "--join")
+    command = exit_with_parent("vit_vs_cnn", "tune", contestant, "--join")
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     ) as process:

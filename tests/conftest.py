@@ -30,7 +30,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # The modules that take minutes, the longest first.
 LONG = (
     "test_flow_runs", "test_scaling", "test_pipeline", "test_study_flow", "test_stage_process", "test_search",
-    "test_bare_training",
+    "test_bare_training", "test_init",
 )  # fmt: skip
 
 

@@ -189,6 +189,14 @@ def test_every_option_that_is_named_alone_exists(present: Mapping[str, str]) -> 
     assert not {(page, option) for page, option in named if option not in known}
 
 
+def test_the_settings_reference_has_the_values_of_lists_and_of_the_first_contestant(present: Mapping[str, str]) -> None:
+    page, values = present["docs/settings.md"], parse_yaml((REPOSITORY / "params.yaml").read_text(), "params.yaml")
+    facts = dict(re.findall(r"^#+ `(\S+)` .*\n\n(.*)$", page, re.MULTILINE))
+    assert facts["seeds"].endswith(f"`{values['seeds']}` in params.yaml")
+    first = next(iter(values["models"]))
+    assert facts["models.<contestant>.timm"].endswith(f"`{values['models'][first]['timm']}` for {first} in params.yaml")
+
+
 def test_every_setting_that_is_named_exists(present: Mapping[str, str]) -> None:
     sections = "|".join(SCHEMA["properties"])
     form = re.compile(rf"((?:{sections})(?:\.[\w<>]+)+)(?:[=:].*)?$")

@@ -116,6 +116,7 @@ def test_the_report_is_one_file_that_says_what_was_measured(clone: Path) -> None
         assert f"{metrics['accuracy']:.1%}".rstrip("%") in html.replace("\u202f", "")
     assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]*\.(?:png|css|js)"', html)
     assert "Published, not measured" not in html  # of CIFAR-10, and these are digits
+    assert len(html.encode()) < 3_000_000  # to be mailed
 
 
 def test_dvc_shows_metrics_and_plots(clone: Path) -> None:

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -6,6 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
+from factories import REPOSITORY
 from vit_vs_cnn import cli
 from vit_vs_cnn.core.errors import TransientError, read_error_report
 
@@ -33,6 +35,27 @@ def test_the_program_runs_as_a_module() -> None:
     command = [sys.executable, "-m", "vit_vs_cnn", "--version"]
     answer = subprocess.run(command, capture_output=True, text=True, check=True)
     assert answer.stdout.endswith(f"version {version('vit-vs-cnn')}\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("vit-vs-cnn reg", {"registry", "register"}),
+        ("vit-vs-cnn run --preset de", {"debug", "demo"}),
+        ("vit-vs-cnn study run bud", {"budget"}),
+    ],
+)
+def test_a_shell_completes_commands_presets_and_studies(words: str, completed: set[str]) -> None:
+    asked = {"_VIT_VS_CNN_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; sys.argv[0] = 'vit-vs-cnn'; from vit_vs_cnn.cli import program; program()",
+    ]
+    answer = subprocess.run(
+        command, cwd=REPOSITORY, env=os.environ | asked, capture_output=True, text=True, check=False
+    )
+    assert {line.removeprefix("plain,") for line in answer.stdout.splitlines()} == completed
 
 
 @pytest.mark.parametrize("command", sorted(cli.commands.commands))

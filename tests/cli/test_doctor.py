@@ -1,17 +1,22 @@
+import json
 import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from vit_vs_cnn import cli
 from vit_vs_cnn.cli.doctor import Check, checks, render
+from vit_vs_cnn.cli.maintenance import doctor
 
 
 def test_it_checks_everything_and_says_what_a_failure_means(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr("torch.get_num_threads", lambda: 1)
     found = {check.subject: check for check in checks()}
+    assert found["device"].found.endswith("CPU, 1 thread")
     assert found["Python"].ok
     assert found["packages"].ok, found["packages"].found
     assert found["project"].found == str(project)
@@ -20,6 +25,21 @@ def test_it_checks_everything_and_says_what_a_failure_means(project: Path, monke
     assert "vit-vs-cnn sync" in found["tracking store"].meaning
     assert not found["hub"].ok
     assert not found["hub"].required
+
+
+def test_scripts_get_the_checks_as_json(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    answer = CliRunner().invoke(doctor, ["--json"])
+    found = {check["subject"]: check for check in json.loads(answer.stdout)}
+    assert found["project"] == {
+        "subject": "project",
+        "ok": True,
+        "found": str(project),
+        "meaning": "",
+        "required": True,
+    }
+    assert (found["hub"]["ok"], found["hub"]["required"]) == (False, False)
+    assert answer.exit_code == any(not check["ok"] and check["required"] for check in found.values())
 
 
 def test_without_git_it_is_one_sentence(

@@ -1,5 +1,6 @@
 """A project of one's own: from the wheel, from a source archive without git, and after an update of the package."""
 
+import json
 import os
 import re
 import shutil
@@ -51,7 +52,7 @@ def git(folder: Path, *arguments: str) -> str:
     return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True).stdout
 
 
-def test_the_wheel_makes_a_project_whose_stages_run(tmp_path: Path) -> None:
+def test_the_wheel_makes_a_project_that_runs_until_another_build_is_installed(tmp_path: Path) -> None:
     source = tmp_path / "source"
     tracked = git(REPOSITORY, "ls-files", "--cached", "--others", "--exclude-standard").split("\n")
     for name in filter(None, tracked):
@@ -77,12 +78,28 @@ def test_the_wheel_makes_a_project_whose_stages_run(tmp_path: Path) -> None:
         assert (pets / name).exists()
     assert "src/" not in (pets / "dvc.yaml").read_text()
 
-    shutil.copy(pets / "presets" / "demo.yaml", pets / "presets" / "mine.yaml")
-    ran = vit_vs_cnn(pets, "run", "--preset", "mine", "--stage", "prepare")
+    shutil.copy(pets / "presets" / "debug.yaml", pets / "presets" / "mine.yaml")
+    run = ("run", "--preset", "mine", "--set", "models.vit=null", "--json")
+    ran = vit_vs_cnn(pets, *run)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert list(pets.glob("runs/mine-*/data/prepared/dataset.json"))
+    found = json.loads(ran.stdout)
+    assert [row["contestant"] for row in found["contestants"]] == ["resnet"]
+    assert Path(found["report"]).is_file()
+    assert found["registry"]["name"] == "debug-classifier"
+    again = vit_vs_cnn(pets, *run, "--dry-run")
+    assert all(stage["cached"] for stage in json.loads(again.stdout)["stages"])
     loaded = call(pets, sys.executable, "-c", TEMPLATES, **installed)
     assert loaded.stdout.split() == [str(target), "True"], loaded.stderr
+
+    # Another build of the same version.
+    with (target / "vit_vs_cnn" / "data" / "split.py").open("a") as code:
+        code.write("# changed\n")
+    refused = vit_vs_cnn(pets, *run, "--dry-run")
+    assert refused.returncode == 2
+    assert "was made for vit-vs-cnn " in refused.stderr
+    assert vit_vs_cnn(pets, "init", ".").returncode == 0
+    planned = vit_vs_cnn(pets, *run, "--dry-run")
+    assert not any(stage["cached"] for stage in json.loads(planned.stdout)["stages"])
 
 
 def test_a_source_archive_without_git_becomes_a_repository_of_its_own(tmp_path: Path) -> None:

@@ -126,6 +126,16 @@ def test_a_run_has_a_task_per_stage_and_is_saved_and_the_next_one_is_cached(serv
     assert len(small.started("first")) == 5
 
 
+def test_a_flow_run_has_the_name_of_its_workspace_and_the_stages_that_were_asked_for(server: Server) -> None:
+    unnamed = server.submit(preset="other")
+    part = server.submit(preset="other", overrides=["seeds=[5]"], stages=["eda"])
+    assert [server.end(flow_run)["type"] for flow_run in (unnamed, part)] == ["COMPLETED"] * 2
+    workspaces = {path.name for path in server.small.root.glob("runs/other-*") if path.is_dir()}
+    name, of_part = (server.ask(f"flow_runs/{flow_run}")["name"] for flow_run in (unnamed, part))
+    assert {name, of_part.removesuffix(": eda")} == workspaces
+    assert of_part.endswith(": eda")
+
+
 def test_a_failed_stage_ends_the_run_with_its_sentence_after_the_branches_that_do_not_need_it(server: Server) -> None:
     small = server.small
     small.control("bad", train_vit={"fails": 9, "sentence": "models.vit: it cannot be."}, eda={"seconds": 3})
@@ -158,13 +168,13 @@ def test_an_automation_of_prefect_notifies_of_a_failed_run(
     server.ask("automations/", {"name": "failed runs", "trigger": trigger, "actions": [action]})
     small.control("notified", prepare={"fails": 9, "sentence": "data.path: it is not there."})
     assert server.run(name="notified", stages=["prepare"], overrides=["seeds=[12]"])["type"] == "FAILED"
-    notice = wait_for(lambda: next((each["text"] for each in received if "notified-" in each["text"]), None))
-    assert notice.startswith("vit-vs-cnn: notified-")
-    assert " Failed: data.path: it is not there." in notice
+    notice = wait_for(lambda: next((each["text"] for each in received if "notified: " in each["text"]), None))
+    assert notice.startswith("vit-vs-cnn: notified: prepare Failed: ")
+    assert "data.path: it is not there." in notice
 
 
 def test_a_tune_worker_says_that_there_is_no_study(server: Server) -> None:
-    body = {"parameters": {"model": "vit"}, "state": {"type": "SCHEDULED"}}
+    body = {"parameters": {"contestant": "vit"}, "state": {"type": "SCHEDULED"}}
     deployment = server.deployment("tune-worker")["id"]
     state = server.end(server.ask(f"deployments/{deployment}/create_flow_run", body)["id"])
     assert state["message"].startswith("vit: no study to join in sqlite:////")
@@ -324,7 +334,7 @@ def test_what_a_killed_run_left_is_found_and_removed(server: Server) -> None:
 
 
 def _states_by_name(server: Server) -> dict[str, str]:
-    return {run["name"].partition("-")[0]: run["state"]["type"] for run in server.ask("flow_runs/filter", {})}
+    return {run["name"]: run["state"]["type"] for run in server.ask("flow_runs/filter", {})}
 
 
 def test_run_uses_the_running_server_and_forces_and_chooses_stages(server: Server) -> None:
@@ -335,8 +345,7 @@ def test_run_uses_the_running_server_and_forces_and_chooses_stages(server: Serve
     assert re.search(r"^  prepare  .* it is forced$", said, re.MULTILINE)
     assert re.search(r"^prepare +\d+\.\d s  prepare says hello$", said, re.MULTILINE)
     assert "Running stage" not in said
-    names = {run["name"].partition("-")[0] for run in server.ask("flow_runs/filter", {"sort": "START_TIME_DESC"})}
-    assert "first" in names
+    assert "first: eda" in _states_by_name(server)
     verbose = ("run", "--in-place", "--stage", "prepare", "--force", "prepare", "--verbose")
     assert "Running stage 'prepare'" in small.call(*verbose)
     assert (small.root / "out/prepare").is_file()

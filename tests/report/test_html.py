@@ -78,6 +78,7 @@ def page(
     searches: dict[str, TuningSummary] | None = None,
     run_name: str | None = None,
     commit_page: str | None = None,
+    dirty: bool = False,
 ) -> str:
     """The report with other figures than those of the comparison."""
     pictures(COMPARE, *COMPARED)
@@ -91,7 +92,8 @@ def page(
     write_test_split()
     refs = {name: RunRef(key="k", run_id="0a1b", experiment="tiny", name=f"train-{name}-0") for name in settings.models}
     comparison = read_comparison(settings)
-    provenance = Provenance("0123456789abcdef", run_name, refs, commit_page=commit_page)
+    command = "vit-vs-cnn run --preset demo"
+    provenance = Provenance("0123456789abcdef", run_name, refs, command, commit_page=commit_page, dirty=dirty)
     shift, errors = read_shift(settings, comparison), find_errors(comparison.predictions, 0.95)
     found = {name: (searches or {}).get(name, TuningSummary()) for name in settings.models}
     weak = weaknesses(comparison, settings, found, read_checks(PREPARED))
@@ -200,16 +202,24 @@ def test_settings_are_said_in_words(inputs: Settings) -> None:
     rows = dict(re.findall(r'<code>([\w.]+)</code></th><td class="wrap">([^<]*)</td>', html))
     assert rows["pretrained"] == "no"
     assert rows["weights"] == "none"
-    assert rows["optimizer.lr"] == "0.002"
+    shared = {"seeds": "[0]", "select_by": "accuracy", "data.name": "tiny", "recipe.optimizer.lr": "0.002"}
+    shared |= {"train.epochs": "2", "tune.trials": "0", "evaluate.views": "1", "robustness.images": "1000"}
+    shared |= {"compare.margin": "0.01", "explain.images": "2"}
+    assert {key: rows.get(key) for key in shared} == shared
+    assert not any(key.startswith(("gate", "flow", "published")) for key in rows)
     assert (rows["args.patch_size"], rows["args.embed_dim"]) == ("8", "24")
 
 
 def test_the_report_says_how_to_repeat_it(inputs: Settings) -> None:
     assert "commit <code>0123456789</code>" in page(inputs)
-    assert "put the settings above into <code>params.yaml</code>" in page(inputs)
-    assert "<code>dvc exp apply quick</code>" in page(inputs, run_name="quick")
+    assert "<code>params.yaml</code>, and run <code>vit-vs-cnn run --preset demo</code>" in page(inputs)
+    html = page(inputs, run_name="quick", dirty=True)
+    assert "with uncommitted changes\nand run <code>vit-vs-cnn run --preset demo</code>" in html
+    assert "<code>dvc exp apply quick</code>" in html
+    assert "<code>lineage/uncommitted.diff</code>" in html
+    assert "uncommitted" not in page(inputs)
     address = "https://example.com/you/project/commit/0123456789abcdef"
-    assert f'commit <a href="{address}"><code>0123456789</code></a>,' in page(inputs, commit_page=address)
+    assert f'commit <a href="{address}"><code>0123456789</code></a>' in page(inputs, commit_page=address)
 
 
 def test_what_the_checks_found_is_in_the_report(inputs: Settings) -> None:

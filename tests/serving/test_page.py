@@ -47,3 +47,35 @@ def test_a_person_sees_the_classes_and_the_picture(
         or (event.get("method") == "Log.entryAdded" and "Security" in event["params"]["entry"]["text"])
     ]  # fmt: skip
     assert errors == []
+
+
+# The colours of the text of an element and of what lies behind it, from 0 to 255.
+COLOURS = """
+[...document.querySelectorAll("h1, #model, #status, #drop, figcaption")].map((shown) =>
+  [getComputedStyle(shown).color, getComputedStyle(document.body).backgroundColor].map((text) =>
+    text.match(/[0-9]+/g).slice(0, 3).map(Number)))
+"""
+
+
+def luminance(colour: list[int]) -> float:
+    """As WCAG defines it."""
+    parts = [part / 255 for part in colour]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return float(np.dot([0.2126, 0.7152, 0.0722], linear))
+
+
+def test_text_is_legible_in_both_colour_schemes(server: Server, tmp_path: Path) -> None:
+    backgrounds = []
+    with open_page(f"http://127.0.0.1:{server.port}/", tmp_path / "profile", 375, 800) as page:
+        page.wait_for("document.getElementById('model').textContent.includes('version')")
+        page.evaluate("showStatus('broken', true); byId('pictures').append(figure('', 'caption', ''))")
+        for scheme in ("light", "dark"):
+            page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+            colours = page.evaluate(COLOURS)
+            assert len(colours) == 5
+            for pair in colours:
+                low, high = sorted(map(luminance, pair))
+                assert (high + 0.05) / (low + 0.05) >= 4.5, (scheme, pair)
+            backgrounds.append(luminance(colours[0][1]))
+    assert backgrounds[0] > 0.9
+    assert backgrounds[1] < 0.05

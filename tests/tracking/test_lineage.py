@@ -8,7 +8,7 @@ import pytest
 
 from factories import REPOSITORY
 from vit_vs_cnn.core.git import git_output
-from vit_vs_cnn.tracking.lineage import commit_page, uncommitted_changes, write_lineage
+from vit_vs_cnn.tracking.lineage import DIRTY_TAG, commit_page, lineage_tags, uncommitted_changes, write_lineage
 
 
 @pytest.fixture
@@ -55,6 +55,14 @@ def test_the_tracked_diff_turns_the_commit_into_the_files_of_the_run(repository:
     git_output(clone, "apply", "--whitespace=nowarn", str(tmp_path / "lineage/uncommitted.diff"))
     assert contents(clone) == contents(repository)
     assert not (tmp_path / "lineage/untracked.txt").exists()
+
+
+def test_code_is_called_changed_and_parameters_and_what_dvc_writes_are_not(repository: Path) -> None:
+    for name in ("params.yaml", "dvc.lock"):
+        (repository / name).write_text("seeds: [1]\n")
+    assert lineage_tags()[DIRTY_TAG] == "false"
+    (repository / "code.py").write_bytes(b"a = 2\n")
+    assert lineage_tags()[DIRTY_TAG] == "true"
 
 
 def test_large_untracked_files_are_named_and_not_copied(repository: Path, tmp_path: Path) -> None:

@@ -90,7 +90,9 @@ def _device() -> Check:
         return Check("device", False, "PyTorch is missing", _INSTALL)
     import torch
 
-    threads = f"CPU, {torch.get_num_threads()} threads"
+    from vit_vs_cnn.training.device import device_name
+
+    threads = device_name(torch.device("cpu"))
     if torch.cuda.is_available():
         return Check("device", True, f"{torch.cuda.get_device_name()}, {threads}")
     meaning = (

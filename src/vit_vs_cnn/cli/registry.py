@@ -178,7 +178,7 @@ def _echo(text: str) -> None:
 
 def version_table(versions: Sequence["Version"]) -> str:
     """The versions as a table, one per line."""
-    from vit_vs_cnn.tracking.lineage import GIT_COMMIT_TAG
+    from vit_vs_cnn.tracking.lineage import DIRTY_TAG, GIT_COMMIT_TAG
 
     facts = ("version", "contestant", "timm", "alias")
     header = (*facts, "test accuracy", "interval", "p95", "size", "data", "git", "run")
@@ -193,7 +193,7 @@ def version_table(versions: Sequence["Version"]) -> str:
             _number(version, "latency_p95_ms", "{:.1f} ms"),
             _number(version, "size_mb", "{:.1f} MB"),
             version.tags.get("data.digest", "?")[:8],
-            version.tags.get(GIT_COMMIT_TAG, "?")[:8] + ("+" if version.tags.get("git.dirty") == "true" else ""),
+            version.tags.get(GIT_COMMIT_TAG, "?")[:8] + ("+" if version.tags.get(DIRTY_TAG) == "true" else ""),
             version.run_id[:8],
         )
         for version in versions

@@ -16,7 +16,7 @@ from vit_vs_cnn.tracking.run import read_ref
 from vit_vs_cnn.tracking.store import store_digest, tracking_uri
 
 # The stages whose results are in the MLflow run of a training.
-_TRACKED = ("train", "evaluate", "robustness", "explain")
+_TRACKED = ("train", "evaluate", "robustness", "cost", "explain")
 _FIGURES = ("accuracy_and_latency", "accuracy_and_cost", "learning_by_epoch", "per_class", "reliability")
 
 
@@ -35,7 +35,7 @@ def publish_results(workspace: Path) -> None:
 def link_trainings(workspace: Path, stage: str) -> None:
     """Link the MLflow runs of the trainings that a stage records into, on the page of its task, which this thread runs.
 
-    They are those of `train@<contestant>-<seed>`, or of all seeds where the stage names none.
+    They are those of `train@<contestant>-<seed>`, or of all contestants and seeds where the stage names none.
     """
     from prefect.artifacts import create_link_artifact
 
@@ -43,7 +43,7 @@ def link_trainings(workspace: Path, stage: str) -> None:
     contestant, _, seed = of.partition("-")
     if kind not in _TRACKED:
         return
-    for file in (workspace / "trained").glob(f"{contestant}/{seed or '*'}/{RUN_FILE}"):
+    for file in (workspace / "trained").glob(f"{contestant or '*'}/{seed or '*'}/{RUN_FILE}"):
         ref = read_ref(file.parent)
         if page := run_page(ref):
             key = "mlflow-" + re.sub(r"[^a-z0-9]+", "-", ref.name.lower())
@@ -76,7 +76,7 @@ def result_rows(workspace: Path) -> list[dict[str, str]]:
     with (workspace / COMPARE / "comparison.csv").open(encoding="utf-8", newline="") as file:
         return [
             {
-                "model": row["contestant"],
+                "contestant": row["contestant"],
                 "timm": row["timm"],
                 "test accuracy": f"{float(row['accuracy']):.2%}",
                 f"{100 * float(row['confidence']):g} % interval": (

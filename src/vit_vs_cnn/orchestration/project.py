@@ -8,8 +8,9 @@ from pathlib import Path
 
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.git import git, git_output
+from vit_vs_cnn.core.records import digest_of
 
-# Which version of the package the stages were made for: they depend on this file, and so run anew after an update.
+# Which build of the package the stages were made for: they depend on this file, and so run anew after an update.
 VERSION_FILE = "vit-vs-cnn.version"
 # Of the package, and replaced by an update; the others are the user's from the first day on.
 _OF_THE_PACKAGE = (
@@ -52,7 +53,7 @@ def make_project(folder: Path) -> bool:
     indented = _CODE.sub(lambda found: f"{found[0][: found[0].index('-')]}- {VERSION_FILE}\n", stages)
     about = f"# A stage depends on {VERSION_FILE}, which names the installed package.\n# "
     (folder / "dvc.yaml").write_text(_ABOUT_CODE.sub(about, indented), encoding="utf-8")
-    (folder / VERSION_FILE).write_text(f"{version('vit-vs-cnn')}\n", encoding="utf-8")
+    (folder / VERSION_FILE).write_text(f"{installed_build()}\n", encoding="utf-8")
     return is_new
 
 
@@ -71,15 +72,26 @@ def make_repository(folder: Path) -> None:
 
 
 def refuse_other_version(root: Path) -> None:
-    """Raise UserError where the project in `root` was made for another version of the package than the installed."""
+    """Raise UserError where the project in `root` was made for another build of the package than the installed."""
     file = root / VERSION_FILE
-    made_for = file.read_text(encoding="utf-8").strip() if file.is_file() else version("vit-vs-cnn")
-    if made_for != version("vit-vs-cnn"):
+    if not file.is_file():
+        return
+    made_for, installed = file.read_text(encoding="utf-8").strip(), installed_build()
+    if made_for != installed:
         raise UserError(
-            f"{root} was made for vit-vs-cnn {made_for}, and {version('vit-vs-cnn')} is installed: run "
+            f"{root} was made for vit-vs-cnn {made_for}, and {installed} is installed: run "
             f"`vit-vs-cnn init {shlex.quote(str(root))}` to bring its stages up to date (they run anew), or install "
-            f"{made_for}."
+            "the former again."
         )
+
+
+def installed_build() -> str:
+    """The version of the package and a digest of its files: what is built between two releases has the same version."""
+    package = Path(__file__).parents[1]
+    files = sorted(path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    contents = [f"{path.relative_to(package).as_posix()} {digest_of(path.read_bytes())}" for path in files]
+    digest = digest_of("\n".join(contents).encode())[:10]
+    return f"{version('vit-vs-cnn')}+{digest}"
 
 
 def _template() -> Path:

@@ -18,7 +18,7 @@ from vit_vs_cnn.report.evaluation import confusion_shares, reliability_figure
 from vit_vs_cnn.report.figure_writer import FigureWriter
 from vit_vs_cnn.report.style import DIVERGING, new_figure
 
-# A curve is a result where the learning rate has come down to this part of its peak, and not before.
+# A curve is a result where the learning rate has come down to this part of its peak; in the warm-up it goes up.
 _ANNEALED = 0.1
 _MAPS = {"gradcam": "Grad-CAM", "rollout": "Attention"}
 
@@ -156,7 +156,8 @@ def _draw_curve(
     colour = comparison.colours[contestant.name]
     axes.plot(x, history[column], color=colour, linewidth=1, alpha=0.6 if chosen else 0.35)
     if chosen:
-        annealed = history["learning_rate"] <= _ANNEALED * history["learning_rate"].max()
+        rate = history["learning_rate"]
+        annealed = (rate <= _ANNEALED * rate.max()) & (history.index >= rate.idxmax())
         # The line begins at the point before, and the last epoch is a result even where the rate stays high.
         shown = annealed | annealed.shift(-1, fill_value=True)
         marker = "." if shown.sum() == 1 else ""

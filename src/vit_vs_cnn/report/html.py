@@ -32,6 +32,8 @@ from vit_vs_cnn.tuning.summary import TuningSummary
 _PACKAGES = ("torch", "timm", "mlflow", "dvc", "scikit-learn", "numpy")
 # The rest of the analysis is in its own folder: a report is read, not searched.
 _EDA_SHOWN = ("class_distribution", "samples", "augmentation", "sharpness", "outliers", "duplicates")
+# What differs between contestants, and what decides no result.
+_NOT_SHARED = {"models", "gate", "flow", "published"}
 # Classes of which a test image stands at the top.
 _MOST_IMAGES = 10
 
@@ -40,8 +42,9 @@ _MOST_IMAGES = 10
 class Provenance:
     """Which code and which run made a report, and where MLflow has the training of each contestant that is shown.
 
-    `command` runs the same settings again. `comparison_page` is the address of MLflow's page with all trainings,
-    `commit_page` that of the commit where the repository came from, None where they are not known.
+    `command` runs the same settings again; `dirty` code had uncommitted changes. `comparison_page` is the address of
+    MLflow's page with all trainings, `commit_page` that of the commit where the repository came from, None where they
+    are not known.
     """
 
     commit: str
@@ -50,6 +53,7 @@ class Provenance:
     command: str = "vit-vs-cnn run"
     comparison_page: str | None = None
     commit_page: str | None = None
+    dirty: bool = False
 
 
 def render_report(
@@ -108,16 +112,13 @@ def render_report(
         pairs=comparison.pairs,
         claims=judge_claims(comparison, {name: read_maps(explained(name)) for name in settings.models}, shift.measured),
         searches={contestant: search for contestant, search in searches.items() if search.trials},
+        shared=_flat(settings.model_dump(exclude=_NOT_SHARED)),
         recipes={contestant: _differences(settings, contestant) for contestant in settings.models},
         devices=sorted(
             {replicate.summary.device for contestant in comparison.contestants for replicate in contestant.replicates}
         ),
         machine=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        commit=provenance.commit[:10],
-        commit_page=provenance.commit_page,
-        run_name=provenance.run_name,
-        tracked=provenance.tracked,
-        comparison_page=provenance.comparison_page,
+        provenance=provenance,
         packages={package: version(package) for package in _PACKAGES},
     )
 
@@ -132,7 +133,6 @@ def page_environment() -> Environment:
         lstrip_blocks=True,
         finalize=_shown,
     )
-    environment.filters["flat"] = _flat
     environment.filters["unbroken"] = unbroken
     environment.filters["run_page"] = run_page
     return environment

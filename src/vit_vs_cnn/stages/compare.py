@@ -16,7 +16,7 @@ from vit_vs_cnn.report.errors import find_errors, write_errors
 from vit_vs_cnn.report.html import Provenance, render_report
 from vit_vs_cnn.report.map_quality import read_maps
 from vit_vs_cnn.report.robustness import read_shift, shift_sentence, write_shift
-from vit_vs_cnn.tracking.lineage import GIT_COMMIT_TAG, RUN_NAME_TAG, commit_page, lineage_tags
+from vit_vs_cnn.tracking.lineage import DIRTY_TAG, GIT_COMMIT_TAG, RUN_NAME_TAG, commit_page, lineage_tags
 from vit_vs_cnn.tracking.names import prefixed_metrics
 from vit_vs_cnn.tracking.pages import comparison_page
 from vit_vs_cnn.tracking.run import read_ref, start_run
@@ -44,7 +44,15 @@ def run(settings: Settings) -> None:
     lineage = lineage_tags()
     compared = comparison_page(trainings)
     command, commit = os.environ.get(COMMAND_VARIABLE, "vit-vs-cnn run"), lineage[GIT_COMMIT_TAG]
-    provenance = Provenance(commit, lineage.get(RUN_NAME_TAG), chosen, command, compared, commit_page(commit))
+    provenance = Provenance(
+        commit=commit,
+        run_name=lineage.get(RUN_NAME_TAG),
+        tracked=chosen,
+        command=command,
+        comparison_page=compared,
+        commit_page=commit_page(commit),
+        dirty=lineage[DIRTY_TAG] == "true",
+    )
     page = render_report(settings, comparison, test, shift, errors, conclusion, weak, searches, provenance)
     (COMPARE / "report.html").write_text(page, encoding="utf-8")
     with start_run(settings, "compare") as tracked:

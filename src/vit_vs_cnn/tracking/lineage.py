@@ -16,6 +16,7 @@ from vit_vs_cnn.core.paths import PARAMS
 from vit_vs_cnn.core.records import digest_of
 
 GIT_COMMIT_TAG = "mlflow.source.git.commit"
+DIRTY_TAG = "git.dirty"
 RUN_NAME_TAG = "vit_vs_cnn.run_name"
 # Beyond these, files that git does not track are named and not copied: they may be a person's images.
 _LARGEST = 256 * 2**10
@@ -27,9 +28,11 @@ _ENVIRONMENT_TAGS = {"prefect.flow_run_id": "PREFECT__FLOW_RUN_ID", RUN_NAME_TAG
 def lineage_tags() -> dict[str, str]:
     """The tags of every run and model version: git commit, dirty flag, digest of the parameters, machine, caller."""
     here = Path.cwd()
+    # The parameters have a digest, and DVC writes dvc.lock while it runs: both nearly always differ.
+    changed = git(here, "status", "--porcelain", "--", ".", f":(exclude){PARAMS}", ":(exclude)dvc.lock").stdout
     tags = {
         GIT_COMMIT_TAG: git(here, "rev-parse", "--verify", "--quiet", "HEAD").stdout.strip() or "none",
-        "git.dirty": str(bool(git(here, "status", "--porcelain").stdout)).lower(),
+        DIRTY_TAG: str(bool(changed)).lower(),
         "params.digest": digest_of(PARAMS.read_bytes()) if PARAMS.is_file() else "none",
         "host.python": platform.python_version(),
         "host.platform": platform.platform(),
