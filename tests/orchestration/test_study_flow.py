@@ -95,6 +95,14 @@ def test_workers_share_the_points_of_a_study_and_a_killed_one_takes_them_up_agai
         assert "64 of your 1,329 images" in state["message"]  # 64 is what the invented results say
         named = [run["name"] for run in server.ask("flow_runs/filter", {})]
         assert sum(name.startswith(("mine-seconds", "study-mine")) for name in named) == 2 + 2, named
+
+        # Studies in all other places of the worker: nobody would run what another one submits.
+        others = {"parameters": {"study": "other"}, "state": {"type": "RUNNING"}}
+        for _ in range(3):
+            server.ask(f"deployments/{server.deployment('study')['id']}/create_flow_run", others)
+        study = server.submit_to("study", study="mine")
+        assert server.end(study)["type"] == "COMPLETED"
+        wait_for(lambda: any(said.startswith("run 2 of 2") for said in server.messages(study)))
     finally:
         server.stop()
     assert [fact["stage"] for fact in small.history(what="start")].count("prepare") == 2
