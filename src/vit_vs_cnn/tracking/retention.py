@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from vit_vs_cnn.core.errors import RunError, first_line
@@ -79,13 +79,14 @@ def delete_runs(run_ids: Collection[str], model_ids: Collection[str]) -> None:
     store = client._tracking_client.store
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+    artifacts_at: Any = get_artifact_repository  # what it returns has methods without types
     try:
         # The runs last: a deletion that is killed finds the models again by the runs that made them.
         for model_id in model_ids:
-            get_artifact_repository(client.get_logged_model(model_id).artifact_location).delete_artifacts()
+            artifacts_at(client.get_logged_model(model_id).artifact_location).delete_artifacts()
             store._hard_delete_logged_model(model_id)
         for run_id in run_ids:
-            get_artifact_repository(client.get_run(run_id).info.artifact_uri).delete_artifacts()
+            artifacts_at(client.get_run(run_id).info.artifact_uri).delete_artifacts()
             store._hard_delete_run(run_id)
     except store_errors() as error:
         raise RunError(f"old runs cannot be deleted from {tracking_uri()}: {first_line(error)}") from error
