@@ -18,6 +18,8 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
     FlowRunFilter,
     FlowRunFilterId,
     FlowRunFilterState,
@@ -72,7 +74,8 @@ def _run(path: Path, root: Path, folder: Path) -> State[Any]:
     say(
         f"study {plan.study}: {len(plan.runs)} runs, about {duration(plan.seconds)} one after the other on this machine"
     )
-    if deployment.id and int(os.environ.get(RUNS_AT_ONCE_VARIABLE, "2")) > 1:
+    # Where studies that wait held all places of the workers, nobody would run their points.
+    if deployment.id and _active_studies(UUID(deployment.id)) < int(os.environ.get(RUNS_AT_ONCE_VARIABLE, "1")):
         _run_on_workers(plan, folder)
     else:
         _run_here(plan, folder)
@@ -88,6 +91,15 @@ def _run(path: Path, root: Path, folder: Path) -> State[Any]:
         failure = RunError(f"{len(failed)} of {len(plan.runs)} runs failed, the next start runs these only: {named}")
         return Failed(message=str(failure), data=failure)
     return Completed(message=answer(summary))
+
+
+def _active_studies(deployment_id: UUID) -> int:
+    """How many studies hold a place of a worker, this one among them."""
+    types = FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
+    of_studies = DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id]))
+    active = FlowRunFilter(state=FlowRunFilterState(type=types))
+    with get_client(sync_client=True) as client:
+        return len(client.read_flow_runs(deployment_filter=of_studies, flow_run_filter=active))
 
 
 def _run_here(plan: Plan, folder: Path) -> None:

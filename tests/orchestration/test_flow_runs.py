@@ -284,7 +284,12 @@ def test_sigterm_ends_a_run_that_waits_for_an_accelerator_and_leaves_the_one_tha
     holds = subprocess.Popen(commands[0], cwd=small.root, env=small.environment())
     wait_for(lambda: "train-vit" in small.started("holds"))
     waits = subprocess.Popen(
-        commands[1], cwd=small.root, env=small.environment(), stdout=subprocess.PIPE, bufsize=1, text=True
+        in_background(commands[1]),
+        cwd=small.root,
+        env=small.environment(),
+        stdout=subprocess.PIPE,
+        bufsize=1,
+        text=True,
     )
     assert waits.stdout is not None
     assert any("waiting: 1 of 1 slots of accelerator-" in line for line in waits.stdout)

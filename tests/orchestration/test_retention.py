@@ -4,6 +4,8 @@ import threading
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.entities import ViewType
 
 from harness.small_project import wait_for
 from vit_vs_cnn.cli import main
@@ -17,14 +19,13 @@ from vit_vs_cnn.orchestration.workspace import is_shared_cache, sign_cache
 from vit_vs_cnn.tracking.outbox import RunRef
 from vit_vs_cnn.tracking.retention import OldRuns
 from vit_vs_cnn.tracking.run import start_run
+from vit_vs_cnn.tracking.store import tracking_uri
 
 
-def test_a_cache_outside_the_project_is_left_as_it_is(project: Path, tmp_path: Path) -> None:
-    shared = tmp_path / "shared"
+def test_a_cache_outside_the_project_is_left_as_it_is(project: Path) -> None:
+    shared = _share_the_cache(project)
     (shared / "files").mkdir(parents=True)
     (shared / "files/of-another-project").touch()
-    (project / ".dvc").mkdir()
-    (project / ".dvc/config").write_text(f"[cache]\n    dir = {shared}\n")
     assert remove_old(find_old(30)) is None
     assert (shared / "files/of-another-project").exists()
 
@@ -63,6 +64,42 @@ def test_a_run_that_starts_while_the_cache_is_cleaned_waits(project: Path) -> No
         remove_old(old_with_it)
 
 
+def test_runs_that_are_needed_again_since_they_were_found_stay(project: Path, settings: Settings) -> None:
+    _share_the_cache(project)
+    for key in ("resumed", "registered", "old"):
+        with start_run(settings, key, key=key):
+            pass
+    client = MlflowClient(tracking_uri())
+    found = client.get_experiment_by_name("tiny")
+    assert found is not None
+    ids = {run.info.run_name: run.info.run_id for run in client.search_runs([found.experiment_id])}
+    old = find_old(0)
+    assert len(old.runs.run_ids) == 3
+    client.update_run(ids["resumed"], status="RUNNING")
+    client.create_registered_model("tiny-classifier")
+    client.create_model_version("tiny-classifier", f"runs:/{ids['registered']}/model", ids["registered"])
+    with start_run(settings, "young", key="young"):
+        pass  # old by now, but nobody was told of it
+    remove_old(old)
+    left = {run.info.run_name for run in client.search_runs([found.experiment_id], "", ViewType.ALL)}
+    assert left == {"resumed", "registered", "young"}
+
+
+def test_another_store_is_neither_written_nor_needed(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _share_the_cache(project)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/team.db")
+    client = MlflowClient(tracking_uri())
+    trashed = client.create_experiment("trashed")
+    client.delete_experiment(trashed)
+    before = client.get_experiment(trashed)
+    assert remove_old(find_old(0)) is None
+    assert dict(client.get_experiment(trashed)) == dict(before)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert remove_old(find_old(0)) is None
+
+
 def test_it_says_what_it_would_remove_before_it_does_and_without_an_answer_removes_nothing(
     project: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -95,3 +132,11 @@ def test_it_says_what_it_would_remove_before_it_does_and_without_an_answer_remov
     assert last == "removed, and 3.0 MB of DVC's cache."
     assert not checkpoint.exists()
     assert not unused.exists()
+
+
+def _share_the_cache(project: Path) -> Path:
+    """Have DVC's cache outside the project, where it is left as it is."""
+    shared = project.parent / "shared"
+    (project / ".dvc").mkdir()
+    (project / ".dvc/config").write_text(f"[cache]\n    dir = {shared}\n")
+    return shared

@@ -22,14 +22,15 @@ def test_a_study_that_is_killed_continues_and_repeats_only_the_point_that_failed
     assert "wrong.yaml: axes.imags: there is no such setting; do you mean images?" in _refused(small)
 
     small.control(SECOND, prepare={"hold": True})
-    stopped = small.start_study(tmp_path / "stopped.log")
-    wait_for(lambda: "prepare" in small.started(SECOND))
-    stopped.send_signal(signal.SIGTERM)
-    assert stopped.wait(300) == 143
-    assert (tmp_path / "stopped.log").read_text().endswith("stopped; the same command continues.\n")
-    assert small.processes() == []
+    for starts, sent in enumerate((signal.SIGTERM, signal.SIGINT), start=1):
+        stopped = small.start_study(tmp_path / "stopped.log")
+        wait_for(lambda starts=starts: small.started(SECOND).count("prepare") == starts)
+        stopped.send_signal(sent)
+        assert stopped.wait(300) == 128 + sent
+        assert (tmp_path / "stopped.log").read_text().endswith("stopped; the same command continues.\n")
+        assert small.processes() == []
     killed = small.start_study(tmp_path / "killed.log")
-    wait_for(lambda: small.started(SECOND).count("prepare") == 2)
+    wait_for(lambda: small.started(SECOND).count("prepare") == 3)
     status = small.call("study", "status", "mine")
     assert "1 of 3 runs done, 0 failed" in status
     assert "running" in status
@@ -43,7 +44,7 @@ def test_a_study_that_is_killed_continues_and_repeats_only_the_point_that_failed
     assert "1 of 3 runs failed" in output
     assert f"{SECOND}: models.vit: the loss is not finite any more." in output
     assert sorted(small.started(FIRST)) == sorted(STAGES)
-    assert small.started(SECOND).count("prepare") == 3
+    assert small.started(SECOND).count("prepare") == 4
     table = pd.read_csv(folder / "results.csv")
     assert table["images"].tolist() == [0.25, 0.25, 1.0, 1.0]
     assert "the loss is not finite any more" in (folder / "study.html").read_text()
@@ -95,6 +96,14 @@ def test_workers_share_the_points_of_a_study_and_a_killed_one_takes_them_up_agai
         assert "64 of your 1,329 images" in state["message"]  # 64 is what the invented results say
         named = [run["name"] for run in server.ask("flow_runs/filter", {})]
         assert sum(name.startswith(("mine-seconds", "study-mine")) for name in named) == 2 + 2, named
+
+        # Studies in all other places of the worker: nobody would run what another one submits.
+        others = {"parameters": {"study": "other"}, "state": {"type": "RUNNING"}}
+        for _ in range(3):
+            server.ask(f"deployments/{server.deployment('study')['id']}/create_flow_run", others)
+        study = server.submit_to("study", study="mine")
+        assert server.end(study)["type"] == "COMPLETED"
+        wait_for(lambda: any(said.startswith("run 2 of 2") for said in server.messages(study)))
     finally:
         server.stop()
     assert [fact["stage"] for fact in small.history(what="start")].count("prepare") == 2

@@ -5,9 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 import vit_vs_cnn
 from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.tracking.store import tracking_uri
 
 
 def test_the_package_alone_loads_none_of_the_heavy_packages() -> None:
@@ -26,3 +28,13 @@ def test_a_run_that_there_is_not_is_one_sentence_with_those_that_there_are(proje
     (compared / "comparison.csv").touch()
     with pytest.raises(UserError, match="there are: cats;"):
         vit_vs_cnn.load_run("pets")
+
+
+def test_the_model_of_other_data_is_not_that_of_the_run(project: Path) -> None:
+    MlflowClient(tracking_uri()).create_registered_model("pets-classifier")
+    compared = project / "reports/compare"
+    compared.mkdir(parents=True)
+    (compared / "comparison.csv").touch()
+    run = vit_vs_cnn.load_run()
+    with pytest.raises(UserError, match=f"has no registered model '{run.settings.data.name}': name one of pets-"):
+        run.model()

@@ -1,4 +1,4 @@
-"""Old runs of the project's own store end by MLflow's own `gc`, unless something needs them."""
+"""Old runs of the project's own store are deleted, unless something needs them."""
 
 from pathlib import Path
 
@@ -36,6 +36,13 @@ class Store:
         self.client.set_terminated(run_id, "FINISHED", end_time=LONG_AGO)
         return run_id
 
+    def folders(self, run_id: str) -> list[Path]:
+        """Where the files of a run and of its model are."""
+        run = self.client.get_run(run_id)
+        artifacts = Path(run.info.artifact_uri.removeprefix("file://"))
+        (output,) = run.outputs.model_outputs
+        return [artifacts, artifacts.parents[1] / "models" / output.model_id / "artifacts"]
+
     def names(self) -> set[str]:
         """The names of all runs that there are, also of those in the trash."""
         experiments = [found.experiment_id for found in self.client.search_experiments(ViewType.ALL)]
@@ -53,7 +60,9 @@ def test_what_is_old_and_needed_by_nothing_is_deleted_with_its_files_and_all_els
     (output,) = client.get_run(registered).outputs.model_outputs
     client.create_registered_model("tiny-classifier")
     client.create_model_version("tiny-classifier", f"models:/{output.model_id}", registered)
+    client.delete_logged_model(output.model_id)  # by a person, whom MLflow does not warn
     store.run("comparison-of-it", **{"run.vit": registered})
+    store.run("comparison-by-key", **{"run.vit": "registered"})
     store.run("of-a-report")
     store.run("its-parent")
     store.run("its-child", parent="its-parent")
@@ -71,17 +80,16 @@ def test_what_is_old_and_needed_by_nothing_is_deleted_with_its_files_and_all_els
     client.delete_experiment(trashed)
     before = store.names()
 
-    files = [Path(client.get_run(old).info.artifact_uri.removeprefix("file://"))]
-    (output,) = client.get_run(old).outputs.model_outputs
-    files += [files[0].parents[1] / "models" / output.model_id / "artifacts"]
+    files = store.folders(old)
     found = find_old_runs(30, {"of-a-report", "its-child"})
     assert len(set(found.run_ids)) == len(found.run_ids) == 3
     assert all(folder.is_dir() for folder in files)
     assert 2 * len("flavors: {}\n") < found.size < 100_000
-    delete_runs(found)
+    delete_runs(found.run_ids, found.model_ids)
     assert before - store.names() == {"old", "comparison-of-old", "half-deleted"}
     assert not any(folder.exists() for folder in files)
-    assert [model.source_run_id for model in client.search_logged_models([experiment])] == [registered]
+    assert client.search_logged_models([experiment]) == []
+    assert all(folder.is_dir() for folder in store.folders(registered))
     assert client.get_experiment(trashed).lifecycle_stage == "deleted"
     assert client.download_artifacts(registered, "files/MLmodel")
 

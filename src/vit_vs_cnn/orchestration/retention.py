@@ -64,13 +64,11 @@ def find_old(days: float) -> Old:
     Raises UserError while a run is active.
     """
     with no_active_run():
-        workspaces = [path.parent for path in runs_dir().glob(f"*/{PARAMS}")]
+        workspaces = _workspaces()
         old = tuple(folder for folder in workspaces if _is_old(folder / PARAMS, days))
         checkpoints = tuple(folder for folder in (state_dir() / "checkpoints").glob("*/") if _is_old(folder, days))
         downloads = tuple(folder for folder in downloads_dir().glob("*/") if _is_old(folder, days))
-        staying = [main_root(), *(folder for folder in workspaces if folder not in old)]
-        trained = [file.parent for folder in staying for file in (folder / "trained").glob(f"**/{RUN_FILE}")]
-        runs = find_old_runs(days, {*(read_ref(folder).key for folder in trained), *pending_keys()})
+        runs = _old_runs(days, [folder for folder in workspaces if folder not in old])
         size = runs.size + sum(map(bytes_in, (*old, *checkpoints, *downloads)))
         return Old(days, old, checkpoints, downloads, runs, size, _bytes_of_garbage(old))
 
@@ -87,8 +85,24 @@ def remove_old(old: Old) -> float | None:
             _remove(workspace, workspace / PARAMS, old.days, remove_workspace)
         for folder in (*old.checkpoints, *old.downloads):
             _remove(folder, folder, old.days, shutil.rmtree)
-        delete_runs(old.runs)
+        # A training that was resumed meanwhile is young again, a version that was registered needs its run.
+        still = _old_runs(old.days, _workspaces())
+        delete_runs(
+            [run_id for run_id in old.runs.run_ids if run_id in still.run_ids],
+            [model_id for model_id in old.runs.model_ids if model_id in still.model_ids],
+        )
         return _collect_garbage()
+
+
+def _workspaces() -> list[Path]:
+    return [path.parent for path in runs_dir().glob(f"*/{PARAMS}")]
+
+
+def _old_runs(days: float, workspaces: Collection[Path]) -> OldRuns:
+    """The old runs in MLflow that neither the `workspaces` nor the project's own results nor MLflow itself need."""
+    folders = [main_root(), *workspaces]
+    trained = [file.parent for folder in folders for file in (folder / "trained").glob(f"**/{RUN_FILE}")]
+    return find_old_runs(days, {*(read_ref(folder).key for folder in trained), *pending_keys()})
 
 
 def _is_old(path: Path, days: float) -> bool:

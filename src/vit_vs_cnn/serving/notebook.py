@@ -88,9 +88,9 @@ class LoadedRun:
     def model(self, version: str | int = "champion") -> Classifier:
         """A version of the registered model of the run's data, by its alias or number.
 
-        Raises UserError where there is no such version.
+        Raises UserError where the data have no registered model, or there is no such version.
         """
-        return Classifier(load_registered(resolve_model_name(None, self.settings.data.name), version))
+        return Classifier(load_registered(resolve_model_name(self.settings.data.name, None), version))
 
     @property
     def _trainings(self) -> list[tuple[str, int]]:

@@ -1,19 +1,16 @@
-"""Old runs of the project's own store: which of them nothing needs any more, and their end by MLflow's own `gc`."""
+"""Old runs of the project's own store: which of them nothing needs any more, and their end."""
 
-import subprocess
-import sys
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from vit_vs_cnn.core.errors import RunError
+from vit_vs_cnn.core.errors import RunError, first_line
 from vit_vs_cnn.core.paths import bytes_in, mlruns_dir
-from vit_vs_cnn.tracking.store import KEY_TAG, open_client, tracking_uri
+from vit_vs_cnn.tracking.store import KEY_TAG, open_client, store_errors, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -21,8 +18,6 @@ if TYPE_CHECKING:
 
 # The tags of a comparison's run that name the runs that it compares.
 _COMPARED = "run."
-# The operating system limits the length of an argument.
-_RUNS_PER_COMMAND = 1000
 
 
 @dataclass(frozen=True)
@@ -63,7 +58,9 @@ def find_old_runs(days: float, needed_keys: Collection[str]) -> OldRuns:
         run_id: {value for tag, value in run.data.tags.items() if tag.startswith(_COMPARED)}
         for run_id, run in runs.items()
     }
-    old = [run for run_id, run in runs.items() if run_id not in kept and not compared[run_id] & kept]
+    # A comparison that was made before the store had a training names it by its key.
+    names = kept | {runs[run_id].data.tags[KEY_TAG] for run_id in kept}
+    old = [run for run_id, run in runs.items() if run_id not in kept and not compared[run_id] & names]
     made = {run.info.run_id for run in old}
     models = [model for model in _models(client, experiments) if model.source_run_id in made]
     places = [*(run.info.artifact_uri for run in old), *(model.artifact_location for model in models)]
@@ -71,44 +68,32 @@ def find_old_runs(days: float, needed_keys: Collection[str]) -> OldRuns:
     return OldRuns(tuple(run.info.run_id for run in old), tuple(model.model_id for model in models), size)
 
 
-def delete_runs(old: OldRuns) -> None:
-    """Delete the runs and models with all their files. Raises RunError where `mlflow gc` fails."""
+def delete_runs(run_ids: Collection[str], model_ids: Collection[str]) -> None:
+    """Delete the runs and models with all their files. Raises RunError where the store cannot be written.
+
+    As `mlflow gc` does it, which can spare what a person put in the trash neither of models nor of experiments.
+    """
+    if not run_ids:
+        return
     client = open_client()
-    for run_id in old.run_ids:
-        if client.get_run(run_id).info.lifecycle_stage == "active":
-            client.delete_run(run_id)
-    for model_id in old.model_ids:
-        client.delete_logged_model(model_id)
-    with _without_trashed_experiments(client):
-        for start in range(0, len(old.run_ids), _RUNS_PER_COMMAND):
-            _collect_garbage(old.run_ids[start : start + _RUNS_PER_COMMAND])
+    store = client._tracking_client.store
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-
-def _collect_garbage(run_ids: Sequence[str]) -> None:
-    store = ["--backend-store-uri", tracking_uri(), "--tracking-uri", tracking_uri()]
-    command = [sys.executable, "-m", "mlflow", "gc", *store, "--run-ids", ",".join(run_ids)]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    if answer.returncode != 0:
-        raise RunError(f"`mlflow gc` failed: {answer.stderr.strip()}")
-
-
-@contextmanager
-def _without_trashed_experiments(client: "MlflowClient") -> Iterator[None]:
-    """Take the experiments that a person deleted out of the trash meanwhile: `gc` would delete them for good."""
-    from mlflow.entities import ViewType
-
-    trashed = [found.experiment_id for found in client.search_experiments(ViewType.DELETED_ONLY)]
-    for experiment_id in trashed:
-        client.restore_experiment(experiment_id)
+    artifacts_at: Any = get_artifact_repository  # what it returns has methods without types
     try:
-        yield
-    finally:
-        for experiment_id in trashed:
-            client.delete_experiment(experiment_id)
+        # The runs last: a deletion that is killed finds the models again by the runs that made them.
+        for model_id in model_ids:
+            artifacts_at(client.get_logged_model(model_id).artifact_location).delete_artifacts()
+            store._hard_delete_logged_model(model_id)
+        for run_id in run_ids:
+            artifacts_at(client.get_run(run_id).info.artifact_uri).delete_artifacts()
+            store._hard_delete_run(run_id)
+    except store_errors() as error:
+        raise RunError(f"old runs cannot be deleted from {tracking_uri()}: {first_line(error)}") from error
 
 
 def _runs(client: "MlflowClient", experiments: list[str]) -> "Iterator[Run]":
-    """All runs, also those in the trash: a deletion that was killed is continued."""
+    """All runs, also those in the trash."""
     from mlflow.entities import ViewType
 
     token = ""
