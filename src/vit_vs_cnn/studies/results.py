@@ -13,6 +13,7 @@ from vit_vs_cnn.core.records import Record
 from vit_vs_cnn.data.dataset import read_info
 from vit_vs_cnn.evaluation.replicates import Correct
 from vit_vs_cnn.evaluation.results import read_evaluation
+from vit_vs_cnn.studies.budget import steps_of
 from vit_vs_cnn.studies.plan import Plan, PlannedRun
 from vit_vs_cnn.training.results import read_summary
 
@@ -105,7 +106,7 @@ def collect(workspace: Path, run: PlannedRun, seconds: float) -> RunResult:
                     seconds_per_epoch=summary.seconds_per_epoch,
                     epochs=summary.epochs,
                     best_epoch=summary.best_epoch,
-                    steps=summary.epochs * max(1, info.splits["train"].images // summary.batch_size),
+                    steps=summary.epochs * steps_of(info.splits["train"].images, summary.batch_size),
                     parameters=summary.parameters,
                     device=summary.device,
                     collapsed=summary.collapsed,
