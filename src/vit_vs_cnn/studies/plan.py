@@ -41,8 +41,9 @@ Counts = dict[str, tuple[int, ...]]
 class PlannedRun(Record):
     """A run of the pipeline: the point of the study, the contestants that it trains, and what it is started with.
 
-    `settings` is a digest of what decides its results. `steps_share` is the part that `max_epochs` leaves of the
-    optimizer steps that all images have, `seconds` the estimate for all its stages on one machine.
+    `settings` is a digest of what decides its results, `trials` are those of its tuning. `steps_share` is the part that
+    `max_epochs` leaves of the optimizer steps that all images have, `seconds` the estimate for all its stages on one
+    machine.
     """
 
     name: str
@@ -52,6 +53,7 @@ class PlannedRun(Record):
     settings: str
     seeds: tuple[int, ...]
     epochs: int
+    trials: int
     steps_share: float
     train_images: int
     val_images: int
@@ -228,6 +230,7 @@ class _Planner:
             settings=digest_of(settings.model_dump_json(include=_MEASURED).encode()),
             seeds=tuple(settings.seeds),
             epochs=epochs,
+            trials=tune.trials,
             steps_share=steps_share,
             train_images=train,
             val_images=val,
