@@ -16,7 +16,7 @@ LAWS = {"vit": (32.0, 0.625), "cnn": (2.0, 0.29166667)}
 
 def planned(axes: Mapping[str, list[AxisValue]], seeds: tuple[int, ...] = (0, 1)) -> Plan:
     """A plan with a run for each point."""
-    study = StudySettings.model_validate({"axes": axes})
+    study = StudySettings.model_validate({"axes": axes, "seeds": list(seeds)})
     runs = [
         PlannedRun(
             name="made-up-" + "-".join(f"{axis}-{value}" for axis, value in point.items()),
