@@ -16,7 +16,7 @@ LAWS = {"vit": (32.0, 0.625), "cnn": (2.0, 0.29166667)}
 
 def planned(axes: Mapping[str, list[AxisValue]], seeds: tuple[int, ...] = (0, 1)) -> Plan:
     """A plan with a run for each point."""
-    study = StudySettings.model_validate({"axes": axes})
+    study = StudySettings.model_validate({"axes": axes, "seeds": list(seeds)})
     runs = [
         PlannedRun(
             name="made-up-" + "-".join(f"{axis}-{value}" for axis, value in point.items()),
@@ -26,6 +26,7 @@ def planned(axes: Mapping[str, list[AxisValue]], seeds: tuple[int, ...] = (0, 1)
             settings="",
             seeds=seeds,
             epochs=3,
+            trials=0,
             steps_share=1.0,
             train_images=_images(point),
             val_images=100,
@@ -82,6 +83,7 @@ def measured(run: PlannedRun, test_images: int = 2000, digest: str = "test") -> 
                     best_epoch=run.epochs,
                     steps=run.epochs * run.train_images // 100,
                     parameters=1000,
+                    pretraining_images=0,
                     device="CPU, 2 threads",
                     collapsed=False,
                     still_rising=False,
@@ -98,6 +100,7 @@ def measured(run: PlannedRun, test_images: int = 2000, digest: str = "test") -> 
         val_images=run.val_images,
         test_digest=digest,
         groups=None,
+        findings={},
         replicates=tuple(replicates),
         seconds=50.0,
     )

@@ -13,6 +13,7 @@ from harness.signals import in_background
 from harness.small_project import STAGE, SmallProject
 from vit_vs_cnn.config.load import parse_settings
 from vit_vs_cnn.core.paths import PREPARED
+from vit_vs_cnn.data.checks import Checks
 from vit_vs_cnn.data.dataset import DatasetInfo, SplitInfo, write_info
 
 DVC_YAML = """
@@ -108,6 +109,7 @@ def _invent_results(folder: Path) -> None:
                 digest="invented",
             ),
         )
+        Checks(images=192, counts={}, findings=()).write(PREPARED / "checks.json")
     finally:
         os.chdir(here)
     shutil.rmtree(folder / "cost")

@@ -92,3 +92,10 @@ def test_perfect_contestants_have_curves_too() -> None:
     correct = {name: [np.ones((2, 50), np.bool_)] * 3 for name in ("a", "b")}
     crossing = find_crossing(fit_curves(SIZES[:3], correct), "a", "b", 0.95)
     assert crossing.images == math.inf
+
+
+def test_the_exponent_has_the_interval_of_the_draws() -> None:
+    errors = 2.0 * SIZES**-0.4
+    curves = fit_curves(SIZES, {"one": trainings(errors), "other": trainings(errors, seeds=8)})
+    (low, high), (lowest, highest) = curves.exponent("one", 0.95), curves.exponent("one", 0.99)
+    assert lowest < low < curves.curves["one"].b < high < highest

@@ -8,6 +8,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from factories import TINY
+from vit_vs_cnn.config.load import merged_params, settings_of
 from vit_vs_cnn.config.nested import merge
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.data.prepare import prepare
@@ -48,11 +49,32 @@ def test_equal_steps_are_reached_with_fewer_images_and_the_counts_are_those_that
         for model in settings.models.values():
             batch = model.recipe.batch_size
             assert run.epochs * max(1, run.train_images // batch) >= int(run.values["epochs"] or 0) * (WHOLE // batch)
-        assert run.overrides[-1] == f"train.epochs={run.epochs}"
+        assert f"train.epochs={run.epochs}" in run.overrides
     info, _ = prepare(settings_at(study, {"images": 0.02}, root).data, tmp_path / "out")
     counts = (info.splits["train"].images, info.splits["val"].images)
     assert counts == (plan.runs[0].train_images, plan.runs[0].val_images)
     assert all(run.seconds > 0 for run in plan.runs)
+
+
+def test_what_counts_epochs_has_the_same_share_of_equal_steps_at_every_size(root: Path) -> None:
+    recipe = {"schedule": {"warmup_epochs": 2}, "head_epochs": 1}
+    changes = {"train": {"epochs": 4, "patience": 3}, "models": {"resnet": {"recipe": recipe}}}
+    params = root / "params.yaml"
+    YAML().dump(merge(YAML(typ="safe").load(params), changes), params)
+    axes = {"images": [0.1, 1.0], "epochs": [1, 4]}
+    few, more, *whole = planned(root, axes=axes).runs
+    study = read_study(study_file(root, axes=axes), root)
+    assert (few.epochs, more.epochs) == (11, 42)
+    settings = settings_of(merged_params(root, None, more.overrides))
+    assert settings.train.patience == 32
+    vit, resnet = (model.recipe for model in settings.models.values())
+    assert (vit.schedule.warmup_epochs, vit.head_epochs) == (10, 0)
+    assert (resnet.schedule.warmup_epochs, resnet.head_epochs) == (21, 10)
+    # One epoch of all images has no warm-up: it is at most half of all.
+    assert settings_of(merged_params(root, None, few.overrides)).models["vit"].recipe.schedule.warmup_epochs == 0
+    assert [run.overrides for run in whole] == [study.overrides_at(run.values) for run in whole]
+    equal = planned(root, axes=axes, same="epochs").runs
+    assert [run.overrides for run in equal] == [study.overrides_at(run.values) for run in equal]
 
 
 def test_equal_epochs_and_a_limit_of_epochs(root: Path) -> None:
@@ -104,8 +126,11 @@ def test_a_budget_in_seconds_gives_each_contestant_its_epochs_and_stays_the_same
     assert plan.runs[0].name == "mine-images-0.1-seconds-0.001-vit"
     for run in plan.runs:
         budget = float(run.values["seconds"] or 0)
-        speed = plan.seconds_per_image[run.contestants[0]]
-        assert run.epochs == max(1, math.floor(budget / (run.train_images * speed)))
+        batch, speed = {"vit": 16, "resnet": 64}[run.contestants[0]], plan.seconds_per_image[run.contestants[0]]
+        computed = run.train_images // batch * batch
+        assert computed < run.train_images
+        assert run.epochs == max(1, math.floor(budget / (computed * speed)))
+        assert run.seconds > run.epochs * computed * speed
     assert [line.partition(":")[0] for line in said] == ["vit", "resnet"]
     assert planned(root, **study) == plan
 

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,10 +7,9 @@ import pandas as pd
 import pytest
 
 from study_factories import measured, planned, results_of
-from vit_vs_cnn.report.claims import Claim
+from vit_vs_cnn.evaluation.pairs import compare_all_pairs
 from vit_vs_cnn.report.figure_writer import FigureIndex
-from vit_vs_cnn.studies.claims import judge_study
-from vit_vs_cnn.studies.leads import difference_at, lead_at, places_of
+from vit_vs_cnn.studies.leads import Place, difference_at, lead_at, places_of
 from vit_vs_cnn.studies.page import terminal_table
 from vit_vs_cnn.studies.plan import Plan
 from vit_vs_cnn.studies.publish import publish_study
@@ -21,7 +21,7 @@ from vit_vs_cnn.studies.results import (
     results_table,
 )
 from vit_vs_cnn.studies.status import status_text, study_status
-from vit_vs_cnn.studies.summary import answer, same_text, summarize
+from vit_vs_cnn.studies.summary import answer, same_text, summarize, weaknesses
 
 IMAGES = [0.01, 0.03, 0.1, 0.3, 1.0]
 Axes = dict[str, list[bool | int | float | str | None]]
@@ -129,6 +129,7 @@ def test_the_page_has_the_figures_that_the_axes_allow(
     assert [Path(figure.file).stem for figure in index.figures] == figures
     assert all(figure.alt for figure in index.figures)
     page = (tmp_path / "study.html").read_text()
+    assert ("interval of the exponent" in page) is ("error_by_images" in figures)
     assert page.count('<svg role="img"') == len(figures)
     assert ("the loss is not finite any more" in page) is (len(plan.runs) > 3)
     assert "http" not in page.replace("https://", "")
@@ -158,54 +159,6 @@ def test_one_contestant_alone_has_no_lead() -> None:
     assert len(results_table(results)) == 2
 
 
-def claims_of(axes: Axes) -> dict[str, Claim]:
-    """The claims by the words before a colon."""
-    summary = summarize(results_of(planned(axes, (0, 1, 2, 3))))
-    return {claim.text.partition(":")[0]: claim for claim in judge_study(summary)}
-
-
-def verdicts(axes: Axes) -> dict[str, str]:
-    return {text: claim.verdict for text, claim in claims_of(axes).items()}
-
-
-def test_claims_are_judged_by_both_ends_of_an_axis() -> None:
-    found = verdicts(GRID)
-    assert found["ViTs need more data"] == "holds here"
-    assert found["For small sets take a CNN."] == "holds here"
-    assert found["ViTs excel on large sets."] == found["ViTs are more accurate than CNNs."] == "holds here"
-    # With all images the ViT is ahead with the small budget too.
-    assert found["ViTs need more compute."] == "does not hold here"
-    assert claims_of(GRID)["A ResNet trains 3 times as fast per epoch."].measured.startswith(
-        "vit takes 2.0 times as long as cnn"
-    )
-    # From 3,000 images on, either is ahead by little.
-    few = verdicts({"images": [0.01, 0.1]})
-    assert few["ViTs excel on large sets."] == few["ViTs are more accurate than CNNs."] == "does not hold here"
-
-
-def test_claims_are_of_the_networks_whose_accuracies_they_compare() -> None:
-    depth = "models.vit.args.depth"
-    results = results_of(planned({depth: [1, 9]}))
-    for run in results.plan.runs:
-        result, parameters = results.done[run.name], 1000 * int(run.values[depth] or 0)
-        replicates = [
-            found.model_copy(update={"parameters": parameters}) if found.contestant == "vit" else found
-            for found in result.replicates
-        ]
-        results.done[run.name] = result.model_copy(update={"replicates": tuple(replicates)})
-    (claim,) = (claim for claim in judge_study(summarize(results)) if "times the parameters" in claim.text)
-    assert "9.0" in claim.measured
-
-
-def test_a_claim_that_the_study_does_not_measure_says_what_would() -> None:
-    found = claims_of({"images": [1.0], "epochs": [1]})
-    unmeasured = {text: claim.measured for text, claim in found.items() if claim.verdict == "not measured here"}
-    assert unmeasured["ViTs need more data"] == "two values of the axis images measure it"
-    assert unmeasured["ViTs need more compute."] == "two values of the axis epochs measure it"
-    assert unmeasured["For real time take a CNN."].startswith("vit-vs-cnn run with the settings of a point")
-    assert "ViTs are more accurate than CNNs." not in unmeasured
-
-
 def test_differences_within_the_margin_are_practically_none(tmp_path: Path, project: Path) -> None:
     plan = planned({"images": [0.3, 1.0]}).model_copy(update={"margin": 0.5})
     results = recorded(tmp_path, plan)
@@ -217,6 +170,63 @@ def test_differences_within_the_margin_are_practically_none(tmp_path: Path, proj
     assert "cnn and vit are practically equal, within 50 points: cnn is ahead by " in answer(
         summarize(read_results(tmp_path, level))
     )
+
+
+def changed(results: Results, **by_contestant: dict[str, object]) -> Results:
+    """The results with other facts of the trainings of a contestant."""
+    for name, result in results.done.items():
+        replicates = [one.model_copy(update=by_contestant.get(one.contestant, {})) for one in result.replicates]
+        results.done[name] = result.model_copy(update={"replicates": tuple(replicates)})
+    return results
+
+
+def test_trainings_of_one_epoch_are_not_among_those_that_could_rise() -> None:
+    said = weaknesses(summarize(changed(results_of(planned({"images": [0.1, 1.0]})), vit={"still_rising": True})))
+    assert "Of 8 trainings some were still rising in their last epoch, more may help: 4 of vit." in said
+    single = {"epochs": 1, "still_rising": False}
+    said = weaknesses(
+        summarize(changed(results_of(planned({"images": [0.1, 1.0]})), vit={"still_rising": True}, cnn=single))
+    )
+    assert (
+        "Of 4 trainings of more than one epoch some were still rising in their last epoch, more may help: 4 of vit."
+        in said
+    )
+    assert "Whether 4 trainings of one epoch were still rising cannot be told: more may help." in said
+
+
+def test_what_weakens_the_answer_of_a_run_weakens_that_of_a_study() -> None:
+    plan = planned({"images": [0.3]})
+    name = plan.runs[0].name
+    results = Results(plan, {name: measured(plan.runs[0], test_images=200)}, {})
+    changed(results, vit={"parameters": 5000, "pretraining_images": 14_000_000})
+    results.done[name] = results.done[name].model_copy(update={"findings": {"group_leakage": 3}})
+    said = " ".join(weaknesses(summarize(results)))
+    assert "The recipe of vit and cnn was not tuned (tune.trials: 0)" in said
+    assert "They differ in pretraining data (vit 14M, cnn no images) and size (vit 5.0k, cnn 1.0k parameters)" in said
+    assert "Train and test share groups (3 are in several splits)" in said
+    assert "200 test images are few: " in said
+    tuned = [run.model_copy(update={"trials": 9}) for run in results.plan.runs]
+    results = Results(results.plan.model_copy(update={"runs": tuple(tuned)}), results.done, {})
+    assert "tuned" not in " ".join(weaknesses(summarize(results)))
+
+
+def test_a_lead_is_judged_as_a_run_judges_by_the_number_of_pairs() -> None:
+    two = places_of(results_of(planned({"images": [0.15]})))[0]
+    assert difference_at(two, "cnn", "vit", 0.95, 0.01).verdict == "better"
+    split = two.splits[0]
+    correct = split.correct | {"hybrid": split.correct["cnn"]}
+    lead = difference_at(Place(two.values, (replace(split, correct=correct),)), "cnn", "vit", 0.95, 0.01)
+    (pair,) = (pair for pair in compare_all_pairs(correct, 0.95, 0.01) if (pair.first, pair.second) == ("vit", "cnn"))
+    assert (lead.difference, lead.low, lead.high) == (-pair.difference, -pair.high, -pair.low)
+    assert lead.low > 0
+    assert lead.verdict == pair.verdict == "undecided"
+    assert lead.sure == 1 - pair.adjusted_p_value / 2 < 0.975
+
+
+def test_what_cannot_be_told_says_what_it_would_take() -> None:
+    said = answer(summarize(results_of(planned({"images": [0.3]}))))
+    assert "cannot be told from this, cnn is ahead of vit by 2.2 points" in said
+    assert said.endswith(". About 3 trainings of each would settle it, if the difference stays as it is.")
 
 
 def test_points_that_a_limit_of_epochs_cuts_short_are_named() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.console import points, two_digits
-from vit_vs_cnn.data.checks import Checks
+from vit_vs_cnn.data.checks import Checks, Kind
 from vit_vs_cnn.data.notes import UNBALANCED
 from vit_vs_cnn.evaluation.contestants import Contestant
 from vit_vs_cnn.evaluation.pairs import PairedComparison
@@ -29,7 +29,10 @@ def answer(comparison: Comparison) -> str:
         _winner_of_two(comparison, best, others[0]) if len(others) == 1 else _winner(comparison, best, others),
         small,
         _cost_sentence([best, *others]),
-        _conditions_sentence(comparison.contestants),
+        conditions_sentence(
+            {one.name: one.chosen.summary.pretraining_images for one in comparison.contestants},
+            {one.name: one.chosen.summary.parameters for one in comparison.contestants},
+        ),
     ]
     return " ".join(sentence for sentence in sentences if sentence)
 
@@ -59,10 +62,7 @@ def weaknesses(
             "One training of each: another seed gives other numbers, and perhaps another order. "
             "seeds: [0, 1, 2] trains each three times and counts that in."
         )
-    if untuned:
-        sentences.append(
-            f"The recipe of {listed(untuned)} was not tuned (tune.trials: 0): these images may have a better one."
-        )
+    sentences += untuned_sentences(untuned)
     sentences += [
         f"The best trial of {name} lies at the edge of its range in {', '.join(searches[name].at_edge)}: a wider range "
         "may hold a better one."
@@ -73,7 +73,14 @@ def weaknesses(
         sentences.append(
             f"Validation was still rising in the last epoch of {listed(rising)}: more epochs may change the answer."
         )
-    return sentences + _dependent_images(checks) + _too_few_images(comparison)
+    return sentences + dependent_images(checks.counts) + too_few_images(comparison.pairs)
+
+
+def untuned_sentences(names: Sequence[str]) -> list[str]:
+    """That these contestants were not tuned, a sentence; none without any."""
+    if not names:
+        return []
+    return [f"The recipe of {listed(names)} was not tuned (tune.trials: 0): these images may have a better one."]
 
 
 def validation_sentence(comparison: Comparison) -> str | None:
@@ -151,7 +158,7 @@ def _winner_of_two(comparison: Comparison, best: Contestant, other: Contestant) 
         )
     return (
         f"{trainings}, no winner: {best.name} {_scores(best, [other])}, a difference of {by} that may be chance."
-        + _what_it_takes([pair])
+        + what_it_takes([pair])
     )
 
 
@@ -173,7 +180,7 @@ def _winner(comparison: Comparison, best: Contestant, others: Sequence[Contestan
     ]
     relations = listed([part for part in parts if part])
     lead = f"{trainings}, {best.name} {_scores(best, others)}. It is {relations}."
-    return lead + _what_it_takes([pairs[name] for name in of_verdict["undecided"]])
+    return lead + what_it_takes([pairs[name] for name in of_verdict["undecided"]])
 
 
 def _oriented(pair: PairedComparison, first: str) -> tuple[float, float, float]:
@@ -183,7 +190,7 @@ def _oriented(pair: PairedComparison, first: str) -> tuple[float, float, float]:
     return -pair.difference, -pair.high, -pair.low
 
 
-def _what_it_takes(undecided: Sequence[PairedComparison]) -> str:
+def what_it_takes(undecided: Sequence[PairedComparison]) -> str:
     """How an open question could be settled, if the differences stay as they are, as a further sentence."""
     seeds = [pair.seeds_needed for pair in undecided]
     both = [pair.images_needed for pair in undecided if pair.needs_both and pair.images_needed is not None]
@@ -200,9 +207,9 @@ def _what_it_takes(undecided: Sequence[PairedComparison]) -> str:
     return f" More trainings alone would not settle it: {needed}, if the difference stays as it is."
 
 
-def _dependent_images(checks: Checks) -> list[str]:
+def dependent_images(counts: Mapping[Kind, int]) -> list[str]:
     """Where test images may belong to persons, places or videos that train has too, a sentence."""
-    leaked, possible = (checks.counts.get(kind, 0) for kind in ("group_leakage", "possible_group"))
+    leaked, possible = counts.get("group_leakage", 0), counts.get("possible_group", 0)
     if leaked:
         return [
             f"Train and test share groups ({leaked:,} are in several splits): all may be less accurate on new ones."
@@ -216,9 +223,9 @@ def _dependent_images(checks: Checks) -> list[str]:
     return []
 
 
-def _too_few_images(comparison: Comparison) -> list[str]:
+def too_few_images(pairs: Sequence[PairedComparison]) -> list[str]:
     """Where the choice of the test images by itself leaves a pair of these trainings open, a sentence."""
-    open_pairs = [pair for pair in comparison.pairs if pair.verdict == "undecided"]
+    open_pairs = [pair for pair in pairs if pair.verdict == "undecided"]
     if not open_pairs:
         return []
     reach = max(pair.image_reach for pair in open_pairs)
@@ -251,10 +258,11 @@ def _cost_sentence(contestants: Sequence[Contestant]) -> str:
     return f"An epoch of {slowest.name} takes {ratio:.1f} times as long as one of {fastest.name}."
 
 
-def _conditions_sentence(contestants: Sequence[Contestant]) -> str | None:
-    """What contestants differ in by more than a factor of two beside architecture; None where they do not."""
-    seen_before = {contestant.name: contestant.chosen.summary.pretraining_images for contestant in contestants}
-    sizes = {contestant.name: contestant.chosen.summary.parameters for contestant in contestants}
+def conditions_sentence(seen_before: Mapping[str, int | None], sizes: Mapping[str, int]) -> str | None:
+    """What contestants differ in by more than a factor of two beside architecture; None where they do not.
+
+    `seen_before` are the images of their pretraining, None where unknown, `sizes` their parameters.
+    """
     differences = [
         f"{subject} ({', '.join(f'{name} {_rounded(count)}' for name, count in extremes.items())}{unit})"
         for subject, unit, extremes in (

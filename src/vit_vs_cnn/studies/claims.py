@@ -1,5 +1,7 @@
 """Claims about ViTs and CNNs put to the test by the points of a study, among them those that no single run decides."""
 
+import shlex
+
 import numpy as np
 
 from vit_vs_cnn.core.console import points, points_between
@@ -18,6 +20,7 @@ from vit_vs_cnn.report.claims import (
     SMALL,
     SMALL_SETS,
     Claim,
+    Verdict,
     more_parameters,
     slower_epochs,
     verdict_of,
@@ -25,8 +28,8 @@ from vit_vs_cnn.report.claims import (
 from vit_vs_cnn.studies.leads import Lead, Place, difference_at
 from vit_vs_cnn.studies.plan import Plan
 from vit_vs_cnn.studies.results import Replicate
-from vit_vs_cnn.studies.settings import EPOCHS, IMAGES, SECONDS, axis_text, point_text
-from vit_vs_cnn.studies.summary import Summary, along, largest_place
+from vit_vs_cnn.studies.settings import EPOCHS, IMAGES, axis_text, point_text
+from vit_vs_cnn.studies.summary import Summary, along, largest_place, trainings_at
 
 _ENDS = "difference of test accuracy at both ends of the axis; that they differ where their intervals do not overlap"
 
@@ -36,40 +39,28 @@ def judge_study(summary: Summary) -> list[Claim]:
     place = largest_place(summary)
     if place is None:
         return []
-    trainings = _trainings_at(place, summary)
+    trainings = trainings_at(place, summary)
     pair = _transformer_and_cnn(place, trainings)
     if pair is None:
         return []
     vit, cnn = pair
     lead = _difference(place, pair, summary.plan)
-    more_accurate = verdict_of(holds=lead.low > 0, refuted=lead.high < 0 or lead.verdict == "equal")
     measured = f"{point_text(place.values)}: {_minus(pair, lead)}"
     parameters = trainings[vit][0].parameters / trainings[cnn][0].parameters
     return [
-        Claim(MORE_ACCURATE, "difference of test accuracy with the most images and budget", measured, more_accurate),
+        Claim(MORE_ACCURATE, "difference of test accuracy with the most images and budget", measured, _is_ahead(lead)),
         _slower_epochs(pair, trainings),
         more_parameters(vit, cnn, parameters),
         _catches_up(MORE_COMPUTE, summary, summary.budget_axis or EPOCHS, pair),
         _catches_up(MORE_DATA, summary, IMAGES, pair),
         _large_sets(summary, pair),
         _small_sets(summary, pair),
-        *(_of_one_run(text) for text in (EFFICIENCY, REAL_TIME, LONG_RANGE, EXPLANATIONS, ATTENTION)),
+        *_of_one_run(place, summary.plan),
     ]
 
 
 _Pair = tuple[str, str]
 _Trainings = dict[str, list[Replicate]]
-
-
-def _trainings_at(place: Place, summary: Summary) -> _Trainings:
-    """The trainings with the images and the settings of a place, whatever their budget, by contestant."""
-    found: _Trainings = {}
-    same = {axis: value for axis, value in place.values.items() if axis not in (EPOCHS, SECONDS)}
-    for run in summary.plan.runs:
-        if run.name in summary.results.done and same.items() <= run.values.items():
-            for replicate in summary.results.done[run.name].replicates:
-                found.setdefault(replicate.contestant, []).append(replicate)
-    return found
 
 
 def _transformer_and_cnn(place: Place, trainings: _Trainings) -> _Pair | None:
@@ -92,6 +83,12 @@ def _minus(pair: _Pair, lead: Lead) -> str:
     return f"{pair[0]} minus {pair[1]} {difference}"
 
 
+def _is_ahead(lead: Lead, sign: int = 1) -> Verdict:
+    """Whether the first is better, or with `sign` -1 the second; that both are practically equal refutes it."""
+    ahead = lead.verdict == "better" and sign * lead.difference > 0
+    return verdict_of(holds=ahead, refuted=lead.verdict != "undecided")
+
+
 def _slower_epochs(pair: _Pair, trainings: _Trainings) -> Claim:
     slow, fast = ([one.seconds_per_epoch for one in trainings[name]] for name in pair)
     ratio = float(np.mean(slow) / np.mean(fast))
@@ -99,7 +96,7 @@ def _slower_epochs(pair: _Pair, trainings: _Trainings) -> Claim:
 
 
 def _ends(summary: Summary, axis: str, pair: _Pair) -> tuple[Place, Place] | None:
-    """The places of the pair at both ends of an axis, at the last value of the others; None without both."""
+    """The places of the pair at both ends of an axis, at the reference of the others; None without both."""
     if len(summary.plan.axes.get(axis, ())) < 2:
         return None
     places = [place for place in along(axis, summary.places, summary.plan) if set(pair) <= set(place.contestants)]
@@ -110,7 +107,7 @@ def _catches_up(text: str, summary: Summary, axis: str, pair: _Pair) -> Claim:
     """Whether the transformer is behind at the lower end of an axis, and less so at the upper end."""
     ends = _ends(summary, axis, pair)
     if ends is None:
-        return _of_an_axis(text, axis)
+        return _of_an_axis(text, axis, summary.plan)
     low, high = (_difference(place, pair, summary.plan) for place in ends)
     verdict = verdict_of(
         holds=low.high < min(0.0, high.low),
@@ -126,33 +123,48 @@ def _catches_up(text: str, summary: Summary, axis: str, pair: _Pair) -> Claim:
 def _large_sets(summary: Summary, pair: _Pair) -> Claim:
     ends = _ends(summary, IMAGES, pair)
     if ends is None:
-        return _of_an_axis(LARGE_SETS, IMAGES)
+        return _of_an_axis(LARGE_SETS, IMAGES, summary.plan)
     most, lead = ends[1], _difference(ends[1], pair, summary.plan)
-    verdict = verdict_of(holds=lead.low > 0, refuted=lead.high < 0 or lead.verdict == "equal")
     measured = f"{_where(most, IMAGES)}: {_minus(pair, lead)}"
-    return Claim(LARGE_SETS, "who leads with the most images that were measured", measured, verdict)
+    return Claim(LARGE_SETS, "who leads with the most images that were measured", measured, _is_ahead(lead))
 
 
 def _small_sets(summary: Summary, pair: _Pair) -> Claim:
     ends, measure = _ends(summary, IMAGES, pair), f"who leads with the fewest images, at most {SMALL:,}"
     if ends is None:
-        return _of_an_axis(SMALL_SETS, IMAGES)
+        return _of_an_axis(SMALL_SETS, IMAGES, summary.plan)
     fewest = ends[0]
     if fewest.train_images > SMALL:
         return Claim(SMALL_SETS, measure, f"{fewest.train_images:,} images are no small set", "not measured here")
     lead = _difference(fewest, pair, summary.plan)
-    verdict = verdict_of(holds=lead.high < 0, refuted=lead.low > 0 or lead.verdict == "equal")
-    return Claim(SMALL_SETS, measure, f"{_where(fewest, IMAGES)}: {_minus(pair, lead)}", verdict)
+    measured = f"{_where(fewest, IMAGES)}: {_minus(pair, lead)}"
+    return Claim(SMALL_SETS, measure, measured, _is_ahead(lead, sign=-1))
 
 
 def _where(place: Place, axis: str) -> str:
-    return f"{place.train_images:,} images" if axis == IMAGES else axis_text(axis, place.values[axis])
+    at = f"{place.train_images:,} images" if axis == IMAGES else axis_text(axis, place.values[axis])
+    others = {other: value for other, value in place.values.items() if other != axis}
+    return f"{at}, {point_text(others)}" if others else at
 
 
-def _of_an_axis(text: str, axis: str) -> Claim:
-    return Claim(text, f"the axis {axis}", f"two values of the axis {axis} measure it", "not measured here")
+def _of_an_axis(text: str, axis: str, plan: Plan) -> Claim:
+    given = next(iter(plan.axes.get(axis, ())), plan.runs[-1].epochs)
+    values = "[0.1, 1.0]" if axis == IMAGES else f"[{given}, {4 * float(given or 1):g}]"
+    measured = f"vit-vs-cnn study {plan.given}, with {axis}: {values} among its axes, measures it"
+    return Claim(text, f"the axis {axis}", measured, "not measured here")
 
 
-def _of_one_run(text: str) -> Claim:
-    measured = "vit-vs-cnn run with the settings of a point, which plan.json has, measures it"
-    return Claim(text, "the report of a run", measured, "not measured here")
+def _of_one_run(place: Place, plan: Plan) -> list[Claim]:
+    """What the report of a whole run of a place decides; with a budget in seconds no run has several contestants."""
+    runs = (run for run in plan.runs if place.values.items() <= run.values.items() and len(run.contestants) > 1)
+    run, command = next(runs, None), "vit-vs-cnn run with all contestants"
+    if run is not None:
+        preset = ["--preset", plan.preset] if plan.preset else []
+        overrides = [part for override in run.overrides for part in ("--set", override)]
+        command = shlex.join(["vit-vs-cnn", "run", *preset, "--name", run.name, *overrides])
+    measured = [f"{command} measures it", *["the same run measures it"] * 4]
+    texts = (EFFICIENCY, REAL_TIME, LONG_RANGE, EXPLANATIONS, ATTENTION)
+    return [
+        Claim(text, "the report of a run", what, "not measured here")
+        for text, what in zip(texts, measured, strict=True)
+    ]

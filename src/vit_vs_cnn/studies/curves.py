@@ -63,6 +63,13 @@ class LearningCurves:
         tail = (1 - confidence) / 2
         return np.quantile(errors, tail, axis=0), np.quantile(errors, 1 - tail, axis=0)
 
+    def exponent(self, contestant: str, confidence: float) -> tuple[float, float]:
+        """The interval of the exponent b of a contestant's curve."""
+        low, high = np.quantile(
+            [curve.b for curve in self.draws[contestant]], [(1 - confidence) / 2, (1 + confidence) / 2]
+        )
+        return float(low), float(high)
+
 
 def fit_power_law(images: Floats, errors: Floats) -> PowerLaw:
     """Fit a power law to errors (M,) at numbers of images (M,), M at least 2, with equal relative weight.

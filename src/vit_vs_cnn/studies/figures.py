@@ -17,7 +17,7 @@ from vit_vs_cnn.report.figure_writer import FigureWriter
 from vit_vs_cnn.report.style import LINE, NEUTRAL, new_figure
 from vit_vs_cnn.studies.leads import Lead, Place
 from vit_vs_cnn.studies.settings import EPOCHS, IMAGES, SECONDS, SPLIT_SEED, AxisValue
-from vit_vs_cnn.studies.summary import Summary, crossing_sentence, reference_text, same_text
+from vit_vs_cnn.studies.summary import Summary, crossing_sentence, is_reference, reference_text, same_text
 
 _NUMBERS = FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
 
@@ -148,14 +148,12 @@ def accuracy_by_seconds(summary: Summary, colours: Mapping[str, str]) -> Figure:
 
 
 def lead_map(summary: Summary, across: str, down: str, colours: Mapping[str, str]) -> Figure:
-    """Who leads at each combination of two axes (at the last value of the others): the stronger, the surer."""
+    """Who leads at each combination of two axes (at the reference of the others): the stronger, the surer."""
     columns, rows = summary.plan.axes[across], summary.plan.axes[down]
     leads = {
         (place.values[across], place.values[down]): (place, lead)
         for place, lead in zip(summary.places, summary.leads, strict=True)
-        if all(
-            value == summary.plan.axes[axis][-1] for axis, value in place.values.items() if axis not in (across, down)
-        )
+        if is_reference(place, summary.plan, (across, down))
     }
     figure = new_figure(height=1.2 + 0.75 * len(rows))
     axes = figure.subplots()

@@ -10,7 +10,8 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from vit_vs_cnn.evaluation.clusters import Groups
-from vit_vs_cnn.evaluation.replicates import Correct, compare_replicates, repeated_splits_interval
+from vit_vs_cnn.evaluation.pairs import PairedComparison, compare_all_pairs
+from vit_vs_cnn.evaluation.replicates import Correct, repeated_splits_interval
 from vit_vs_cnn.studies.results import Replicate, Results, RunResult
 from vit_vs_cnn.studies.settings import SPLIT_SEED, Values
 
@@ -61,7 +62,8 @@ class Place:
 class Lead:
     """The contestant with the higher mean accuracy, the next one, and how far it is ahead, with the interval.
 
-    `sure` is the confidence that it is ahead at all; differences below `margin` are practically none.
+    `sure` is the confidence that it is ahead at all; differences below `margin` are practically none. `pair` is what a
+    run would say of the two, None of several splits, which no run has.
     """
 
     leader: str
@@ -71,6 +73,7 @@ class Lead:
     high: float
     sure: float
     margin: float
+    pair: PairedComparison | None = None
 
     @property
     def sure_text(self) -> str:
@@ -79,7 +82,9 @@ class Lead:
 
     @property
     def verdict(self) -> Literal["better", "equal", "undecided"]:
-        """Whether the interval leaves no doubt about who leads, or none that both are practically equal."""
+        """Whether one is better beyond doubt, or both are practically equal; as a run judges, where it could."""
+        if self.pair is not None:
+            return self.pair.verdict
         if self.low > 0 or self.high < 0:
             return "better"
         return "equal" if -self.margin < self.low and self.high < self.margin else "undecided"
@@ -117,13 +122,16 @@ def lead_at(place: Place, confidence: float, margin: float) -> Lead | None:
 def difference_at(place: Place, first: str, second: str, confidence: float, margin: float) -> Lead:
     """How far `first` is ahead of `second` at a place.
 
-    Of one split by chance of images and training (`evaluation.replicates`), of several by Nadeau and Bengio's
-    interval, since repeated splits share images.
+    Of one split as a run judges its pairs, with a test that allows for how many there are; of several by Nadeau and
+    Bengio's interval, since repeated splits share images.
     """
     if len(place.splits) == 1:
-        split = place.splits[0]
-        found = compare_replicates(split.correct[first], split.correct[second], confidence, split.groups)
-        return Lead(first, second, found.value, found.low, found.high, 1 - found.chance.confidence_below(0.0), margin)
+        split, names = place.splits[0], dict.fromkeys((first, second, *place.contestants))
+        correct = {name: split.correct[name] for name in names}
+        pair = compare_all_pairs(correct, confidence, margin, split.groups)[0]
+        doubt = pair.adjusted_p_value / 2
+        sure = 1 - doubt if pair.difference > 0 else doubt
+        return Lead(first, second, pair.difference, pair.low, pair.high, sure, margin, pair)
     differences = np.array([split.correct[first].mean() - split.correct[second].mean() for split in place.splits])
     test_images = round(float(np.mean([split.correct[first].shape[1] for split in place.splits])))
     low, high = repeated_splits_interval(differences, place.train_images, test_images, confidence)

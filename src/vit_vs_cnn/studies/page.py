@@ -17,7 +17,7 @@ def render_page(summary: Summary, folder: Path, commit: str) -> str:
     """Render the page from the figures in `folder`; `commit` is the code that measured."""
     plan, results = summary.plan, summary.results
     replicates = [found for run in results.done.values() for found in run.replicates]
-    curves = {} if summary.curves is None else summary.curves.curves
+    curves = summary.curves
     return (
         page_environment()
         .get_template("study.html.j2")
@@ -25,11 +25,7 @@ def render_page(summary: Summary, folder: Path, commit: str) -> str:
             plan=plan,
             title=f"{' or '.join(plan.contestants)} on {plan.data_name}? {plan.study}",
             answer=answer(summary),
-            sentences=[
-                crossing_sentence(crossing, summary.curves)
-                for crossing in summary.crossings
-                if summary.curves is not None
-            ],
+            sentences=[crossing_sentence(crossing, curves) for crossing in summary.crossings if curves is not None],
             weaknesses=weaknesses(summary),
             claims=judge_study(summary),
             colours=colours_of(summary),
@@ -38,7 +34,10 @@ def render_page(summary: Summary, folder: Path, commit: str) -> str:
             holes=[(point_text(run.values), results.failed.get(run.name, "not run yet")) for run in results.open],
             same=same_text(plan) if IMAGES in plan.axes else "",
             figures=embedded_figures(folder),
-            curves=curves,
+            curves={} if curves is None else curves.curves,
+            exponents={}
+            if curves is None
+            else {name: curves.exponent(name, plan.confidence) for name in curves.curves},
             trainings=len(replicates),
             training_time=duration(sum(found.train_seconds for found in replicates)),
             devices=sorted({found.device for found in replicates}),

@@ -15,6 +15,7 @@ from vit_vs_cnn.core.records import Record, digest_of
 from vit_vs_cnn.data.dataset import PREPARED_SPLITS
 from vit_vs_cnn.data.prepare import open_source
 from vit_vs_cnn.data.split import assign_splits, content_digests, refuse_empty_subset, subset_size
+from vit_vs_cnn.studies.budget import computed_images, longer_training, steps_of
 from vit_vs_cnn.studies.settings import (
     IMAGES,
     SECONDS,
@@ -40,8 +41,9 @@ Counts = dict[str, tuple[int, ...]]
 class PlannedRun(Record):
     """A run of the pipeline: the point of the study, the contestants that it trains, and what it is started with.
 
-    `settings` is a digest of what decides its results. `steps_share` is the part that `max_epochs` leaves of the
-    optimizer steps that all images have, `seconds` the estimate for all its stages on one machine.
+    `settings` is a digest of what decides its results, `trials` are those of its tuning. `steps_share` is the part that
+    `max_epochs` leaves of the optimizer steps that all images have, `seconds` the estimate for all its stages on one
+    machine.
     """
 
     name: str
@@ -51,6 +53,7 @@ class PlannedRun(Record):
     settings: str
     seeds: tuple[int, ...]
     epochs: int
+    trials: int
     steps_share: float
     train_images: int
     val_images: int
@@ -171,9 +174,9 @@ class _Planner:
                 wanted = self._epochs_of_equal_steps(settings, train)
                 epochs = min(wanted, self._study.max_epochs or wanted)
             return [self._run(point, settings, epochs, epochs / wanted, tuple(settings.models))]
-        budget, speeds = float(point[SECONDS] or 0) / (1 + settings.train.refit), self.speeds_of(settings)
+        budget, seconds = float(point[SECONDS] or 0) / (1 + settings.train.refit), self._seconds_per_epoch(settings)
         return [
-            self._run(point, settings, max(1, int(budget / (train * speeds[contestant]))), 1.0, (contestant,))
+            self._run(point, settings, max(1, int(budget / seconds[contestant])), 1.0, (contestant,))
             for contestant in settings.models
         ]
 
@@ -194,6 +197,12 @@ class _Planner:
             speeds[contestant] = self._speeds[key]
         return speeds
 
+    def _seconds_per_epoch(self, settings: Settings) -> dict[str, float]:
+        """What an epoch of each contestant takes, validation aside."""
+        train, speeds = self._images(settings.data)[0], self.speeds_of(settings)
+        batches = {name: model.recipe.batch_size for name, model in settings.models.items()}
+        return {name: computed_images(train, batch) * speeds[name] for name, batch in batches.items()}
+
     def classes_of(self, data: DataSettings) -> int:
         """How many classes there are."""
         return len(self._counts_of(data)["train"])
@@ -202,16 +211,17 @@ class _Planner:
         self, point: Values, settings: Settings, epochs: int, steps_share: float, contestants: tuple[str, ...]
     ) -> PlannedRun:
         train, val = self._images(settings.data)
-        more: Values = {} if epochs == settings.train.epochs else {"train.epochs": epochs}
+        more: Values = {}
+        if epochs != settings.train.epochs:
+            more = {"train.epochs": epochs} if SECONDS in point else longer_training(settings, epochs)
         more |= {f"models.{other}": None for other in settings.models if other not in contestants}
         parts = [self._path.stem, *(_readable(axis, value) for axis, value in point.items())]
-        speeds, tune = self.speeds_of(settings), settings.tune
+        seconds, tune = self._seconds_per_epoch(settings), settings_at(self._study, point, self._root, more).tune
         trained = (
             epochs * (1 + settings.train.refit) * len(settings.seeds)
             + tune.trials * (tune.epochs or epochs) * tune.data_fraction
         )
         stages = 1 + len(contestants) * (1 + 2 * len(settings.seeds))
-        seconds = sum(trained * train * speeds[contestant] for contestant in contestants)
         return PlannedRun(
             name="-".join([*parts, *(contestants if SECONDS in point else ())]),
             values=point,
@@ -220,10 +230,11 @@ class _Planner:
             settings=digest_of(settings.model_dump_json(include=_MEASURED).encode()),
             seeds=tuple(settings.seeds),
             epochs=epochs,
+            trials=tune.trials,
             steps_share=steps_share,
             train_images=train,
             val_images=val,
-            seconds=seconds + stages * _SECONDS_PER_STAGE,
+            seconds=sum(trained * seconds[name] for name in contestants) + stages * _SECONDS_PER_STAGE,
         )
 
     def _counts_of(self, data: DataSettings) -> Counts:
@@ -251,7 +262,7 @@ class _Planner:
         """As many epochs as give every contestant the optimizer steps that it makes on all images."""
         whole = sum(self._counts_of(settings.data)["train"])
         batches = [model.recipe.batch_size for model in settings.models.values()]
-        times = max(max(1, whole // batch) / max(1, train // batch) for batch in batches)
+        times = max(steps_of(whole, batch) / steps_of(train, batch) for batch in batches)
         return math.ceil(settings.train.epochs * times)
 
 

@@ -10,9 +10,11 @@ import pandas as pd
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import PREPARED, evaluated, trained
 from vit_vs_cnn.core.records import Record
+from vit_vs_cnn.data.checks import Kind, read_checks
 from vit_vs_cnn.data.dataset import read_info
 from vit_vs_cnn.evaluation.replicates import Correct
 from vit_vs_cnn.evaluation.results import read_evaluation
+from vit_vs_cnn.studies.budget import steps_of
 from vit_vs_cnn.studies.plan import Plan, PlannedRun
 from vit_vs_cnn.training.results import read_summary
 
@@ -42,6 +44,7 @@ class Replicate(Record):
     best_epoch: int
     steps: int
     parameters: int
+    pretraining_images: int | None
     device: str
     collapsed: bool
     still_rising: bool
@@ -59,7 +62,7 @@ class RunResult(Record):
     """runs/<name>.json of a run that was measured; `overrides` say with what, `seconds` how long this start took.
 
     `settings` is the digest of what it was planned with, `groups` a code for each test image's group, None where
-    nothing is known of groups.
+    nothing is known of groups, `findings` count what was found while the data were prepared.
     """
 
     name: str
@@ -69,6 +72,7 @@ class RunResult(Record):
     val_images: int
     test_digest: str
     groups: tuple[int, ...] | None
+    findings: dict[Kind, int]
     replicates: tuple[Replicate, ...]
     seconds: float
 
@@ -105,8 +109,9 @@ def collect(workspace: Path, run: PlannedRun, seconds: float) -> RunResult:
                     seconds_per_epoch=summary.seconds_per_epoch,
                     epochs=summary.epochs,
                     best_epoch=summary.best_epoch,
-                    steps=summary.epochs * max(1, info.splits["train"].images // summary.batch_size),
+                    steps=summary.epochs * steps_of(info.splits["train"].images, summary.batch_size),
                     parameters=summary.parameters,
+                    pretraining_images=summary.pretraining_images,
                     device=summary.device,
                     collapsed=summary.collapsed,
                     still_rising=summary.still_rising,
@@ -123,6 +128,7 @@ def collect(workspace: Path, run: PlannedRun, seconds: float) -> RunResult:
         val_images=info.splits["val"].images,
         test_digest=info.splits["test"].digest,
         groups=None if groups is None else tuple(groups.tolist()),
+        findings=read_checks(workspace / PREPARED).counts,
         replicates=tuple(replicates),
         seconds=seconds,
     )

@@ -72,8 +72,8 @@ class StudySettings(StrictModel):
 
     @property
     def digest(self) -> str:
-        """A digest of all that it says."""
-        return digest_of(self.model_dump_json().encode())
+        """A digest of all that it says but for its seeds: with more of them it is the same study."""
+        return digest_of(self.model_dump_json(exclude={"seeds"}).encode())
 
 
 def find_study(given: str, root: Path) -> Path:

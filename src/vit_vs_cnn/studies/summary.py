@@ -8,11 +8,18 @@ from itertools import combinations
 import numpy as np
 
 from vit_vs_cnn.core.console import duration, points, two_digits
+from vit_vs_cnn.report.answer import (
+    conditions_sentence,
+    dependent_images,
+    too_few_images,
+    untuned_sentences,
+    what_it_takes,
+)
 from vit_vs_cnn.studies.curves import MOST_TIMES_EXTRAPOLATED, Crossing, LearningCurves, find_crossing, fit_curves
 from vit_vs_cnn.studies.leads import Lead, Place, lead_at, places_of
 from vit_vs_cnn.studies.plan import Plan
-from vit_vs_cnn.studies.results import Results
-from vit_vs_cnn.studies.settings import EPOCHS, IMAGES, SECONDS, axis_text, point_text
+from vit_vs_cnn.studies.results import Replicate, Results
+from vit_vs_cnn.studies.settings import EPOCHS, IMAGES, SECONDS, AxisValue, axis_text, point_text
 
 FEWEST_SIZES = 3
 # A point with at least this part of the optimizer steps has as many.
@@ -25,8 +32,8 @@ _NEAR_CHANCE = 0.2
 class Summary:
     """What the measured places say.
 
-    `slice` are the places along the axis `images` (in its order) at the last value of each other axis, empty without
-    that axis. `curves` are fitted to them where there are enough, `crossings` are of each pair of contestants.
+    `slice` are the places along the axis `images` with the largest budget and the last value of each other axis, empty
+    without that axis. `curves` are fitted to them where there are enough, `crossings` are of each pair of contestants.
     """
 
     results: Results
@@ -64,6 +71,8 @@ def answer(summary: Summary) -> str:
         return "Nothing can be said yet: at no point of the study were two contestants measured."
     place, lead = found
     sentences = [f"With {_conditions(summary, place)}: {_lead_text(lead)}."]
+    if lead.pair is not None and lead.verdict == "undecided":
+        sentences.append(what_it_takes([lead.pair]).strip())
     pair = {lead.leader, lead.rival}
     sentences += [
         crossing_sentence(crossing, summary.curves)
@@ -72,7 +81,7 @@ def answer(summary: Summary) -> str:
     ]
     if summary.results.open:
         sentences.append(f"{len(summary.results.open)} of {len(summary.plan.runs)} runs have no result.")
-    return " ".join(sentences)
+    return " ".join(filter(None, sentences))
 
 
 def crossing_sentence(crossing: Crossing, curves: LearningCurves) -> str:
@@ -99,21 +108,16 @@ def crossing_sentence(crossing: Crossing, curves: LearningCurves) -> str:
 
 
 def weaknesses(summary: Summary) -> list[str]:
-    """What the study cannot say, by rule: one seed, failed runs, trainings that collapsed or were still rising."""
+    """What the study cannot say, by rule; of the place that its answer is about also what a run names of its own."""
     plan, replicates = summary.plan, [found for run in summary.results.done.values() for found in run.replicates]
     sentences = []
     if any(len(run.seeds) == 1 for run in plan.runs) and all(len(place.splits) == 1 for place in summary.places):
         sentences.append("One seed: intervals hold the chance of test images only, not that of training.")
-    for what, names in (
-        ("collapsed, which says nothing of the architecture", [one.contestant for one in replicates if one.collapsed]),
-        (
-            "were still rising in their last epoch: more may help",
-            [one.contestant for one in replicates if one.still_rising],
-        ),
-    ):
-        if names:
-            counts = ", ".join(f"{names.count(name)} of {name}" for name in dict.fromkeys(names))
-            sentences.append(f"Of {len(replicates)} trainings some {what}: {counts}.")
+    collapsed = [one.contestant for one in replicates if one.collapsed]
+    if collapsed:
+        counts = f"Of {len(replicates)} trainings some collapsed, which says nothing of the architecture"
+        sentences.append(f"{counts}: {_counted(collapsed)}.")
+    sentences += _still_rising(replicates) + _of_the_answer(summary)
     sentences += [
         f"{name} is hardly better than chance with {place.train_images:,} images, which bends its learning curve."
         for name in (summary.curves.curves if summary.curves else ())
@@ -126,6 +130,54 @@ def weaknesses(summary: Summary) -> list[str]:
     if summary.curves is None and IMAGES in plan.axes:
         sentences.append(f"A learning curve is fitted from {FEWEST_SIZES} sizes of the same test set on.")
     return sentences
+
+
+def _still_rising(replicates: Sequence[Replicate]) -> list[str]:
+    """Which trainings were still rising; a single epoch cannot rise, and is the least training of all."""
+    several = [one for one in replicates if one.epochs > 1]
+    rising, single = [one.contestant for one in several if one.still_rising], len(replicates) - len(several)
+    sentences = []
+    if rising:
+        of = f"Of {len(several)} trainings{' of more than one epoch' if single else ''}"
+        sentences.append(f"{of} some were still rising in their last epoch, more may help: {_counted(rising)}.")
+    if single:
+        sentences.append(f"Whether {single} trainings of one epoch were still rising cannot be told: more may help.")
+    return sentences
+
+
+def _counted(names: Sequence[str]) -> str:
+    return ", ".join(f"{names.count(name)} of {name}" for name in dict.fromkeys(names))
+
+
+def _of_the_answer(summary: Summary) -> list[str]:
+    """What weakens the answer as it would that of a run: tuning, sizes, pretraining, groups, few test images."""
+    found = _largest(summary)
+    if found is None:
+        return []
+    (place, lead), plan, done = found, summary.plan, summary.results.done
+    first = {name: trainings[0] for name, trainings in trainings_at(place, summary).items()}
+    conditions = conditions_sentence(
+        {name: training.pretraining_images for name, training in first.items()},
+        {name: training.parameters for name, training in first.items()},
+    )
+    largest = max(done.values(), key=lambda run: run.train_images)
+    return [
+        *([] if any(run.trials for run in plan.runs) else untuned_sentences(plan.contestants)),
+        *([conditions] if conditions else []),
+        *dependent_images(largest.findings),
+        *(too_few_images([lead.pair]) if lead.pair is not None else []),
+    ]
+
+
+def trainings_at(place: Place, summary: Summary) -> dict[str, list[Replicate]]:
+    """The trainings with the images and the settings of a place, whatever their budget, by contestant."""
+    found: dict[str, list[Replicate]] = {}
+    same = {axis: value for axis, value in place.values.items() if axis not in (EPOCHS, SECONDS)}
+    for run in summary.plan.runs:
+        if run.name in summary.results.done and same.items() <= run.values.items():
+            for replicate in summary.results.done[run.name].replicates:
+                found.setdefault(replicate.contestant, []).append(replicate)
+    return found
 
 
 def reference_text(summary: Summary) -> str:
@@ -162,12 +214,19 @@ def _range(values: Sequence[float]) -> str:
 
 
 def along(axis: str, places: Iterable[Place], plan: Plan) -> list[Place]:
-    """The places at the last value of every axis but this one, ordered by its number."""
-    last = {other: values[-1] for other, values in plan.axes.items()}
-    chosen = [
-        place for place in places if all(value == last[other] for other, value in place.values.items() if other != axis)
-    ]
+    """The places at the reference of every axis but this one, ordered by its number."""
+    chosen = [place for place in places if is_reference(place, plan, (axis,))]
     return sorted(chosen, key=lambda place: float(place.values[axis] or 0))
+
+
+def is_reference(place: Place, plan: Plan, but: Sequence[str]) -> bool:
+    """Whether a place has the most images, the largest budget and the last value of any axis that is not in `but`."""
+
+    def reference(axis: str) -> AxisValue:
+        values = plan.axes[axis]
+        return max(values, key=lambda value: float(value or 0)) if axis in (IMAGES, EPOCHS, SECONDS) else values[-1]
+
+    return all(value == reference(axis) for axis, value in place.values.items() if axis not in but)
 
 
 def _curves(sizes: list[Place], plan: Plan) -> LearningCurves | None:

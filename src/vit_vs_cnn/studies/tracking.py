@@ -10,11 +10,17 @@ from vit_vs_cnn.studies.summary import Summary, answer
 from vit_vs_cnn.tracking.run import start_run
 from vit_vs_cnn.tracking.store import experiment, find_run, open_client, store_errors
 
+# A tag with a digest of what a training's run has.
+_MEASURED = "measured"
+
 
 def track_study(summary: Summary, settings: Settings, folder: Path) -> None:
-    """Record what was measured in the experiment of the data set; what it has already is not recorded again."""
+    """Record what was measured in the experiment of the data set; what it has already is not recorded again.
+
+    More seeds add to the same run, and a training that was measured anew takes the place of its earlier figures.
+    """
     plan = summary.plan
-    key = uuid.uuid5(uuid.NAMESPACE_URL, f"study {plan.study} {plan.digest}").hex
+    key = _key("study", plan.study, plan.digest)
     with start_run(settings, "study", part=plan.study, key=key) as parent:
         parent.log_params({"preset": plan.preset or "none", "same": plan.same, "axes": dict(plan.axes)})
         parent.set_tags({"study": plan.study})
@@ -27,15 +33,16 @@ def track_study(summary: Summary, settings: Settings, folder: Path) -> None:
     for run in plan.runs:
         result = summary.results.done.get(run.name)
         for replicate in result.replicates if result else ():
-            facts = (key, run.name, replicate.model_dump_json())
-            child = uuid.UUID(digest_of(repr(facts).encode())).hex
-            if not _is_tracked(plan.data_name, child):
+            child = _key(key, run.name, replicate.contestant, str(replicate.seed))
+            measured = digest_of(replicate.model_dump_json().encode())
+            if not _is_tracked(plan.data_name, child, measured):
                 part = f"{run.name}-{replicate.seed}"
                 with start_run(settings, "study", replicate.contestant, child, part=part, parent=key) as tracked:
                     params = {**run.values, "contestant": replicate.contestant, "seed": replicate.seed}
-                    tracked.log_params({**params, "train_images": run.train_images})
+                    tracked.log_params(params)
                     assert result is not None
                     tracked.log_metrics(_metrics(result, replicate))
+                    tracked.set_tags({_MEASURED: measured})
 
 
 def _metrics(result: RunResult, replicate: Replicate) -> dict[str, float]:
@@ -53,10 +60,15 @@ def _metrics(result: RunResult, replicate: Replicate) -> dict[str, float]:
     }
 
 
-def _is_tracked(experiment_name: str, key: str) -> bool:
-    """Whether the store has the run with this key; of a store that cannot be asked it is not known."""
+def _key(*parts: str) -> str:
+    return uuid.uuid5(uuid.NAMESPACE_URL, " ".join(parts)).hex
+
+
+def _is_tracked(experiment_name: str, key: str, measured: str) -> bool:
+    """Whether the store has what was measured of the run with this key; of one that cannot be asked it is not known."""
     try:
         client = open_client()
-        return find_run(client, experiment(client, experiment_name).experiment_id, key) is not None
+        run_id = find_run(client, experiment(client, experiment_name).experiment_id, key)
+        return run_id is not None and client.get_run(run_id).data.tags.get(_MEASURED) == measured
     except store_errors():
         return False
