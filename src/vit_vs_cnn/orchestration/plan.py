@@ -9,7 +9,8 @@ from vit_vs_cnn.core.console import duration, printable
 from vit_vs_cnn.core.devices import accelerators
 from vit_vs_cnn.orchestration.artifacts import is_registered_elsewhere
 from vit_vs_cnn.orchestration.dag import Stage, check_timeouts, choose_stages, read_dag, resolve_names
-from vit_vs_cnn.orchestration.durations import Images, known_images, recorded_duration, usual_duration
+from vit_vs_cnn.orchestration.durations import recorded_duration, usual_duration
+from vit_vs_cnn.orchestration.image_counts import Images, known_images
 from vit_vs_cnn.orchestration.request import Request, check_models
 from vit_vs_cnn.orchestration.workspace import PipelineRun
 
@@ -17,6 +18,8 @@ _MOST_REASONS = 3
 # Beyond that a person may want something smaller.
 _LONG_SECONDS = 3 * 3600.0
 _SHORT_PRESETS = ("demo", "cpu")
+# Where it is not known how many images there are: what takes long with these takes long with any.
+_FEW_IMAGES = (1_000, 100, 200)
 
 
 @dataclass(frozen=True)
@@ -50,13 +53,14 @@ class RunPlan:
         return all(planned.is_cached for planned in self.stages)
 
     def record(self) -> dict[str, object]:
-        """The plan as plain values: its stages in order, those that run with the reasons and about how long."""
+        """The plan as plain values: its stages in order, those that run with reasons and about how long, and advice."""
         stages = [
             {"stage": planned.stage.name, "cached": planned.is_cached, "reasons": planned.reasons}
             | ({} if planned.is_cached else {"seconds": planned.seconds})
             for planned in self.stages
         ]
-        return {"stages": stages, "seconds": _total([planned for planned in self.stages if not planned.is_cached])}
+        total = _total([planned for planned in self.stages if not planned.is_cached])
+        return {"stages": stages, "seconds": total, "advice": self.advice}
 
     def lines(self) -> list[str]:
         """The plan for people: a line in sum, a line for each stage that runs, one for all others, and advice."""
@@ -82,7 +86,7 @@ def plan_run(run: PipelineRun, request: Request) -> RunPlan:
     forced, chosen = resolve_names(dag, request.force), choose_stages(dag, request.stages)
     check_timeouts(dag, settings.flow)
     elsewhere = is_registered_elsewhere(run.workspace)
-    operations, images = check_models(settings), known_images(settings, run.workspace)
+    operations, images = check_models(settings), known_images(settings.data, run.workspace)
     planned: dict[str, PlannedStage] = {}
     for stage in chosen:
         is_forced = stage.name in forced or (elsewhere and stage.kind == "register")
@@ -91,7 +95,7 @@ def plan_run(run: PipelineRun, request: Request) -> RunPlan:
             reasons.append("it is forced" if stage.name in forced else "its versions are in another store")
         if not reasons:
             reasons += [f"{name} runs" for name in stage.needs if not planned[name].is_cached]
-        seconds = recorded_duration(stage)
+        seconds = recorded_duration(stage, settings.data)
         if seconds is None:
             seconds = usual_duration(stage, settings, operations, images)
         planned[stage.name] = PlannedStage(stage, tuple(reasons), is_forced, seconds)
@@ -106,27 +110,29 @@ def _advice(
     operations: Mapping[str, int],
     images: Images | None,
 ) -> list[str]:
-    """What would be shorter, where the run takes hours."""
+    """What would be shorter, where the run takes hours, with however few images."""
     running = [planned for planned in stages if not planned.is_cached]
-    total = _total(running)
-    if total is None or total < _LONG_SECONDS:
-        return []
 
     def with_changes(changes: Mapping[str, object]) -> float:
         smaller = changed(settings, changes)
         kept = [planned for planned in running if not _is_of_dropped_seed(planned.stage, settings, smaller)]
-        return sum(usual_duration(planned.stage, smaller, operations, images) or 0.0 for planned in kept)
+        return sum(usual_duration(planned.stage, smaller, operations, images or _FEW_IMAGES) or 0.0 for planned in kept)
 
+    def about(changes: Mapping[str, object]) -> str:
+        return "" if images is None else f", about {duration(with_changes(changes))}"
+
+    total = _total(running)
+    if (with_changes({}) if total is None else total) < _LONG_SECONDS:
+        return []
     choices = []
     if not accelerators() and request.preset not in _SHORT_PRESETS:
         choices.append("--preset cpu, small networks for CPUs")
     if len(settings.seeds) > 1:
-        seconds = with_changes({"seeds": [settings.seed]})
-        choices.append(f"--set seeds=[{settings.seed}], one training of each, about {duration(seconds)}")
+        fewer = {"seeds": [settings.seed]}
+        choices.append(f"--set seeds=[{settings.seed}], one training of each{about(fewer)}")
     if settings.train.epochs > 1:
         epochs = max(1, settings.train.epochs // 5)
-        seconds = with_changes({"train": {"epochs": epochs}})
-        choices.append(f"--set train.epochs={epochs}, about {duration(seconds)}")
+        choices.append(f"--set train.epochs={epochs}{about({'train': {'epochs': epochs}})}")
     return ["too long? Choose for example:", *(f"  {choice}" for choice in choices)]
 
 
@@ -136,7 +142,7 @@ def _is_of_dropped_seed(stage: Stage, settings: Settings, smaller: Settings) -> 
 
 
 def _total(planned: Sequence[PlannedStage]) -> float | None:
-    """The sum of what is known; None where nothing of the trainings is."""
+    """The seconds of all, None where those of one are not known."""
     known = [one.seconds for one in planned if one.seconds is not None]
     return sum(known) if len(known) == len(planned) else None
 
