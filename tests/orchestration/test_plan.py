@@ -170,6 +170,25 @@ def test_a_run_that_is_long_with_few_images_says_so_before_they_are_counted(comm
     ]
 
 
+def test_what_another_run_has_made_of_the_same_inputs_is_cached_and_what_follows_from_a_change_is_not(
+    small: SmallProject,
+) -> None:
+    finish(small, "prepare", "eda", "train@vit", "train@resnet", "compare")
+    same = preview(Request(name="same"))
+    assert same.lines() == ["nothing to run: all 5 stages are cached"]
+    assert not same.is_done
+    other = preview(Request(name="other", overrides=("models.vit.args.depth=3",)))
+    assert [planned.stage.name for planned in other.stages if planned.runs] == ["train@vit", "compare"]
+    assert "  cached by another run: eda, prepare, train@resnet" in [*map(sorted_names, other.lines())]
+    forced = preview(Request(name="forced", force=("prepare",)))
+    assert all(planned.runs for planned in forced.stages)
+
+
+def sorted_names(line: str) -> str:
+    title, colon, names = line.rpartition(": ")
+    return f"{title}{colon}{', '.join(sorted(names.split(', ')))}"
+
+
 def test_a_preview_leaves_the_settings_of_a_run_that_is_there(small: SmallProject) -> None:
     with open_run(Request(name="kept", preset="other")) as run:
         params = (run.workspace / "params.yaml").read_text()

@@ -26,18 +26,25 @@ _FEW_IMAGES = (1_000, 100, 200)
 class PlannedStage:
     """A stage of a run: why it runs (nothing where it is cached), whether that is by force, and about how long.
 
-    `seconds` is None where the number of images is not known yet.
+    `restored`: DVC's cache has what another run has made with the same inputs. `seconds` is None where the number of
+    images is not known yet.
     """
 
     stage: Stage
     reasons: tuple[str, ...]
     forced: bool
+    restored: bool
     seconds: float | None
 
     @property
     def is_cached(self) -> bool:
-        """Whether it does not run."""
+        """Whether nothing is to be done."""
         return not self.reasons
+
+    @property
+    def runs(self) -> bool:
+        """Whether its command is to be run."""
+        return not self.is_cached and not self.restored
 
 
 @dataclass(frozen=True)
@@ -55,23 +62,26 @@ class RunPlan:
     def record(self) -> dict[str, object]:
         """The plan as plain values: its stages in order, those that run with reasons and about how long, and advice."""
         stages = [
-            {"stage": planned.stage.name, "cached": planned.is_cached, "reasons": planned.reasons}
-            | ({} if planned.is_cached else {"seconds": planned.seconds})
+            {"stage": planned.stage.name, "cached": not planned.runs, "reasons": planned.reasons}
+            | ({"seconds": planned.seconds} if planned.runs else {})
             for planned in self.stages
         ]
-        total = _total([planned for planned in self.stages if not planned.is_cached])
+        total = _total([planned for planned in self.stages if planned.runs])
         return {"stages": stages, "seconds": total, "advice": self.advice}
 
     def lines(self) -> list[str]:
         """The plan for people: a line in sum, a line for each stage that runs, one for all others, and advice."""
-        running = [planned for planned in self.stages if not planned.is_cached]
+        running = [planned for planned in self.stages if planned.runs]
         cached = [planned.stage.name for planned in self.stages if planned.is_cached]
+        restored = [planned.stage.name for planned in self.stages if planned.restored]
         if not running:
-            return [f"nothing to run: all {len(cached)} stages are cached"]
+            return [f"nothing to run: all {len(self.stages)} stages are cached"]
         lines = [f"{len(running)} of {len(self.stages)} stages run{_about(_total(running))}"]
         for planned in running:
             seconds = "" if planned.seconds is None else f"about {duration(planned.seconds)}"
             lines.append(f"  {planned.stage.name:<18}  {seconds:<13}  {_shortened(planned.reasons)}".rstrip())
+        if restored:
+            lines.append(f"  cached by another run: {', '.join(restored)}")
         if cached:
             lines.append(f"  cached: {', '.join(cached)}")
         return [printable(line) for line in (*lines, *self.advice)]
@@ -93,12 +103,15 @@ def plan_run(run: PipelineRun, request: Request) -> RunPlan:
         reasons = list(stage.changes)
         if is_forced and not reasons:
             reasons.append("it is forced" if stage.name in forced else "its versions are in another store")
+        runs = [name for name in stage.needs if planned[name].runs]
         if not reasons:
-            reasons += [f"{name} runs" for name in stage.needs if not planned[name].is_cached]
+            reasons += [f"{name} runs" for name in runs]
+            reasons += [f"{name} is restored" for name in stage.needs if planned[name].restored]
+        restored = bool(reasons) and stage.restorable and not is_forced and not runs
         seconds = recorded_duration(stage, settings.data)
         if seconds is None:
             seconds = usual_duration(stage, settings, operations, images)
-        planned[stage.name] = PlannedStage(stage, tuple(reasons), is_forced, seconds)
+        planned[stage.name] = PlannedStage(stage, tuple(reasons), is_forced, restored, seconds)
     stages = tuple(planned.values())
     return RunPlan(stages, tuple(_advice(stages, settings, request, operations, images)))
 
@@ -111,7 +124,7 @@ def _advice(
     images: Images | None,
 ) -> list[str]:
     """What would be shorter, where the run takes hours, with however few images."""
-    running = [planned for planned in stages if not planned.is_cached]
+    running = [planned for planned in stages if planned.runs]
 
     def with_changes(changes: Mapping[str, object]) -> float:
         smaller = changed(settings, changes)
