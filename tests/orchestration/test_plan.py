@@ -106,17 +106,17 @@ def test_what_a_stage_took_with_the_same_settings_is_what_it_will_take(small: Sm
 
 
 def test_own_images_are_counted_by_their_names_and_train_fraction_is_a_part_of_them(small: SmallProject) -> None:
-    names = [f"{name}/{number}.png" for name in ("cat", "dog") for number in range(5_000)]
+    names = [f"{name}/{number}.png" for name in ("cat", "dog") for number in range(500)]
     write(small.root / "data" / "pets", *names)
     params = small.root / "params.yaml"
     own = params.read_text().replace("source: digits", "source: folder").replace("data/raw/digits.md", "data/pets")
     params.write_text(own)
-    assert known_images(read_settings(params).data, small.root) == (7_200, 800, 2_000)
+    assert known_images(read_settings(params).data, small.root) == (720, 80, 200)
     assert plan().lines()[0].startswith("5 of 5 stages run, about ")
     whole = seconds_of("train@vit")
     params.write_text(own.replace("image_size: 16", "image_size: 16\n  train_fraction: 0.1"))
     assert seconds_of("train@vit") < whole
-    assert known_images(read_settings(params).data, small.root) == (720, 80, 2_000)
+    assert known_images(read_settings(params).data, small.root) == (72, 8, 200)
 
 
 def test_what_was_prepared_says_how_many_images_there_are_without_its_own_train_fraction(
@@ -151,6 +151,10 @@ def test_a_run_that_takes_days_here_says_what_would_be_shorter_and_leaves_nothin
     assert choices[0].startswith("  --preset cpu")
     assert choices[1].startswith("  --set seeds=[0], one training of each, about ")
     assert found.record()["advice"] == found.advice
+    assert found.disk.needed is not None
+    # Of ViT-B/16 with each seed the weights of the best and of the last epoch, beside much else.
+    assert 3 * 2 * 4 * 86e6 < found.disk.needed < 20e9
+    assert any(re.fullmatch(r"  disk: about \d+\.\d GB of [\d,.]+ [GM]B free", line) for line in lines)
     assert not (committed / "runs" / "reference").exists()
     seconds = {planned.stage.name: planned.seconds or 0.0 for planned in found.stages}
     # Each calls a network thousands of times.
@@ -158,10 +162,21 @@ def test_a_run_that_takes_days_here_says_what_would_be_shorter_and_leaves_nothin
     assert seconds["cost"] > seconds["register"] + 5
 
 
+def test_a_run_that_does_not_fit_on_the_disk_says_so_before_it_runs(
+    committed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(committed)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=500_000_000))
+    warnings = [line for line in preview(Request(name="large")).lines() if line.startswith("warning: ")]
+    assert len(warnings) == 1
+    assert "and 0.5 GB are free: `vit-vs-cnn clean` removes what is old" in warnings[0]
+
+
 def test_a_run_that_is_long_with_few_images_says_so_before_they_are_counted(committed: Path) -> None:
     unseen = ("data.source=torchvision", "data.dataset=EuroSAT", "data.path=data/raw/eurosat")
     lines = preview(Request(name="unseen", overrides=unseen)).lines()
     assert lines[0].endswith("stages run, how long is known when the images are read")
+    assert any(line.endswith("how much it takes is known when the images are read") for line in lines)
     choices = lines[lines.index("too long? Choose for example:") + 1 :]
     assert choices == [
         "  --preset cpu, small networks for CPUs",

@@ -1,7 +1,7 @@
 """The DAG, read from DVC: which stages there are, what each needs, which of them are unchanged."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,6 +42,11 @@ class Stage:
     def kind(self) -> str:
         """The name without contestant and seed: `train` of `train@vit-0`."""
         return self.name.partition("@")[0]
+
+    def contestant(self, contestants: Collection[str]) -> str | None:
+        """The one of the contestants that the stage is of: `vit` of `train@vit-0`."""
+        suffix = self.name.partition("@")[2]
+        return next((name for name in (suffix, suffix.rpartition("-")[0]) if name in contestants), None)
 
 
 def read_dag(workspace: Path) -> list[Stage]:

@@ -12,6 +12,7 @@ from vit_vs_cnn.core.paths import state_dir
 from vit_vs_cnn.core.records import Record, digest_of
 from vit_vs_cnn.orchestration.dag import Stage
 from vit_vs_cnn.orchestration.image_counts import Images
+from vit_vs_cnn.orchestration.request import NetworkSize
 
 # What a stage takes beside its images: imports, figures, timing.
 _FIXED_SECONDS = {"prepare": 3.0, "tune": 1.0, "cost": 8.0, "register": 4.0}
@@ -69,18 +70,18 @@ def _file(stage: Stage, data: DataSettings) -> Path:
 
 
 def usual_duration(
-    stage: Stage, settings: Settings, operations: Mapping[str, int], images: Images | None
+    stage: Stage, settings: Settings, sizes: Mapping[str, NetworkSize], images: Images | None
 ) -> float | None:
     """About how many seconds the stage takes by the rule, None where the number of images is not known.
 
-    `operations` are the floating-point operations of each contestant's network for one image.
+    `sizes` are those of the contestants' networks.
     """
     fixed = _FIXED_SECONDS.get(stage.kind, _FIXED_SECONDS_OF_OTHERS)
     if stage.kind in {"compare", "register"} or (stage.kind == "tune" and not settings.tune.trials):
         return fixed
     if stage.kind == "cost":
         batch = settings.evaluate.batch_size
-        one_round = sum(batch * _seconds_per_pass(settings, work, batch) for work in operations.values())
+        one_round = sum(batch * _seconds_per_pass(settings, size.operations, batch) for size in sizes.values())
         return fixed + one_round + min(max(_COST_SECONDS, one_round), _COST_ROUNDS * one_round)
     if images is None:
         return None
@@ -98,9 +99,8 @@ def usual_duration(
         "robustness": len(settings.seeds) * _CONDITIONS * min(settings.robustness.images, test),
         "explain": _PASSES_OF_EXPLANATION * min(_EXPLAINED, test),
     }[stage.kind]
-    suffix = stage.name.partition("@")[2]
-    contestant = suffix if suffix in operations else suffix.rpartition("-")[0]
-    work = operations.get(contestant, 0)
+    contestant = stage.contestant(sizes) or ""
+    work = sizes[contestant].operations if contestant else 0
     if stage.kind in {"train", "tune"}:
         batch, bf16 = settings.model(contestant).recipe.batch_size, settings.train.precision in {"auto", "bf16-mixed"}
     else:

@@ -9,9 +9,10 @@ from vit_vs_cnn.core.console import duration, printable
 from vit_vs_cnn.core.devices import accelerators
 from vit_vs_cnn.orchestration.artifacts import is_registered_elsewhere
 from vit_vs_cnn.orchestration.dag import Stage, check_timeouts, choose_stages, read_dag, resolve_names
+from vit_vs_cnn.orchestration.disk_use import DiskUse, disk_use
 from vit_vs_cnn.orchestration.durations import recorded_duration, usual_duration
 from vit_vs_cnn.orchestration.image_counts import Images, known_images
-from vit_vs_cnn.orchestration.request import Request, check_models
+from vit_vs_cnn.orchestration.request import NetworkSize, Request, check_models
 from vit_vs_cnn.orchestration.workspace import PipelineRun
 
 _MOST_REASONS = 3
@@ -49,9 +50,10 @@ class PlannedStage:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """The stages of a run, each after those that it needs, and how the times change with less to do."""
+    """The stages of a run, each after those that it needs, the disk, and how the times change with less to do."""
 
     stages: tuple[PlannedStage, ...]
+    disk: DiskUse
     advice: tuple[str, ...]
 
     @property
@@ -67,7 +69,8 @@ class RunPlan:
             for planned in self.stages
         ]
         total = _total([planned for planned in self.stages if planned.runs])
-        return {"stages": stages, "seconds": total, "advice": self.advice}
+        disk = {"bytes": self.disk.needed, "bytes_free": self.disk.free}
+        return {"stages": stages, "seconds": total, **disk, "advice": self.advice}
 
     def lines(self) -> list[str]:
         """The plan for people: a line in sum, a line for each stage that runs, one for all others, and advice."""
@@ -80,6 +83,7 @@ class RunPlan:
         for planned in running:
             seconds = "" if planned.seconds is None else f"about {duration(planned.seconds)}"
             lines.append(f"  {planned.stage.name:<18}  {seconds:<13}  {_shortened(planned.reasons)}".rstrip())
+        lines += self.disk.lines()
         if restored:
             lines.append(f"  cached by another run: {', '.join(restored)}")
         if cached:
@@ -96,7 +100,7 @@ def plan_run(run: PipelineRun, request: Request) -> RunPlan:
     forced, chosen = resolve_names(dag, request.force), choose_stages(dag, request.stages)
     check_timeouts(dag, settings.flow)
     elsewhere = is_registered_elsewhere(run.workspace)
-    operations, images = check_models(settings), known_images(settings.data, run.workspace)
+    sizes, images = check_models(settings), known_images(settings.data, run.workspace)
     planned: dict[str, PlannedStage] = {}
     for stage in chosen:
         is_forced = stage.name in forced or (elsewhere and stage.kind == "register")
@@ -110,17 +114,19 @@ def plan_run(run: PipelineRun, request: Request) -> RunPlan:
         restored = bool(reasons) and stage.restorable and not is_forced and not runs
         seconds = recorded_duration(stage, settings.data)
         if seconds is None:
-            seconds = usual_duration(stage, settings, operations, images)
+            seconds = usual_duration(stage, settings, sizes, images)
         planned[stage.name] = PlannedStage(stage, tuple(reasons), is_forced, restored, seconds)
     stages = tuple(planned.values())
-    return RunPlan(stages, tuple(_advice(stages, settings, request, operations, images)))
+    running = [planned.stage for planned in stages if planned.runs]
+    disk = disk_use(running, settings.data.image_size, sizes, images, run.workspace)
+    return RunPlan(stages, disk, tuple(_advice(stages, settings, request, sizes, images)))
 
 
 def _advice(
     stages: Sequence[PlannedStage],
     settings: Settings,
     request: Request,
-    operations: Mapping[str, int],
+    sizes: Mapping[str, NetworkSize],
     images: Images | None,
 ) -> list[str]:
     """What would be shorter, where the run takes hours, with however few images."""
@@ -129,7 +135,7 @@ def _advice(
     def with_changes(changes: Mapping[str, object]) -> float:
         smaller = changed(settings, changes)
         kept = [planned for planned in running if not _is_of_dropped_seed(planned.stage, settings, smaller)]
-        return sum(usual_duration(planned.stage, smaller, operations, images or _FEW_IMAGES) or 0.0 for planned in kept)
+        return sum(usual_duration(planned.stage, smaller, sizes, images or _FEW_IMAGES) or 0.0 for planned in kept)
 
     def about(changes: Mapping[str, object]) -> str:
         return "" if images is None else f", about {duration(with_changes(changes))}"

@@ -91,10 +91,13 @@ class _Outputs:
         parts = path.relative_to(self._root).parts
         if parts in self._files:
             return self._files[parts]
-        tree = Tree()
-        for file, hash_info in self._files.items():
-            if file[: len(parts)] == parts:
-                tree.add(file[len(parts) :], None, hash_info)
+        tree = Tree.from_list(
+            [
+                {Tree.PARAM_RELPATH: "/".join(file[len(parts) :]), **hash_info.to_dict()}
+                for file, hash_info in self._files.items()
+                if file[: len(parts)] == parts
+            ]
+        )
         if not len(tree):
             return None
         tree.digest()
