@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vit_vs_cnn.config.data import DataSettings
@@ -57,9 +57,10 @@ def recorded_duration(stage: Stage, data: DataSettings) -> float | None:
 def attempt(stage: Stage, data: DataSettings) -> Iterator[bool]:
     """Whether nothing is left of an attempt that failed or was killed: one that resumes takes a part of the time."""
     mark = _file(stage, data).with_suffix(".begun")
-    mark.parent.mkdir(exist_ok=True)
     is_whole = not mark.exists()
-    mark.touch()
+    with suppress(OSError):  # the stage says that the disk cannot be written
+        mark.parent.mkdir(exist_ok=True)
+        mark.touch()
     yield is_whole
     mark.unlink(missing_ok=True)
 
