@@ -23,7 +23,7 @@ from vit_vs_cnn.core.errors import RunError, TransientError, UserError
 from vit_vs_cnn.orchestration.accelerators import ensure_limit, use_accelerators
 from vit_vs_cnn.orchestration.artifacts import is_registered_elsewhere, link_trainings, publish_results
 from vit_vs_cnn.orchestration.dag import timeout_seconds
-from vit_vs_cnn.orchestration.durations import record_duration
+from vit_vs_cnn.orchestration.durations import attempt, record_duration
 from vit_vs_cnn.orchestration.plan import PlannedStage, RunPlan, plan_run
 from vit_vs_cnn.orchestration.progress import StageOutput, say
 from vit_vs_cnn.orchestration.request import Request, read_request
@@ -168,7 +168,6 @@ def run_stage_task(planned: PlannedStage, run: PipelineRun) -> State[Any]:
             output.done(None)
             return Completed(name="Cached", message="Nothing that it depends on has changed.", data=result)
         output.done(seconds)
-        record_duration(stage, seconds)
         return Completed(message=f"Ran in {seconds:.1f} s.", data=result)
 
 
@@ -181,4 +180,9 @@ def _run_process(planned: PlannedStage, run: PipelineRun, output: StageOutput) -
         timeout, lock_wait = timeout_seconds(stage, settings.flow), settings.flow.lock_wait_seconds
         command = StageCommand(run.workspace, stage.name, environment, timeout, lock_wait, planned.forced)
         start = time.monotonic()
-        return run_stage(command, output), time.monotonic() - start
+        with attempt(stage, run.settings.data) as is_whole:
+            result = run_stage(command, output)
+        seconds = time.monotonic() - start
+        if is_whole and result is StageResult.RAN:
+            record_duration(stage, run.settings.data, seconds)
+        return result, seconds

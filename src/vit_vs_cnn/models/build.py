@@ -62,10 +62,12 @@ def classifier_layers(network: nn.Module) -> nn.ModuleList:
     return nn.ModuleList(classifier if isinstance(classifier, tuple) else (classifier,))
 
 
-def check_model(model: ModelSettings, num_classes: int, image_size: int, key_path: str, in_chans: int = 3) -> int:
+def check_model(
+    model: ModelSettings, num_classes: int, image_size: int, key_path: str, in_chans: int = 3
+) -> tuple[int, int]:
     """Build the network without memory and run it on a shapeless batch. Raises UserError where it does not fit.
 
-    Returns the floating-point operations for one image, as PyTorch counts them.
+    Returns the floating-point operations for one image, as PyTorch counts them, and the number of parameters.
     """
     with torch.device("meta"), torch.no_grad():
         # The counter asks inputs for gradients: a parameter as an input (attention pooling) breaks it.
@@ -79,7 +81,7 @@ def check_model(model: ModelSettings, num_classes: int, image_size: int, key_pat
                 f"{key_path}: {model.timm} does not take images of {size} px ({first_line(error)}); "
                 f"change {key_path}.input_size, {key_path}.args or data.image_size."
             ) from None
-    return int(counter.get_total_flops()) // 2
+    return int(counter.get_total_flops()) // 2, sum(parameter.numel() for parameter in network.parameters())
 
 
 def _require_known_name(name: str, key_path: str) -> None:

@@ -1,9 +1,9 @@
 """The DAG, read from DVC: which stages there are, what each needs, which of them are unchanged."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import PARAMS
 from vit_vs_cnn.core.records import digest_of
 from vit_vs_cnn.data.object_store import is_in_store, store_errors
+from vit_vs_cnn.orchestration.run_cache import restorable_stages
 
 _LONGEST_CHANGE = 60
 
@@ -26,7 +27,8 @@ class Stage:
     """A stage of dvc.yaml: its name there, the stages it needs, whether it computes with a network.
 
     `changes` are what differs from its last run, in words; without any, DVC would skip it if the stages it needs are
-    skipped. `settings` is a digest of the settings that it depends on.
+    skipped. `settings` is a digest of the settings that it depends on. `restorable`: DVC has its outputs from another
+    run with the same inputs, provided that none of the stages it needs runs.
     """
 
     name: str
@@ -34,11 +36,17 @@ class Stage:
     uses_accelerator: bool
     changes: tuple[str, ...]
     settings: str
+    restorable: bool
 
     @property
     def kind(self) -> str:
         """The name without contestant and seed: `train` of `train@vit-0`."""
         return self.name.partition("@")[0]
+
+    def contestant(self, contestants: Collection[str]) -> str | None:
+        """The one of the contestants that the stage is of: `vit` of `train@vit-0`."""
+        suffix = self.name.partition("@")[2]
+        return next((name for name in (suffix, suffix.rpartition("-")[0]) if name in contestants), None)
 
 
 def read_dag(workspace: Path) -> list[Stage]:
@@ -51,7 +59,9 @@ def read_dag(workspace: Path) -> list[Stage]:
             graph = repo.index.graph
             found = repo.status()
             ordered = [stage for stage in reversed(list(networkx.topological_sort(graph))) if hasattr(stage, "name")]
-            return [_stage(stage, graph.successors(stage), found.get(stage.addressing, [])) for stage in ordered]
+            dag = [_stage(stage, graph.successors(stage), found.get(stage.addressing, [])) for stage in ordered]
+            names = restorable_stages(repo, ordered, [stage.name for stage in dag if stage.changes])
+            return [replace(stage, restorable=stage.name in names) for stage in dag]
     except DvcException as error:
         problem = f"{workspace}: DVC cannot read the pipeline: {' '.join(str(error).split())}"
         if "dvc.lock" in problem:
@@ -110,6 +120,7 @@ def _stage(stage: Any, needs: Iterable[Any], found: list[Any]) -> Stage:
         uses_accelerator=bool((stage.meta or {}).get("accelerator")),
         changes=tuple(_changes(stage, params, found)) if found else (),
         settings=digest_of(json.dumps(values, sort_keys=True, default=str).encode()),
+        restorable=False,
     )
 
 

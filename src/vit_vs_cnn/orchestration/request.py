@@ -63,39 +63,45 @@ def read_request(request: Request) -> tuple[str, Settings]:
     return dump(params), settings
 
 
+class NetworkSize(Record):
+    """The floating-point operations of a network for one image, and its number of parameters."""
+
+    operations: int
+    parameters: int
+
+
 class _Checked(Record):
-    """What was found of a set of contestants: the operations of each network for one image."""
+    """What was found of a set of contestants."""
 
-    operations: dict[str, int]
+    sizes: dict[str, NetworkSize]
 
 
-def check_models(settings: Settings) -> dict[str, int]:
+def check_models(settings: Settings) -> dict[str, NetworkSize]:
     """Build every contestant without memory, once per set of contestants, and with the ends of what tuning may change.
 
-    Returns the floating-point operations of each for one image. Raises UserError where one cannot be built, or where
-    tuning cannot be set up.
+    Returns the size of each. Raises UserError where one cannot be built, or where tuning cannot be set up.
     """
     data = settings.data
     facts = (settings.models, data.image_size, data.channels, settings.tune if settings.tune.trials else None)
-    path = state_dir() / "checked" / f"{digest_of(repr(facts).encode())}.json"
+    path = state_dir() / "network-sizes" / f"{digest_of(repr(facts).encode())}.json"
     if path.is_file():
-        return _Checked.read(path, "delete it").operations
+        return _Checked.read(path, "delete it").sizes
     from vit_vs_cnn.data.dataset import decoding_of
     from vit_vs_cnn.models.build import check_model
 
     in_chans = decoding_of(data).in_chans
-    operations = {
-        contestant: check_model(model, 10, data.image_size, f"models.{contestant}", in_chans)
-        for contestant, model in settings.models.items()
-    }
+    sizes = {}
+    for contestant, model in settings.models.items():
+        operations, parameters = check_model(model, 10, data.image_size, f"models.{contestant}", in_chans)
+        sizes[contestant] = NetworkSize(operations=operations, parameters=parameters)
     if settings.tune.trials:
         from vit_vs_cnn.tuning.sampling import check_search
 
         for contestant in settings.models:
             check_search(settings, contestant)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _Checked(operations=operations).write(path)
-    return operations
+    _Checked(sizes=sizes).write(path)
+    return sizes
 
 
 def _reachable(path: str, root: Path) -> str:
