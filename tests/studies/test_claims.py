@@ -1,4 +1,6 @@
-from study_factories import planned, results_of
+import pytest
+
+from study_factories import LAWS, planned, results_of
 from vit_vs_cnn.report.claims import Claim
 from vit_vs_cnn.studies.claims import judge_study
 from vit_vs_cnn.studies.settings import AxisValue
@@ -31,6 +33,17 @@ def test_claims_are_judged_by_both_ends_of_an_axis() -> None:
     # From 3,000 images on, either is ahead by little.
     few = verdicts({"images": [0.01, 0.1]})
     assert few["ViTs excel on large sets."] == few["ViTs are more accurate than CNNs."] == "does not hold here"
+
+
+def test_inductive_bias_is_what_a_hybrid_has_beside_the_transformer(monkeypatch: pytest.MonkeyPatch) -> None:
+    claim = "Lack of inductive bias makes ViTs data-hungry."
+    assert verdicts(GRID)[claim] == "not measured here"
+    monkeypatch.setitem(LAWS, "hybrid", LAWS["cnn"])
+    found = claims_of(GRID)[claim]
+    assert found.verdict == "holds here"
+    assert "vit minus hybrid" in found.measured
+    monkeypatch.setitem(LAWS, "hybrid", LAWS["vit"])
+    assert verdicts(GRID)[claim] == "does not hold here"
 
 
 def test_claims_are_of_the_networks_whose_accuracies_they_compare() -> None:

@@ -9,6 +9,7 @@ from vit_vs_cnn.report.claims import (
     ATTENTION,
     EFFICIENCY,
     EXPLANATIONS,
+    INDUCTIVE_BIAS,
     LARGE_SETS,
     LEAST_ATTENTION,
     LONG_RANGE,
@@ -53,6 +54,7 @@ def judge_study(summary: Summary) -> list[Claim]:
         more_parameters(vit, cnn, parameters),
         _catches_up(MORE_COMPUTE, summary, summary.budget_axis or EPOCHS, pair),
         _catches_up(MORE_DATA, summary, IMAGES, pair),
+        _inductive_bias(summary, vit, trainings),
         _large_sets(summary, pair),
         _small_sets(summary, pair),
         *_of_one_run(place, summary.plan),
@@ -118,6 +120,16 @@ def _catches_up(text: str, summary: Summary, axis: str, pair: _Pair) -> Claim:
         f"{_where(place, axis)}: {_minus(pair, lead)}" for place, lead in zip(ends, (low, high), strict=True)
     )
     return Claim(text, _ENDS, measured, verdict)
+
+
+def _inductive_bias(summary: Summary, vit: str, trainings: _Trainings) -> Claim:
+    """Whether it is convolutions in front of attention that a transformer lacks with few images, and less with more."""
+    shares = {name: found[0].attention or 0.0 for name, found in trainings.items()}
+    hybrids = [name for name, share in shares.items() if MOST_ATTENTION < share < shares[vit]]
+    if not hybrids:
+        what = "a hybrid, which has convolutions in front of its attention, among the contestants measures it"
+        return Claim(INDUCTIVE_BIAS, "the axis images, for a ViT and a hybrid", what, "not measured here")
+    return _catches_up(INDUCTIVE_BIAS, summary, IMAGES, (vit, min(hybrids, key=shares.__getitem__)))
 
 
 def _large_sets(summary: Summary, pair: _Pair) -> Claim:
