@@ -20,7 +20,7 @@ PREPARE = """
 import os
 from vit_vs_cnn.core.paths import state_dir
 from vit_vs_cnn.orchestration.remote import prepare_clone
-print(prepare_clone("clone")["directory"], os.getcwd(), state_dir(), os.environ["VIT_VS_CNN_STATE"])
+print(prepare_clone("clone")["directory"], os.getcwd(), state_dir(), os.environ["VIT_VS_CNN_STATE"], flush=True)
 """
 
 
@@ -42,6 +42,22 @@ def test_a_clone_keeps_its_state_and_its_cache_in_a_folder_that_stays(tmp_path: 
     cache = [sys.executable, "-m", "dvc", "cache", "dir"]
     found = subprocess.run(cache, cwd=clone, env=environment, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == str(expected / "cache")
+
+
+def test_a_stage_runs_the_code_of_the_clone_and_not_what_is_installed_here(tmp_path: Path) -> None:
+    small = SmallProject(tmp_path)
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", str(small.root), str(clone)], check=True)
+    (clone / "src/vit_vs_cnn").mkdir(parents=True)
+    (clone / "src/vit_vs_cnn/__init__.py").touch()
+    (clone / "src/vit_vs_cnn/cli.py").write_text("def program():\n    print('of the clone')\n")
+    stage = "import subprocess\nsubprocess.run(['vit-vs-cnn', 'train', 'vit'], check=True)"
+    environment = small.environment() | {"VIT_VS_CNN_STATE": str(tmp_path / "state")}
+    answer = subprocess.run(
+        [sys.executable, "-c", PREPARE + stage],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert answer.stdout.splitlines()[1:] == ["of the clone"], answer.stderr
 
 
 @pytest.fixture(scope="module")

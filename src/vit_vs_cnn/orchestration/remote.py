@@ -51,6 +51,7 @@ def deploy() -> str:
 def prepare_clone(directory: str) -> dict[str, str]:
     """Give the clone in `directory`, where Prefect has put the code, what stays: a pull step of deploy/remote.yaml.
 
+    The flow run has the clone's code, where it has one, and of this machine's installation the other packages alone.
     Checkpoints, records that MLflow does not have yet and DVC's cache are kept in VIT_VS_CNN_STATE (default:
     ~/.local/state/vit-vs-cnn/<name of the clone>), so that another attempt on this machine resumes. Delivers pending
     records, and pulls from DVC's remote what is there. Raises what `_pull` raises, and ends the flow run with it.
@@ -60,6 +61,9 @@ def prepare_clone(directory: str) -> dict[str, str]:
     state = Path(os.environ.get(STATE_VARIABLE) or home / "vit-vs-cnn" / clone.name).resolve()
     # The process of the flow run gets this environment and this folder.
     os.environ[STATE_VARIABLE] = str(state)
+    if (clone / "src" / "vit_vs_cnn").is_dir():
+        # Not what is installed here: DVC and MLflow record the clone's code.
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(clone / "src"), os.environ.get("PYTHONPATH")]))
     os.chdir(clone)
     project_root.cache_clear()
     main_root.cache_clear()
