@@ -38,6 +38,16 @@ finally:
     server.wait(60)
 """
 
+# No flow run waits for it, so it ends.
+START_A_WORKER = """
+export PREFECT_API_URL=http://127.0.0.1:14200/api
+prefect server start --port 14200 --no-ui >&2 & server=$!
+trap 'kill $server; wait $server || true' EXIT
+ask="import urllib.request; urllib.request.urlopen('$PREFECT_API_URL/health', timeout=9)"
+until python -c "$ask"; do kill -0 $server; sleep 1; done
+prefect worker start --pool remote --type process --run-once
+"""
+
 pytestmark = [
     pytest.mark.skipif(not os.environ.get(ALLOWED), reason=f"{ALLOWED} is not set: half an hour, 30 GB of disk"),
     pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} not on this machine"),
@@ -132,5 +142,4 @@ def test_the_image_builds_runs_the_demo_and_has_no_trace_of_a_mirror(buildah: Bu
     assert ": 0 stages ran, 15 were cached" in inside(*demo)
     assert "digits-classifier" in inside("vit-vs-cnn", "registry", "list")
     assert inside("python", "-c", SERVE_UNTIL_HEALTHY).splitlines()[-1] == "200"
-    # Of a server that Prefect starts for it; nothing waits for the worker, so it ends.
-    inside("prefect", "worker", "start", "--pool", "remote", "--type", "process", "--run-once")
+    assert "started!" in inside("sh", "-euc", START_A_WORKER)
