@@ -1,6 +1,7 @@
 """Data in an object store, read from a server with S3's protocol on loopback."""
 
 import io
+import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness.object_store import BUCKET, allow, client_options, downloads, object_store
+from harness.object_store import BUCKET, allow, break_off, client_options, downloads, object_store, silent_store
 from vit_vs_cnn.config.load import parse_data_settings
 from vit_vs_cnn.core.errors import TransientError, UserError
 from vit_vs_cnn.data import object_store as module
@@ -92,6 +93,15 @@ def test_an_interrupted_download_continues_where_it_stopped(store: Any, variable
     assert ranges == [str(2 * BLOCK), str(3 * BLOCK)]
 
 
+def test_an_answer_that_breaks_off_is_one_sentence(store: Any, variables: dict[str, str]) -> None:
+    put(store, "large.zip", bytes(1_000))
+    url = f"s3://{BUCKET}/large.zip"
+    break_off(variables, 1)
+    with pytest.raises(TransientError, match=r"the store cannot be read \(.*\); the same command continues\.$"):
+        local_copy(url)
+    assert local_copy(url).read_bytes() == bytes(1_000)
+
+
 def test_a_part_of_another_version_is_not_continued(store: Any, variables: dict[str, str]) -> None:
     put(store, "large.zip", bytes(2 * BLOCK))
     url = f"s3://{BUCKET}/large.zip"
@@ -134,6 +144,43 @@ def test_what_the_store_refuses_is_one_sentence(
         local_copy(url)
     assert len(str(caught.value).splitlines()) == 1
     assert isinstance(caught.value, TransientError) is ("AWS_ENDPOINT_URL" in change)
+
+
+def test_a_silent_store_is_one_sentence_after_the_attempts_of_one_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = {"connect_timeout": 0.2, "read_timeout": 0.2, "retries": {"total_max_attempts": 2}}
+    monkeypatch.setattr(module, "_LIMITS", limits)
+    monkeypatch.setenv("VIT_VS_CNN_STATE", str(tmp_path / "state"))
+    with silent_store() as (found, connections):
+        for name, value in found.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(
+            TransientError, match=r"^data\.path: s3://b/pets: the store cannot be read \(.*\); the same"
+        ):
+            local_copy("s3://b/pets")
+        assert connections() == 2
+
+
+def test_an_object_that_is_replaced_while_it_is_downloaded_is_not_mixed(
+    store: Any, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, after = b"\1" * 2 * BLOCK, b"\2" * 2 * BLOCK
+    put(store, "large.zip", before)
+    monkeypatch.setattr(module, "_LIMITS", {"retries": {"total_max_attempts": 1}})
+    url = f"s3://{BUCKET}/large.zip"
+    allow(variables, 1)
+    with pytest.raises(TransientError):
+        local_copy(url)
+    allow(variables, 10**9)
+    # The free space is asked for between the listing and the download.
+    usage = shutil.disk_usage
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: (put(store, "large.zip", after), usage(folder))[1])
+    with pytest.raises(TransientError, match=r"large\.zip was replaced while it was downloaded: start again\.$"):
+        local_copy(url)
+    copy = local_copy(url)
+    assert copy.read_bytes() == after
+    assert [path.name for path in copy.parent.iterdir()] == ["large.zip"]
 
 
 def test_without_credentials_it_says_which_variables_to_set(

@@ -1,4 +1,4 @@
-"""deploy/Dockerfile built for real, on a base of Debian's packages, and the demo in it: half an hour, 30 GB of disk."""
+"""deploy/Dockerfile built for real, on a base of Debian's packages, and what it is for: half an hour, 30 GB of disk."""
 
 import json
 import os
@@ -18,6 +18,35 @@ MISSING = [program for program in ("buildah", "debootstrap") if shutil.which(pro
 SOURCES = Path("/etc/apt/sources.list.d/debian.sources")
 # In all settings of a mirror that the build gets.
 TRACE = "a-trace-of-the-mirror"
+
+# Started and ended inside: what buildah has started is not ended with it.
+SERVE_UNTIL_HEALTHY = """
+import subprocess, sys, time, urllib.error, urllib.request
+command = ["vit-vs-cnn", "serve", "--registry", "digits", "--model", "1", "--port", "18000"]
+server, deadline = subprocess.Popen(command, stdout=sys.stderr), time.monotonic() + 300
+try:
+    while True:
+        try:
+            print(urllib.request.urlopen("http://127.0.0.1:18000/health", timeout=9).status)
+            break
+        except (urllib.error.URLError, ConnectionError):
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise
+            time.sleep(1)
+finally:
+    server.terminate()
+    server.wait(60)
+"""
+
+# No flow run waits for it, so it ends.
+START_A_WORKER = """
+export PREFECT_API_URL=http://127.0.0.1:14200/api
+prefect server start --port 14200 --no-ui >&2 & server=$!
+trap 'kill $server; wait $server || true' EXIT
+ask="import urllib.request; urllib.request.urlopen('$PREFECT_API_URL/health', timeout=9)"
+until python -c "$ask"; do kill -0 $server; sleep 1; done
+prefect worker start --pool remote --type process --run-once
+"""
 
 pytestmark = [
     pytest.mark.skipif(not os.environ.get(ALLOWED), reason=f"{ALLOWED} is not set: half an hour, 30 GB of disk"),
@@ -108,5 +137,9 @@ def test_the_image_builds_runs_the_demo_and_has_no_trace_of_a_mirror(buildah: Bu
 
     assert inside("sh", "-c", "id -un; command -v gcc cc make pip uv || true") == "app"
     assert "is a vit-vs-cnn project now" in inside("vit-vs-cnn", "init", "/tmp/mine")
-    assert "stages ran, 0 were cached" in inside("vit-vs-cnn", "run", "--preset", "demo", "--name", "demo")
+    demo = ("vit-vs-cnn", "run", "--preset", "demo", "--name", "demo")
+    assert ": 15 stages ran, 0 were cached" in inside(*demo)
+    assert ": 0 stages ran, 15 were cached" in inside(*demo)
     assert "digits-classifier" in inside("vit-vs-cnn", "registry", "list")
+    assert inside("python", "-c", SERVE_UNTIL_HEALTHY).splitlines()[-1] == "200"
+    assert "started!" in inside("sh", "-euc", START_A_WORKER)

@@ -1,9 +1,11 @@
 """An object store on loopback: moto's server with S3's protocol, as a process of its own (s3_server.py)."""
 
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from harness.small_project import ask_json
@@ -37,6 +39,28 @@ def object_store() -> Iterator[dict[str, str]]:
         process.wait()
 
 
+@contextmanager
+def silent_store() -> Iterator[tuple[dict[str, str], Callable[[], int]]]:
+    """The variables that lead to a store that takes every connection and says nothing, and how many it has taken."""
+    taken: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def take() -> None:
+            with suppress(OSError):  # the end
+                while True:
+                    taken.append(server.accept()[0])
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        try:
+            yield credentials(server.getsockname()[1]), lambda: len(taken)
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+            for connection in taken:
+                connection.close()
+
+
 def credentials(port: int) -> dict[str, str]:
     return {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
@@ -58,6 +82,11 @@ def client_options(variables: Mapping[str, str]) -> dict[str, str]:
 def allow(variables: Mapping[str, str], downloads: int) -> None:
     """Let the store answer so many more requests for content; then it refuses."""
     ask_json(f"{variables['AWS_ENDPOINT_URL']}/moto-api/allow?{downloads}")
+
+
+def break_off(variables: Mapping[str, str], downloads: int) -> None:
+    """Have the store end its next answers with content after a hundred bytes."""
+    ask_json(f"{variables['AWS_ENDPOINT_URL']}/moto-api/break_off?{downloads}")
 
 
 def downloads(variables: Mapping[str, str]) -> list[str]:

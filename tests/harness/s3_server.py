@@ -14,7 +14,7 @@ from werkzeug.serving import run_simple
 def serve(port: int, key: str) -> None:
     store = DomainDispatcherApplication(create_backend_app)
     answered: list[str] = []
-    allowed = [10**9]
+    allowed, breaks = [10**9], [0]
     guard = threading.Lock()
 
     def observed(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
@@ -25,6 +25,8 @@ def serve(port: int, key: str) -> None:
             with guard:
                 if path.endswith("allow"):
                     allowed[0] = int(environ["QUERY_STRING"])
+                if path.endswith("break_off"):
+                    breaks[0] = int(environ["QUERY_STRING"])
                 text = json.dumps(answered)
                 answered.clear()
             return [text.encode()]
@@ -37,6 +39,10 @@ def serve(port: int, key: str) -> None:
                 if allowed[0] < 0:
                     return _error(start_response, "503 Slow Down", "SlowDown", "Please reduce your request rate.")
                 answered.append(f"{path} {span}")
+                breaks[0] -= 1
+                is_broken = breaks[0] >= 0
+            if is_broken:
+                return [b"".join(store(environ, start_response))[:100]]
         return store(environ, start_response)
 
     run_simple("127.0.0.1", port, observed, threaded=True)

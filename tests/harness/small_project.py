@@ -48,14 +48,15 @@ stages:
 # What it does is in the file that CONTROL names, by run and stage; what it did is appended to the file of HISTORY.
 # While it is told to `hold` it goes on, for a thousand seconds at most: longer than any test waits for it.
 STAGE = """
-import json, os, pathlib, subprocess, sys, time
+import importlib.util, json, os, pathlib, subprocess, sys, time
 name, run = sys.argv[1], os.environ.get("VIT_VS_CNN_RUN", "in-place")
 def told():
     return json.loads(pathlib.Path(os.environ["CONTROL"]).read_text()).get(run, {}).get(name, {})
 control = told()
 history = pathlib.Path(os.environ["HISTORY"])
 def note(what):
-    facts = {"run": run, "stage": name, "what": what, "time": time.time(), "pid": os.getpid()}
+    code = importlib.util.find_spec("vit_vs_cnn").origin
+    facts = {"run": run, "stage": name, "what": what, "time": time.time(), "pid": os.getpid(), "code": code}
     with history.open("a") as file:
         file.write(json.dumps(facts) + "\\n")
 note("start")

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
+import vit_vs_cnn
 from factories import REPOSITORY
 from harness.compose import Stack, compose_services, stack_on_loopback
 from harness.model_server import Server
@@ -58,14 +60,33 @@ class Team:
         ):
             self.call("dvc", *arguments)
 
-    def ask(self, path: str, body: Any = None) -> Any:
+    def ask(self, path: str, body: Any = None, method: str | None = None) -> Any:
         variables = self.stack.client()
-        return ask_json(f"{variables['PREFECT_API_URL']}/{path}", body, key=variables["PREFECT_API_AUTH_STRING"])
+        url, key = f"{variables['PREFECT_API_URL']}/{path}", variables["PREFECT_API_AUTH_STRING"]
+        return ask_json(url, body, method, key)
 
     def start_run(self, name: str, **parameters: Any) -> str:
         deployment = self.ask("deployments/name/vit-vs-cnn/remote")
         body = {"parameters": {"name": name, **parameters}, "state": {"type": "SCHEDULED"}}
         return str(self.ask(f"deployments/{deployment['id']}/create_flow_run", body)["id"])
+
+    def shorten_silence(self, seconds: int) -> str:
+        """Have runs crash after so many seconds without a heartbeat; returns the sentence that the deployment gave."""
+        (automation,) = self.ask("automations/filter", {})
+        assert automation["trigger"]["within"] == 300
+        automation["trigger"]["within"] = seconds
+        given = {key: automation[key] for key in ("name", "description", "enabled", "trigger", "actions")}
+        self.ask(f"automations/{automation['id']}", given, "PUT")
+        return str(automation["actions"][0]["message"])
+
+    def has_heartbeat(self, flow_run: str) -> bool:
+        resource = {"id": [f"prefect.flow-run.{flow_run}"]}
+        events = {"event": {"name": ["prefect.flow-run.heartbeat"]}, "resource": resource}
+        return bool(self.ask("events/filter", {"filter": events})["events"])
+
+    def task_states(self, flow_run: str) -> set[str]:
+        tasks = self.ask("task_runs/filter", {"flow_runs": {"id": {"any_": [flow_run]}}})
+        return {task["state"]["type"] for task in tasks}
 
     def state(self, flow_run: str) -> Any:
         return self.ask(f"flow_runs/{flow_run}")["state"]
@@ -97,6 +118,8 @@ def test_only_pages_are_published_and_on_loopback_unless_told_otherwise() -> Non
 @needs_postgres
 def test_a_team_s_services_run_a_pipeline_and_a_killed_worker_loses_nothing(tmp_path: Path) -> None:
     small = SmallProject(tmp_path)
+    # The whole package, which is not the one that is installed here.
+    shutil.copytree(REPOSITORY / "src", small.root / "src", ignore=shutil.ignore_patterns("__pycache__"))
     variables = {
         "VIT_VS_CNN_GIT_URL": small.root.as_uri(),
         "VIT_VS_CNN_GIT_BRANCH": small.git("branch", "--show-current"),
@@ -109,6 +132,9 @@ def test_a_team_s_services_run_a_pipeline_and_a_killed_worker_loses_nothing(tmp_
         small.git("add", "--all")
         small.git("-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "--quiet", "-m", "prepared")
         stack.up("worker")
+        sentence = team.shorten_silence(90)
+
+        pulling = _killed_while_it_pulls(team)
 
         small.control("far", compare={"seconds": 600})
         killed = team.start_run("far")
@@ -126,6 +152,8 @@ def test_a_team_s_services_run_a_pipeline_and_a_killed_worker_loses_nothing(tmp_
         assert (state["type"], state["message"]) == ("COMPLETED", "1 stages ran, 4 were cached."), stack.log("worker")
         assert sorted(small.started("far")) == ["compare", "compare", "eda", "train-resnet", "train-vit"]
         assert not (small.root / "runs").exists()
+        installed = str(Path(vit_vs_cnn.__file__).parent)
+        assert not any(fact["code"].startswith(installed) for fact in small.history("far", "start"))
 
         tracking = stack.client()["MLFLOW_TRACKING_URI"]
         assert [_asked_by_a_page_of(name, tracking) for name in ("mlflow", "other")] == [200, 403]
@@ -143,9 +171,14 @@ def test_a_team_s_services_run_a_pipeline_and_a_killed_worker_loses_nothing(tmp_
         assert state["type"] == "FAILED"
         assert state["message"].startswith("DVC's remote store: s3://nothing-here/dvc: no such bucket or object (")
 
-        state = team.end_of(killed)
-        assert state["type"] == "CRASHED"
-        assert state["message"].startswith("No heartbeat for 90 s: its worker was killed or its machine failed")
+        for flow_run in (pulling, killed):
+            state = team.end_of(flow_run)
+            assert (state["type"], state["message"]) == ("CRASHED", sentence)
+        assert sentence.startswith(
+            "No heartbeat for 300 s: its worker was killed, its machine failed or this server was"
+        )
+        team.end_of(team.start_run("far"))
+        assert team.task_states(killed) == {"COMPLETED", "CRASHED"}
 
 
 @needs_postgres
@@ -190,6 +223,7 @@ def test_the_real_pipeline_goes_through_all_of_it_while_the_store_stops_for_a_mi
         Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(file, "png")
         answer = Server(stack.processes["serve"], stack.ports[8000]).send("/predict", file.getvalue())
         assert answer.json()["model"] == {"name": "debug-classifier", "version": 1}
+        _resumes_where_its_worker_was_killed(team)
 
 
 class RealProject:
@@ -224,6 +258,38 @@ class RealProject:
     def commit(self, message: str) -> None:
         self.git("add", "--all")
         self.git("commit", "--quiet", "--message", message)
+
+
+def _killed_while_it_pulls(team: Team) -> str:
+    """A flow run whose worker was killed before its flow began; another worker has started since."""
+    store = team.stack.processes["store"]
+    store.send_signal(signal.SIGSTOP)
+    flow_run = team.start_run("far")
+    wait_for(lambda: team.has_heartbeat(flow_run))
+    team.kill_worker()
+    assert team.state(flow_run)["type"] == "PENDING"
+    store.send_signal(signal.SIGCONT)
+    team.stack.start("worker")
+    return flow_run
+
+
+def _resumes_where_its_worker_was_killed(team: Team) -> None:
+    """Kill a worker in the middle of a training; the next one begins after the epochs that were finished."""
+    wanted = {"stages": ["train"], "overrides": ["train.epochs=100"]}
+
+    def epochs(begin: int = 0) -> list[int]:
+        return [int(found) for found in re.findall(r"epoch +(\d+)/100 ", team.stack.log("worker")[begin:])]
+
+    team.start_run("long", **wanted)
+    wait_for(epochs, 1200)
+    team.kill_worker()
+    reported, end = epochs()[-1], len(team.stack.log("worker"))
+    team.stack.start("worker")
+    state = team.end_of(team.start_run("long", **wanted), 2400)
+    assert state["type"] == "COMPLETED", f"{state['message']}\n{team.stack.log('worker')}"
+    # Later ones than that may have been finished, and not been reported yet, before the kill.
+    assert reported < epochs(end)[0] < 100
+    assert epochs(end)[-1] == 100
 
 
 def _asked_by_a_page_of(name: str, tracking: str) -> int:

@@ -10,6 +10,8 @@ from mlflow.entities import Run
 
 from harness.small_project import wait_for
 from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.tracking import delivery
 from vit_vs_cnn.tracking.delivery import DEFERRED_VARIABLE, Deliverer, Delivery, sync
 from vit_vs_cnn.tracking.outbox import Header, Outbox, open_outbox, outbox_dir
 from vit_vs_cnn.tracking.run import add_to_run, read_ref, start_run
@@ -82,7 +84,7 @@ def test_what_is_added_to_a_run_that_is_gone_does_not_keep_others_waiting(
         lost.log_metrics({"x": 1.0})
     with start_run(settings, "eda") as later:
         later.log_metrics({"y": 1.0})
-    outcomes = Delivery().finish_all(deferred=True, now=False)
+    outcomes = Delivery().finish_all(deferred=True)
     assert sorted(outcome is None for outcome in outcomes) == [False, True, True]
     assert {run.info.run_name for run in runs()} == {"train-vit", "eda"}
 
@@ -94,9 +96,29 @@ def test_what_the_store_refuses_does_not_keep_others_waiting(settings: Settings,
         refused.log_metrics({"x": 1.0})
     with start_run(settings, "eda") as later:
         later.log_metrics({"y": 1.0})
-    outcomes = Delivery().finish_all(now=False)
+    outcomes = Delivery().finish_all()
     assert [outcome is None for outcome in outcomes] == [False, True]
     assert [(run.info.run_name, run.data.metrics) for run in runs()] == [("eda", {"y": 1.0})]
+
+
+def test_a_store_that_is_away_is_asked_once_for_all_that_is_pending(
+    settings: Settings, project: Path, deferred: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        with start_run(settings, "eda") as run:
+            run.log_metrics({"x": float(number)})
+    asked: list[str] = []
+
+    def deliver(outbox: Outbox, client: MlflowClient) -> str:
+        asked.append(outbox.header.key)
+        raise ConnectionError("nobody answers")
+
+    with monkeypatch.context() as away:
+        away.setattr(delivery, "deliver", deliver)
+        with pytest.raises(UserError, match=r"cannot be written \(nobody answers\); 3 runs are pending"):
+            sync()
+    assert len(asked) == 1
+    assert sync() == (3, 0)
 
 
 def test_a_run_that_is_resumed_alone_delivers_by_itself(

@@ -25,8 +25,9 @@ _SCHEME = "s3://"
 _BLOCK_BYTES = 8 * 2**20
 # Of many small objects each costs a round trip.
 _DOWNLOADS_AT_ONCE = 16
-# A store that does not answer is an error after two minutes at most.
-_LIMITS = {"connect_timeout": 10, "read_timeout": 30, "retries": {"max_attempts": 2}}
+# A store that stays silent is an error after two minutes at most: five attempts of botocore, with pauses between them.
+TIME_LIMITS = {"connect_timeout": 10, "read_timeout": 20}
+_LIMITS = {**TIME_LIMITS, "retries": {"total_max_attempts": 5}}
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,10 @@ def local_copy(url: str) -> Path:
 
 
 def require_bucket(path: str, **options: Any) -> None:
-    """Raise s3fs's errors unless the store has the bucket of BUCKET/KEY and lets us in; `options` are s3fs's."""
+    """Raise s3fs's errors unless the store has the bucket of [s3://]BUCKET/KEY and lets us in; `options` are s3fs's."""
     limits = {**options.pop("config_kwargs", {}), **_LIMITS}
-    _open_store(**options, config_kwargs=limits).call_s3("head_bucket", Bucket=path.partition("/")[0])
+    bucket = path.removeprefix(_SCHEME).partition("/")[0]
+    _open_store(**options, config_kwargs=limits).call_s3("head_bucket", Bucket=bucket)
 
 
 def downloads_dir() -> Path:
@@ -106,6 +108,8 @@ def _open_store(**options: Any) -> "s3fs.S3FileSystem":
     import s3fs
 
     defaults = {"config_kwargs": _LIMITS, "use_listings_cache": False, "skip_instance_cache": True}
+    # Five attempts of its own would each be all those of botocore; so too where DVC asks, in this process.
+    s3fs.S3FileSystem.retries = 1
     return s3fs.S3FileSystem(**{**defaults, **options})
 
 
@@ -113,7 +117,7 @@ def _objects(store: "s3fs.S3FileSystem", key: str) -> list[_Object]:
     """The object `key`, or those below it; the empty objects that stand for folders are none."""
     infos: Mapping[str, Mapping[str, Any]] = store.find(key, detail=True)
     return [
-        _Object(name, int(info["size"]), str(info["ETag"]).strip('"'))
+        _Object(name, int(info["size"]), _version(info))
         for name, info in infos.items()
         if info["type"] == "file" and not name.endswith("/")
     ]
@@ -157,12 +161,32 @@ def _download(store: "s3fs.S3FileSystem", wanted: _Object, target: Path, bar: "t
         done = file.tell()
         bar.update(done)
         while done < wanted.size:
-            block = store.cat_file(wanted.key, start=done, end=min(done + _BLOCK_BYTES, wanted.size))
+            block = _read(store, wanted, done, min(done + _BLOCK_BYTES, wanted.size))
             file.write(block)
             file.flush()
             done += len(block)
             bar.update(len(block))
     part.replace(target)
+
+
+def _read(store: "s3fs.S3FileSystem", wanted: _Object, start: int, end: int) -> bytes:
+    """The bytes from `start` to before `end`. Raises TransientError where the object is another one by now."""
+    from fsspec.asyn import sync
+
+    bucket, key, _ = store.split_path(wanted.key)
+    answer = store.call_s3("get_object", Bucket=bucket, Key=key, Range=f"bytes={start}-{end - 1}")
+
+    async def read() -> bytes:
+        async with answer["Body"] as body:
+            if _version(answer) != wanted.version:
+                raise TransientError(f"{_SCHEME}{wanted.key} was replaced while it was downloaded: start again.")
+            return bytes(await body.read())
+
+    return bytes(sync(store.loop, read))
+
+
+def _version(described: Mapping[str, Any]) -> str:
+    return str(described["ETag"]).strip('"')
 
 
 def _remove_others(folder: Path, kept: Collection[Path]) -> None:
@@ -182,6 +206,7 @@ def _require_space(folder: Path, needed: int) -> None:
 def store_errors(asked: str) -> Iterator[None]:
     """Raise what a store refuses as UserError, and what may work later as TransientError: one sentence on `asked`."""
     try:
+        from aiohttp import ClientError as BrokenOffError
         from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
     except ImportError:
         raise UserError(f"{asked} needs packages that are not installed: pip install 'vit-vs-cnn[s3]'.") from None
@@ -196,7 +221,7 @@ def store_errors(asked: str) -> Iterator[None]:
         raise UserError(f"{asked}: the store refuses this key ({first_line(error)}).") from None
     except FileNotFoundError as error:
         raise UserError(f"{asked}: no such bucket or object ({first_line(error)}).") from None
-    except (OSError, BotoCoreError, ClientError) as error:
+    except (OSError, BotoCoreError, ClientError, BrokenOffError) as error:
         raise TransientError(
             f"{asked}: the store cannot be read ({first_line(error)}); the same command continues."
         ) from None

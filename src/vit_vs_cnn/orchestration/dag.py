@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from vit_vs_cnn.config.schema import FlowSettings
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.paths import PARAMS
 from vit_vs_cnn.core.records import digest_of
-from vit_vs_cnn.data.object_store import is_in_store, store_errors
+from vit_vs_cnn.data.object_store import is_in_store, require_bucket, store_errors
 from vit_vs_cnn.orchestration.run_cache import restorable_stages
 
 _LONGEST_CHANGE = 60
@@ -55,7 +55,7 @@ def read_dag(workspace: Path) -> list[Stage]:
     Raises UserError where DVC cannot read dvc.yaml or params.yaml, or data in an object store.
     """
     try:
-        with Repo(str(workspace), _wait_for_lock=True) as repo, _data_errors(workspace):
+        with Repo(str(workspace), _wait_for_lock=True) as repo, _store_of_data(workspace):
             graph = repo.index.graph
             found = repo.status()
             ordered = [stage for stage in reversed(list(networkx.topological_sort(graph))) if hasattr(stage, "name")]
@@ -69,10 +69,16 @@ def read_dag(workspace: Path) -> list[Stage]:
         raise UserError(problem) from None
 
 
-def _data_errors(workspace: Path) -> AbstractContextManager[None]:
-    """DVC asks the store for what changed there, and lets its errors pass."""
+@contextmanager
+def _store_of_data(workspace: Path) -> Iterator[None]:
+    """DVC asks the store for what changed there, lets its errors pass, and waits long for one that stays silent."""
     path = read_settings(workspace / PARAMS).data.path if (workspace / PARAMS).is_file() else ""
-    return store_errors(f"data.path: {path}") if is_in_store(path) else nullcontext()
+    if not is_in_store(path):
+        yield
+        return
+    with store_errors(f"data.path: {path}"):
+        require_bucket(path)
+        yield
 
 
 def choose_stages(dag: Sequence[Stage], wanted: Sequence[str]) -> list[Stage]:

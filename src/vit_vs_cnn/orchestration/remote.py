@@ -3,6 +3,10 @@
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import copy_context
 from datetime import timedelta
 from http import HTTPStatus
 from pathlib import Path
@@ -11,13 +15,18 @@ from uuid import UUID
 from vit_vs_cnn.core.errors import RunError, TransientError, UserError
 from vit_vs_cnn.core.paths import STATE_VARIABLE, main_root, project_root
 from vit_vs_cnn.core.process import search_path
-from vit_vs_cnn.data.object_store import is_in_store, require_bucket, store_errors
+from vit_vs_cnn.data.object_store import TIME_LIMITS, is_in_store, require_bucket, store_errors
 from vit_vs_cnn.orchestration import prefect_server
+from vit_vs_cnn.orchestration.dead_runs import end_tasks
 from vit_vs_cnn.tracking.delivery import sync
 
 POOL = "remote"
 _AUTOMATION = "vit-vs-cnn: runs without heartbeat have crashed"
+_HEARTBEAT = "prefect.flow-run.heartbeat"
 _MISSED_HEARTBEATS = 3
+# A server that was away for longer takes all live runs for crashed: it must have time to be started anew.
+_SHORTEST_SILENCE = timedelta(minutes=5)
+_OUR_FLOW = {"prefect.resource.role": "flow", "prefect.resource.name": "vit-vs-cnn"}
 
 
 def deploy() -> str:
@@ -51,6 +60,7 @@ def deploy() -> str:
 def prepare_clone(directory: str) -> dict[str, str]:
     """Give the clone in `directory`, where Prefect has put the code, what stays: a pull step of deploy/remote.yaml.
 
+    The flow run has the clone's code, where it has one, and of this machine's installation the other packages alone.
     Checkpoints, records that MLflow does not have yet and DVC's cache are kept in VIT_VS_CNN_STATE (default:
     ~/.local/state/vit-vs-cnn/<name of the clone>), so that another attempt on this machine resumes. Delivers pending
     records, and pulls from DVC's remote what is there. Raises what `_pull` raises, and ends the flow run with it.
@@ -60,21 +70,63 @@ def prepare_clone(directory: str) -> dict[str, str]:
     state = Path(os.environ.get(STATE_VARIABLE) or home / "vit-vs-cnn" / clone.name).resolve()
     # The process of the flow run gets this environment and this folder.
     os.environ[STATE_VARIABLE] = str(state)
+    if (clone / "src" / "vit_vs_cnn").is_dir():
+        # Not what is installed here: DVC and MLflow record the clone's code.
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(clone / "src"), os.environ.get("PYTHONPATH")]))
     os.chdir(clone)
     project_root.cache_clear()
     main_root.cache_clear()
+    try:
+        with _heartbeats():
+            _end_tasks_of_crashed_runs()
+            _deliver()
+            _pull(clone, state / "cache")
+    except UserError as error:
+        _fail_flow_run(str(error))
+        raise
+    return {"directory": str(clone)}
+
+
+@contextmanager
+def _heartbeats() -> Iterator[None]:
+    """Emit the flow run's heartbeats from a thread meanwhile: Prefect's begin with the flow, a pull may be long."""
+    from prefect.events import emit_event
+    from prefect.settings import get_current_settings
+
+    flow_run, flow = os.environ.get("PREFECT__FLOW_RUN_ID"), os.environ.get("PREFECT__FLOW_ID")
+    frequency, ended = get_current_settings().flows.heartbeat_frequency, threading.Event()
+    resource = {"prefect.resource.id": f"prefect.flow-run.{flow_run}"}
+    related = [{"prefect.resource.id": f"prefect.flow.{flow}", **_OUR_FLOW}]
+
+    def emit() -> None:
+        while not ended.is_set():
+            emit_event(_HEARTBEAT, resource, related=related)
+            ended.wait(frequency)
+
+    if flow_run and flow and frequency:
+        # With this thread's context: Prefect keeps its server's address there.
+        threading.Thread(target=copy_context().run, args=(emit,), daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _end_tasks_of_crashed_runs() -> None:
+    """The automation ends flow runs alone; their tasks would be shown as running for ever."""
+    if (api := os.environ.get("PREFECT_API_URL")) and os.environ.get("PREFECT__FLOW_RUN_ID"):
+        with prefect_server.client_at(api) as client:
+            end_tasks(client)
+
+
+def _deliver() -> None:
+    """Deliver what earlier attempts could not; what stays pending stops no run."""
     try:
         delivered, pending = sync()
         if delivered or pending:
             print(f"{delivered} runs of earlier attempts delivered to MLflow, {pending} pending")
     except UserError as error:
         print(f"warning: {error}", file=sys.stderr)
-    try:
-        _pull(clone, state / "cache")
-    except UserError as error:
-        _fail_flow_run(str(error))
-        raise
-    return {"directory": str(clone)}
 
 
 def _pull(clone: Path, cache: Path) -> None:
@@ -85,14 +137,19 @@ def _pull(clone: Path, cache: Path) -> None:
     from dvc.config import Config
     from dvc.fs import get_cloud_fs
 
-    with Config(str(clone / ".dvc")).edit("local") as local:
+    committed = Config(str(clone / ".dvc"))
+    name = committed["core"].get("remote", "")
+    remote = committed["remote"].get(name, {})
+    url = remote.get("url", "")
+    with committed.edit("local") as local:
         local["cache"]["dir"] = str(cache)
-    config = Config(str(clone / ".dvc"))
-    name = config["core"].get("remote")
+        if is_in_store(url):
+            # Of DVC's many attempts at a store that stays silent each would wait a minute.
+            local["remote"][name] = {limit: remote.get(limit, seconds) for limit, seconds in TIME_LIMITS.items()}
     if not name:
         return
-    url = config["remote"].get(name, {}).get("url", "")
     if is_in_store(url):
+        config = Config(str(clone / ".dvc"))
         # DVC takes a bucket that is not there for one that has nothing.
         with store_errors(f"DVC's remote {name}: {url}"):
             file_system, options, path = get_cloud_fs(config, name=name)
@@ -125,19 +182,16 @@ def _crash_runs_without_heartbeat(api: str) -> None:
         frequency = get_current_settings().flows.heartbeat_frequency
         if frequency is None:
             raise RunError("PREFECT_FLOWS_HEARTBEAT_FREQUENCY switches heartbeats off: set it to 30 or more seconds.")
-        within = timedelta(seconds=_MISSED_HEARTBEATS * frequency)
+        within = max(_SHORTEST_SILENCE, timedelta(seconds=_MISSED_HEARTBEATS * frequency))
         ends = ("Completed", "Failed", "Crashed", "Cancelled", "Suspended", "Paused")
-        heartbeat = "prefect.flow-run.heartbeat"
         automation = AutomationCore(
             name=_AUTOMATION,
             trigger=EventTrigger(
                 match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
-                match_related=ResourceSpecification(
-                    {"prefect.resource.role": "flow", "prefect.resource.name": "vit-vs-cnn"}
-                ),
+                match_related=ResourceSpecification(dict(_OUR_FLOW)),
                 for_each={"prefect.resource.id"},
-                after={heartbeat},
-                expect={heartbeat, *(f"prefect.flow-run.{name}" for name in ends)},
+                after={_HEARTBEAT},
+                expect={_HEARTBEAT, *(f"prefect.flow-run.{name}" for name in ends)},
                 posture=Posture.Proactive,
                 threshold=1,
                 within=within,
@@ -146,8 +200,8 @@ def _crash_runs_without_heartbeat(api: str) -> None:
                 ChangeFlowRunState(
                     name=None,
                     state=StateType.CRASHED,
-                    message=f"No heartbeat for {within.total_seconds():g} s: its worker was killed or its machine "
-                    "failed; the same run again continues there.",
+                    message=f"No heartbeat for {within.total_seconds():g} s: its worker was killed, its machine failed "
+                    "or this server was away. Where its process has ended, the same run again continues there.",
                     force=False,
                 )
             ],

@@ -62,6 +62,7 @@ class Delivery:
             if not outbox.pending and not not_in_outbox:
                 return True
             failures: tuple[type[Exception], ...] = (UserError, *store_errors())
+            self._next_attempt = 0.0
             try:
                 self._client = self._client or open_client()
                 run_id = deliver(outbox, self._client)
@@ -81,16 +82,17 @@ class Delivery:
         outbox.close(remove=self.deliver(outbox, now=now))
         return self._failure
 
-    def finish_all(self, *, deferred: bool = False, now: bool = True) -> list[Exception | None]:
+    def finish_all(self, *, deferred: bool = False) -> list[Exception | None]:
         """Deliver what is pending of earlier runs: for each outbox None, or why it stays.
 
-        A run whose process was killed ends as KILLED. With `deferred` the runs that others record now are delivered as
-        far as they are, if their writers leave that to others.
+        Where the store cannot be reached, the outboxes after the first wait for the next attempt. A run whose process
+        was killed ends as KILLED. With `deferred` the runs that others record now are delivered as far as they are, if
+        their writers leave that to others.
         """
         outcomes = []
         for outbox in pending_outboxes(deferred=deferred):
             outbox.end_killed_run()
-            outcomes.append(self.finish(outbox, now=now))
+            outcomes.append(self.finish(outbox, now=False))
         return outcomes
 
 
@@ -147,7 +149,7 @@ def _deliver_until_input_ends() -> None:
         at_end = bool(select.select([sys.stdin], [], [], _SECONDS_BETWEEN_LOOKS)[0])
         if at_end:
             delivery = Delivery()  # that does not wait after an earlier failure
-        failures = [failure for failure in delivery.finish_all(deferred=True, now=False) if failure]
+        failures = [failure for failure in delivery.finish_all(deferred=True) if failure]
     if failures:
         print(undelivered(failures[0]))
 
