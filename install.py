@@ -62,7 +62,11 @@ def find_uv() -> str | None:
 
 def uv_environment() -> dict[str, str]:
     """The environment for uv: this one, and pip's settings by uv's names as far as it has none of its own."""
-    environment = {"UV_INDEX_STRATEGY": "unsafe-best-match"}  # as pip: the best version of all indexes
+    # As pip: the best version of all indexes, the certificates of the system or those that these variables name.
+    environment = {"UV_INDEX_STRATEGY": "unsafe-best-match", "UV_SYSTEM_CERTS": "true"}
+    for name in ("CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
+        if os.environ.get(name):
+            environment["SSL_CERT_FILE"] = os.environ[name]
     for setting, value in pip_settings().items():
         if setting in UV_NAMES and value:
             name, separator = UV_NAMES[setting]

@@ -6,12 +6,14 @@
 Works in a clone of this project's commit, on the demo preset unless --preset names another one. In turns: `vit-vs-cnn
 run` from nothing, as after `make setup`; the same again, when nothing is to be done; the commands that people wait for;
 `vit-vs-cnn up`, how long until it is ready and what it needs while nothing happens; every stage as a command of its
-own, from an empty cache; `dvc repro` with nothing to do; and the training alone, in one process and untracked. CPU
-seconds are those of the whole process tree, user and system. The medians of the repeats count.
+own, from an empty cache; and `dvc repro` with nothing to do. CPU seconds are those of the whole process tree, user and
+system. The medians of the repeats count.
 
-`--setup` measures `make setup` in the clone as well, with uv's cache as it is and with an empty one. `--only-stages`
-measures the stages alone, and in them the seconds that Python itself counts for imports, wherever in a stage they come
-(PYTHONPROFILEIMPORTTIME, which makes them a little slower). What the tracking costs an epoch is in throughput.py.
+Of every stage it says in CPU seconds when its own work begins, and what it imports after that (stage_start.py).
+`--only-stages` measures the stages alone, and as in a run they leave the delivery of their records to another process:
+here to `register`. `--setup` measures `make setup` in the clone as well, with the caches of uv and pip as they are and
+with empty ones; `--tests` measures `make test-fast` and `make test`. What the tracking costs an epoch is in
+throughput.py.
 """
 
 import os
@@ -23,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -32,11 +35,15 @@ import psutil
 
 from record import json_option, mlflow_option, publish
 from vit_vs_cnn.core.console import table
+from vit_vs_cnn.tracking.delivery import DEFERRED_VARIABLE
 
 COMMAND = [str(Path(sys.executable).with_name("vit-vs-cnn"))]
 DVC = [sys.executable, "-m", "dvc"]
 RUN = [*COMMAND, "run", "--preset", "demo", "--name", "demo"]
-IMPORT_LINE = re.compile(r"^import time: +(\d+) \|", re.MULTILINE)  # microseconds without what it imports itself
+STAGE = [sys.executable, str(Path(__file__).with_name("stage_start.py"))]
+STARTED = re.compile(r"(start-up|imports later) ([\d.]+) s")
+WITHOUT_TORCH = {"prepare", "eda", "tune", "register"}
+BESIDE_TRAINING = {"prepare", "eda", "evaluate", "explain", "compare", "register"}
 OUTPUTS = ("data/prepared", "reports", "tuned", "trained", "evaluated", "robustness", "cost", "registered")
 FOREIGN = ("MLFLOW_", "PREFECT_", "VIT_VS_CNN")
 # On two idle cores. Of the demo for the twelve stages that there were at first, and CPU seconds for each since.
@@ -50,8 +57,13 @@ TARGETS = {
     ("up, ready", "wall"): 10.0,
     ("up, idle, % of a core", "CPU"): 3.0,
     ("up, MB", "memory"): 700.0,
+    ("start-up, the slowest without torch", "CPU"): 1.5,
+    ("start-up, the slowest with torch", "CPU"): 3.0,
+    ("CIFAR-10, beside its training", "wall"): 180.0,
     ("make setup", "wall"): 60.0,
     ("make setup, nothing cached", "wall"): 120.0,
+    ("make test-fast", "wall"): 60.0,
+    ("make test", "wall"): 360.0,
 }
 PORTS = ("--prefect-port", "4299", "--mlflow-port", "5099", "--worker-port", "8199", "--optuna-port", "8198")
 IDLE_SECONDS = 60.0
@@ -65,42 +77,40 @@ Figures = dict[tuple[str, str], list[float]]
 @click.option("--preset", default="demo", show_default=True, help="Of the stages.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting of the stages.")
 @click.option("--setup", is_flag=True, help="Measure `make setup` as well.")
+@click.option("--tests", is_flag=True, help="Measure `make test-fast` and `make test` as well.")
 @json_option
 @mlflow_option
-@click.option("--as-training", is_flag=True, hidden=True, help="Only prepare and train, in the working directory.")
 def main(
     repeats: int,
     only_stages: bool,
     preset: str,
     overrides: tuple[str, ...],
     setup: bool,
+    tests: bool,
     file: Path | None,
     to_mlflow: bool,
-    as_training: bool,
 ) -> None:
     """Measure wall and CPU seconds of the stages, and of all that is around them."""
-    if as_training:
-        _train_alone()
-        return
     if (preset != "demo" or overrides) and not only_stages:
         raise click.UsageError("--preset and --set are for --only-stages: everything else runs the demo.")
-    figures: Figures = {}
+    figures: Figures = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
-        clone = Path(folder) / "project"
-        _call(["git", "clone", "--quiet", str(Path(__file__).parent.parent), str(clone)], Path(folder))
+        clone = _clone(Path(folder) / "project")
         changes = [part for change in overrides for part in ("--set", change)]
         (clone / "params.yaml").write_text(_call([*COMMAND, "params", "--preset", preset, *changes], clone))
         _call(["git", "-c", "user.name=b", "-c", "user.email=b@localhost", "commit", "-qam", "settings"], clone)
         stages = _call([*DVC, "stage", "list", "--name-only"], clone).split()
         for _ in range(repeats):
+            if tests:
+                _measure_tests(figures, Path(folder) / "tests")
             if not only_stages:
                 _measure_runs(figures, clone, setup=setup)
-            _measure_stages(figures, clone, stages, count_imports=only_stages)
-            if not only_stages:
-                _measure(figures, "training alone", [sys.executable, __file__, "--as-training"], clone)
+            _measure_stages(figures, clone, stages, deferred=only_stages)
+            if preset == "cpu":
+                beside = [figures[name, "wall"][-1] for name in stages if _kind(name) in BESIDE_TRAINING]
+                figures["CIFAR-10, beside its training", "wall"].append(sum(beside))
     click.echo(_table_of_stages(figures, stages))
-    if not only_stages:
-        click.echo(_table_of_targets(figures, stages))
+    click.echo(_table_of_targets(figures, stages))
     results = {f"{name} ({what})": values for (name, what), values in figures.items()}
     publish("overhead", results, file, to_mlflow=to_mlflow)
 
@@ -108,39 +118,44 @@ def main(
 def _measure_runs(figures: Figures, clone: Path, *, setup: bool) -> None:
     """Everything that a person waits for: the first run and the second, and the other commands."""
     if setup:
+        command, bare = ["make", "setup", f"PYTHON={sys.executable}"], {"PATH": _path_without_scripts()}
         shutil.rmtree(clone / ".venv", ignore_errors=True)
-        _measure(figures, "make setup", ["make", "setup", f"PYTHON={sys.executable}"], clone)
+        _measure(figures, "make setup", command, clone, bare)
         with tempfile.TemporaryDirectory() as cache:
             shutil.rmtree(clone / ".venv")
-            command = ["env", f"UV_CACHE_DIR={cache}", "make", "setup", f"PYTHON={sys.executable}"]
-            _measure(figures, "make setup, nothing cached", command, clone)
+            empty = {"UV_CACHE_DIR": cache, "PIP_CACHE_DIR": cache}
+            _measure(figures, "make setup, nothing cached", command, clone, bare | empty)
     _forget(clone, databases=True)
     _measure(figures, "vit-vs-cnn run", RUN, clone)
     _measure(figures, "vit-vs-cnn run again", RUN, clone)
-    image = clone / "digit.png"
-    _call([sys.executable, "-c", f"from PIL import Image; Image.new('RGB', (32, 32)).save({str(image)!r})"], clone)
-    commands = {
-        "vit-vs-cnn --help": ["--help"],
-        "vit-vs-cnn run --dry-run": ["run", "--preset", "demo", "--name", "demo", "--dry-run"],
-        "vit-vs-cnn registry list": ["registry", "list"],
-        "vit-vs-cnn doctor": ["doctor"],
-        "vit-vs-cnn predict": ["predict", str(image), "--model", "challenger"],
-    }
-    for name, arguments in commands.items():
-        _measure(figures, name, [*COMMAND, *arguments], clone)
+    _call([sys.executable, "-c", "from PIL import Image; Image.new('RGB', (32, 32)).save('digit.png')"], clone)
+    _measure(figures, "vit-vs-cnn run --dry-run", [*RUN, "--dry-run"], clone)
+    for arguments in ("--help", "registry list", "doctor", "predict digit.png --model challenger"):
+        _measure(figures, f"vit-vs-cnn {arguments}", [*COMMAND, *arguments.split()], clone)
     _measure_up(figures, clone)
 
 
-def _measure_stages(figures: Figures, clone: Path, stages: Sequence[str], *, count_imports: bool) -> None:
+def _measure_tests(figures: Figures, folder: Path) -> None:
+    """The tests, in a clone of their own whose set-up is done."""
+    clone, python = _clone(folder), f"PYTHON={sys.executable}"
+    _call(["make", ".venv/.docs", python], clone)
+    for name in ("test-fast", "test"):
+        _measure(figures, f"make {name}", ["make", name, python], clone)
+    shutil.rmtree(clone)
+
+
+def _measure_stages(figures: Figures, clone: Path, stages: Sequence[str], *, deferred: bool) -> None:
     """Every stage as a command; then DVC's own look at what they left."""
-    variables = {"PYTHONPROFILEIMPORTTIME": "1"} if count_imports else {}
+    variables = {DEFERRED_VARIABLE: "1"} if deferred else {}
     _forget(clone, databases=False)
     start, before = time.perf_counter(), _cpu_of_children()
     for name in stages:
-        noise = _measure(figures, name, [*COMMAND, *_arguments(name)], clone, variables)
-        if count_imports:
-            imports = sum(int(microseconds) for microseconds in IMPORT_LINE.findall(noise)) / 1e6
-            figures.setdefault((name, "imports"), []).append(imports)
+        said = _measure(figures, name, [*STAGE, *_arguments(name)], clone, variables)
+        for what, seconds in STARTED.findall(said):
+            figures[name, what].append(float(seconds))
+    for needs, named in (("without", WITHOUT_TORCH), ("with", {_kind(name) for name in stages} - WITHOUT_TORCH)):
+        slowest = max(figures[name, "start-up"][-1] for name in stages if _kind(name) in named)
+        figures[f"start-up, the slowest {needs} torch", "CPU"].append(slowest)
     _note(figures, "stages by themselves", start, before)
     _call([*DVC, "commit", "--force", "--quiet"], clone)
     _measure(figures, "dvc repro, nothing to do", [*DVC, "repro"], clone)
@@ -161,22 +176,22 @@ def _measure_up(figures: Figures, clone: Path) -> None:
     for line in process.stdout:
         if "Ctrl-C stops all of it" in line:
             break
-    figures.setdefault(("up, ready", "wall"), []).append(time.perf_counter() - start)
+    figures["up, ready", "wall"].append(time.perf_counter() - start)
     time.sleep(10.0)  # what starts with it comes to rest
     tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     before = sum(sum(one.cpu_times()[:2]) for one in tree)
     time.sleep(IDLE_SECONDS)
     used = sum(sum(one.cpu_times()[:2]) for one in tree) - before
-    figures.setdefault(("up, idle, % of a core", "CPU"), []).append(100 * used / IDLE_SECONDS)
+    figures["up, idle, % of a core", "CPU"].append(100 * used / IDLE_SECONDS)
     memory = sum(one.memory_full_info().pss for one in tree) / 1e6  # shared pages count once
-    figures.setdefault(("up, MB", "memory"), []).append(memory)
+    figures["up, MB", "memory"].append(memory)
     process.send_signal(signal.SIGINT)
     process.wait()
 
 
 def _table_of_stages(figures: Figures, stages: Sequence[str]) -> str:
-    shown = [name for name in (*stages, "stages by themselves", "training alone") if (name, "wall") in figures]
-    columns = ("wall", "CPU", "imports")
+    shown = [name for name in (*stages, "stages by themselves") if (name, "wall") in figures]
+    columns = ("wall", "CPU", "start-up", "imports later")
     rows = [
         [name, *(f"{median(values):.1f}" if (values := figures.get((name, what))) else "" for what in columns)]
         for name in shown
@@ -186,11 +201,12 @@ def _table_of_stages(figures: Figures, stages: Sequence[str]) -> str:
 
 def _table_of_targets(figures: Figures, stages: Sequence[str]) -> str:
     """Everything around the stages: the median with its range, beside its target where it has one."""
-    over = zip(figures["vit-vs-cnn run", "wall"], figures["stages by themselves", "wall"], strict=True)
-    figures["vit-vs-cnn run over its stages", "wall"] = [run - alone for run, alone in over]
+    if ("vit-vs-cnn run", "wall") in figures:
+        over = zip(figures["vit-vs-cnn run", "wall"], figures["stages by themselves", "wall"], strict=True)
+        figures["vit-vs-cnn run over its stages", "wall"] = [run - alone for run, alone in over]
     rows = [["", "", "median", "lowest", "highest", "target", ""]]
     for (name, what), values in figures.items():
-        if name in {*stages, "training alone"}:
+        if name in stages:
             continue
         target = TARGETS.get((name, what))
         if target is not None and (name, what) == ("vit-vs-cnn run", "CPU"):
@@ -201,27 +217,18 @@ def _table_of_targets(figures: Figures, stages: Sequence[str]) -> str:
     return "\n" + table(rows, text_columns=2)
 
 
-def _train_alone() -> None:
-    # Only here: the other ways import it in separate processes.
-    from vit_vs_cnn.config.load import read_settings
-    from vit_vs_cnn.core.paths import PARAMS, PREPARED
-    from vit_vs_cnn.data.dataset import read_split
-    from vit_vs_cnn.data.prepare import prepare
-    from vit_vs_cnn.training.checkpoint import open_checkpoint
-    from vit_vs_cnn.training.contestant import prepare_contestant, train_contestant
+def _clone(folder: Path) -> Path:
+    _call(["git", "clone", "--quiet", str(Path(__file__).parent.parent), str(folder)], folder.parent)
+    return folder
 
-    settings = read_settings(PARAMS)
-    info, _ = prepare(settings.data, PREPARED)
-    splits = read_split(PREPARED, "train"), read_split(PREPARED, "val")
-    for name in settings.models:
-        job = prepare_contestant(settings, name, info, splits, quiet=True)
-        with open_checkpoint(f"benchmark-overhead-{name}") as checkpoint:
-            train_contestant(job, checkpoint, lambda _: None)
+
+def _kind(stage: str) -> str:
+    return stage.partition("@")[0]
 
 
 def _arguments(stage: str) -> list[str]:
     """The arguments of the command of a stage, as dvc.yaml has them: `train@vit-0` is `train vit --seed 0`."""
-    kind, _, suffix = stage.partition("@")
+    kind, suffix = _kind(stage), stage.partition("@")[2]
     contestant, _, seed = suffix.rpartition("-") if kind in {"train", "evaluate"} else (suffix, "", "")
     return [part for part in (kind, contestant, *(("--seed", seed) if seed else ())) if part]
 
@@ -237,8 +244,8 @@ def _measure(
 
 
 def _note(figures: Figures, name: str, start: float, cpu_before: float) -> None:
-    figures.setdefault((name, "wall"), []).append(time.perf_counter() - start)
-    figures.setdefault((name, "CPU"), []).append(_cpu_of_children() - cpu_before)
+    figures[name, "wall"].append(time.perf_counter() - start)
+    figures[name, "CPU"].append(_cpu_of_children() - cpu_before)
 
 
 def _cpu_of_children() -> float:
@@ -261,6 +268,12 @@ def _environment() -> dict[str, str]:
     scripts = str(Path(sys.executable).parent)
     kept = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
     return kept | {"PATH": f"{scripts}{os.pathsep}{kept['PATH']}"}
+
+
+def _path_without_scripts() -> str:
+    """PATH as if this environment, in which there is a uv, were not there."""
+    scripts = Path(sys.executable).parent
+    return os.pathsep.join(folder for folder in os.environ["PATH"].split(os.pathsep) if Path(folder) != scripts)
 
 
 def _call(command: Sequence[str], folder: Path) -> str:

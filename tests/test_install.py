@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
 
 def install(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run install.py in a folder that has neither a project nor an index."""
-    foreign = ("PIP_", "UV_", "SSL_")
+    foreign = ("PIP_", "UV_", "SSL_", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
     own = {"PATH": f"{folder / 'bin'}{os.pathsep}/usr/bin{os.pathsep}/bin", "PIP_NO_INDEX": "1", "PIP_NO_INPUT": "1"}
     own |= {"CALLS": str(folder / "calls"), "PIP_CONFIG_FILE": str(folder / "pip.conf"), "HOME": str(folder)}
@@ -58,6 +58,15 @@ def test_uv_installs_into_this_environment_with_the_settings_of_pip(folder: Path
     assert "SSL_CERT_FILE=/from/environment.pem" in calls
     assert "UV_FIND_LINKS=/own/wheels" in calls
     assert ["pip", "check"] in [calls[start : start + 2] for start in range(len(calls))]
+
+
+@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_uv_trusts_the_certificates_that_pip_trusts(folder: Path, name: str) -> None:
+    add_uv(folder)
+    assert install(folder, **{name: "/company.pem", "PIP_CERT": ""}).returncode == 0
+    calls = (folder / "calls").read_text().splitlines()
+    assert "UV_SYSTEM_CERTS=true" in calls
+    assert "SSL_CERT_FILE=/company.pem" in calls
 
 
 def test_where_uv_fails_pip_tries_and_where_both_fail_it_is_one_sentence(folder: Path) -> None:
