@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -22,13 +23,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def install(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+def install(folder: Path, python: str = sys.executable, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run install.py in a folder that has neither a project nor an index."""
     foreign = ("PIP_", "UV_", "SSL_", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
     own = {"PATH": f"{folder / 'bin'}{os.pathsep}/usr/bin{os.pathsep}/bin", "PIP_NO_INDEX": "1", "PIP_NO_INPUT": "1"}
     own |= {"CALLS": str(folder / "calls"), "PIP_CONFIG_FILE": str(folder / "pip.conf"), "HOME": str(folder)}
-    command = [sys.executable, str(REPOSITORY / "install.py"), ".[dev]"]
+    command = [python, str(REPOSITORY / "install.py"), ".[dev]"]
     environment = kept | own | variables
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
@@ -77,3 +78,26 @@ def test_where_uv_fails_pip_tries_and_where_both_fail_it_is_one_sentence(folder:
     last = answer.stderr.strip().splitlines()[-1]
     assert last.startswith("error: neither uv nor pip could install the packages, for the reason above.")
     assert "pip config" in last
+
+
+def test_uv_is_installed_first_where_there_is_none_and_without_it_pip_installs(folder: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
+    python = str(folder / "venv" / "bin" / "python")
+    answer = install(folder, python)
+    assert answer.returncode == 1
+    assert "uv cannot be installed, for the reason above; pip installs the packages, in some minutes." in answer.stdout
+    assert "error: neither uv nor pip could install the packages" in answer.stderr
+
+    (folder / "wheels").mkdir()
+    with zipfile.ZipFile(folder / "wheels" / "uv-1.0-py3-none-any.whl", "w") as wheel:
+        program = zipfile.ZipInfo("uv-1.0.data/scripts/uv")
+        program.external_attr = 0o755 << 16
+        wheel.writestr(program, FAKE_UV.format(code=0))
+        wheel.writestr("uv-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: uv\nVersion: 1.0\n")
+        wheel.writestr("uv-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("uv-1.0.dist-info/RECORD", "")
+    answer = install(folder, python, PIP_FIND_LINKS=str(folder / "wheels"))
+    assert answer.returncode == 0, answer.stderr
+    calls = (folder / "calls").read_text().splitlines()
+    assert calls[:2] == ["pip", "install"]
+    assert calls[calls.index("--python") + 1] == python
