@@ -91,7 +91,7 @@ def test_uv_is_installed_first_where_there_is_none_and_without_it_pip_installs(f
     (folder / "wheels").mkdir()
     with zipfile.ZipFile(folder / "wheels" / "uv-1.0-py3-none-any.whl", "w") as wheel:
         program = zipfile.ZipInfo("uv-1.0.data/scripts/uv")
-        program.external_attr = 0o755 << 16
+        program.external_attr = 0o100755 << 16  # a file that may be run
         wheel.writestr(program, FAKE_UV.format(code=0))
         wheel.writestr("uv-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: uv\nVersion: 1.0\n")
         wheel.writestr("uv-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
