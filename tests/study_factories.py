@@ -87,7 +87,8 @@ def measured(run: PlannedRun, test_images: int = 2000, digest: str = "test") -> 
                     device="CPU, 2 threads",
                     collapsed=False,
                     still_rising=False,
-                    attention={"vit": 0.1, "hybrid": 0.05}.get(contestant, 0.0),
+                    attention={"cnn": 0.0, "hybrid": 0.05}.get(contestant, 0.1),
+                    convolutions={"cnn": 1.0, "hybrid": 0.4}.get(contestant, 0.01),
                     test_images=test_images,
                     correct=base64.b64encode(np.packbits(right).tobytes()).decode(),
                 )

@@ -84,6 +84,8 @@ def test_equal_epochs_and_a_limit_of_epochs(root: Path) -> None:
     assert [run.epochs for run in limited.runs] == [5, 2]
     assert limited.runs[0].steps_share < 0.5
     assert [run.steps_share for run in [limited.runs[1], *same.runs]] == [1, 1, 1]
+    patient = planned(root, axes={"images": [1.0]}, set={"train.epochs": 24, "train.patience": 1}, max_epochs=5)
+    assert settings_of(merged_params(root, None, patient.runs[0].overrides)).train.patience == 1
 
 
 def test_points_that_a_limit_makes_the_same_training_are_refused(root: Path) -> None:

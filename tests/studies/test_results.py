@@ -191,7 +191,7 @@ def test_trainings_of_one_epoch_are_not_among_those_that_could_rise() -> None:
         "Of 4 trainings of more than one epoch some were still rising in their last epoch, more may help: 4 of vit."
         in said
     )
-    assert "Whether 4 trainings of one epoch were still rising cannot be told: more may help." in said
+    assert "4 of 8 trainings had one epoch, which cannot rise: more may help." in said
 
 
 def test_what_weakens_the_answer_of_a_run_weakens_that_of_a_study() -> None:

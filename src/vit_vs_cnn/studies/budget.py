@@ -25,5 +25,7 @@ def longer_training(settings: Settings, epochs: int) -> Values:
     for name, model in settings.models.items():
         counts[f"models.{name}.recipe.schedule.warmup_epochs"] = warmup_epochs(model.recipe, whole)
         counts[f"models.{name}.recipe.head_epochs"] = model.recipe.head_epochs or None
-    changes: Values = {path: round(count * epochs / whole) for path, count in counts.items() if count is not None}
+    share = epochs / whole
+    changes: Values = {path: round(count * share) for path, count in counts.items() if count is not None}
+    changes |= {path: max(1, int(changes[path] or 0)) for path in ("train.patience", "tune.epochs") if path in changes}
     return changes | {"train.epochs": epochs}

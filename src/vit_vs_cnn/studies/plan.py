@@ -33,7 +33,7 @@ _SECONDS_PER_STAGE = 5.0
 _LONGEST_NAME = 80
 _REMEDY = "start the study again"
 # The settings that decide what the stages up to the evaluation measure.
-_MEASURED = {"seeds", "select_by", "data", "recipe", "train", "tune", "evaluate", "models"}
+MEASURED_SETTINGS = {"seeds", "select_by", "data", "recipe", "train", "tune", "evaluate", "models"}
 
 Counts = dict[str, tuple[int, ...]]
 
@@ -213,7 +213,7 @@ class _Planner:
         train, val = self._images(settings.data)
         more: Values = {}
         if epochs != settings.train.epochs:
-            more = {"train.epochs": epochs} if SECONDS in point else longer_training(settings, epochs)
+            more = longer_training(settings, epochs)
         more |= {f"models.{other}": None for other in settings.models if other not in contestants}
         parts = [self._path.stem, *(_readable(axis, value) for axis, value in point.items())]
         seconds, tune = self._seconds_per_epoch(settings), settings_at(self._study, point, self._root, more).tune
@@ -227,7 +227,7 @@ class _Planner:
             values=point,
             contestants=contestants,
             overrides=self._study.overrides_at(point, more),
-            settings=digest_of(settings.model_dump_json(include=_MEASURED).encode()),
+            settings=digest_of(settings.model_dump_json(include=MEASURED_SETTINGS).encode()),
             seeds=tuple(settings.seeds),
             epochs=epochs,
             trials=tune.trials,

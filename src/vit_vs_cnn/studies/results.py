@@ -49,6 +49,7 @@ class Replicate(Record):
     collapsed: bool
     still_rising: bool
     attention: float | None
+    convolutions: float
     test_images: int
     correct: str
 
@@ -116,6 +117,7 @@ def collect(workspace: Path, run: PlannedRun, seconds: float) -> RunResult:
                     collapsed=summary.collapsed,
                     still_rising=summary.still_rising,
                     attention=summary.operation_shares.get("attention", 0.0) if summary.operation_shares else None,
+                    convolutions=summary.operation_shares.get("convolutions", 0.0),
                     test_images=metrics.images,
                     correct=base64.b64encode(correct.tobytes()).decode("ascii"),
                 )

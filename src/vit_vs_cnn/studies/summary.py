@@ -141,7 +141,7 @@ def _still_rising(replicates: Sequence[Replicate]) -> list[str]:
         of = f"Of {len(several)} trainings{' of more than one epoch' if single else ''}"
         sentences.append(f"{of} some were still rising in their last epoch, more may help: {_counted(rising)}.")
     if single:
-        sentences.append(f"Whether {single} trainings of one epoch were still rising cannot be told: more may help.")
+        sentences.append(f"{single} of {len(replicates)} trainings had one epoch, which cannot rise: more may help.")
     return sentences
 
 
@@ -154,17 +154,18 @@ def _of_the_answer(summary: Summary) -> list[str]:
     found = _largest(summary)
     if found is None:
         return []
-    (place, lead), plan, done = found, summary.plan, summary.results.done
+    (place, lead), done = found, summary.results.done
+    runs = [run for run in summary.plan.runs if place.values.items() <= run.values.items()]
     first = {name: trainings[0] for name, trainings in trainings_at(place, summary).items()}
     conditions = conditions_sentence(
         {name: training.pretraining_images for name, training in first.items()},
         {name: training.parameters for name, training in first.items()},
     )
-    largest = max(done.values(), key=lambda run: run.train_images)
+    findings = next(done[run.name].findings for run in runs if run.name in done)
     return [
-        *([] if any(run.trials for run in plan.runs) else untuned_sentences(plan.contestants)),
+        *([] if any(run.trials for run in runs) else untuned_sentences(summary.plan.contestants)),
         *([conditions] if conditions else []),
-        *dependent_images(largest.findings),
+        *dependent_images(findings),
         *(too_few_images([lead.pair]) if lead.pair is not None else []),
     ]
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.records import digest_of
+from vit_vs_cnn.studies.plan import MEASURED_SETTINGS
 from vit_vs_cnn.studies.results import Replicate, RunResult
 from vit_vs_cnn.studies.summary import Summary, answer
 from vit_vs_cnn.tracking.run import start_run
@@ -20,7 +21,8 @@ def track_study(summary: Summary, settings: Settings, folder: Path) -> None:
     More seeds add to the same run, and a training that was measured anew takes the place of its earlier figures.
     """
     plan = summary.plan
-    key = _key("study", plan.study, plan.digest)
+    decisive = settings.model_dump_json(include=MEASURED_SETTINGS - {"seeds"})
+    key = _key("study", plan.study, plan.digest, decisive)
     with start_run(settings, "study", part=plan.study, key=key) as parent:
         parent.log_params({"preset": plan.preset or "none", "same": plan.same, "axes": dict(plan.axes)})
         parent.set_tags({"study": plan.study})
