@@ -44,14 +44,15 @@ THREADS: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=1_000)
 
 def _flow_run_name() -> str:
     """The name of the run, which its workspace and its DVC experiment have too, and the stages that are asked for."""
-    given: dict[str, Any] = flow_run.parameters
-    asked: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
-    request = Request(**asked)
+    given: dict[str, Any] = {key: value for key, value in flow_run.parameters.items() if value is not None}
     try:
+        asked: dict[str, Any] = {key: tuple(part) if isinstance(part, list) else part for key, part in given.items()}
+        request = Request(**asked)
         name = run_name(request, read_request(request)[0])
-    except UserError:  # the flow itself ends with it
-        name = request.name or request.preset or "params"
-    return f"{name}: {', '.join(request.stages)}" if request.stages else name
+    except (UserError, TypeError):  # the flow itself ends with it
+        name = str(given.get("name") or given.get("preset") or "params")
+    stages = given.get("stages")
+    return f"{name}: {', '.join(stages)}" if stages else name
 
 
 @flow(

@@ -1,7 +1,7 @@
 """A study as a Prefect flow, `vit-vs-cnn/study`: the pipeline at every point of studies/<name>.yaml.
 
-On a worker every point is a flow run of `vit-vs-cnn/local`, so that several workers share them; `vit-vs-cnn study` runs
-one point after the other in its own process.
+On a worker of `vit-vs-cnn up` every point is a flow run of `vit-vs-cnn/local`, so that several workers share them;
+`vit-vs-cnn study` runs one point after the other in its own process.
 """
 
 import os

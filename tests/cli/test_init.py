@@ -14,7 +14,13 @@ from click.testing import CliRunner
 from factories import REPOSITORY
 from vit_vs_cnn.cli.init import init
 from vit_vs_cnn.core.errors import UserError
-from vit_vs_cnn.orchestration.project import VERSION_FILE, make_project, make_repository, refuse_other_version
+from vit_vs_cnn.orchestration.project import (
+    VERSION_FILE,
+    installed_build,
+    make_project,
+    make_repository,
+    refuse_other_version,
+)
 from vit_vs_cnn.orchestration.request import Request, read_request
 
 COMMAND = "from vit_vs_cnn.cli import program; program()"
@@ -72,6 +78,7 @@ def test_the_wheel_makes_a_project_that_runs_until_another_build_is_installed(tm
     assert made.returncode == 0, made.stderr
     assert "vit-vs-cnn run --preset demo" in made.stdout
     pets = tmp_path / "pets"
+    assert (pets / VERSION_FILE).read_text().strip() == installed_build()  # the repository's own
     assert git(pets, "status", "--short") == ""
     assert git(pets, "log", "--format=%s").startswith("vit-vs-cnn ")
     for name in ("params.yaml", "dvc.yaml", "presets", "studies", "flows", VERSION_FILE):

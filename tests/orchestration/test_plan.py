@@ -125,9 +125,13 @@ def test_what_was_prepared_says_how_many_images_there_are_without_its_own_train_
     unlisted = {"source": "torchvision", "name": prepared.name}
     data = read_settings(project / "params.yaml").data.model_copy(update=unlisted)
     assert known_images(data, project) is None
-    locked = {"params.yaml": {"data": {"train_fraction": 0.5}}}
+    locked: dict[str, dict[str, dict[str, object]]] = {"params.yaml": {"data": {"train_fraction": 0.5}}}
     (project / "dvc.lock").write_text(json.dumps({"stages": {"prepare": {"params": locked}}}))
     assert known_images(data, project) == (128, 48, 24)
+    assert known_images(data.model_copy(update={"path": "data/others"}), project) == (128, 48, 24)
+    locked["params.yaml"]["data"]["path"] = "data/some"
+    (project / "dvc.lock").write_text(json.dumps({"stages": {"prepare": {"params": locked}}}))
+    assert known_images(data.model_copy(update={"path": "data/others"}), project) is None
 
 
 @pytest.fixture

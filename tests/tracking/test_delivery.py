@@ -1,16 +1,20 @@
 """What stages record is delivered by one process for the whole run, while they record it and afterwards."""
 
+import http.server
 import os
+import threading
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 
 from harness.small_project import wait_for
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.errors import UserError
+from vit_vs_cnn.orchestration.prefect_server import free_port
 from vit_vs_cnn.tracking import delivery
 from vit_vs_cnn.tracking.delivery import DEFERRED_VARIABLE, Deliverer, Delivery, sync
 from vit_vs_cnn.tracking.outbox import Header, Outbox, open_outbox, outbox_dir
@@ -119,6 +123,38 @@ def test_a_store_that_is_away_is_asked_once_for_all_that_is_pending(
             sync()
     assert len(asked) == 1
     assert sync() == (3, 0)
+
+
+@pytest.mark.parametrize("answers", ["a missing file", "a refusal", "nothing"])
+def test_of_a_store_that_answers_one_failure_does_not_keep_others_waiting(
+    settings: Settings, project: Path, deferred: None, monkeypatch: pytest.MonkeyPatch, answers: str
+) -> None:
+    for number in range(3):
+        with start_run(settings, "eda") as run:
+            run.log_metrics({"x": float(number)})
+    asked: list[str] = []
+
+    def deliver(outbox: Outbox, client: MlflowClient) -> str:
+        asked.append(outbox.header.key)
+        if len(asked) > 1:
+            return "id"
+        raise FileNotFoundError("gone") if answers == "a missing file" else MlflowException("permission denied")
+
+    monkeypatch.setattr(delivery, "deliver", deliver)
+    with http.server.HTTPServer(("127.0.0.1", 0), _Healthy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = free_port() if answers == "nothing" else server.server_port
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+        outcomes = Delivery().finish_all()
+        server.shutdown()
+    assert len(asked) == (1 if answers == "nothing" else 3)
+    assert [outcome is None for outcome in outcomes] == [False, *[answers != "nothing"] * 2]
+
+
+class _Healthy(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/health" else 500)
+        self.end_headers()
 
 
 def test_a_run_that_is_resumed_alone_delivers_by_itself(

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _SCHEME = "s3://"
 _BLOCK_BYTES = 8 * 2**20
+# How often the answer for a block may break off before that is an error.
+_BROKEN_ANSWERS = 2
 # Of many small objects each costs a round trip.
 _DOWNLOADS_AT_ONCE = 16
 # A store that stays silent is an error after two minutes at most: five attempts of botocore, with pauses between them.
@@ -161,12 +163,22 @@ def _download(store: "s3fs.S3FileSystem", wanted: _Object, target: Path, bar: "t
         done = file.tell()
         bar.update(done)
         while done < wanted.size:
-            block = _read(store, wanted, done, min(done + _BLOCK_BYTES, wanted.size))
+            block = _read_block(store, wanted, done, min(done + _BLOCK_BYTES, wanted.size))
             file.write(block)
             file.flush()
             done += len(block)
             bar.update(len(block))
     part.replace(target)
+
+
+def _read_block(store: "s3fs.S3FileSystem", wanted: _Object, start: int, end: int) -> bytes:
+    """As `_read`, once more where the store breaks its answer off: of a long download that happens to some block."""
+    from aiohttp import ClientPayloadError
+
+    for _ in range(_BROKEN_ANSWERS):
+        with suppress(ClientPayloadError):
+            return _read(store, wanted, start, end)
+    return _read(store, wanted, start, end)
 
 
 def _read(store: "s3fs.S3FileSystem", wanted: _Object, start: int, end: int) -> bytes:

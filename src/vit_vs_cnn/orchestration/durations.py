@@ -8,8 +8,9 @@ from pathlib import Path
 from vit_vs_cnn.config.data import DataSettings
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.devices import accelerators, cpu_has_bf16
-from vit_vs_cnn.core.paths import state_dir
+from vit_vs_cnn.core.paths import main_root, state_dir
 from vit_vs_cnn.core.records import Record, digest_of
+from vit_vs_cnn.data.object_store import is_in_store
 from vit_vs_cnn.orchestration.dag import Stage
 from vit_vs_cnn.orchestration.image_counts import Images
 from vit_vs_cnn.orchestration.request import NetworkSize
@@ -62,11 +63,14 @@ def attempt(stage: Stage, data: DataSettings) -> Iterator[bool]:
         mark.parent.mkdir(exist_ok=True)
         mark.touch()
     yield is_whole
-    mark.unlink(missing_ok=True)
+    with suppress(OSError):
+        mark.unlink(missing_ok=True)
 
 
 def _file(stage: Stage, data: DataSettings) -> Path:
     # Most stages depend on the prepared images, and not on the settings that decide how many and how large they are.
+    # Results in the project's folder have its path from there, workspaces from anywhere.
+    data = data if is_in_store(data.path) else data.model_copy(update={"path": str(main_root() / data.path)})
     return state_dir() / "durations" / f"{digest_of(f'{stage.name} {stage.settings} {data!r}'.encode())}.json"
 
 

@@ -31,10 +31,12 @@ def _prepared(data: DataSettings, folder: Path) -> Images | None:
     """The images of the same data that are prepared in the folder, without the `train_fraction` that they have."""
     try:
         info, lock = read_info(folder / PREPARED), load_yaml(str(folder / "dvc.lock"))
-        fraction = lock["stages"]["prepare"]["params"][PARAMS.name]["data"]["train_fraction"]
+        prepared = lock["stages"]["prepare"]["params"][PARAMS.name]["data"]
+        fraction = prepared["train_fraction"]
     except (UserError, OSError, ParseError, KeyError, TypeError):
         return None
-    if info.name != data.name:
+    # The path is the clone's own: a project's results and its workspaces name it from different folders.
+    if info.name != data.name or Path(prepared.get("path", data.path)).name != Path(data.path).name:
         return None
     train, val, test = (info.splits[split].images for split in ("train", "val", "test"))
     return round(train / fraction), round(val / fraction), test

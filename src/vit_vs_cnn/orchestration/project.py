@@ -30,6 +30,8 @@ _OF_THE_USER = (
     "presets",
     "studies",
 )
+# Of the files of the package; editors and systems leave others there.
+_SUFFIXES = {".html", ".j2", ".py", ".yaml"}
 _AUTHOR = ("-c", "user.name=vit-vs-cnn", "-c", "user.email=vit-vs-cnn@localhost")
 _CODE = re.compile(r"(?:^ +- src/vit_vs_cnn/\S+\n)+", re.MULTILINE)
 _ABOUT_CODE = re.compile(
@@ -86,11 +88,18 @@ def refuse_other_version(root: Path) -> None:
 
 
 def installed_build() -> str:
-    """The version of the package and a digest of its files: what is built between two releases has the same version."""
-    package = Path(__file__).parents[1]
-    files = sorted(path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    contents = [f"{path.relative_to(package).as_posix()} {digest_of(path.read_bytes())}" for path in files]
-    digest = digest_of("\n".join(contents).encode())[:10]
+    """The version of the package and a digest of its files: what is built between two releases has the same version.
+
+    A repository and the wheel that is built of it have the same.
+    """
+    package, template = Path(__file__).parents[1], _template()
+    files = {path.relative_to(package).as_posix(): path for path in package.rglob("*") if path.suffix in _SUFFIXES}
+    contents = {name: path for name, path in files.items() if not name.startswith("template/")}
+    for name in _OF_THE_PACKAGE:
+        found = (template / name).rglob("*.py") if (template / name).is_dir() else [template / name]
+        contents |= {f"template/{path.relative_to(template).as_posix()}": path for path in found}
+    lines = [f"{name} {digest_of(path.read_bytes())}" for name, path in sorted(contents.items())]
+    digest = digest_of("\n".join(lines).encode())[:10]
     return f"{version('vit-vs-cnn')}+{digest}"
 
 

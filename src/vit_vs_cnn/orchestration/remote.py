@@ -12,7 +12,7 @@ from http import HTTPStatus
 from pathlib import Path
 from uuid import UUID
 
-from vit_vs_cnn.core.errors import RunError, TransientError, UserError
+from vit_vs_cnn.core.errors import RunError, TransientError, UserError, first_line
 from vit_vs_cnn.core.paths import STATE_VARIABLE, main_root, project_root
 from vit_vs_cnn.core.process import search_path
 from vit_vs_cnn.data.object_store import TIME_LIMITS, is_in_store, require_bucket, store_errors
@@ -114,9 +114,15 @@ def _heartbeats() -> Iterator[None]:
 
 def _end_tasks_of_crashed_runs() -> None:
     """The automation ends flow runs alone; their tasks would be shown as running for ever."""
+    from httpx import HTTPError
+    from prefect.exceptions import PrefectException
+
     if (api := os.environ.get("PREFECT_API_URL")) and os.environ.get("PREFECT__FLOW_RUN_ID"):
-        with prefect_server.client_at(api) as client:
-            end_tasks(client)
+        try:
+            with prefect_server.client_at(api) as client:
+                end_tasks(client)
+        except (HTTPError, PrefectException) as error:  # another worker may do the same, and this run can do without
+            print(f"warning: tasks of crashed runs stay as they are: {first_line(error)}", file=sys.stderr)
 
 
 def _deliver() -> None:

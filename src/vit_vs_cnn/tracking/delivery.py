@@ -10,7 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Self
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 from vit_vs_cnn.core.errors import UserError, first_line, without_password
 from vit_vs_cnn.core.paths import main_root
@@ -26,6 +29,7 @@ _SECONDS_AFTER_FAILURE = 60.0
 # MLflow's codes of an error that another attempt will not change, e.g. of a run that somebody has deleted.
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 _SECONDS_BETWEEN_LOOKS = 1.0
+_SECONDS_FOR_AN_ANSWER = 5.0
 
 
 def is_deferred() -> bool:
@@ -72,8 +76,7 @@ class Delivery:
                 self._failure = error
             except failures as error:
                 self._failure = error
-                # A store that refuses these records takes those of others.
-                if getattr(error, "error_code", "") not in _REFUSALS:
+                if _is_away(error):
                     self._next_attempt = time.monotonic() + _SECONDS_AFTER_FAILURE
         return self._failure is None
 
@@ -141,6 +144,22 @@ def sync() -> tuple[int, int]:
             f"are pending in {outbox_dir()}, nothing is lost."
         )
     return len(outcomes) - len(failures), len(failures)
+
+
+def _is_away(error: Exception) -> bool:
+    """Whether it is the store that failed: one that refuses these records takes those of others."""
+    if isinstance(error, FileNotFoundError) or getattr(error, "error_code", "") in _REFUSALS:
+        return False
+    uri = tracking_uri()
+    if not uri.startswith(("http://", "https://")):
+        return True
+    try:
+        with urlopen(f"{uri.rstrip('/')}/health", timeout=_SECONDS_FOR_AN_ANSWER):
+            return False
+    except HTTPError as answer:
+        return answer.code >= HTTPStatus.INTERNAL_SERVER_ERROR
+    except OSError:
+        return True
 
 
 def _deliver_until_input_ends() -> None:
