@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,15 @@ def test_accuracy_stands_over_each_cost_with_its_interval(settings: Settings) ->
         assert point.get_xydata().tolist() == [[cost, 0.7]]
         assert bar.get_segments()[0][:, 1].tolist() == pytest.approx([metrics.accuracy_low, metrics.accuracy_high])
         assert axes.get_ylim()[1] <= 1
+
+
+def test_a_round_in_which_the_machine_was_busy_does_not_stretch_the_axis_of_latency(settings: Settings) -> None:
+    of_two(settings, 90, 30)
+    comparison = read_comparison(settings)
+    vit, resnet = comparison.contestants
+    slow = replace(resnet, cost=resnet.cost.model_copy(update={"latency_p50_ms": 1.4, "latency_p50_ms_high": 254.2}))
+    axes = accuracy_and_latency(replace(comparison, contestants=(vit, slow))).axes[0]
+    assert 1.4 < axes.get_xlim()[1] < 10
 
 
 def test_recall_of_each_class_for_each_contestant(settings: Settings) -> None:

@@ -20,6 +20,8 @@ from vit_vs_cnn.report.style import DIVERGING, new_figure
 
 # A curve is a result where the learning rate has come down to this part of its peak; in the warm-up it goes up.
 _ANNEALED = 0.1
+# How far the axis of latencies goes.
+_MOST_TIMES_THE_SLOWEST = 3.0
 _MAPS = {"gradcam": "Grad-CAM", "rollout": "Attention"}
 
 Maps = Mapping[str, Mapping[str, Faithfulness]]
@@ -59,6 +61,9 @@ def accuracy_and_latency(comparison: Comparison) -> Figure:
         _mark(axes, comparison, contestant, cost.latency_p50_ms, spread)
     axes.set_xlabel("milliseconds for one image, exported (median)")
     _frame(axes)
+    # One round beside other work may be a hundred times as slow, and would press all medians against the axis.
+    slowest = max(contestant.cost.latency_p50_ms for contestant in comparison.contestants)
+    axes.set_xlim(0, min(axes.get_xlim()[1], _MOST_TIMES_THE_SLOWEST * slowest))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
     return figure
 
