@@ -27,6 +27,13 @@ def deferred(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(DEFERRED_VARIABLE, "1")
 
 
+def record(settings: Settings, runs: int) -> None:
+    """Have so many runs in outboxes of their own."""
+    for number in range(runs):
+        with start_run(settings, "eda") as run:
+            run.log_metrics({"x": float(number)})
+
+
 def runs() -> list[Run]:
     client = MlflowClient(tracking_uri())
     experiment = client.get_experiment_by_name("tiny")
@@ -108,9 +115,7 @@ def test_what_the_store_refuses_does_not_keep_others_waiting(settings: Settings,
 def test_a_store_that_is_away_is_asked_once_for_all_that_is_pending(
     settings: Settings, project: Path, deferred: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for number in range(3):
-        with start_run(settings, "eda") as run:
-            run.log_metrics({"x": float(number)})
+    record(settings, runs=3)
     asked: list[str] = []
 
     def deliver(outbox: Outbox, client: MlflowClient) -> str:
@@ -125,13 +130,11 @@ def test_a_store_that_is_away_is_asked_once_for_all_that_is_pending(
     assert sync() == (3, 0)
 
 
-@pytest.mark.parametrize("answers", ["a missing file", "a refusal", "nothing"])
+@pytest.mark.parametrize("answers", ["a missing file", "a refusal", "a refusal to user:secret@", "nothing"])
 def test_of_a_store_that_answers_one_failure_does_not_keep_others_waiting(
     settings: Settings, project: Path, deferred: None, monkeypatch: pytest.MonkeyPatch, answers: str
 ) -> None:
-    for number in range(3):
-        with start_run(settings, "eda") as run:
-            run.log_metrics({"x": float(number)})
+    record(settings, runs=3)
     asked: list[str] = []
 
     def deliver(outbox: Outbox, client: MlflowClient) -> str:
@@ -144,7 +147,8 @@ def test_of_a_store_that_answers_one_failure_does_not_keep_others_waiting(
     with http.server.HTTPServer(("127.0.0.1", 0), _Healthy) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         port = free_port() if answers == "nothing" else server.server_port
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+        login = "user:secret@" if "user" in answers else ""
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{login}127.0.0.1:{port}")
         outcomes = Delivery().finish_all()
         server.shutdown()
     assert len(asked) == (1 if answers == "nothing" else 3)

@@ -10,10 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Self
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
 from vit_vs_cnn.core.errors import UserError, first_line, without_password
 from vit_vs_cnn.core.paths import main_root
@@ -153,13 +150,13 @@ def _is_away(error: Exception) -> bool:
     uri = tracking_uri()
     if not uri.startswith(("http://", "https://")):
         return True
+    import httpx
+
     try:
-        with urlopen(f"{uri.rstrip('/')}/health", timeout=_SECONDS_FOR_AN_ANSWER):
-            return False
-    except HTTPError as answer:
-        return answer.code >= HTTPStatus.INTERNAL_SERVER_ERROR
-    except OSError:
+        answer = httpx.get(f"{uri.rstrip('/')}/health", timeout=_SECONDS_FOR_AN_ANSWER)
+    except (httpx.HTTPError, httpx.InvalidURL):
         return True
+    return answer.is_server_error
 
 
 def _deliver_until_input_ends() -> None:
