@@ -67,6 +67,8 @@ TARGETS = {
 }
 PORTS = ("--prefect-port", "4299", "--mlflow-port", "5099", "--worker-port", "8199", "--optuna-port", "8198")
 IDLE_SECONDS = 60.0
+# What the command of each service of `up` contains.
+SERVICES = {"Prefect": "prefect_server", "MLflow": "mlflow", "the worker": "worker", "Optuna": "dashboard"}
 
 Figures = dict[tuple[str, str], list[float]]
 
@@ -183,10 +185,18 @@ def _measure_up(figures: Figures, clone: Path) -> None:
     time.sleep(IDLE_SECONDS)
     used = sum(sum(one.cpu_times()[:2]) for one in tree) - before
     figures["up, idle, % of a core", "CPU"].append(100 * used / IDLE_SECONDS)
-    memory = sum(one.memory_full_info().pss for one in tree) / 1e6  # shared pages count once
-    figures["up, MB", "memory"].append(memory)
+    figures["up, MB", "memory"].append(_memory(tree))
+    for service in tree[0].children():
+        name = next(name for name, part in SERVICES.items() if any(part in word for word in service.cmdline()))
+        own = [service, *service.children(recursive=True)]
+        figures[f"up, MB of {name}", "memory"].append(_memory(own))
     process.send_signal(signal.SIGINT)
     process.wait()
+
+
+def _memory(processes: Sequence[psutil.Process]) -> float:
+    """What they hold, in MB, where pages that several processes share count once."""
+    return sum(one.memory_full_info().pss for one in processes) / 1e6
 
 
 def _table_of_stages(figures: Figures, stages: Sequence[str]) -> str:

@@ -14,7 +14,11 @@ from harness.local_services import Server
 from harness.small_project import wait_for
 
 # By a part of their command lines.
-SERVICES = {"prefect": "vit_vs_cnn.orchestration.prefect_server:create_app", "mlflow": "mlflow", "worker": "--pool"}
+SERVICES = {
+    "prefect": "vit_vs_cnn.orchestration.prefect_server:create_app",
+    "mlflow": "mlflow.server.fastapi_app:app",
+    "worker": "--pool",
+}
 # A run whose own process dies with what is killed is started again.
 FATAL = ("worker", "up")
 

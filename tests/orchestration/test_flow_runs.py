@@ -79,6 +79,14 @@ def test_up_prints_three_addresses_that_answer(server: Server) -> None:
     assert (state / "mlflow.url").read_text() == f"http://127.0.0.1:{server.ports[1]}"
 
 
+def test_every_service_is_one_process(server: Server) -> None:
+    """MLflow's own command holds 190 MB more."""
+    services = psutil.Process(server.process.pid).children()
+    assert len(services) >= len(server.ports)
+    for service in services:
+        assert service.children() == [], service.cmdline()
+
+
 def test_a_taken_port_is_reported_with_its_holder(server: Server) -> None:
     output = server.small.call("up", "--prefect-port", str(server.ports[0]), code=2)
     assert output.startswith(f"error: port {server.ports[0]} is taken by process ")

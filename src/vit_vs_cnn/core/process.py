@@ -72,7 +72,12 @@ def _start_of(pid: int) -> float:
 
 def exit_with_parent(module: str, *arguments: str) -> list[str]:
     """The command that runs a Python module which exits with this process; start it in a session of its own."""
-    return [sys.executable, "-m", __name__, str(os.getpid()), module, *arguments]
+    return exit_with_process(os.getpid(), module, *arguments)
+
+
+def exit_with_process(parent: int, *module: str) -> list[str]:
+    """The same, of a module with its arguments, for the process `parent` that starts it."""
+    return [sys.executable, "-m", __name__, str(parent), *module]
 
 
 def is_orphan(pid: int) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from vit_vs_cnn.config.load import read_settings
+from vit_vs_cnn.core.child_process import call_in_child
 from vit_vs_cnn.core.errors import RunError, UserError
 from vit_vs_cnn.core.paths import PARAMS, main_root, state_dir
 from vit_vs_cnn.core.process import GRACE_SECONDS, exit_with_parent, is_orphan, search_path, stop_tree
@@ -117,8 +118,7 @@ def up(ports: Ports, limit: int, say: Callable[[str], None]) -> None:
             service.start()
             if service.name == "prefect":
                 running_server_file().write_text(api, encoding="utf-8")
-                deploy(environment)
-                report_dead_runs(api)
+                call_in_child(_register, environment, api)
             if service.name == "mlflow":
                 running_pages_file().write_text(f"http://{HOST}:{ports.mlflow}", encoding="utf-8")
         say(_addresses(ports))
@@ -134,6 +134,17 @@ def up(ports: Ports, limit: int, say: Callable[[str], None]) -> None:
         for service in reversed(services):
             service.stop()
     say("stopped.")
+
+
+def _register(environment: Mapping[str, str], api: str) -> None:
+    deploy(environment)
+    report_dead_runs(api)
+
+
+def _make_storage() -> None:
+    from vit_vs_cnn.tuning.storage import open_storage, storage_url
+
+    open_storage(storage_url())
 
 
 def _services(ports: Ports, limit: int, environment: Mapping[str, str]) -> list[Service]:
@@ -154,7 +165,7 @@ def _services(ports: Ports, limit: int, environment: Mapping[str, str]) -> list[
         ),
         Service(
             "mlflow",
-            exit_with_parent("mlflow", "server", *listen_mlflow),
+            exit_with_parent("vit_vs_cnn.orchestration.mlflow_server", *listen_mlflow),
             f"{mlflow}/health",
             # The store and its password are no argument, which `ps` would show. The job runner serves language
             # models, with eight processes.
@@ -172,9 +183,7 @@ def _services(ports: Ports, limit: int, environment: Mapping[str, str]) -> list[
         ),
     ]
     if _has_dashboard():
-        from vit_vs_cnn.tuning.storage import open_storage, storage_url
-
-        open_storage(storage_url())  # the dashboard shows a storage, it does not make one
+        call_in_child(_make_storage)  # the dashboard shows a storage, it does not make one
         # Not its own command, which takes the storage and its password as an argument that `ps` shows.
         command = exit_with_parent("vit_vs_cnn.orchestration.dashboard", "--port", str(ports.optuna))
         services.append(Service("optuna", command, f"{optuna}/dashboard", environment))

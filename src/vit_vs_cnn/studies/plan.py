@@ -10,6 +10,7 @@ from pydantic import Field
 
 from vit_vs_cnn.config.data import DataSettings
 from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.child_process import call_in_child
 from vit_vs_cnn.core.errors import UserError
 from vit_vs_cnn.core.records import Record, digest_of
 from vit_vs_cnn.data.dataset import PREPARED_SPLITS
@@ -191,7 +192,7 @@ class _Planner:
             facts = (contestant, model, settings.data.image_size, settings.data.channels, len(classes), machine)
             key = digest_of(repr(facts).encode())
             if key not in self._speeds:
-                self._speeds[key] = seconds_per_image(settings, contestant, classes)
+                self._speeds[key] = call_in_child(seconds_per_image, settings, contestant, classes)
                 self._say(f"{contestant}: {1 / self._speeds[key]:,.0f} images per second of training here")
                 _Speeds(seconds_per_image=self._speeds).write(self._speeds_file)
             speeds[contestant] = self._speeds[key]
