@@ -1,8 +1,9 @@
 """optuna-dashboard over the project's studies, for its own pages; `vit-vs-cnn up` starts it."""
 
+import sys
+
 import click
 import uvicorn
-from optuna_dashboard import wsgi
 from uvicorn.middleware.wsgi import WSGIMiddleware  # type: ignore[attr-defined]
 
 from vit_vs_cnn.core.own_pages import OwnPagesOnly
@@ -14,6 +15,10 @@ from vit_vs_cnn.tuning.storage import open_storage, storage_url
 @click.option("--port", required=True, type=int, help="Port of loopback.")
 def main(port: int) -> None:
     """Serve the pages until SIGINT or SIGTERM."""
+    # scikit-learn, of which the dashboard has its importances, imports pandas where it is there: 65 MB for nothing.
+    sys.modules["pandas"] = None  # type: ignore[assignment]
+    from optuna_dashboard import wsgi
+
     # The storage's password stays in the environment; the dashboard's own command takes it as an argument.
     application = OwnPagesOnly(WSGIMiddleware(wsgi(open_storage(storage_url()))))
     uvicorn.run(application, host=HOST, port=port, log_level="warning")
