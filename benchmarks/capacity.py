@@ -9,7 +9,8 @@ deploy/compose.yaml, and has processes ask them that begin together:
 trials     workers of a study whose trials do nothing: the database, and the lock under which trials are taken
 mlflow     metrics logged to the server, written into outboxes, and delivered from these
 prefect    flow runs of one empty task, in processes that go on, and each in a process of its own, by a worker
-serve      requests of one image to processes of `vit-vs-cnn serve`, each at a port of its own
+serve      requests of one image to processes of `vit-vs-cnn serve`, each at a port of its own; where Caddy is
+           installed, also at one port for all of them, that of Caddy
 
 Clients and servers share this machine's processors. Where these are used up the curve bends, so that servers of their
 own carry these figures at the least. The median of the repeats counts.
@@ -31,7 +32,7 @@ from statistics import median
 import click
 
 from record import json_option, mlflow_option, publish
-from servers import Client, Cost, connections, cost_of, cpu_seconds, environment, postgres, server
+from servers import Client, Cost, connections, cost_of, cpu_seconds, environment, has_proxy, postgres, proxy, server
 from synthetic import register_untrained, synthetic_info
 from vit_vs_cnn.config.load import merged_params, settings_of
 from vit_vs_cnn.core.console import table
@@ -204,7 +205,7 @@ def _seconds_of_a_worker(folder: Path, at_once: int) -> float:
 
 
 def _serve(folder: Path, repeats: int, servers: ExitStack, note: Note) -> None:
-    """Requests per second, with eight connections to each process."""
+    """Requests per second, with eight connections for each process."""
     variables = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/serve.db", "VIT_VS_CNN_SIGNING_KEY": f"{folder}/key"}
     servers.enter_context(environment(variables))
     register_untrained(PROJECT, "capacity", folder / "model")
@@ -216,14 +217,21 @@ def _serve(folder: Path, repeats: int, servers: ExitStack, note: Note) -> None:
             for port in ports:
                 health, log = f"http://127.0.0.1:{port}/health", folder / f"{port}.log"
                 pids.append(running.enter_context(server([*command, str(port)], health, log)))
+            asked = {"requests, processes of serve": (ports, pids)}
+            if has_proxy():
+                port, pid = running.enter_context(proxy(ports, folder))
+                asked["requests, processes of serve behind one port"] = ([port] * count, [*pids, pid])
             for _repeat in range(repeats):
-                before = sum(map(cpu_seconds, pids))
-                loads = [subprocess.Popen([*load, "--as-load", str(port)], stdout=subprocess.PIPE) for port in ports]
-                statuses = [json.loads(each.communicate()[0])["statuses"] for each in loads]
-                answered = sum(each.get("200", 0) for each in statuses)
-                note("requests, processes of serve: per minute", count, 60 * answered / LOAD_SECONDS)
-                used = 1_000 * (sum(map(cpu_seconds, pids)) - before)
-                note("requests, processes of serve: CPU ms of the server", count, used / answered)
+                for what, (addresses, processes) in asked.items():
+                    before = sum(map(cpu_seconds, processes))
+                    loads = [
+                        subprocess.Popen([*load, f"--as-load={port}"], stdout=subprocess.PIPE) for port in addresses
+                    ]
+                    statuses = [json.loads(each.communicate()[0])["statuses"] for each in loads]
+                    answered = sum(each.get("200", 0) for each in statuses)
+                    note(f"{what}: per minute", count, 60 * answered / LOAD_SECONDS)
+                    used = 1_000 * (sum(map(cpu_seconds, processes)) - before)
+                    note(f"{what}: CPU ms of the server", count, used / answered)
 
 
 def _note_cost(note: Note, what: str, count: int, calls: int, cost: Cost) -> None:

@@ -128,6 +128,23 @@ def server(command: Sequence[str], url: str, log: Path) -> Iterator[int]:
         stop_tree(process)
 
 
+def has_proxy() -> bool:
+    """Whether Caddy is installed."""
+    return shutil.which("caddy") is not None
+
+
+@contextmanager
+def proxy(ports: Sequence[int], folder: Path) -> Iterator[tuple[int, int]]:
+    """A port of Caddy, which passes each request to one of these ports of loopback, and Caddy's process."""
+    port, file = free_port(), folder / "Caddyfile"
+    upstreams = " ".join(f"127.0.0.1:{each}" for each in ports)
+    own = "{\n admin off\n auto_https off\n persist_config off\n}"
+    file.write_text(f"{own}\nhttp://127.0.0.1:{port} {{\n reverse_proxy {upstreams}\n}}\n", encoding="utf-8")
+    command = ["caddy", "run", "--config", str(file), "--adapter", "caddyfile"]
+    with server(command, f"http://127.0.0.1:{port}/health", folder / "caddy.log") as pid:
+        yield port, pid
+
+
 @contextmanager
 def environment(variables: Mapping[str, str]) -> Iterator[None]:
     """Set variables of this process, and of those that it starts, until the context ends."""

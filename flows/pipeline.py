@@ -72,8 +72,8 @@ def pipeline(
     """Run the stages of dvc.yaml; what DVC would skip is Cached, what needs a failed stage is NotReady.
 
     Args:
-        preset: Lay presets/NAME.yaml over params.yaml. `demo`: handwritten digits, minutes on a laptop; `debug`: one
-            epoch of it; `cpu`: CIFAR-10 from scratch on a CPU; `scratch`: the same on one GPU; `matched`: networks
+        preset: Apply presets/NAME.yaml on top of params.yaml. `demo`: handwritten digits, minutes on a laptop; `debug`:
+            one epoch of it; `cpu`: CIFAR-10 from scratch on a CPU; `scratch`: the same on one GPU; `matched`: networks
             alike in pretraining and size; `airbench94`: time to accuracy. Empty: params.yaml as it is.
         overrides: Settings to change, each `key.path=value`, for example `train.epochs=3`.
         stages: Stages to run, with what they need, for example `train@vit-0`; `train` is every `train@<contestant>`.
@@ -107,7 +107,7 @@ def _run_stages(run: PipelineRun, request: Request) -> State[Any]:
     if failed is not None:
         error = failed.result(raise_on_failure=False)
         if not isinstance(error, UserError):
-            error = RunError(f"{error} The workspace is {run.workspace}; the same command continues the run.")
+            error = RunError(f"{error} The workspace is {run.workspace}; run the same command again to resume.")
         return Failed(message=failed.message, data=error)
     has_results = not request.stages or "evaluate" in request.stages
     if has_results and run.isolated and not (plan.is_done and is_saved(run)):

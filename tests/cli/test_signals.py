@@ -43,7 +43,7 @@ def test_a_stage_by_hand_ends_its_processes_and_its_run_and_can_be_continued(
     process.send_signal(sent)
     _, said = process.communicate(timeout=300)
     assert process.returncode == code, said
-    assert said.splitlines()[-1] == "stopped; the same command continues."
+    assert said.splitlines()[-1] == "stopped; run the same command again to resume."
     assert not any(child.is_running() for child in children)
     client = MlflowClient(tracking_uri())
     found = client.get_experiment_by_name("tiny")

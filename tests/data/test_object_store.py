@@ -85,7 +85,7 @@ def test_an_interrupted_download_continues_where_it_stopped(store: Any, variable
     put(store, "large.zip", content)
     url = f"s3://{BUCKET}/large.zip"
     allow(variables, 2)
-    with pytest.raises(TransientError, match=r"the store cannot be read \(.*\); the same command continues\.$"):
+    with pytest.raises(TransientError, match=r"the store cannot be read \(.*\); run the same command again .*\.$"):
         local_copy(url)
     allow(variables, 10**9)
     assert local_copy(url).read_bytes() == content
@@ -99,7 +99,7 @@ def test_an_answer_that_breaks_off_is_asked_for_again_and_then_one_sentence(
     put(store, "large.zip", bytes(1_000))
     url = f"s3://{BUCKET}/large.zip"
     break_off(variables, 3)
-    with pytest.raises(TransientError, match=r"the store cannot be read \(.*\); the same command continues\.$"):
+    with pytest.raises(TransientError, match=r"the store cannot be read \(.*\); run the same command again .*\.$"):
         local_copy(url)
     break_off(variables, 2)
     assert local_copy(url).read_bytes() == bytes(1_000)

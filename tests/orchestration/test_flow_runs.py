@@ -293,7 +293,7 @@ def test_ctrl_c_ends_a_run_with_its_processes(server: Server) -> None:
     assert alive == []
     _, said = run.communicate(timeout=300)
     assert run.returncode == 130
-    assert said.strip().splitlines()[-1] == "stopped; the same command continues."
+    assert said.strip().splitlines()[-1] == "stopped; run the same command again to resume."
 
 
 def test_sigterm_ends_a_run_that_waits_for_an_accelerator_and_leaves_the_one_that_has_it(server: Server) -> None:

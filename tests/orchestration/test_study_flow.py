@@ -27,7 +27,7 @@ def test_a_study_that_is_killed_continues_and_repeats_only_the_point_that_failed
         wait_for(lambda starts=starts: small.started(SECOND).count("prepare") == starts)
         stopped.send_signal(sent)
         assert stopped.wait(300) == 128 + sent
-        assert (tmp_path / "stopped.log").read_text().endswith("stopped; the same command continues.\n")
+        assert (tmp_path / "stopped.log").read_text().endswith("stopped; run the same command again to resume.\n")
         assert small.processes() == []
     killed = small.start_study(tmp_path / "killed.log")
     wait_for(lambda: small.started(SECOND).count("prepare") == 3)

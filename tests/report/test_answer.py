@@ -72,8 +72,8 @@ def test_of_three_the_two_best_may_be_tied(three: Settings) -> None:
     assert all("adjusted for 3 pairs" in sentence for sentence in comparison.sentences)
     assert answer(comparison) == (
         "In this one training of each, vit is right on 90.0 % of the test images, resnet on 89.7 %, third on 60.0 %. "
-        "It is better than third by more than chance and undecided against resnet. For these trainings about 860 "
-        "such test images would settle it. Their epochs take about the same time."
+        "It is better than third by more than chance and not shown to be better than resnet. For these trainings about "
+        "860 such test images would settle it. Their epochs take about the same time."
     )
 
 
@@ -221,7 +221,7 @@ def test_contestants_within_the_margin_whatever_the_chance_are_practically_equal
     settings = make_settings({"seeds": [0, 1, 2], "compare": {"margin": 0.05}})
     of_seeds(settings, vit=[30, 31, 30], resnet=[31, 30, 31])
     assert "vit and resnet are practically equal: vit is right on 89.9 %" in answer(read_comparison(settings))
-    assert "within 5 points whatever the chance." in answer(read_comparison(settings))
+    assert ", all of it within 5 points." in answer(read_comparison(settings))
 
 
 def test_the_answer_names_its_own_weaknesses(settings: Settings) -> None:

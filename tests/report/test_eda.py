@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.paths import EDA, PREPARED
-from vit_vs_cnn.data.checks import Checks, Finding, ImageRef, read_checks, write_checks
+from vit_vs_cnn.data.checks import Checks, Finding, ImageRef, Kind, read_checks, write_checks
 from vit_vs_cnn.data.dataset import (
     PREPARED_SPLITS,
     DatasetInfo,
@@ -60,11 +60,9 @@ def checks_with(*findings: Finding) -> Checks:
     return Checks(images=1, counts=counts, findings=findings)
 
 
-def finding_of(*places: tuple[SplitName, int]) -> Finding:
+def finding_of(*places: tuple[SplitName, int], kind: Kind = "duplicate") -> Finding:
     group = tuple(ImageRef(split=split, row=row, class_name="cat", name=f"cat/{row}.png") for split, row in places)
-    return Finding(
-        kind="duplicate", severity="warning", count=1, sentence="1 group of identical images.", groups=(group,)
-    )
+    return Finding(kind=kind, severity="warning", count=1, sentence="1 group of identical images.", groups=(group,))
 
 
 def noise(count: int, side: int) -> NDArray[np.uint8]:
@@ -182,6 +180,16 @@ def test_what_cannot_be_shown_is_said(make_settings: MakeSettings) -> None:
     assert "recipe.augment" in skipped()
     assert "test is not looked at" in skipped()
     assert table("duplicates")["split"] == ["train", "test"], "the names are known without opening test"
+
+
+@pytest.mark.parametrize(("other", "is_shown"), [("val", True), ("train", False)])
+def test_what_two_splits_share_is_shown_with_an_image_of_each(
+    other: SplitName, is_shown: bool, make_settings: MakeSettings
+) -> None:
+    shared = finding_of(("train", 3), ("train", 4), (other, 2), ("test", 5), kind="near_leakage")
+    prepare(noise(12, 8), np.arange(12) % 2, ("cat", "dog"), checks_with(shared))
+    analyse(make_settings())
+    assert ("duplicates.png" in figures()) == is_shown
 
 
 def test_the_notes_of_prepare_stand_below_the_samples(make_settings: MakeSettings) -> None:

@@ -75,7 +75,7 @@ def main() -> None:
         commands(standalone_mode=False)
     except click.exceptions.Abort as abort:
         ended_by = signal.SIGTERM if isinstance(abort.__context__, Terminated) else signal.SIGINT
-        _fail("stopped; the same command continues.", 128 + ended_by)
+        _fail("stopped; run the same command again to resume.", 128 + ended_by)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -24,7 +24,7 @@ _SEED_HELP = "One of seeds: in params.yaml; default: the first."
 _preset = click.option(
     "--preset",
     metavar="NAME",
-    help="Lay presets/NAME.yaml over params.yaml.",
+    help="Apply presets/NAME.yaml on top of params.yaml.",
     shell_complete=names_in("presets"),
 )
 _overrides = click.option(
@@ -116,7 +116,7 @@ def tune(contestant: str, seed: int | None, join: bool) -> None:
     "--name", default="", metavar="NAME", help="Name of the run and of its DVC experiment; the same name continues it."
 )
 @click.option("--stage", "stages", metavar="STAGE", multiple=True, help="Run this stage and what it needs; repeatable.")
-@click.option("--force", metavar="STAGE", multiple=True, help="Run this stage though nothing changed; repeatable.")
+@click.option("--force", metavar="STAGE", multiple=True, help="Run this stage even if nothing changed; repeatable.")
 @click.option("--in-place", is_flag=True, help="Run params.yaml as it stands, in the working tree.")
 @click.option("--dry-run", is_flag=True, help="Only say which stages would run and why, and about how long they take.")
 @quiet_option
@@ -165,7 +165,7 @@ def run(
         click.echo(json.dumps(run_record(finished), indent=2))
 
 
-@click.command(epilog="\b\nExample:\n  vit-vs-cnn params --preset cpu --set seeds=[1]")
+@click.command(epilog="\b\nExample:\n  vit-vs-cnn params --preset cpu --set 'seeds=[1]'")
 @_preset
 @_overrides
 def params(preset: str | None, overrides: tuple[str, ...]) -> None:
@@ -242,7 +242,7 @@ def run_flow(
 STAGES = (
     _stage("prepare", "Read, check, split and store the images."),
     _stage("eda", "Look at the training images: figures and the numbers behind them."),
-    _stage_of_replicate("train", "Train CONTESTANT; killed and started again it continues where it was."),
+    _stage_of_replicate("train", "Train CONTESTANT; a training that was killed resumes."),
     _stage_of_replicate("evaluate", "Measure CONTESTANT on the test split."),
     _stage_of_contestant("robustness", "Measure CONTESTANT on corrupted and shifted test images."),
     _stage("cost", "Measure what the contestants' models cost to use, in turns."),

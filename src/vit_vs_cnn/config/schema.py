@@ -140,7 +140,7 @@ class Settings(StrictModel):
         if "seed" not in values:
             return values
         if "seeds" in values:
-            raise ValueError("seed: it is seeds now, a list, e.g. --set seeds=[1]")
+            raise ValueError("seed: it is seeds now, a list, e.g. --set 'seeds=[1]'")
         return {key: value for key, value in values.items() if key != "seed"} | {"seeds": [values["seed"]]}
 
     @model_validator(mode="before")

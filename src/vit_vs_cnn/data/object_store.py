@@ -235,5 +235,5 @@ def store_errors(asked: str) -> Iterator[None]:
         raise UserError(f"{asked}: no such bucket or object ({first_line(error)}).") from None
     except (OSError, BotoCoreError, ClientError, BrokenOffError) as error:
         raise TransientError(
-            f"{asked}: the store cannot be read ({first_line(error)}); the same command continues."
+            f"{asked}: the store cannot be read ({first_line(error)}); run the same command again to resume."
         ) from None

@@ -148,7 +148,7 @@ def _advice(
         choices.append("--preset cpu, small networks for CPUs")
     if len(settings.seeds) > 1:
         fewer = {"seeds": [settings.seed]}
-        choices.append(f"--set seeds=[{settings.seed}], one training of each{about(fewer)}")
+        choices.append(f"--set 'seeds=[{settings.seed}]', one training of each{about(fewer)}")
     if settings.train.epochs > 1:
         epochs = max(1, settings.train.epochs // 5)
         choices.append(f"--set train.epochs={epochs}{about({'train': {'epochs': epochs}})}")

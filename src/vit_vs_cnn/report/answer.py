@@ -12,7 +12,6 @@ from vit_vs_cnn.report.comparison import Comparison, with_views
 from vit_vs_cnn.tuning.summary import TuningSummary
 
 # Times of the same training differ by some percent from run to run.
-_SAME_TIME = 1.1
 # Contestants that differ by more in pretraining or size are not compared by their architecture alone.
 _SAME_CONDITIONS = 2.0
 
@@ -28,7 +27,7 @@ def answer(comparison: Comparison) -> str:
     sentences = [
         _winner_of_two(comparison, best, others[0]) if len(others) == 1 else _winner(comparison, best, others),
         small,
-        _cost_sentence([best, *others]),
+        _cost_sentence(best, others),
         conditions_sentence(
             {one.name: one.chosen.summary.pretraining_images for one in comparison.contestants},
             {one.name: one.chosen.summary.parameters for one in comparison.contestants},
@@ -154,7 +153,7 @@ def _winner_of_two(comparison: Comparison, best: Contestant, other: Contestant) 
         within = f"within {100 * pair.margin:g} point{'' if pair.margin == 0.01 else 's'}"
         return (
             f"{trainings}, {best.name} and {other.name} are practically equal: {best.name} {_scores(best, [other])}, a "
-            f"difference of {by}, {within} whatever the chance."
+            f"difference of {by}, all of it {within}."
         )
     return (
         f"{trainings}, no winner: {best.name} {_scores(best, [other])}, a difference of {by} that may be chance."
@@ -176,7 +175,7 @@ def _winner(comparison: Comparison, best: Contestant, others: Sequence[Contestan
     parts = [
         f"better than {listed(of_verdict['better'])} by more than chance" if of_verdict["better"] else "",
         f"practically equal to {listed(of_verdict['equal'])}" if of_verdict["equal"] else "",
-        f"undecided against {listed(of_verdict['undecided'])}" if of_verdict["undecided"] else "",
+        f"not shown to be better than {listed(of_verdict['undecided'])}" if of_verdict["undecided"] else "",
     ]
     relations = listed([part for part in parts if part])
     lead = f"{trainings}, {best.name} {_scores(best, others)}. It is {relations}."
@@ -250,12 +249,14 @@ def _smallest_class_sentence(contestants: Sequence[Contestant]) -> str | None:
     return f"Recall of {name}, the smallest class with {images[smallest]:,} test images: {recalls}."
 
 
-def _cost_sentence(contestants: Sequence[Contestant]) -> str:
-    fastest, *_, slowest = sorted(contestants, key=lambda contestant: contestant.seconds_per_epoch)
-    ratio = slowest.seconds_per_epoch / fastest.seconds_per_epoch
-    if ratio < _SAME_TIME:
+def _cost_sentence(best: Contestant, others: Sequence[Contestant]) -> str:
+    """The time of an epoch: of two the slower one's beside the other's, of more the best one's beside each."""
+    of = best if len(others) > 1 else max(best, *others, key=lambda contestant: contestant.seconds_per_epoch)
+    beside = [one for one in [best, *others] if one is not of]
+    times = [f"{of.seconds_per_epoch / one.seconds_per_epoch:.1f} times as long as one of {one.name}" for one in beside]
+    if all(time.startswith("1.0 ") for time in times):
         return "Their epochs take about the same time."
-    return f"An epoch of {slowest.name} takes {ratio:.1f} times as long as one of {fastest.name}."
+    return f"An epoch of {of.name} takes {listed(times)}."
 
 
 def conditions_sentence(seen_before: Mapping[str, int | None], sizes: Mapping[str, int]) -> str | None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vit_vs_cnn.config.recipe import AugmentSettings
 from vit_vs_cnn.core.order import natural_order
-from vit_vs_cnn.data.checks import Checks, Kind
+from vit_vs_cnn.data.checks import Checks, ImageRef, Kind
 from vit_vs_cnn.data.dataset import DatasetInfo, Split, SplitName
 from vit_vs_cnn.data.statistics import (
     MEAN_IMAGE_SIDE,
@@ -233,15 +233,11 @@ def _add_duplicates(writer: FigureWriter, checks: Checks, splits: Mapping[SplitN
     rows: list[Sequence[Tile]] = []
     row_labels: list[str] = []
     for finding in found:
-        visible = [
-            [
-                _named(splits[image.split].images[image.row], image.name, image.class_name, image.split)
-                for image in group
-                if image.split in splits
-            ]
+        pairs = [
+            [_named(splits[one.split].images[one.row], one.name, one.class_name, one.split) for one in pair]
             for group in finding.groups
-        ]
-        pairs = [tiles[:2] for tiles in visible if len(tiles) > 1][:_OUTLIERS]
+            if (pair := _pair([image for image in group if image.split in splits], finding.kind))
+        ][:_OUTLIERS]
         if pairs:
             rows += zip(*pairs, strict=True)
             row_labels += [_REPEATS[finding.kind], "its twin"]
@@ -254,6 +250,13 @@ def _add_duplicates(writer: FigureWriter, checks: Checks, splits: Mapping[SplitN
         writer.skip("duplicates_in_test", findings=findings)
     else:
         writer.skip("duplicates")
+
+
+def _pair(images: Sequence[ImageRef], kind: Kind) -> tuple[ImageRef, ImageRef] | None:
+    """The first of these images with the first of the others; of another split, where that is what was found."""
+    across = kind in {"leakage", "near_leakage"}
+    twins = (other for other in images[1:] if not across or other.split != images[0].split)
+    return next(((images[0], twin) for twin in twins), None)
 
 
 def _summary(info: DatasetInfo, pixels: PixelStatistics) -> dict[str, float]:
