@@ -210,6 +210,12 @@ def test_settings_are_said_in_words(inputs: Settings) -> None:
     assert (rows["args.patch_size"], rows["args.embed_dim"]) == ("8", "24")
 
 
+def test_runs_are_linked_where_up_shows_them_while_no_server_runs(inputs: Settings) -> None:
+    html = page(inputs)
+    assert '<a href="http://127.0.0.1:5000/#/runs/0a1b' in html
+    assert "These pages are there while <code>vit-vs-cnn up</code> runs." in html
+
+
 def test_the_report_says_how_to_repeat_it(inputs: Settings) -> None:
     assert "commit <code>0123456789</code>" in page(inputs)
     assert "<code>params.yaml</code>, and run <code>vit-vs-cnn run --preset demo</code>" in page(inputs)

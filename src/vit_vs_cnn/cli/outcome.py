@@ -9,14 +9,11 @@ from vit_vs_cnn.core.console import printable, table
 from vit_vs_cnn.core.errors import without_password
 from vit_vs_cnn.core.paths import COMPARE, REGISTERED
 from vit_vs_cnn.orchestration.artifacts import has_comparison, read_answer, read_trainings, result_rows
-from vit_vs_cnn.tracking.pages import comparison_page, pages_address
+from vit_vs_cnn.tracking.pages import USUAL_PAGES, comparison_page, pages_address
 from vit_vs_cnn.tracking.store import tracking_uri
 
 if TYPE_CHECKING:
     from vit_vs_cnn.orchestration.workspace import PipelineRun
-
-# Where `make ui` and `vit-vs-cnn up` have MLflow's pages.
-_PAGES = "http://127.0.0.1:5000"
 
 
 def run_summary(finished: "PipelineRun") -> str:
@@ -25,7 +22,7 @@ def run_summary(finished: "PipelineRun") -> str:
     registered = _registered(finished.workspace)
     promote = f"vit-vs-cnn registry promote --registry {finished.settings.data.name}"
     address, store = pages_address(), without_password(tracking_uri())
-    page = comparison_page(read_trainings(finished.workspace), address or _PAGES)
+    page = comparison_page(read_trainings(finished.workspace), address or USUAL_PAGES)
     start = "" if address else "vit-vs-cnn up, then "
     return f"""
 {results_table(finished.workspace)}

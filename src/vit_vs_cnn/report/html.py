@@ -26,7 +26,7 @@ from vit_vs_cnn.report.map_quality import read_faithfulness, read_maps
 from vit_vs_cnn.report.next_steps import next_steps
 from vit_vs_cnn.report.robustness import Shift, shift_rows
 from vit_vs_cnn.tracking.outbox import RunRef
-from vit_vs_cnn.tracking.pages import run_page
+from vit_vs_cnn.tracking.pages import USUAL_PAGES, run_page
 from vit_vs_cnn.tuning.summary import TuningSummary
 
 _PACKAGES = ("torch", "timm", "mlflow", "dvc", "scikit-learn", "numpy")
@@ -42,15 +42,17 @@ _MOST_IMAGES = 10
 class Provenance:
     """Which code and which run made a report, and where MLflow has the training of each contestant that is shown.
 
-    `command` runs the same settings again; `dirty` code had uncommitted changes. `comparison_page` is the address of
-    MLflow's page with all trainings, `commit_page` that of the commit where the repository came from, None where they
-    are not known.
+    `command` runs the same settings again; `dirty` code had uncommitted changes. `pages` is the address of MLflow's
+    pages, which answered then or did not, `comparison_page` that of the one with all trainings, None where MLflow does
+    not have them yet, `commit_page` that of the commit where the repository came from, None where it is not known.
     """
 
     commit: str
     run_name: str | None
     tracked: Mapping[str, RunRef]
     command: str = "vit-vs-cnn run"
+    pages: str = USUAL_PAGES
+    pages_answer: bool = False
     comparison_page: str | None = None
     commit_page: str | None = None
     dirty: bool = False

@@ -129,6 +129,7 @@ def _draw(plot: str, result: StudyResult) -> Figure:
     with mpl.rc_context({"figure.figsize": (WIDTH, 3.4)}):
         getattr(optuna.visualization.matplotlib, f"plot_{plot}")(result.study, **options)
     figure = plt.gcf()
+    figure.set_layout_engine("constrained")  # some of them arranged their axes before all labels were there
     plt.close(figure)
     figure.suptitle("")
     for axes in figure.axes:

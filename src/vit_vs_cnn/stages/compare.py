@@ -18,7 +18,7 @@ from vit_vs_cnn.report.map_quality import read_maps
 from vit_vs_cnn.report.robustness import read_shift, shift_sentence, write_shift
 from vit_vs_cnn.tracking.lineage import DIRTY_TAG, GIT_COMMIT_TAG, RUN_NAME_TAG, commit_page, lineage_tags
 from vit_vs_cnn.tracking.names import prefixed_metrics
-from vit_vs_cnn.tracking.pages import comparison_page
+from vit_vs_cnn.tracking.pages import USUAL_PAGES, comparison_page, pages_address
 from vit_vs_cnn.tracking.run import read_ref, start_run
 from vit_vs_cnn.tuning.summary import read_tuning_summary
 
@@ -42,14 +42,17 @@ def run(settings: Settings) -> None:
     ]
     chosen = {one.name: read_ref(trained(one.name, one.chosen.seed)) for one in comparison.contestants}
     lineage = lineage_tags()
-    compared = comparison_page(trainings)
+    address = pages_address()
+    pages = address or USUAL_PAGES
     command, commit = os.environ.get(COMMAND_VARIABLE, "vit-vs-cnn run"), lineage[GIT_COMMIT_TAG]
     provenance = Provenance(
         commit=commit,
         run_name=lineage.get(RUN_NAME_TAG),
         tracked=chosen,
         command=command,
-        comparison_page=compared,
+        pages=pages,
+        pages_answer=address is not None,
+        comparison_page=comparison_page(trainings, pages),
         commit_page=commit_page(commit),
         dirty=lineage[DIRTY_TAG] == "true",
     )

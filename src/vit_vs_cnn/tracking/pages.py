@@ -10,6 +10,8 @@ from vit_vs_cnn.tracking.outbox import RunRef
 from vit_vs_cnn.tracking.store import tracking_server
 from vit_vs_cnn.tracking.views import TRAINING_PAGES, view_address, view_key
 
+# Where `make ui` and `vit-vs-cnn up` have MLflow's pages.
+USUAL_PAGES = "http://127.0.0.1:5000"
 _SECONDS_TO_CONNECT = 1.0
 
 
@@ -37,9 +39,12 @@ def _running_pages() -> str | None:
     return address
 
 
-def run_page(ref: RunRef) -> str | None:
-    """The address of the run's page; None where no server is known, or the store does not have the run yet."""
-    address = pages_address()
+def run_page(ref: RunRef, address: str | None = None) -> str | None:
+    """The address of the run's page, on the server at `address` or the known one.
+
+    None where there is no server, or the store does not have the run yet.
+    """
+    address = address or pages_address()
     return f"{address}/#/runs/{ref.run_id}?{TRAINING_PAGES}" if address and ref.run_id else None
 
 
