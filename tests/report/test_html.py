@@ -135,7 +135,7 @@ def test_the_report_is_one_safe_file_with_everything_in_it(inputs: Settings, mon
     assert "A &lt;caption&gt;" in html
     assert "<caption>" not in html
     assert "No attention: this one has none." in html
-    tables = re.findall(r'(?:src|href)="(?!data:|#)([^"]*)"', html)
+    tables = re.findall(r'(?:src|href)="(?!data:|#|http:)([^"]*)"', html)
     assert tables == [f"errors/{name}.csv" for name in ("label_suspects", "mistakes", "only_right")]
     assert all((COMPARE / name).is_file() for name in tables)
     steps = [unescape(step) for step in re.findall(r"<li>.*: <code>(vit-vs-cnn .*)</code></li>", html)]

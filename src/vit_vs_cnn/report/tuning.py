@@ -129,7 +129,6 @@ def _draw(plot: str, result: StudyResult) -> Figure:
     with mpl.rc_context({"figure.figsize": (WIDTH, 3.4)}):
         getattr(optuna.visualization.matplotlib, f"plot_{plot}")(result.study, **options)
     figure = plt.gcf()
-    figure.set_layout_engine("constrained")  # some of them arranged their axes before all labels were there
     plt.close(figure)
     figure.suptitle("")
     for axes in figure.axes:
@@ -141,14 +140,32 @@ def _draw(plot: str, result: StudyResult) -> Figure:
                 figure.axes[0].axhline(recipe, linestyle="--", color=NEUTRAL)
             _format_scores(figure.axes[0], result)
         case "parallel_coordinate":
-            for axes in figure.axes:
-                axes.grid(visible=False)
+            _arrange_coordinates(figure, result)
         case "slice":
             _arrange_slices(figure, result)
+        case "timeline":
+            figure.tight_layout()  # Optuna's own is before the labels of the times are there
         case "intermediate_values":
             _mark_recipe(figure.axes[0], result)
             figure.axes[0].legend().remove()  # it names every trial
     return figure
+
+
+def _arrange_coordinates(figure: Figure, result: StudyResult) -> None:
+    """Give the coordinates the room of the colour bar, which repeats the first of them, and names that differ."""
+    for axes in figure.axes:
+        if axes.get_label() == "<colorbar>":
+            axes.remove()
+            continue
+        axes.grid(visible=False)
+        axes.tick_params(labelsize="small")
+    complete = [trial for trial in result.trials if trial.state == TrialState.COMPLETE]
+    names = sorted({name for trial in complete for name in trial.params})
+    labels = [_label(result), *(name.removeprefix("recipe.") for name in names)]
+    axis = figure.axes[0].xaxis
+    axis.set_ticks(axis.get_ticklocs(), labels, rotation=20, ha="right")
+    figure.tight_layout()
+    figure.subplots_adjust(right=0.91)  # the labels of the last coordinate, which it does not count
 
 
 def _arrange_slices(figure: Figure, result: StudyResult) -> None:
