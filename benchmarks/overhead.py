@@ -175,23 +175,30 @@ def _measure_up(figures: Figures, clone: Path) -> None:
         start_new_session=True,
     )
     assert process.stdout is not None
-    for line in process.stdout:
-        if "Ctrl-C stops all of it" in line:
-            break
-    figures["up, ready", "wall"].append(time.perf_counter() - start)
-    time.sleep(10.0)  # what starts with it comes to rest
-    tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    try:
+        if not any("Ctrl-C stops all of it" in line for line in process.stdout):
+            sys.exit("`vit-vs-cnn up` ended before it was ready")
+        figures["up, ready", "wall"].append(time.perf_counter() - start)
+        time.sleep(10.0)  # what starts with it comes to rest
+        _measure_idle(figures, psutil.Process(process.pid))
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+
+
+def _measure_idle(figures: Figures, up: psutil.Process) -> None:
+    """CPU time while nothing happens, and memory: of all, and of `up` itself and each service with what it started."""
+    tree = [up, *up.children(recursive=True)]
     before = sum(sum(one.cpu_times()[:2]) for one in tree)
     time.sleep(IDLE_SECONDS)
     used = sum(sum(one.cpu_times()[:2]) for one in tree) - before
     figures["up, idle, % of a core", "CPU"].append(100 * used / IDLE_SECONDS)
     figures["up, MB", "memory"].append(_memory(tree))
-    for service in tree[0].children():
+    figures["up, MB of itself", "memory"].append(_memory([up]))
+    for service in up.children():
         name = next(name for name, part in SERVICES.items() if any(part in word for word in service.cmdline()))
         own = [service, *service.children(recursive=True)]
         figures[f"up, MB of {name}", "memory"].append(_memory(own))
-    process.send_signal(signal.SIGINT)
-    process.wait()
 
 
 def _memory(processes: Sequence[psutil.Process]) -> float:

@@ -5,12 +5,13 @@ import pickle
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from vit_vs_cnn.core.errors import RunError
-from vit_vs_cnn.core.process import exit_with_parent
+from vit_vs_cnn.core.errors import RunError, UserError
+from vit_vs_cnn.core.process import exit_with_parent, stop_tree
 
 _Result = TypeVar("_Result")
 
@@ -31,9 +32,10 @@ def call_in_child(function: Callable[..., _Result], *arguments: Any) -> _Result:
             with suppress(BrokenPipeError), child.stdin:
                 child.stdin.write(pickle.dumps((function, arguments)))
             written = reader.read()
-    finally:
-        child.kill()
         code = child.wait()
+    except BaseException:
+        stop_tree(child, signal.SIGKILL)
+        raise
     if not written:
         raise RunError(
             f"the process of {function.__name__} ended without a result (exit code {code}); where that is "
@@ -51,9 +53,21 @@ def _main() -> None:
     try:
         outcome = (function(*arguments), None)
     except Exception as error:
+        if not isinstance(error, UserError | RunError):
+            traceback.print_exc()
         outcome = (None, error)
     with os.fdopen(int(sys.argv[1]), "wb") as answer:
-        pickle.dump(outcome, answer)
+        answer.write(_pickled(outcome))
+
+
+def _pickled(outcome: tuple[Any, Exception | None]) -> bytes:
+    try:
+        written = pickle.dumps(outcome)
+        pickle.loads(written)
+    except Exception as failure:  # many an exception of a library cannot be made again from its arguments
+        error = outcome[1] or failure
+        return pickle.dumps((None, RunError(f"{type(error).__name__}: {error}")))
+    return written
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def is_orphan(pid: int) -> bool:
     try:
         leader = psutil.Process(os.getpgid(pid))
         command = leader.cmdline()
-        return __name__ in command and str(leader.ppid()) not in command
+        return __name__ in command and command[command.index(__name__) + 1] != str(leader.ppid())
     except (psutil.NoSuchProcess, ProcessLookupError):
         return True
 

@@ -50,7 +50,10 @@ def no_active_run() -> Iterator[None]:
     """Keep runs from starting until the context ends. Raises UserError while one is active."""
     with _starting_lock():
         if active := active_runs(dead=False):
-            raise UserError(f"run {', '.join(run.name for run in active)} is active: wait for its end, then clean.")
+            raise UserError(
+                f"run {', '.join(f'{run.name} on {run.process.host}' for run in active)} is active: wait for its end, "
+                f"then clean; if that machine or container is gone, delete the run's file in {_path('*').parent}."
+            )
         yield
 
 

@@ -1,5 +1,6 @@
 """`vit-vs-cnn up`: the servers, their pages and a worker on this machine, watched until Ctrl-C."""
 
+import os
 import shlex
 import signal
 import socket
@@ -17,8 +18,9 @@ import psutil
 from vit_vs_cnn.config.load import read_settings
 from vit_vs_cnn.core.child_process import call_in_child
 from vit_vs_cnn.core.errors import RunError, UserError
-from vit_vs_cnn.core.paths import PARAMS, main_root, state_dir
+from vit_vs_cnn.core.paths import PARAMS, main_root, mlruns_dir, state_dir
 from vit_vs_cnn.core.process import GRACE_SECONDS, exit_with_parent, is_orphan, search_path, stop_tree
+from vit_vs_cnn.core.sqlite import require_sound_database
 from vit_vs_cnn.orchestration.active_runs import active_runs
 from vit_vs_cnn.orchestration.dead_runs import report_dead_runs
 from vit_vs_cnn.orchestration.prefect_server import (
@@ -107,6 +109,8 @@ def up(ports: Ports, limit: int, say: Callable[[str], None]) -> None:
     environment = server_settings(api, read_settings(main_root() / PARAMS).flow.keep_days)
     environment["PATH"] = search_path()
     check_store()
+    if "OPTUNA_STORAGE" not in os.environ:
+        require_sound_database(mlruns_dir() / "optuna.db")
     services = _services(ports, limit, environment)
     try:
         # Side by side, but for the worker, which looks for its pool when it starts.
@@ -139,12 +143,6 @@ def up(ports: Ports, limit: int, say: Callable[[str], None]) -> None:
 def _register(environment: Mapping[str, str], api: str) -> None:
     deploy(environment)
     report_dead_runs(api)
-
-
-def _make_storage() -> None:
-    from vit_vs_cnn.tuning.storage import open_storage, storage_url
-
-    open_storage(storage_url())
 
 
 def _services(ports: Ports, limit: int, environment: Mapping[str, str]) -> list[Service]:
@@ -183,7 +181,6 @@ def _services(ports: Ports, limit: int, environment: Mapping[str, str]) -> list[
         ),
     ]
     if _has_dashboard():
-        call_in_child(_make_storage)  # the dashboard shows a storage, it does not make one
         # Not its own command, which takes the storage and its password as an argument that `ps` shows.
         command = exit_with_parent("vit_vs_cnn.orchestration.dashboard", "--port", str(ports.optuna))
         services.append(Service("optuna", command, f"{optuna}/dashboard", environment))

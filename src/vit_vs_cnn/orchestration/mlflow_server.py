@@ -9,21 +9,23 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-import mlflow.server
-from mlflow.cli import cli
-
 from vit_vs_cnn.core.process import exit_with_process
+
+_PARENT = os.getppid()  # before MLflow is imported: who ends meanwhile is the parent no more
 
 
 def main() -> None:
     """`mlflow server` with the arguments of this process, which exits with its parent."""
+    import mlflow.server
+    from mlflow.cli import cli
+
     # An MLflow without this function starts the second process.
     mlflow.server._exec_cmd = _become  # type: ignore[assignment, attr-defined]
     cli(["server", *sys.argv[1:]])
 
 
 def _become(command: list[str], *, extra_env: Mapping[str, str], **_: Any) -> None:
-    replacement = exit_with_process(os.getppid(), *command[2:])  # python -m uvicorn …
+    replacement = exit_with_process(_PARENT, *command[2:])  # python -m uvicorn …
     os.execve(replacement[0], replacement, {**os.environ, **extra_env})
 
 

@@ -43,8 +43,9 @@ class Provenance:
     """Which code and which run made a report, and where MLflow has the training of each contestant that is shown.
 
     `command` runs the same settings again; `dirty` code had uncommitted changes. `pages` is the address of MLflow's
-    pages, which answered then or did not, `comparison_page` that of the one with all trainings, None where MLflow does
-    not have them yet, `commit_page` that of the commit where the repository came from, None where it is not known.
+    pages, which stay where they are not those of `vit-vs-cnn up`. `comparison_page` is that of the one with all
+    trainings, None where MLflow does not have them yet, `commit_page` that of the commit where the repository came
+    from, None where it is not known.
     """
 
     commit: str
@@ -52,7 +53,7 @@ class Provenance:
     tracked: Mapping[str, RunRef]
     command: str = "vit-vs-cnn run"
     pages: str = USUAL_PAGES
-    pages_answer: bool = False
+    pages_stay: bool = False
     comparison_page: str | None = None
     commit_page: str | None = None
     dirty: bool = False

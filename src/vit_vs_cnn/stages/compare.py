@@ -20,6 +20,7 @@ from vit_vs_cnn.tracking.lineage import DIRTY_TAG, GIT_COMMIT_TAG, RUN_NAME_TAG,
 from vit_vs_cnn.tracking.names import prefixed_metrics
 from vit_vs_cnn.tracking.pages import USUAL_PAGES, comparison_page, pages_address
 from vit_vs_cnn.tracking.run import read_ref, start_run
+from vit_vs_cnn.tracking.store import tracking_server
 from vit_vs_cnn.tuning.summary import read_tuning_summary
 
 
@@ -42,8 +43,7 @@ def run(settings: Settings) -> None:
     ]
     chosen = {one.name: read_ref(trained(one.name, one.chosen.seed)) for one in comparison.contestants}
     lineage = lineage_tags()
-    address = pages_address()
-    pages = address or USUAL_PAGES
+    pages = pages_address() or USUAL_PAGES
     command, commit = os.environ.get(COMMAND_VARIABLE, "vit-vs-cnn run"), lineage[GIT_COMMIT_TAG]
     provenance = Provenance(
         commit=commit,
@@ -51,7 +51,7 @@ def run(settings: Settings) -> None:
         tracked=chosen,
         command=command,
         pages=pages,
-        pages_answer=address is not None,
+        pages_stay=tracking_server() is not None,
         comparison_page=comparison_page(trainings, pages),
         commit_page=commit_page(commit),
         dirty=lineage[DIRTY_TAG] == "true",

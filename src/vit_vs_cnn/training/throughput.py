@@ -8,11 +8,6 @@ import numpy as np
 from vit_vs_cnn.config.load import changed
 from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.data.dataset import DatasetInfo, Split, decoding_of
-from vit_vs_cnn.training.checkpoint import Checkpoint
-from vit_vs_cnn.training.contestant import prepare_contestant
-from vit_vs_cnn.training.loop import Trainer
-from vit_vs_cnn.training.results import Epoch
-from vit_vs_cnn.training.setup import make_fabric
 
 _MOST_STEPS = 16
 _TIMED_EPOCHS = 2
@@ -25,6 +20,13 @@ def seconds_per_image(settings: Settings, contestant: str, classes: tuple[str, .
 
     A first epoch allocates; of the others the faster one counts, because a busy machine only ever adds to it.
     """
+    # Whoever only names this function, to call it in a process of its own, needs no PyTorch.
+    from vit_vs_cnn.training.checkpoint import Checkpoint
+    from vit_vs_cnn.training.contestant import prepare_contestant
+    from vit_vs_cnn.training.loop import Trainer
+    from vit_vs_cnn.training.results import Epoch
+    from vit_vs_cnn.training.setup import make_fabric
+
     changes = {
         "epochs": 1 + _TIMED_EPOCHS,
         "patience": None,
