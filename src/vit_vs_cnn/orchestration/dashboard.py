@@ -1,12 +1,11 @@
 """optuna-dashboard over the project's studies, for its own pages; `vit-vs-cnn up` starts it."""
 
-import sys
-
 import click
 import uvicorn
 from uvicorn.middleware.wsgi import WSGIMiddleware  # type: ignore[attr-defined]
 
 from vit_vs_cnn.core.own_pages import OwnPagesOnly
+from vit_vs_cnn.core.start_up import without
 from vit_vs_cnn.orchestration.prefect_server import HOST
 from vit_vs_cnn.tuning.storage import open_storage, storage_url
 
@@ -16,8 +15,8 @@ from vit_vs_cnn.tuning.storage import open_storage, storage_url
 def main(port: int) -> None:
     """Serve the pages until SIGINT or SIGTERM."""
     # scikit-learn, of which the dashboard has its importances, imports pandas where it is there: 65 MB for nothing.
-    sys.modules["pandas"] = None  # type: ignore[assignment]
-    from optuna_dashboard import wsgi
+    with without("pandas"):
+        from optuna_dashboard import wsgi
 
     # The storage's password stays in the environment; the dashboard's own command takes it as an argument.
     application = OwnPagesOnly(WSGIMiddleware(wsgi(open_storage(storage_url()))))
