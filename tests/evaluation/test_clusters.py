@@ -1,6 +1,7 @@
 """Statistics by groups: beside those of single images, beside brute force, and their coverage by simulation."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -67,6 +68,10 @@ def test_one_group_says_nearly_nothing():
     low, high = share_interval(np.arange(50) % 2 == 0, np.zeros(50, np.int64), 0.95)
     assert low < 0.01
     assert high > 0.99
+    assert mean_interval(np.linspace(0, 1, 50), np.zeros(50, np.int64), 0.95) == (-math.inf, math.inf)
+    labels = np.zeros(50, np.int64)
+    probabilities = np.tile(np.array([0.9, 0.1], np.float32), (50, 1))
+    assert calibration_error_interval(probabilities, labels, 0.95, np.zeros(50, np.int64)) == (0.0, 1.0)
 
 
 @given(DIFFERENCES)

@@ -166,8 +166,17 @@ def test_one_training_gives_wilsons_interval_of_the_accuracy() -> None:
 
 def test_the_corrected_interval_of_repeated_splits() -> None:
     differences = np.array([0.02, 0.05, -0.01, 0.03])
-    error = np.sqrt((1 / 4 + 30 / 120) * differences.var(ddof=1))
+    # One image of 30 more that they differ on.
+    variance = (np.square(differences - differences.mean()).sum() + (1 / 30) ** 2) / 3
+    error = np.sqrt((1 / 4 + 30 / 120) * variance)
     half_width = t.ppf(0.95, 3) * error
     assert repeated_splits_interval(differences, 120, 30, 0.90) == pytest.approx(
         (differences.mean() - half_width, differences.mean() + half_width)
     )
+
+
+@pytest.mark.parametrize("splits", [2, 3])
+def test_splits_that_happen_to_tie_prove_nothing(splits: int) -> None:
+    low, high = repeated_splits_interval(np.full(splits, 0.05), 160, 40, 0.95)
+    assert low < 0
+    assert high > 0.05

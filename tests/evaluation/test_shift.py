@@ -95,3 +95,28 @@ def test_differences_in_likelihood_and_calibration_are_paired_by_image() -> None
     assert by_group.nll.high - by_group.nll.low > 1.5 * (by_image.nll.high - by_image.nll.low)
     assert by_group.ece.value == pytest.approx(by_image.ece.value)
     assert by_group.ece.high - by_group.ece.low > by_image.ece.high - by_image.ece.low
+    of_one_group = compare_under_shift(measured, 0.95, np.zeros(300, np.int64))[2]
+    assert of_one_group.nll is not None
+    assert of_one_group.ece is not None
+    assert (of_one_group.nll.low, of_one_group.nll.high) == (-np.inf, np.inf)
+    assert (of_one_group.ece.low, of_one_group.ece.high) == (-np.inf, np.inf)
+
+
+def test_trainings_that_differ_widen_the_differences_in_likelihood_and_calibration() -> None:
+    alike, varying = (
+        compare_under_shift(
+            {
+                name: robustness_results({"blur": errors}, seeds=(0, 1, 2), more_errors=more)
+                for name, errors in (("vit", 60), ("resnet", 40))
+            },
+            0.95,
+        )[2]
+        for more in ((0, 0, 0), (-30, 0, 30))
+    )
+    for same, other in ((alike.nll, varying.nll), (alike.ece, varying.ece)):
+        assert same is not None
+        assert other is not None
+        assert other.high - other.low > 1.5 * (same.high - same.low)
+    # The chance of training is that of accuracies, which losses of 0.1 and 2 stretch by 1.9.
+    assert varying.nll is not None
+    assert varying.nll.low < 0 < varying.nll.high

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import timm
@@ -74,6 +76,8 @@ def test_a_map_has_to_be_better_than_random_both_deleted_and_inserted(
 ) -> None:
     assert faithfulness_of(deletion, insertion).verdict == verdict
     assert Areas(deletion, insertion, 0.5).verdict == verdict
+    of_one_group = replace(faithfulness_of(deletion, insertion), groups=np.zeros(8, np.int64))
+    assert of_one_group.verdict == "like_random"
 
 
 def test_random_orders_find_the_corner_as_often_early_as_late() -> None:

@@ -274,7 +274,7 @@ def test_a_loss_in_whole_groups_is_undecided_where_images_alone_would_refuse() -
 @pytest.mark.parametrize("select_by", ["accuracy", "balanced_accuracy", "macro_f1", "nll"])
 def test_fewer_than_twenty_groups_decide_nothing(select_by: SelectBy) -> None:
     labels = np.arange(3000) % 3
-    for count, expected in ((19, "undecided"), (20, "fail")):
+    for count, expected in ((1, "undecided"), (19, "undecided"), (20, "fail")):
         groups = (people(count, 3000 // count) + ("person 0",) * 3000)[:3000]
         worse, champion = (
             evidence_of(right, labels, 3, groups=groups) for right in (np.arange(3000) % 2 == 0, labels >= 0)
@@ -284,6 +284,8 @@ def test_fewer_than_twenty_groups_decide_nothing(select_by: SelectBy) -> None:
         assert rule.state == expected
         if count == 19:
             assert "are of 19 groups only, and 20 at least are needed" in rule.note
+        if count == 1 and select_by == "nll":
+            assert "(no 95 % interval, paired t by 1 groups)" in rule.measured
 
 
 def test_a_class_that_two_people_lost_is_a_warning_and_its_recall_is_by_groups() -> None:

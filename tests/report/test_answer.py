@@ -257,6 +257,13 @@ def test_groups_that_were_ignored_weaken_the_answer(make_settings: Make, kind: K
     assert weakness.startswith(sentence)
 
 
+def test_few_groups_weaken_the_answer(settings: Settings) -> None:
+    for name, errors in (("vit", 90), ("resnet", 30)):
+        contestant(settings, name, errors, groups=tuple(f"person {row % 19}" for row in range(300)))
+    found = weaknesses(read_comparison(settings), settings, {"vit": TUNED, "resnet": TUNED}, CLEAN)
+    assert "Test has few groups (19): fewer than 20 say little of others." in found
+
+
 def test_who_was_ahead_on_validation_is_said_by_the_metric_that_chooses(settings: Settings) -> None:
     contestant(settings, "vit", 120, val_accuracy=0.9, select_by="macro_f1", val_macro_f1=0.4)
     contestant(settings, "resnet", 30, val_accuracy=0.8, select_by="macro_f1", val_macro_f1=0.6)

@@ -1,7 +1,9 @@
 """Claims about ViTs and CNNs, decided by rule on what was measured."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from factories import contestant, faithfulness_of, robustness_results
@@ -11,7 +13,7 @@ from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.evaluation.corruptions import CLEAN
 from vit_vs_cnn.evaluation.faithfulness import Faithfulness
 from vit_vs_cnn.evaluation.results import read_cost
-from vit_vs_cnn.report.claims import Claim, judge_claims, transformer_and_cnn
+from vit_vs_cnn.report.claims import Claim, judge_claims
 from vit_vs_cnn.report.comparison import read_comparison
 
 Make = Callable[..., Settings]
@@ -64,6 +66,8 @@ def test_who_is_more_accurate_is_decided_by_the_tests_of_the_pair(
     opposite = {"holds here": "does not hold here", "does not hold here": "holds here"}
     assert claims["For small sets take a"].verdict == opposite.get(verdict, verdict)
     assert "64 training images, vit minus resnet: " in claims["For small sets take a"].measured
+    for text in ("ViTs are more accurate than", "ViTs are for where long-range"):
+        assert claims[text].measured.endswith("), in this one training of each")
 
 
 def test_equal_models_refute_that_one_is_more_accurate(make_settings: Make) -> None:
@@ -136,9 +140,20 @@ def test_of_two_claims_that_contradict_each_other_faithfulness_decides(
 def test_claims_about_explanations_show_both_areas_and_whose_map_is_no_evidence(settings: Settings) -> None:
     maps = {"vit": {"rollout": faithfulness_of(0.45, 0.5)}, "resnet": {"gradcam": faithfulness_of(0.3, 0.7)}}
     assert claims_of(settings, 30, 30, maps=maps)["Attention is harder to interpret"].measured == (
-        "vit minus resnet, 8 images: deletion +0.150 (+0.150 to +0.150), insertion −0.200 (−0.200 to −0.200); not "
-        "better than random by both: vit"
+        "vit minus resnet, 8 images, of the chosen training of each: deletion +0.150 (+0.150 to +0.150), insertion "
+        "−0.200 (−0.200 to −0.200); not better than random by both: vit"
     )
+
+
+def test_maps_of_one_group_decide_nothing(settings: Settings) -> None:
+    attention, features = (
+        replace(faithfulness_of(*areas), groups=np.zeros(8, np.int64)) for areas in ((0.3, 0.7), (0.45, 0.5))
+    )
+    claim = claims_of(settings, 30, 30, maps={"vit": {"rollout": attention}, "resnet": {"gradcam": features}})[
+        "ViTs are for where explanations"
+    ]
+    assert claim.verdict == "cannot be told from this"
+    assert "deletion −0.150 (no interval), insertion +0.200 (no interval); not better" in claim.measured
 
 
 @pytest.mark.parametrize(
@@ -162,6 +177,23 @@ def test_a_claim_without_a_measure_says_so(settings: Settings) -> None:
 def test_contestants_of_one_kind_test_no_claim(settings: Settings) -> None:
     for name in settings.models:
         contestant(settings, name, 30, operation_shares=CONVOLUTIONS)
-    comparison = read_comparison(settings)
-    assert transformer_and_cnn(comparison.contestants) is None
-    assert judge_claims(comparison, {}, {}) == []
+    assert judge_claims(read_comparison(settings), {}, {}) == []
+
+
+def test_of_several_transformers_the_most_accurate_without_convolutions_is_tested(make_settings: Make) -> None:
+    settings = make_settings({"models": {"wide": {"timm": "vit_tiny_patch16_224"}, "hybrid": {"timm": "resnet18"}}})
+    plain = {"attention": 0.2, "MLPs": 0.79, "convolutions": 0.01, "other": 0.0}
+    narrow = plain | {"attention": 0.4, "MLPs": 0.59}
+    shares = {"vit": (60, narrow), "wide": (40, plain), "hybrid": (20, ATTENTION), "resnet": (30, CONVOLUTIONS)}
+    for name, (errors, operations) in shares.items():
+        contestant(settings, name, errors, operation_shares=operations)
+    measured = {name: robustness_results({CLEAN: 20, "patches_shuffled": 20}) for name in shares}
+    claims = judge_claims(read_comparison(settings), {name: {} for name in shares}, measured)
+    assert claims[0].measured.startswith("wide minus resnet: ")
+
+
+def test_two_that_learned_nothing_decide_nothing(make_settings: Make) -> None:
+    claims = claims_of(make_settings({"compare": {"margin": 0.2}}), 190, 191)
+    for text in ("ViTs are more accurate than", "For small sets take a"):
+        assert claims[text].verdict == "cannot be told from this"
+        assert claims[text].measured.endswith(", in this one training of each; both hardly better than chance")

@@ -251,6 +251,8 @@ def test_how_far_the_maps_of_each_can_be_trusted_stands_side_by_side(inputs: Set
         "gradcam,64,0.31,0.72,0.5,-0.19,-0.25,-0.13,0.22,0.1,0.3,True",
         # As up to now: the verdict was by deletion alone.
         "rollout,64,0.31,0.42,0.5,-0.19,-0.25,-0.13,-0.08,-0.1,-0.06,True",
+        # Of one group.
+        "gradcam,64,0.31,0.72,0.5,-0.19,-inf,inf,0.22,-inf,inf,False",
     )
     columns = (
         "map,images,deletion_auc,insertion_auc,random_auc,deletion_difference,deletion_low,deletion_high,"
@@ -260,9 +262,10 @@ def test_how_far_the_maps_of_each_can_be_trusted_stands_side_by_side(inputs: Set
     (explained("vit") / "faithfulness.csv").write_text("\n")
     html = page(inputs)
     table = html[html.index("deletion AUC") : html.index("The images</h2>")]
-    assert table.count("<tr>") == 2
-    assert "0.31 (-0.25 to -0.13)" in table
-    assert re.findall(r'<td class="text">([^<]*)</td>\s*</tr>', table) == ["yes", "only deleted"]
+    assert table.count("<tr>") == 3
+    assert "0.31 (−0.25 to −0.13)" in table
+    assert "0.72 (no interval)" in table
+    assert re.findall(r'<td class="text">([^<]*)</td>\s*</tr>', table) == ["yes", "only deleted", "no"]
 
 
 def test_deletion_and_insertion_are_drawn_where_there_are_maps(inputs: Settings) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 
 from factories import contestant, robustness_results
 from vit_vs_cnn.config.schema import Settings
@@ -21,8 +22,8 @@ from vit_vs_cnn.report.robustness import Shift, read_shift, shift_rows, shift_se
 COLOURS = {"vit": "#0072B2", "resnet": "#D55E00"}
 
 
-def shift_of(**measured: Robustness) -> Shift:
-    return Shift(measured, COLOURS, compare_under_shift(measured, 0.95), "vit")
+def shift_of(groups: NDArray[np.int64] | None = None, **measured: Robustness) -> Shift:
+    return Shift(measured, COLOURS, compare_under_shift(measured, 0.95, groups), "vit")
 
 
 @pytest.fixture
@@ -83,6 +84,12 @@ def test_the_table_says_who_leads_and_by_how_much(shift: Shift) -> None:
     assert rows["blur"]["NLL lead"].startswith("−0.76 (−")
     assert rows["blur"]["ECE lead"].startswith("−40.0 (−")
     assert (rows["patches dropped"]["NLL vit"], rows["patches dropped"]["ECE vit"]) == ("0.50", "10.0")
+
+
+def test_differences_of_one_group_have_no_interval() -> None:
+    measured = {"vit": robustness_results({"blur": 180}), "resnet": robustness_results({"blur": 60})}
+    rows = {row["corruption"]: row for row in shift_rows(shift_of(np.zeros(300, np.int64), **measured))}
+    assert (rows["blur"]["NLL lead"], rows["blur"]["ECE lead"]) == ("−0.76 (no interval)", "−40.0 (no interval)")
 
 
 def test_figures_and_the_numbers_behind_them(shift: Shift, prepared: DatasetInfo, tmp_path: Path) -> None:

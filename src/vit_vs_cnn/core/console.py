@@ -1,6 +1,7 @@
 """The terminal: progress bars, which a parent process can read as lines, and aligned tables."""
 
 import html
+import math
 import os
 import re
 import unicodedata
@@ -98,7 +99,14 @@ def two_digits(count: float) -> str:
 
 def points_between(low: float, high: float) -> str:
     """Format the ends of an interval of a difference in percentage points, with their signs."""
-    return f"{points(low, sign=True)} to {points(high, sign=True)}"
+    return between(100 * low, 100 * high, 1)
+
+
+def between(low: float, high: float, digits: int) -> str:
+    """Format the ends of an interval of a difference with their signs; an interval without ends is none."""
+    if not math.isfinite(high - low):
+        return "no interval"
+    return f"{low:+z.{digits}f} to {high:+z.{digits}f}".replace("-", "−")
 
 
 def duration(seconds: float) -> str:

@@ -1,10 +1,12 @@
 """Whether a model is right as often as it says: reliability table and expected calibration error with interval."""
 
+import math
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from vit_vs_cnn.evaluation.clusters import Groups, resampled
+from vit_vs_cnn.evaluation.clusters import Groups, count_draws, resampled
 
 BINS = 15
 _EDGES = np.linspace(0.0, 1.0, BINS + 1)
@@ -52,8 +54,10 @@ def calibration_error_interval(
 
     The basic bootstrap (Davison & Hinkley 1997, section 5.2): chance alone separates confidence and accuracy, so the
     error of N images is too large, that of their resamples is once more, and the interval is corrected by as much.
-    With `groups` these are resampled, not images.
+    With `groups` these are resampled, not images; a single one says nothing of others, and the interval is 0 to 1.
     """
+    if count_draws(len(labels), groups) < 2:
+        return 0.0, 1.0
     highest, right = probabilities.max(axis=1).astype(np.float64), probabilities.argmax(axis=1) == labels
     # The order of the images must not matter.
     order = np.lexsort((right, highest))
@@ -73,7 +77,8 @@ def calibration_error_difference(
     """How much larger the mean calibration error of the first of two models is over C conditions, and the interval.
 
     Each model's answers are its confidences, float (C, N), and whether it is right, bool (C, N), of the same images:
-    the bootstrap draws images, or `groups` (N,), with all that both made of them, and is the basic one.
+    the bootstrap draws images, or `groups` (N,), with all that both made of them, and is the basic one. Of a single one
+    the interval has no ends.
     """
     conditions, images = first[0].shape
     group = np.arange(images) if groups is None else np.unique(groups, return_inverse=True)[1]
@@ -85,9 +90,19 @@ def calibration_error_difference(
         return float(errors[0] - errors[1])
 
     value = difference(sums.sum(axis=0))
+    if len(sums) < 2:
+        return value, -math.inf, math.inf
     resamples = resampled(sums, difference, _RESAMPLES_OF_PAIRS)
     low, high = np.quantile(resamples, [(1 - confidence) / 2, (1 + confidence) / 2])
     return value, 2 * value - float(high), 2 * value - float(low)
+
+
+def calibration_shares(confidences: NDArray[np.float32], right: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The part of each image in the calibration error of each of S trainings, (S, N): their mean is the error."""
+    gaps, bin_of = confidences.astype(np.float64) - right, bins_of(confidences.astype(np.float64))
+    signs = [np.sign(np.bincount(bins, gap, BINS))[bins] for bins, gap in zip(bin_of, gaps, strict=True)]
+    shares: NDArray[np.float64] = gaps * np.array(signs)
+    return shares
 
 
 def _gaps_by_group(confidences: NDArray[np.float32], right: NDArray[np.bool_], group: Groups) -> NDArray[np.float64]:

@@ -13,6 +13,14 @@ from scipy.special import ndtri, stdtrit
 
 Groups = NDArray[np.int64]
 
+# Of fewer groups nobody knows how much they differ.
+FEWEST_GROUPS = 20
+
+
+def count_draws(images: int, groups: Groups | None) -> int:
+    """How many independent draws so many images are."""
+    return images if groups is None else len(np.unique(groups))
+
 
 def sums_by_group(values: NDArray[Any], groups: Groups) -> NDArray[np.float64]:
     """The sum of `values` (N,) in each of G groups, float64 (G,)."""
@@ -56,11 +64,13 @@ def quantile(confidence: float, groups: Groups | None) -> float:
 
 
 def mean_interval(values: NDArray[np.float64], groups: Groups | None, confidence: float) -> tuple[float, float]:
-    """Student's t interval of the mean of `values` (N,), by images or by groups."""
-    mean, draws = float(values.mean()), len(values) if groups is None else len(np.unique(groups))
+    """Student's t interval of the mean of `values` (N,), by images or by groups; without ends of a single one."""
+    mean, count = float(values.mean()), count_draws(len(values), groups)
+    if count < 2:
+        return -math.inf, math.inf
     sums = values - mean if groups is None else sums_by_group(values - mean, groups)
-    error = math.sqrt(np.square(sums).sum() * draws / max(1, draws - 1)) / len(values)
-    half_width = float(stdtrit(max(1, draws - 1), (1 + confidence) / 2)) * error
+    error = math.sqrt(np.square(sums).sum() * count / (count - 1)) / len(values)
+    half_width = float(stdtrit(count - 1, (1 + confidence) / 2)) * error
     return mean - half_width, mean + half_width
 
 

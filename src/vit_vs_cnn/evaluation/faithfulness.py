@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from vit_vs_cnn.evaluation.clusters import mean_interval
 
 Verdict = Literal["better_than_random", "better_only_deleted", "better_only_inserted", "like_random"]
-# A mean and its 95 % interval (Student's t), by groups where they are known.
+# A mean and its 95 % interval (Student's t), by groups where they are known; of one group alone it has no ends.
 Mean = tuple[float, float, float]
 _CONFIDENCE = 0.95
 

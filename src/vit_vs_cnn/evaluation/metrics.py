@@ -21,6 +21,9 @@ from vit_vs_cnn.evaluation.results import Evaluation, Metrics, Predictions, View
 Probabilities = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
+# Below this part of the way from chance to perfect, next to nothing was learned.
+_NEAR_CHANCE = 0.2
+
 
 def evaluate(
     probabilities: Probabilities,
@@ -90,6 +93,11 @@ def _reliability(
         rows = bin_of == filled
         intervals[filled] = share_interval(correct[rows], None if groups is None else groups[rows], confidence)
     return reliability_table(probabilities, labels).assign(accuracy_low=intervals[:, 0], accuracy_high=intervals[:, 1])
+
+
+def is_near_chance(accuracy: float, classes: int) -> bool:
+    """Whether an accuracy is hardly better than that of guesses at one of so many classes."""
+    return accuracy < 1 / classes + _NEAR_CHANCE * (1 - 1 / classes)
 
 
 def accuracy_interval(correct: int, images: int, confidence: float) -> tuple[float, float]:

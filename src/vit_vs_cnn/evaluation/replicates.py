@@ -4,7 +4,6 @@
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,7 +30,7 @@ MOST_SEEDS = 100
 
 @dataclass(frozen=True)
 class TrainingChance:
-    """How much one training of a contestant differs from another, in variances of accuracy on the same images.
+    """How much one training of a contestant differs from another, in variances of its mean over the same images.
 
     `residual` is the part of `variance` that comes from the images: each training errs on others of the hard ones. Both
     are estimates from `degrees` + 1 seeds; `seeds` are those that a mean is over.
@@ -226,8 +225,7 @@ def chance_model(first: Correct, second: Correct, groups: Groups | None = None) 
     first_only, second_only = (count / first.shape[1] for count in mean_discordant(first, second))
     gains, difference = first.mean(axis=0) - second.mean(axis=0), first_only - second_only
     images, degrees = _independent_images(gains, first_only + second_only - difference**2, groups)
-    trainings = tuple(_trainings(first, second, groups))
-    return ChanceModel(difference, first_only, second_only, images, degrees, trainings)
+    return ChanceModel(difference, first_only, second_only, images, degrees, training_chances(first, second, groups))
 
 
 def _independent_images(means: NDArray[np.float64], of_one: float, groups: Groups | None) -> tuple[float, float]:
@@ -242,31 +240,31 @@ def _independent_images(means: NDArray[np.float64], of_one: float, groups: Group
     return images / smaller / design_effect(means, groups), max(1, len(np.unique(groups)) - 1)
 
 
-def _trainings(first: Correct, second: Correct, groups: Groups | None) -> Iterator[TrainingChance]:
-    """The chance of training of both; a contestant with one training is taken to vary as much as the other."""
-    several = [correct for correct in (first, second) if len(correct) > 1]
-    for correct in (first, second):
-        if several:
-            measured = correct if len(correct) > 1 else several[0]
-            variance, residual = training_variance(measured, groups)
-            yield TrainingChance(variance, residual, len(measured) - 1, len(correct))
+def training_chances(first: NDArray[Any], second: NDArray[Any], groups: Groups | None) -> tuple[TrainingChance, ...]:
+    """The chance of training of values (S1, N) and (S2, N), none where both have one training.
+
+    A contestant with one training is taken to vary as much as the other.
+    """
+    several = [values for values in (first, second) if len(values) > 1]
+    pairs = [(values, values if len(values) > 1 else several[0]) for values in (first, second) if several]
+    return tuple(TrainingChance(*training_variance(one, groups), len(one) - 1, len(values)) for values, one in pairs)
 
 
-def training_variance(correct: Correct, groups: Groups | None = None) -> tuple[float, float]:
-    """The variance of the accuracies of trainings (S, N), S at least 2, and the part of it that comes from the images.
+def training_variance(values: NDArray[Any], groups: Groups | None = None) -> tuple[float, float]:
+    """The variance of the mean `values` of trainings (S, N), S at least 2, and the part that comes from the images.
 
     That is the interaction in a two-way analysis of variance, which the variance by images has in it too; in networks
     it can be nearly all (Jordan 2024, "On the variance of neural network training with respect to test sets and
     distributions").
     """
-    seeds, images = correct.shape
-    accuracies = correct.mean(axis=1)
-    interaction = correct - correct.mean(axis=0) - (accuracies - accuracies.mean())[:, None]
+    seeds, images = values.shape
+    means = values.mean(axis=1)
+    interaction = values - values.mean(axis=0) - (means - means.mean())[:, None]
     if groups is not None:
         interaction = np.array([sums_by_group(row, groups) for row in interaction])
     draws = interaction.shape[1]
     residual = float(np.square(interaction).sum()) / (seeds - 1) / images**2 * draws / max(1, draws - 1)
-    return float(accuracies.var(ddof=1)), residual
+    return float(means.var(ddof=1)), residual
 
 
 def mean_accuracy(correct: Correct, confidence: float, groups: Groups | None = None) -> MeanAccuracy:
@@ -292,9 +290,10 @@ def repeated_splits_interval(
     """Interval of the mean of `differences` (R,), R at least 2, each of an own random split, training and test.
 
     The splits share images, so the mean of many varies more than the variance over R says: the corrected resampled t
-    interval (Nadeau & Bengio 2003, Machine Learning 52:239-281).
+    interval (Nadeau & Bengio 2003, Machine Learning 52:239-281). Few splits may tie, so they vary by one image more.
     """
     repeats, mean = len(differences), float(np.mean(differences))
-    error = math.sqrt((1 / repeats + test_images / train_images) * float(np.var(differences, ddof=1)))
+    variance = float(np.var(differences, ddof=1)) + (_ONE_IMAGE / test_images) ** 2 / (repeats - 1)
+    error = math.sqrt((1 / repeats + test_images / train_images) * variance)
     half_width = -float(stdtrit(repeats - 1, (1 - confidence) / 2)) * error
     return mean - half_width, mean + half_width

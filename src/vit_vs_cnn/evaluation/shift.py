@@ -1,23 +1,25 @@
 """Which contestant leads under which corruption, by more than chance."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from vit_vs_cnn.core.errors import UserError
-from vit_vs_cnn.evaluation.calibration import Answers, calibration_error_difference
+from vit_vs_cnn.evaluation.calibration import Answers, calibration_error_difference, calibration_shares
 from vit_vs_cnn.evaluation.clusters import Groups, mean_interval
 from vit_vs_cnn.evaluation.corruptions import CLEAN
-from vit_vs_cnn.evaluation.replicates import MeanAccuracy, compare_replicates, mean_accuracy
+from vit_vs_cnn.evaluation.replicates import MeanAccuracy, compare_replicates, mean_accuracy, training_chances
 from vit_vs_cnn.evaluation.robustness import Robustness
 from vit_vs_cnn.evaluation.significance import holm
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference of means, leader minus other, with its interval by images."""
+    """A difference of means, leader minus other, with its interval by the chance of images and of training."""
 
     value: float
     low: float
@@ -125,14 +127,11 @@ def _nll_difference(
     first: Robustness, second: Robustness, corruption: str, confidence: float, groups: Groups | None
 ) -> Difference:
     """Of the means over replicates and severities on each image, by Student's t."""
-    differences = _mean_losses(first, corruption) - _mean_losses(second, corruption)
-    return Difference(float(differences.mean()), *mean_interval(differences, groups, confidence))
-
-
-def _mean_losses(robustness: Robustness, corruption: str) -> NDArray[np.float64]:
-    found = [robustness.losses[condition] for condition in robustness.severities(corruption)]
-    means: NDArray[np.float64] = np.concatenate(found).mean(axis=0, dtype=np.float64)
-    return means
+    found = ([one.losses[at] for at in one.severities(corruption)] for one in (first, second))
+    losses = [np.array(of_one, np.float64).mean(axis=0) for of_one in found]
+    differences = losses[0].mean(axis=0) - losses[1].mean(axis=0)
+    of_images = Difference(float(differences.mean()), *mean_interval(differences, groups, confidence))
+    return _widened(of_images, losses, confidence, groups)
 
 
 def _ece_difference(
@@ -140,7 +139,26 @@ def _ece_difference(
 ) -> Difference:
     """Of the means of the calibration errors of each replicate at each severity."""
     found = calibration_error_difference(_answers(first, corruption), _answers(second, corruption), confidence, groups)
-    return Difference(*found)
+    shares = [
+        np.mean([calibration_shares(one.confidences[at], one.correct[at]) for at in one.severities(corruption)], 0)
+        for one in (first, second)
+    ]
+    return _widened(Difference(*found), shares, confidence, groups)
+
+
+def _widened(
+    found: Difference, parts: Sequence[NDArray[np.float64]], confidence: float, groups: Groups | None
+) -> Difference:
+    """The difference with the chance of training, each variance with its own t quantile as in `ChanceModel`.
+
+    `parts` are those of the images in the measure of each training, (S, N) of the first and of the second.
+    """
+    chances, tail = training_chances(parts[0], parts[1], groups), (1 - confidence) / 2
+    if not chances:
+        return found
+    reach = math.sqrt(sum(stdtrit(chance.degrees, tail) ** 2 * chance.cautious for chance in chances))
+    low = found.value - math.hypot(found.value - found.low, reach)
+    return Difference(found.value, low, found.value + math.hypot(found.high - found.value, reach))
 
 
 def _answers(robustness: Robustness, corruption: str) -> Answers:

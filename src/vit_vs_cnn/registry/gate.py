@@ -1,5 +1,6 @@
 """The gate before `champion`: rules over what was measured of a challenger, and of champions on the same images."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -8,15 +9,12 @@ import numpy as np
 from vit_vs_cnn.config.gate import GateSettings, SelectBy
 from vit_vs_cnn.core.console import points
 from vit_vs_cnn.core.errors import UserError
-from vit_vs_cnn.evaluation.clusters import Groups, sign_flip_p_values
+from vit_vs_cnn.evaluation.clusters import FEWEST_GROUPS, Groups, sign_flip_p_values
 from vit_vs_cnn.evaluation.metrics import share_interval
 from vit_vs_cnn.evaluation.paired_difference import POWER, PairedDifference, images_needed, paired_difference
 from vit_vs_cnn.evaluation.results import Predictions
 from vit_vs_cnn.evaluation.significance import class_losses, holm
 from vit_vs_cnn.registry.audit import RuleOutcome, State
-
-# Of fewer groups nobody knows how much they differ, and the comparison is undecided.
-FEWEST_GROUPS = 20
 
 _NAMES: dict[SelectBy, str] = {
     "accuracy": "accuracy",
@@ -192,7 +190,10 @@ class Judge:
     def _measured(self, found: PairedDifference, metric: SelectBy) -> str:
         value, low, high = (_amount(amount, metric, sign=True) for amount in (found.value, found.low, found.high))
         method = found.method if found.groups is None else f"{found.method} by {found.groups:,} groups"
-        return f"{value} ({self._interval} {low.split()[0]} to {high.split()[0]}, {method})"
+        interval = f"{self._interval} {low.split()[0]} to {high.split()[0]}"
+        if not math.isfinite(found.high - found.low):
+            interval = f"no {self._interval}"
+        return f"{value} ({interval}, {method})"
 
 
 def _groups_of(challenger: Evidence, reference: Evidence) -> Groups | None:

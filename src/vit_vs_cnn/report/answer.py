@@ -6,12 +6,12 @@ from vit_vs_cnn.config.schema import Settings
 from vit_vs_cnn.core.console import points, two_digits
 from vit_vs_cnn.data.checks import Checks, Kind
 from vit_vs_cnn.data.notes import UNBALANCED
+from vit_vs_cnn.evaluation.clusters import FEWEST_GROUPS
 from vit_vs_cnn.evaluation.contestants import Contestant
 from vit_vs_cnn.evaluation.pairs import PairedComparison
 from vit_vs_cnn.report.comparison import Comparison, with_views
 from vit_vs_cnn.tuning.summary import TuningSummary
 
-# Times of the same training differ by some percent from run to run.
 # Contestants that differ by more in pretraining or size are not compared by their architecture alone.
 _SAME_CONDITIONS = 2.0
 
@@ -223,18 +223,17 @@ def dependent_images(counts: Mapping[Kind, int]) -> list[str]:
 
 
 def too_few_images(pairs: Sequence[PairedComparison]) -> list[str]:
-    """Where the choice of the test images by itself leaves a pair of these trainings open, a sentence."""
+    """Where test has few groups, or the choice of its images by itself leaves a pair of these trainings open."""
+    few = {pair.groups for pair in pairs if (pair.groups or FEWEST_GROUPS) < FEWEST_GROUPS}
+    sentences = [f"Test has few groups ({groups}): fewer than {FEWEST_GROUPS} say little of others." for groups in few]
     open_pairs = [pair for pair in pairs if pair.verdict == "undecided"]
-    if not open_pairs:
-        return []
-    reach = max(pair.image_reach for pair in open_pairs)
-    images, margin = open_pairs[0].images, open_pairs[0].margin
-    if reach <= margin:
-        return []
-    return [
-        f"{images:,} test images are few: of these trainings, a difference below about "
-        f"{points(reach)} points may be chance, and from {100 * margin:g} on it would count as one (compare.margin)."
-    ]
+    if open_pairs and (reach := max(pair.image_reach for pair in open_pairs)) > open_pairs[0].margin:
+        sentences.append(
+            f"{open_pairs[0].images:,} test images are few: of these trainings, a difference below about "
+            f"{points(reach)} points may be chance, and from {100 * open_pairs[0].margin:g} on it would count as one "
+            "(compare.margin)."
+        )
+    return sentences
 
 
 def _smallest_class_sentence(contestants: Sequence[Contestant]) -> str | None:

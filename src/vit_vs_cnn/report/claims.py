@@ -3,16 +3,17 @@
 They are those of the report that this project grew out of (its sections 3.2, 5.3, 5.4 and 6), and are heard elsewhere.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from vit_vs_cnn.core.console import points, points_between
+from vit_vs_cnn.core.console import between, points, points_between
 from vit_vs_cnn.evaluation.contestants import Contestant
 from vit_vs_cnn.evaluation.corruptions import CLEAN
 from vit_vs_cnn.evaluation.faithfulness import Faithfulness
+from vit_vs_cnn.evaluation.metrics import is_near_chance
 from vit_vs_cnn.evaluation.pairs import PairedComparison
 from vit_vs_cnn.evaluation.replicates import compare_replicates
 from vit_vs_cnn.evaluation.robustness import Robustness
@@ -22,7 +23,9 @@ from vit_vs_cnn.report.comparison import Comparison
 Verdict = Literal["holds here", "does not hold here", "cannot be told from this", "not measured here"]
 
 # A network with less of its operations in attention is no transformer, one with more no CNN.
-LEAST_ATTENTION, MOST_ATTENTION = 0.05, 0.001
+LEAST_ATTENTION, _MOST_ATTENTION = 0.05, 0.001
+# A patch embedding by one linear projection is a convolution too, of about a hundredth of the operations.
+HYBRID_FROM = 0.05
 # A claimed ratio holds where the measured one is within this factor of it.
 _NEAR = 1.5
 # Ratios of cost nearer to 1 are no difference.
@@ -61,38 +64,74 @@ class Claim:
 def judge_claims(
     comparison: Comparison, maps: Mapping[str, Mapping[str, Faithfulness]], measured: Mapping[str, Robustness]
 ) -> list[Claim]:
-    """Put every claim to the test of the most transformer-like contestant and the best CNN; none without them.
+    """Put every claim to the test of the best transformer and the best CNN; none without them.
 
     `maps` are how faithful each kind of map of each contestant is, `measured` what each is worth under shift.
     """
-    roles = transformer_and_cnn(comparison.contestants)
+    contestants = {one.name: one for one in comparison.contestants}
+    operations = {
+        name: (shares.get("attention", 0.0), shares.get("convolutions", 0.0))
+        for name, one in contestants.items()
+        if (shares := one.chosen.summary.operation_shares)
+    }
+    roles = best_of_each(operations, {name: one.accuracy for name, one in contestants.items()})
     if roles is None:
         return []
-    vit, cnn = roles
-    pair = comparison.pair(vit.name, cnn.name)
+    vit, cnn = (contestants[name] for name in roles)
+    lead = _lead(vit, cnn, comparison.pair(vit.name, cnn.name))
     return [
-        _more_accurate(vit, cnn, pair),
+        _more_accurate(vit, cnn, lead),
         _ratio_of_seconds(vit, cnn),
         _parameters(vit, cnn),
         _more_compute(vit, cnn),
-        *_more_data(vit, pair),
-        _small_sets(vit, cnn, pair),
-        _efficiency(vit, cnn, pair),
+        *_more_data(vit, lead),
+        _small_sets(vit, cnn, lead),
+        _efficiency(vit, cnn, lead),
         _real_time(vit, cnn),
         _long_range(vit, cnn, measured),
         *_explanations(vit, cnn, maps),
     ]
 
 
-def transformer_and_cnn(contestants: Sequence[Contestant]) -> tuple[Contestant, Contestant] | None:
-    """The contestant with the largest share of its operations in attention, and the best of those without attention."""
-    shares = {one.name: one.chosen.summary.operation_shares.get("attention", 0.0) for one in contestants}
-    known = [one for one in contestants if one.chosen.summary.operation_shares]
-    transformers = [one for one in known if shares[one.name] >= LEAST_ATTENTION]
-    cnns = [one for one in known if shares[one.name] <= MOST_ATTENTION]
+def best_of_each(
+    operations: Mapping[str, tuple[float, float]], accuracies: Mapping[str, float]
+) -> tuple[str, str] | None:
+    """The most accurate transformer and the most accurate CNN, None without both.
+
+    `operations` are the shares that each has in attention and in convolutions. A hybrid, with convolutions in front of
+    its attention, is taken only where no transformer is without them.
+    """
+    transformers = [name for name, (attention, _) in operations.items() if attention >= LEAST_ATTENTION]
+    plain = [name for name in transformers if operations[name][1] < HYBRID_FROM]
+    cnns = [name for name, (attention, _) in operations.items() if attention <= _MOST_ATTENTION]
     if not transformers or not cnns:
         return None
-    return max(transformers, key=lambda one: shares[one.name]), max(cnns, key=lambda one: one.accuracy)
+    return max(plain or transformers, key=accuracies.__getitem__), max(cnns, key=accuracies.__getitem__)
+
+
+@dataclass(frozen=True)
+class _Lead:
+    """How much more accurate the transformer is, in words; who is better by more than chance, or if both are equal."""
+
+    text: str
+    better: str | None
+    is_equal: bool
+
+
+def _lead(vit: Contestant, cnn: Contestant, pair: PairedComparison) -> _Lead:
+    """What their pair says; two that learned next to nothing say nothing of what others would learn."""
+    sign = 1 if pair.first == vit.name else -1
+    low, high = sorted((sign * pair.low, sign * pair.high))
+    difference = f"{points(sign * pair.difference, sign=True)} points ({points_between(low, high)})"
+    text = f"{difference}{of_trainings(len(vit.replicates))}"
+    if is_near_chance(max(vit.accuracy, cnn.accuracy), len(vit.chosen.evaluation.classes)):
+        return _Lead(f"{text}; both hardly better than chance", better=None, is_equal=False)
+    return _Lead(text, pair.better, pair.verdict == "equal")
+
+
+def of_trainings(count: int) -> str:
+    """What to add to a measure of so many trainings of each: that it is of one."""
+    return ", in this one training of each" if count == 1 else ""
 
 
 def verdict_of(*, holds: bool, refuted: bool) -> Verdict:
@@ -108,24 +147,14 @@ def ratio_verdict(ratio: float, lowest: float, highest: float, claimed: float) -
     return verdict_of(holds=all(near), refuted=not any(near) and (lowest > claimed or highest < claimed))
 
 
-def _is_better(name: str, pair: PairedComparison) -> Verdict:
+def _is_better(name: str, lead: _Lead) -> Verdict:
     """Whether a contestant is better; that both are practically equal refutes it."""
-    return verdict_of(holds=pair.better == name, refuted=pair.verdict != "undecided")
+    return verdict_of(holds=lead.better == name, refuted=lead.better is not None or lead.is_equal)
 
 
-def _more_accurate(vit: Contestant, cnn: Contestant, pair: PairedComparison) -> Claim:
-    return Claim(
-        MORE_ACCURATE,
-        "difference of test accuracy, with its interval",
-        f"{vit.name} minus {cnn.name}: {_difference(vit, pair)}",
-        _is_better(vit.name, pair),
-    )
-
-
-def _difference(vit: Contestant, pair: PairedComparison) -> str:
-    sign = 1 if pair.first == vit.name else -1
-    low, high = sorted((sign * pair.low, sign * pair.high))
-    return f"{points(sign * pair.difference, sign=True)} points ({points_between(low, high)})"
+def _more_accurate(vit: Contestant, cnn: Contestant, lead: _Lead) -> Claim:
+    measured = f"{vit.name} minus {cnn.name}: {lead.text}"
+    return Claim(MORE_ACCURATE, "difference of test accuracy, with its interval", measured, _is_better(vit.name, lead))
 
 
 def _ratio_of_seconds(vit: Contestant, cnn: Contestant) -> Claim:
@@ -162,8 +191,8 @@ def _more_compute(vit: Contestant, cnn: Contestant) -> Claim:
     )
 
 
-def _more_data(vit: Contestant, pair: PairedComparison) -> list[Claim]:
-    measured = f"at {vit.chosen.summary.train_images:,} training images: {_difference(vit, pair)}; {_STUDY}"
+def _more_data(vit: Contestant, lead: _Lead) -> list[Claim]:
+    measured = f"at {vit.chosen.summary.train_images:,} training images: {lead.text}; {_STUDY}"
     measure = "how the difference changes with the number of training images"
     cause = f"{measure}, for a ViT and for a hybrid, which has convolutions in front of its attention"
     hybrid = f"{_STUDY}; with a hybrid among the contestants its table has both"
@@ -174,25 +203,25 @@ def _more_data(vit: Contestant, pair: PairedComparison) -> list[Claim]:
     ]
 
 
-def _small_sets(vit: Contestant, cnn: Contestant, pair: PairedComparison) -> Claim:
+def _small_sets(vit: Contestant, cnn: Contestant, lead: _Lead) -> Claim:
     images = vit.chosen.summary.train_images
     measure = f"difference of test accuracy with at most {SMALL:,} training images"
     if images > SMALL:
         return Claim(SMALL_SETS, measure, f"{images:,} training images are no small set; {_STUDY}", "not measured here")
-    measured = f"{images:,} training images, {vit.name} minus {cnn.name}: {_difference(vit, pair)}"
-    return Claim(SMALL_SETS, measure, measured, _is_better(cnn.name, pair))
+    measured = f"{images:,} training images, {vit.name} minus {cnn.name}: {lead.text}"
+    return Claim(SMALL_SETS, measure, measured, _is_better(cnn.name, lead))
 
 
-def _efficiency(vit: Contestant, cnn: Contestant, pair: PairedComparison) -> Claim:
+def _efficiency(vit: Contestant, cnn: Contestant, lead: _Lead) -> Claim:
     """Whoever needs fewer operations is more efficient, unless the other is more accurate for it: that is a choice."""
     ratio = vit.cost.flops / cnn.cost.flops
     return Claim(
         EFFICIENCY,
         "operations for one image, at an accuracy that is no worse",
-        f"{vit.name} needs {ratio:.1f} times the operations of {cnn.name}; accuracy: {_difference(vit, pair)}",
+        f"{vit.name} needs {ratio:.1f} times the operations of {cnn.name}; accuracy: {lead.text}",
         verdict_of(
-            holds=ratio > _NO_DIFFERENCE and (pair.better == cnn.name or pair.verdict == "equal"),
-            refuted=ratio < 1 / _NO_DIFFERENCE and (pair.better == vit.name or pair.verdict == "equal"),
+            holds=ratio > _NO_DIFFERENCE and (lead.better == cnn.name or lead.is_equal),
+            refuted=ratio < 1 / _NO_DIFFERENCE and (lead.better == vit.name or lead.is_equal),
         ),
     )
 
@@ -236,7 +265,7 @@ def _long_range(vit: Contestant, cnn: Contestant, measured: Mapping[str, Robustn
         LONG_RANGE,
         measure,
         f"of {int(known.sum()):,} images {found}, a difference of {points(excess.value, sign=True)} points "
-        f"({points_between(excess.low, excess.high)})",
+        f"({points_between(excess.low, excess.high)}){of_trainings(len(vit.replicates))}",
         verdict_of(holds=excess.low > 0, refuted=excess.high < 0),
     )
 
@@ -253,12 +282,13 @@ def _explanations(vit: Contestant, cnn: Contestant, maps: Mapping[str, Mapping[s
         return [Claim(text, measure, missing, "not measured here") for text in (EXPLANATIONS, ATTENTION)]
     deletion, insertion = attention.difference_from(features)
     differences = ", ".join(
-        f"{name} {value:+.3f} ({low:+.3f} to {high:+.3f})"
+        f"{name} {value:+.3f} ".replace("-", "−") + f"({between(low, high, 3)})"
         for name, (value, low, high) in (("deletion", deletion), ("insertion", insertion))
-    ).replace("-", "−")
+    )
     proven = {one.name: quality.verdict == "better_than_random" for one, quality in ((vit, attention), (cnn, features))}
     weak = [name for name, is_proven in proven.items() if not is_proven]
-    measured = f"{vit.name} minus {cnn.name}, {len(attention.random)} images: {differences}"
+    of = f"{len(attention.random)} images, of the chosen training of each"
+    measured = f"{vit.name} minus {cnn.name}, {of}: {differences}"
     measured += f"; not better than random by both: {listed(weak)}" if weak else ""
     attention_is_better = proven[vit.name] and deletion[2] < 0 < insertion[1]
     features_are_better = proven[cnn.name] and insertion[2] < 0 < deletion[1]

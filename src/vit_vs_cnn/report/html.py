@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.core.console import printable
+from vit_vs_cnn.core.console import between, printable
 from vit_vs_cnn.core.paths import COMPARE, EDA, ERRORS, PREPARED, SHIFT, explained
 from vit_vs_cnn.data.checks import read_checks
 from vit_vs_cnn.data.dataset import Split, read_info
@@ -137,6 +137,7 @@ def page_environment() -> Environment:
         finalize=_shown,
     )
     environment.filters["unbroken"] = unbroken
+    environment.globals["between"] = between
     environment.filters["run_page"] = run_page
     return environment
 

@@ -12,7 +12,7 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from vit_vs_cnn.config.schema import Settings
-from vit_vs_cnn.core.console import points, points_between
+from vit_vs_cnn.core.console import between, points, points_between
 from vit_vs_cnn.core.paths import robustness
 from vit_vs_cnn.data.dataset import DatasetInfo
 from vit_vs_cnn.evaluation.corruptions import CLEAN, CORRUPTIONS, MOST_SEVERE, Corruption, corrupted
@@ -125,7 +125,7 @@ def shift_rows(shift: Shift) -> list[dict[str, str]]:
             }
         row["lead"] = _lead_in_words(result)
         if nll := result.nll:
-            row["NLL lead"] = f"{nll.value:+.2f} ({nll.low:+.2f} to {nll.high:+.2f})".replace("-", "−")
+            row["NLL lead"] = f"{nll.value:+.2f}".replace("-", "−") + f" ({between(nll.low, nll.high, 2)})"
         if ece := result.ece:
             row["ECE lead"] = _interval(ece.value, ece.low, ece.high)
         rows.append(row)

@@ -1,14 +1,18 @@
 """Claims about ViTs and CNNs put to the test by the points of a study, among them those that no single run decides."""
 
 import shlex
+from dataclasses import dataclass
 
 import numpy as np
 
 from vit_vs_cnn.core.console import points, points_between
+from vit_vs_cnn.evaluation.metrics import is_near_chance
+from vit_vs_cnn.report.answer import listed
 from vit_vs_cnn.report.claims import (
     ATTENTION,
     EFFICIENCY,
     EXPLANATIONS,
+    HYBRID_FROM,
     INDUCTIVE_BIAS,
     LARGE_SETS,
     LEAST_ATTENTION,
@@ -16,13 +20,14 @@ from vit_vs_cnn.report.claims import (
     MORE_ACCURATE,
     MORE_COMPUTE,
     MORE_DATA,
-    MOST_ATTENTION,
     REAL_TIME,
     SMALL,
     SMALL_SETS,
     Claim,
     Verdict,
+    best_of_each,
     more_parameters,
+    of_trainings,
     slower_epochs,
     verdict_of,
 )
@@ -32,13 +37,11 @@ from vit_vs_cnn.studies.results import Replicate
 from vit_vs_cnn.studies.settings import EPOCHS, IMAGES, axis_text, point_text
 from vit_vs_cnn.studies.summary import Summary, along, largest_place, trainings_at
 
-# A patch embedding by one linear projection is a convolution too, of about a hundredth of the operations.
-_HYBRID_FROM = 0.05
 _ENDS = "difference of test accuracy at both ends of the axis; that they differ where their intervals do not overlap"
 
 
 def judge_study(summary: Summary) -> list[Claim]:
-    """Put the claims to the test of the most transformer-like contestant and the best CNN; none without them."""
+    """Put the claims to the test of the best transformer and the best CNN; none without them."""
     place = largest_place(summary)
     if place is None:
         return []
@@ -47,11 +50,11 @@ def judge_study(summary: Summary) -> list[Claim]:
     if pair is None:
         return []
     vit, cnn = pair
-    lead = _difference(place, pair, summary.plan)
-    measured = f"{point_text(place.values)}: {_minus(pair, lead)}"
+    found = _difference(place, pair, summary.plan)
+    measured = f"{point_text(place.values)}: {found.text}"
     parameters = trainings[vit][0].parameters / trainings[cnn][0].parameters
     return [
-        Claim(MORE_ACCURATE, "difference of test accuracy with the most images and budget", measured, _is_ahead(lead)),
+        Claim(MORE_ACCURATE, "difference of test accuracy with the most images and budget", measured, _is_ahead(found)),
         _slower_epochs(pair, trainings),
         more_parameters(vit, cnn, parameters),
         _catches_up(MORE_COMPUTE, summary, summary.budget_axis or EPOCHS, pair),
@@ -68,29 +71,39 @@ _Trainings = dict[str, list[Replicate]]
 
 
 def _transformer_and_cnn(place: Place, trainings: _Trainings) -> _Pair | None:
-    """The contestant with the most of its operations in attention, and the best of those without attention."""
-    shares = {name: trainings[name][0].attention for name in place.contestants}
-    known = {name: share for name, share in shares.items() if share is not None}
-    transformers = [name for name, share in known.items() if share >= LEAST_ATTENTION]
-    cnns = [name for name, share in known.items() if share <= MOST_ATTENTION]
-    if not transformers or not cnns:
-        return None
-    return max(transformers, key=known.__getitem__), max(cnns, key=lambda name: np.mean(place.accuracies(name)))
+    """The best transformer and the best CNN at a place, of those whose operations are known."""
+    first = {name: trainings[name][0] for name in place.contestants}
+    operations = {name: (one.attention, one.convolutions) for name, one in first.items() if one.attention is not None}
+    return best_of_each(operations, {name: float(np.mean(place.accuracies(name))) for name in first})
 
 
-def _difference(place: Place, pair: _Pair, plan: Plan) -> Lead:
-    return difference_at(place, *pair, plan.confidence, plan.margin)
+@dataclass(frozen=True)
+class _Difference:
+    """How far the first of a pair is ahead at a place, in words too, and who of both learned next to nothing there."""
+
+    lead: Lead
+    text: str
+    near_chance: list[str]
 
 
-def _minus(pair: _Pair, lead: Lead) -> str:
-    difference = f"{points(lead.difference, sign=True)} points ({points_between(lead.low, lead.high)})"
-    return f"{pair[0]} minus {pair[1]} {difference}"
+def _difference(place: Place, pair: _Pair, plan: Plan) -> _Difference:
+    lead = difference_at(place, *pair, plan.confidence, plan.margin)
+    accuracies = {name: place.accuracies(name) for name in pair}
+    near_chance = [name for name, found in accuracies.items() if is_near_chance(float(np.mean(found)), plan.classes)]
+    text = f"{pair[0]} minus {pair[1]} {points(lead.difference, sign=True)} points"
+    text += f" ({points_between(lead.low, lead.high)}){of_trainings(max(map(len, accuracies.values())))}"
+    text += f", {listed(near_chance)} hardly better than chance" if near_chance else ""
+    return _Difference(lead, text, near_chance)
 
 
-def _is_ahead(lead: Lead, sign: int = 1) -> Verdict:
-    """Whether the first is better, or with `sign` -1 the second; that both are practically equal refutes it."""
-    ahead = lead.verdict == "better" and sign * lead.difference > 0
-    return verdict_of(holds=ahead, refuted=lead.verdict != "undecided")
+def _is_ahead(found: _Difference, sign: int = 1) -> Verdict:
+    """Whether the first is better, or with `sign` -1 the second; that both are practically equal refutes it.
+
+    Two that learned next to nothing say nothing of what others would learn.
+    """
+    lead, known = found.lead, len(found.near_chance) < 2
+    ahead = known and lead.verdict == "better" and sign * lead.difference > 0
+    return verdict_of(holds=ahead, refuted=known and lead.verdict != "undecided")
 
 
 def _slower_epochs(pair: _Pair, trainings: _Trainings) -> Claim:
@@ -112,15 +125,15 @@ def _catches_up(text: str, summary: Summary, axis: str, pair: _Pair) -> Claim:
     ends = _ends(summary, axis, pair)
     if ends is None:
         return _of_an_axis(text, axis, summary.plan)
-    low, high = (_difference(place, pair, summary.plan) for place in ends)
+    found = [_difference(place, pair, summary.plan) for place in ends]
+    low, high = (one.lead for one in found)
     verdict = verdict_of(
-        holds=_is_ahead(low, sign=-1) == "holds here" and low.high < high.low,
+        # One that learned next to nothing at the lower end alone is behind; elsewhere that hides who would be.
+        holds=_is_ahead(found[0], sign=-1) == "holds here" and low.high < high.low and not found[1].near_chance,
         # Not behind by what counts, or further behind with more.
-        refuted=low.low > -summary.plan.margin or high.high < low.low,
+        refuted=not any(one.near_chance for one in found) and (low.low > -summary.plan.margin or high.high < low.low),
     )
-    measured = "; ".join(
-        f"{_where(place, axis)}: {_minus(pair, lead)}" for place, lead in zip(ends, (low, high), strict=True)
-    )
+    measured = "; ".join(f"{_where(place, axis)}: {one.text}" for place, one in zip(ends, found, strict=True))
     return Claim(text, _ENDS, measured, verdict)
 
 
@@ -132,7 +145,7 @@ def _inductive_bias(summary: Summary, vit: str, trainings: _Trainings) -> Claim:
         if (found[0].attention or 0.0) >= LEAST_ATTENTION
     }
     hybrid = max(convolutions, key=convolutions.__getitem__)
-    if not convolutions[vit] < _HYBRID_FROM <= convolutions[hybrid]:
+    if not convolutions[vit] < HYBRID_FROM <= convolutions[hybrid]:
         what = "a hybrid, which has convolutions in front of its attention, among the contestants measures it"
         return Claim(INDUCTIVE_BIAS, "the axis images, for a ViT and a hybrid", what, "not measured here")
     return _catches_up(INDUCTIVE_BIAS, summary, IMAGES, (vit, hybrid))
@@ -145,8 +158,8 @@ def _large_sets(summary: Summary, pair: _Pair) -> Claim:
     most, measure = ends[1], f"who leads with the most images, at least {SMALL:,}"
     if most.train_images < SMALL:
         return Claim(LARGE_SETS, measure, f"{most.train_images:,} images are no large set", "not measured here")
-    lead = _difference(most, pair, summary.plan)
-    return Claim(LARGE_SETS, measure, f"{_where(most, IMAGES)}: {_minus(pair, lead)}", _is_ahead(lead))
+    found = _difference(most, pair, summary.plan)
+    return Claim(LARGE_SETS, measure, f"{_where(most, IMAGES)}: {found.text}", _is_ahead(found))
 
 
 def _small_sets(summary: Summary, pair: _Pair) -> Claim:
@@ -156,9 +169,8 @@ def _small_sets(summary: Summary, pair: _Pair) -> Claim:
     fewest = ends[0]
     if fewest.train_images > SMALL:
         return Claim(SMALL_SETS, measure, f"{fewest.train_images:,} images are no small set", "not measured here")
-    lead = _difference(fewest, pair, summary.plan)
-    measured = f"{_where(fewest, IMAGES)}: {_minus(pair, lead)}"
-    return Claim(SMALL_SETS, measure, measured, _is_ahead(lead, sign=-1))
+    found = _difference(fewest, pair, summary.plan)
+    return Claim(SMALL_SETS, measure, f"{_where(fewest, IMAGES)}: {found.text}", _is_ahead(found, sign=-1))
 
 
 def _where(place: Place, axis: str) -> str:

@@ -8,6 +8,7 @@ from itertools import combinations
 import numpy as np
 
 from vit_vs_cnn.core.console import duration, points, two_digits
+from vit_vs_cnn.evaluation.metrics import is_near_chance
 from vit_vs_cnn.report.answer import (
     conditions_sentence,
     dependent_images,
@@ -24,8 +25,6 @@ from vit_vs_cnn.studies.settings import EPOCHS, IMAGES, SECONDS, AxisValue, axis
 FEWEST_SIZES = 3
 # A point with at least this part of the optimizer steps has as many.
 _AS_MANY_STEPS = 0.95
-# Below this part of the way from chance to perfect, an error has not begun to follow a power law.
-_NEAR_CHANCE = 0.2
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ def weaknesses(summary: Summary) -> list[str]:
         f"{name} is hardly better than chance with {place.train_images:,} images, which bends its learning curve."
         for name in (summary.curves.curves if summary.curves else ())
         for place in summary.slice
-        if float(np.mean(place.accuracies(name))) < 1 / plan.classes + _NEAR_CHANCE * (1 - 1 / plan.classes)
+        if is_near_chance(float(np.mean(place.accuracies(name))), plan.classes)
     ]
     sizes = {found.test_images for found in replicates}
     if len(sizes) > 1:
