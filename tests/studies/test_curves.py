@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from vit_vs_cnn.studies.curves import MOST_TIMES_EXTRAPOLATED, find_crossing, fit_curves, fit_power_law
+from vit_vs_cnn.studies.curves import (
+    MOST_TIMES_EXTRAPOLATED,
+    crossing_sentence,
+    find_crossing,
+    fit_curves,
+    fit_power_law,
+)
 
 SIZES = np.array([100.0, 300.0, 1000.0, 3000.0])
 
@@ -48,7 +54,8 @@ def test_no_curve_rises_with_images_and_none_is_negative(errors: list[float]) ->
 
 def test_where_two_curves_cross_lies_in_its_interval() -> None:
     # 20·n^−0.6 and 3·n^−0.35 are level at (20/3)^4 = 1,975 images.
-    curves = fit_curves(SIZES, {"cnn": trainings(3 * SIZES**-0.35), "vit": trainings(20 * SIZES**-0.6, seed=1)})
+    laws = {"cnn": 3 * SIZES**-0.35, "vit": 20 * SIZES**-0.6}
+    curves = fit_curves(SIZES, {name: trainings(law, seeds=8, seed=len(name)) for name, law in laws.items()})
     crossing = find_crossing(curves, "vit", "cnn", 0.95)
     assert (crossing.first, crossing.second) == ("cnn", "vit")
     assert crossing.low < 1975 < crossing.high
@@ -68,6 +75,40 @@ def test_curves_that_do_not_meet_never_cross_and_those_that_meet_far_away_may() 
     crossing = find_crossing(far, "a", "b", 0.95)
     assert 300 < crossing.images < MOST_TIMES_EXTRAPOLATED * 300
     assert crossing.low < 1517 < crossing.high
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "sentence"),
+    [
+        # The fitted line of a is below that of b at all three sizes.
+        (
+            [0.5, 0.3, 0.28],
+            [0.49, 0.4, 0.27],
+            "By the measured means a overtakes b between 450 and 4,505 images, b overtakes a between 4,505 and 45,049 "
+            "images. The curves do not fit well enough to be extended.",
+        ),
+        # The fitted line of b ends below that of a.
+        (
+            [0.5, 0.4, 0.279],
+            [0.6, 0.401, 0.28],
+            "No crossing between 450 and 45,049 images. The curves do not fit well enough to be extended.",
+        ),
+        # The fitted lines cross between the other two sizes.
+        (
+            [0.4, 0.3, 0.1],
+            [0.5, 0.16, 0.09],
+            "By the measured means b overtakes a between 450 and 4,505 images.",
+        ),
+    ],
+)
+def test_within_the_measured_sizes_the_order_is_that_of_the_means(
+    a: list[float], b: list[float], sentence: str
+) -> None:
+    hard = np.arange(1000) / 1000
+    correct = {name: [(hard >= error)[None] for error in errors] for name, errors in (("a", a), ("b", b))}
+    curves = fit_curves(np.array([450.0, 4505.0, 45049.0]), correct)
+    assert crossing_sentence(find_crossing(curves, "a", "b", 0.95), curves) == sentence
+    assert crossing_sentence(find_crossing(curves, "b", "a", 0.95), curves) == sentence
 
 
 def test_one_seed_has_the_chance_of_images_only_and_more_make_the_interval_wider() -> None:

@@ -1,4 +1,5 @@
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,18 @@ def test_equal_steps_are_reached_with_fewer_images_and_the_counts_are_those_that
     plan = planned(root, axes=axes)
     assert read_plan(study_folder(root, "mine")) == plan
     assert plan.images == WHOLE
-    assert [run.name for run in plan.runs[:2]] == ["mine-images-0.02-epochs-2", "mine-images-0.02-epochs-3"]
+    # An epoch of 26 images is one step of either batch, and would be four times as many of the larger.
+    assert [run.name.removeprefix("mine-images-") for run in plan.runs] == [
+        *(f"0.02-epochs-{epochs}-{name}" for epochs in (2, 3) for name in ("vit", "resnet")),
+        *(f"{images}-epochs-{epochs}" for images in (0.1, 1) for epochs in (2, 3)),
+    ]
     study = read_study(study_file(root, axes=axes), root)
     for run in plan.runs:
         settings = settings_at(study, run.values, root)
-        for model in settings.models.values():
-            batch = model.recipe.batch_size
-            assert run.epochs * max(1, run.train_images // batch) >= int(run.values["epochs"] or 0) * (WHOLE // batch)
+        for name in run.contestants:
+            batch = settings.models[name].recipe.batch_size
+            steps, whole = run.epochs * max(1, run.train_images // batch), WHOLE // batch
+            assert 1 <= steps / (int(run.values["epochs"] or 0) * whole) <= 1.1
         assert f"train.epochs={run.epochs}" in run.overrides
     info, _ = prepare(settings_at(study, {"images": 0.02}, root).data, tmp_path / "out")
     counts = (info.splits["train"].images, info.splits["val"].images)
@@ -81,9 +87,9 @@ def test_equal_epochs_and_a_limit_of_epochs(root: Path) -> None:
     same = planned(root, axes={"images": [0.02, 1.0]}, same="epochs")
     assert [run.epochs for run in same.runs] == [2, 2]
     limited = planned(root, axes={"images": [0.02, 1.0]}, max_epochs=5)
-    assert [run.epochs for run in limited.runs] == [5, 2]
-    assert limited.runs[0].steps_share < 0.5
-    assert [run.steps_share for run in [limited.runs[1], *same.runs]] == [1, 1, 1]
+    assert [run.epochs for run in limited.runs] == [5, 5, 2]
+    assert [run.steps_share for run in limited.runs] == [5 / (2 * 83), 5 / (2 * 20), 1]
+    assert [run.steps_share for run in same.runs] == [1, 1]
     patient = planned(root, axes={"images": [1.0]}, set={"train.epochs": 24, "train.patience": 1}, max_epochs=5)
     assert settings_of(merged_params(root, None, patient.runs[0].overrides)).train.patience == 1
 
@@ -119,22 +125,29 @@ def test_a_file_elsewhere_is_what_starts_it_again(root: Path, tmp_path: Path) ->
 
 
 def test_a_budget_in_seconds_gives_each_contestant_its_epochs_and_stays_the_same(root: Path) -> None:
-    study = {"axes": {"images": [0.1, 1.0], "seconds": [0.001, 30]}}
+    study = {"axes": {"images": [0.1, 1.0], "seconds": [600, 3600]}}
     said: list[str] = []
     plan = plan_study(study_file(root, **study), root, said.append)
     assert [run.contestants for run in plan.runs[:2]] == [("vit",), ("resnet",)]
-    assert [run.epochs for run in plan.runs[:2]] == [1, 1]
     assert "models.resnet=null" in plan.runs[0].overrides
-    assert plan.runs[0].name == "mine-images-0.1-seconds-0.001-vit"
+    assert plan.runs[0].name == "mine-images-0.1-seconds-600-vit"
     for run in plan.runs:
         budget = float(run.values["seconds"] or 0)
         batch, speed = {"vit": 16, "resnet": 64}[run.contestants[0]], plan.seconds_per_image[run.contestants[0]]
         computed = run.train_images // batch * batch
         assert computed < run.train_images
-        assert run.epochs == max(1, math.floor(budget / (computed * speed)))
+        assert run.epochs == math.floor(budget / (computed * speed))
         assert run.seconds > run.epochs * computed * speed
     assert [line.partition(":")[0] for line in said] == ["vit", "resnet"]
     assert planned(root, **study) == plan
+    # What an epoch takes here is measured already: the refusal names it, and what is enough.
+    with pytest.raises(UserError) as refused:
+        planned(root, axes={"seconds": [0.0001]}, set={"train.refit": True})
+    assert re.fullmatch(
+        rf"{root}/studies/mine\.yaml: 0\.0001 s: an epoch of (vit|resnet) and one of its refit takes \d+\.\d s here: "
+        r"choose \d+ seconds or more, or fewer images\.",
+        str(refused.value),
+    )
 
 
 def test_an_empty_subset_is_one_sentence_before_anything_runs(root: Path) -> None:

@@ -1,3 +1,4 @@
+import base64
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -6,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from study_factories import measured, planned, results_of
+from study_factories import LAWS, measured, planned, results_of
 from vit_vs_cnn.evaluation.pairs import compare_all_pairs
 from vit_vs_cnn.report.figure_writer import FigureIndex
 from vit_vs_cnn.studies.leads import Place, difference_at, lead_at, places_of
@@ -221,6 +222,56 @@ def test_a_lead_is_judged_as_a_run_judges_by_the_number_of_pairs() -> None:
     assert lead.low > 0
     assert lead.verdict == pair.verdict == "undecided"
     assert lead.sure == 1 - pair.adjusted_p_value / 2 < 0.975
+
+
+def test_a_lead_is_judged_over_the_one_that_it_is_least_sure_of(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, project: Path
+) -> None:
+    monkeypatch.setitem(LAWS, "hybrid", LAWS["cnn"])
+    plan = planned({"images": [0.1, 1.0], "epochs": [1, 4]}, (0, 1, 2, 3, 4))
+    accuracies = {
+        "cnn": [0.9] * 5,
+        "vit": [0.85, 0.852, 0.848, 0.851, 0.849],
+        "hybrid": [0.9, 0.9, 0.9, 0.9, 0.6],  # the mean is the lowest
+    }
+
+    def publish(accuracies: dict[str, list[float]]) -> str:
+        for run in plan.runs:
+            result = measured(run)
+            replicates = tuple(
+                one.model_copy(update={"correct": _right(accuracies[one.contestant][one.seed])})
+                for one in result.replicates
+            )
+            record_result(tmp_path, result.model_copy(update={"replicates": replicates}))
+        return answer(publish_study(plan, tmp_path))
+
+    said = publish(accuracies)
+    assert ": cannot be told from this, cnn is ahead of hybrid by 6.0 points (" in said
+    assert "; cnn is better than vit by more than chance and not shown to be better than hybrid. " in said
+    page = (tmp_path / "study.html").read_text()
+    assert page.count("<td>+6.0 over hybrid</td>") == 4
+    assert "&gt; 99 %" not in page
+    assert "cnn +6.0 over hybrid" in (tmp_path / "answer.txt").read_text()
+    said = publish(accuracies | {"hybrid": [0.7] * 5})
+    assert ": cnn, by 5.0 points (" in said
+    assert " over vit and 20.0 points (" in said
+
+
+def _right(accuracy: float, images: int = 2000) -> str:
+    return base64.b64encode(np.packbits(np.arange(images) < accuracy * images).tobytes()).decode()
+
+
+def test_one_training_of_each_speaks_of_itself_alone(tmp_path: Path, project: Path) -> None:
+    alone = "One training of each: intervals and confidences are of these trainings alone, others may have another"
+    for axes, seeds in ((GRID, (0,)), ({"images": IMAGES}, (0,)), (GRID, (0, 1))):
+        plan = planned(axes, seeds)
+        recorded(tmp_path, plan)
+        said = answer(publish_study(plan, tmp_path))
+        assert (", in this one training of each: vit, by " in said) is (len(seeds) == 1)
+        assert said in (tmp_path / "answer.txt").read_text()
+        # Below the map and below the table.
+        assert (tmp_path / "study.html").read_text().count(alone) == (2 if len(seeds) == 1 else 0)
+        assert (alone in FigureIndex.read(tmp_path / "figures.json", "").figures[-1].caption) is (len(seeds) == 1)
 
 
 def test_what_cannot_be_told_says_what_it_would_take() -> None:

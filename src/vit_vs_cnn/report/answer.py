@@ -162,24 +162,25 @@ def _winner_of_two(comparison: Comparison, best: Contestant, other: Contestant) 
 
 
 def _winner(comparison: Comparison, best: Contestant, others: Sequence[Contestant]) -> str:
-    pairs = {other.name: comparison.pair(best.name, other.name) for other in others}
-    of_verdict = {
-        verdict: [name for name, pair in pairs.items() if pair.verdict == verdict]
-        for verdict in ("better", "equal", "undecided")
-    }
-    trainings = _trainings(best)
-    if not of_verdict["equal"] + of_verdict["undecided"]:
+    pairs, trainings = {other.name: comparison.pair(best.name, other.name) for other in others}, _trainings(best)
+    if all(pair.verdict == "better" for pair in pairs.values()):
         leads = ", ".join(f"{name} by {points(_oriented(pair, best.name)[0])}" for name, pair in pairs.items())
         scores = f"{_scores(best, others)}, more than chance explains ({leads} points)"
         return f"{trainings}, {best.name} is the best: it {scores}."
-    parts = [
-        f"better than {listed(of_verdict['better'])} by more than chance" if of_verdict["better"] else "",
-        f"practically equal to {listed(of_verdict['equal'])}" if of_verdict["equal"] else "",
-        f"not shown to be better than {listed(of_verdict['undecided'])}" if of_verdict["undecided"] else "",
-    ]
-    relations = listed([part for part in parts if part])
-    lead = f"{trainings}, {best.name} {_scores(best, others)}. It is {relations}."
-    return lead + what_it_takes([pairs[name] for name in of_verdict["undecided"]])
+    verdicts = {name: pair.verdict for name, pair in pairs.items()}
+    lead = f"{trainings}, {best.name} {_scores(best, others)}. It is {relations_of(verdicts)}."
+    return lead + what_it_takes([pair for pair in pairs.values() if pair.verdict == "undecided"])
+
+
+def relations_of(verdicts: Mapping[str, str]) -> str:
+    """What the one that is ahead is to the others, by the verdict on it and each of them."""
+    relations = {
+        "better": "better than {} by more than chance",
+        "equal": "practically equal to {}",
+        "undecided": "not shown to be better than {}",
+    }
+    names = {verdict: [name for name, found in verdicts.items() if found == verdict] for verdict in relations}
+    return listed([text.format(listed(names[verdict])) for verdict, text in relations.items() if names[verdict]])
 
 
 def _oriented(pair: PairedComparison, first: str) -> tuple[float, float, float]:

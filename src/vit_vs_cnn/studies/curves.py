@@ -3,11 +3,13 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import curve_fit
 
+from vit_vs_cnn.core.console import two_digits
 from vit_vs_cnn.evaluation.clusters import Groups
 
 Floats = NDArray[np.float64]
@@ -37,23 +39,32 @@ class PowerLaw:
 
 @dataclass(frozen=True)
 class Crossing:
-    """From how many images on the curve of `second` is below that of `first`; infinite: never in the range looked at.
+    """From how many images on `second` is ahead of `first`, which is so with the fewest.
 
-    `low` and `high` are the interval by the bootstrap; a `low` of the smallest number of images means that or fewer.
+    `overtakings` are read from what was measured: who gets ahead, and between which two sizes. `images` is where the
+    curves cross, between these sizes, or beyond the largest where nobody overtakes; infinite: never in the range looked
+    at, nan: the curves say otherwise than the measured order. `low` and `high` are its interval by the bootstrap; a
+    `low` of the smallest number looked at means that or fewer. `fits`: the order at the largest size is that measured.
     """
 
     first: str
     second: str
+    overtakings: tuple[tuple[str, float, float], ...]
     images: float
     low: float
     high: float
+    fits: bool
 
 
 @dataclass(frozen=True)
 class LearningCurves:
-    """The fitted curve of each contestant, and as many curves of bootstrap draws; `images` (M,) were trained on."""
+    """The fitted curve of each contestant, and as many curves of bootstrap draws.
+
+    `errors` (M,) were measured after training on `images` (M,), which rise.
+    """
 
     images: Floats
+    errors: dict[str, Floats]
     curves: dict[str, PowerLaw]
     draws: dict[str, list[PowerLaw]]
 
@@ -107,22 +118,36 @@ def fit_curves(
     rng = np.random.default_rng(_SEED)
     test_images = next(iter(correct.values()))[0].shape[1]
     weights = _image_weights(test_images, groups, rng)
-    curves, draws = {}, {}
+    errors, curves, draws = {}, {}, {}
     for contestant, of_sizes in correct.items():
         means = np.stack([trainings.mean(axis=0) for trainings in of_sizes])
-        curves[contestant] = fit_power_law(images, _above_zero(1 - means.mean(axis=1), test_images))
+        errors[contestant] = 1 - means.mean(axis=1)
+        curves[contestant] = fit_power_law(images, _above_zero(errors[contestant], test_images))
         drawn = _above_zero(1 - weights @ means.T, test_images)
         drawn = drawn * np.exp(_training_noise(of_sizes, test_images, rng))
         draws[contestant] = [fit_power_law(images, np.minimum(row, 1.0)) for row in drawn]
-    return LearningCurves(images, curves, draws)
+    return LearningCurves(images, errors, curves, draws)
 
 
 def find_crossing(curves: LearningCurves, one: str, other: str, confidence: float) -> Crossing:
-    """Where the contestant that is behind with the fewest images draws level with the other."""
-    smallest = float(curves.images.min())
-    grid = np.geomspace(smallest, MOST_TIMES_EXTRAPOLATED * curves.images.max(), _GRID)
-    ahead = curves.curves[one].error(smallest) <= curves.curves[other].error(smallest)
-    first, second = (one, other) if ahead else (other, one)
+    """Where the contestant that is behind with the fewest images gets ahead of the other.
+
+    The order within the measured sizes is that of the measured errors; the curves say where between two sizes it
+    changes, and what comes after the largest, where they have the same order.
+    """
+    images, laws = curves.images, curves.curves
+    order = np.sign(curves.errors[other] - curves.errors[one])  # 1 where `one` is ahead
+    told = np.flatnonzero(order)
+    first, second = (one, other) if not len(told) or order[told[0]] > 0 else (other, one)
+    overtakings = tuple(
+        (one if order[upper] > 0 else other, float(images[lower]), float(images[upper]))
+        for lower, upper in pairwise(told.tolist())
+        if order[lower] != order[upper]
+    )
+    largest = float(images[-1])
+    fits = not len(told) or float(laws[other].error(largest) - laws[one].error(largest)) * order[told[-1]] > 0
+    start = float(images[0]) if overtakings else largest
+    grid = np.geomspace(start, MOST_TIMES_EXTRAPOLATED * largest, _GRID)
 
     def level(leading: PowerLaw, trailing: PowerLaw) -> float:
         below = np.flatnonzero(trailing.error(grid) < leading.error(grid))
@@ -132,7 +157,48 @@ def find_crossing(curves: LearningCurves, one: str, other: str, confidence: floa
     tail = (1 - confidence) / 2
     low = float(np.quantile(drawn, tail, method="lower"))
     high = float(np.quantile(drawn, 1 - tail, method="higher"))
-    return Crossing(first, second, level(curves.curves[first], curves.curves[second]), low, high)
+    crossing = level(laws[first], laws[second])
+    as_measured = fits
+    if overtakings:
+        (_, lower, upper), *more = overtakings
+        as_measured = not more and lower < crossing <= upper
+    return Crossing(first, second, overtakings, crossing if as_measured else math.nan, low, high, bool(fits))
+
+
+def crossing_sentence(crossing: Crossing, curves: LearningCurves) -> str:
+    """Where one contestant overtakes the other, or that none does."""
+    first, second, measured = crossing.first, crossing.second, (curves.images[0], curves.images[-1])
+    start = measured[0] if crossing.overtakings else measured[1]
+    interval = f"{_number(crossing.low)}{' or fewer' if crossing.low <= start else ''} to {_number(crossing.high)}"
+    unfit = "" if crossing.fits else " The curves do not fit well enough to be extended."
+    if crossing.overtakings and not math.isnan(crossing.images):
+        return f"{second} overtakes {first} at about {_number(crossing.images)} images ({interval}).{unfit}"
+    if crossing.overtakings:
+        changes = [
+            f"{ahead} overtakes {first if ahead == second else second} between {lower:,.0f} and {upper:,.0f} images"
+            for ahead, lower, upper in crossing.overtakings
+        ]
+        return f"By the measured means {', '.join(changes)}.{unfit}"
+    none = f"No crossing between {measured[0]:,.0f} and {measured[1]:,.0f} images"
+    if not crossing.fits:
+        return f"{none}.{unfit}"
+    if math.isfinite(crossing.images):
+        return (
+            f"{none}. {second} would draw level with {first} at about {_number(crossing.images)} images ({interval}), "
+            "if the curves continue."
+        )
+    earliest = f" (at {_number(crossing.low)} at the earliest)" if math.isfinite(crossing.low) else ""
+    if crossing.low <= start:
+        earliest = " (curves that fit as well meet within the measured sizes)"
+    return (
+        f"{none}, and {second} would not draw level with {first} within {MOST_TIMES_EXTRAPOLATED} times as "
+        f"many{earliest}, if the curves continue."
+    )
+
+
+def _number(images: float) -> str:
+    """A number of images to two digits; infinity is never."""
+    return two_digits(images) if math.isfinite(images) else "never"
 
 
 def _above_zero(errors: Floats, images: int) -> Floats:

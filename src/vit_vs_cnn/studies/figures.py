@@ -15,9 +15,10 @@ from vit_vs_cnn.core.colours import contestant_colour
 from vit_vs_cnn.core.console import points
 from vit_vs_cnn.report.figure_writer import FigureWriter
 from vit_vs_cnn.report.style import LINE, NEUTRAL, new_figure
+from vit_vs_cnn.studies.curves import crossing_sentence
 from vit_vs_cnn.studies.leads import Lead, Place
 from vit_vs_cnn.studies.settings import EPOCHS, IMAGES, SECONDS, SPLIT_SEED, AxisValue
-from vit_vs_cnn.studies.summary import Summary, crossing_sentence, is_reference, reference_text, same_text
+from vit_vs_cnn.studies.summary import Summary, is_reference, reference_text, same_text, trainings_text
 
 _NUMBERS = FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
 
@@ -47,13 +48,16 @@ def write_figures(summary: Summary, folder: Path) -> None:
         writer.add("accuracy_by_seconds", accuracy_by_seconds(summary, colours), _last(summary.places))
         writer.table("accuracy_by_seconds", _means(summary.places))
     leading = Counter(lead.leader for lead in summary.leads if lead is not None)
+    trainings = trainings_text(summary)
     leaders = ", ".join(f"{name} is ahead at {count} of {leading.total()} points" for name, count in leading.items())
     if len(axes) > 1 and any(summary.leads):
         across, down = _map_axes(axes)
         figure = lead_map(summary, across, down, colours)
-        writer.add("lead_map", figure, leaders, across=axis_label(across), down=axis_label(down), confidence=confidence)
+        labels = {"across": axis_label(across), "down": axis_label(down)}
+        writer.add("lead_map", figure, leaders, **labels, confidence=confidence, trainings=trainings)
     elif any(summary.leads):
-        writer.add("lead", lead_by_axis(summary, axes[0] if axes else IMAGES, colours), leaders, confidence=confidence)
+        figure = lead_by_axis(summary, axes[0] if axes else IMAGES, colours)
+        writer.add("lead", figure, leaders, confidence=confidence, trainings=trainings)
     writer.close()
 
 
@@ -103,7 +107,8 @@ def error_by_images(summary: Summary, colours: Mapping[str, str]) -> Figure:
         axes.fill_between(grid, low, high, color=colours[name], alpha=0.15, linewidth=0)
         measured = grid <= images.max()
         axes.plot(grid[measured], law.error(grid[measured]), color=colours[name], label=name)
-        axes.plot(grid[~measured], law.error(grid[~measured]), "--", color=colours[name])
+        if all(crossing.fits for crossing in summary.crossings if name in (crossing.first, crossing.second)):
+            axes.plot(grid[~measured], law.error(grid[~measured]), "--", color=colours[name])
         errors = [1 - float(np.mean(place.accuracies(name))) for place in summary.slice]
         axes.plot(images, errors, "o", color=colours[name])
     for crossing in summary.crossings:
@@ -182,7 +187,7 @@ def lead_by_axis(summary: Summary, axis: str, colours: Mapping[str, str]) -> Fig
         interval = [[lead.difference - lead.low], [lead.high - lead.difference]]
         axes.errorbar(lead.difference, y, xerr=interval, fmt="o", color=colours[lead.leader], capsize=4)
         axes.annotate(
-            f"{lead.leader}",
+            f"{lead.leader} over {lead.rival}",
             (lead.difference, y),
             xytext=(0, 7),
             textcoords="offset points",
@@ -193,7 +198,7 @@ def lead_by_axis(summary: Summary, axis: str, colours: Mapping[str, str]) -> Fig
     labels = [_tick(axis, place.values.get(axis), [place]) for place, _ in found]
     axes.set_yticks(range(len(found)), labels)
     axes.set_ylim(-0.6, len(found) - 0.3)
-    axes.set(xlabel="points of accuracy ahead of the next", ylabel=axis_label(axis))
+    axes.set(xlabel="points of accuracy ahead", ylabel=axis_label(axis))
     digits = 0 if max(lead.high - lead.low for _, lead in found) > 0.1 else 1
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: points(value, digits)))
     return figure

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Literal
 
@@ -60,10 +60,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Lead:
-    """The contestant with the higher mean accuracy, the next one, and how far it is ahead, with the interval.
+    """The contestant with the higher mean accuracy, another one, and how far it is ahead, with the interval.
 
     `sure` is the confidence that it is ahead at all; differences below `margin` are practically none. `pair` is what a
-    run would say of the two, None of several splits, which no run has.
+    run would say of the two, None of several splits, which no run has. `others` are its leads over further contestants.
     """
 
     leader: str
@@ -74,6 +74,17 @@ class Lead:
     sure: float
     margin: float
     pair: PairedComparison | None = None
+    others: tuple["Lead", ...] = ()
+
+    @property
+    def all(self) -> tuple["Lead", ...]:
+        """This one and that over each further contestant."""
+        return (self, *self.others)
+
+    @property
+    def of_one_training(self) -> bool:
+        """Whether each was trained once, so that nothing is known of other trainings."""
+        return self.pair is not None and self.pair.first_seeds == self.pair.second_seeds == 1
 
     @property
     def sure_text(self) -> str:
@@ -111,12 +122,15 @@ def places_of(results: Results) -> list[Place]:
 
 
 def lead_at(place: Place, confidence: float, margin: float) -> Lead | None:
-    """Who leads at a place; None where fewer than two contestants were measured."""
+    """Who leads at a place, over whom it is least sure; None where fewer than two contestants were measured."""
     means = {name: float(np.mean(place.accuracies(name))) for name in place.contestants}
     if len(means) < 2:
         return None
-    leader, rival = sorted(means, key=lambda name: -means[name])[:2]
-    return difference_at(place, leader, rival, confidence, margin)
+    leader, *behind = sorted(means, key=lambda name: -means[name])
+    leads = [difference_at(place, leader, other, confidence, margin) for other in behind]
+    # One that is not better than each does not lead beyond doubt, and the next by its mean may vary least.
+    weakest = min(leads, key=lambda lead: (lead.verdict == "better", lead.sure))
+    return replace(weakest, others=tuple(lead for lead in leads if lead is not weakest))
 
 
 def difference_at(place: Place, first: str, second: str, confidence: float, margin: float) -> Lead:

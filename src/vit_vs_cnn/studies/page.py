@@ -7,10 +7,11 @@ from vit_vs_cnn.core.console import duration, points, table
 from vit_vs_cnn.report.embed import embedded_figures
 from vit_vs_cnn.report.html import page_environment
 from vit_vs_cnn.studies.claims import judge_study
+from vit_vs_cnn.studies.curves import crossing_sentence
 from vit_vs_cnn.studies.figures import axis_label, colours_of
 from vit_vs_cnn.studies.leads import Lead, Place
 from vit_vs_cnn.studies.settings import IMAGES, SPLIT_SEED, axis_text, point_text
-from vit_vs_cnn.studies.summary import Summary, answer, crossing_sentence, same_text, weaknesses
+from vit_vs_cnn.studies.summary import Summary, answer, same_text, trainings_text, weaknesses
 
 
 def render_page(summary: Summary, folder: Path, commit: str) -> str:
@@ -33,6 +34,7 @@ def render_page(summary: Summary, folder: Path, commit: str) -> str:
             rows=[_row(place, lead, summary) for place, lead in zip(summary.places, summary.leads, strict=True)],
             holes=[(point_text(run.values), results.failed.get(run.name, "not run yet")) for run in results.open],
             same=same_text(plan) if IMAGES in plan.axes else "",
+            each=trainings_text(summary),
             figures=embedded_figures(folder),
             curves={} if curves is None else curves.curves,
             exponents={}
@@ -54,7 +56,7 @@ def terminal_table(summary: Summary) -> str:
     rows = [["point", *names, "ahead", f"{100 * summary.plan.confidence:g} % interval"]]
     for place, lead in zip(summary.places, summary.leads, strict=True):
         means = [_mean(place, name) for name in names]
-        ahead = "" if lead is None else f"{lead.leader} {points(lead.difference, sign=True)}"
+        ahead = "" if lead is None else f"{lead.leader} {_by(lead)}"
         rows.append([point_text(place.values, axes), *means, ahead, "" if lead is None else _interval(lead)])
     for run in summary.results.open:
         what = "failed" if run.name in summary.results.failed else "not run yet"
@@ -71,10 +73,15 @@ def _row(place: Place, lead: Lead | None, summary: Summary) -> dict[str, object]
         "epochs": ", ".join(dict.fromkeys(str(place.epochs(name)) for name in place.contestants)),
         "means": {name: _mean(place, name) for name in summary.plan.contestants},
         "lead": lead,
-        "by": "" if lead is None else points(lead.difference, sign=True),
+        "by": "" if lead is None else _by(lead),
         "sure": "" if lead is None else lead.sure_text,
         "interval": "" if lead is None else _interval(lead),
     }
+
+
+def _by(lead: Lead) -> str:
+    """How far one is ahead, and of whom where there are several."""
+    return f"{points(lead.difference, sign=True)}{f' over {lead.rival}' if lead.others else ''}"
 
 
 def _interval(lead: Lead) -> str:

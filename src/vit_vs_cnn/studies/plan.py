@@ -1,6 +1,5 @@
 """What a study will run: its points as runs of the pipeline, how many images each has, how long it will take."""
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from vit_vs_cnn.core.records import Record, digest_of
 from vit_vs_cnn.data.dataset import PREPARED_SPLITS
 from vit_vs_cnn.data.prepare import open_source
 from vit_vs_cnn.data.split import assign_splits, content_digests, refuse_empty_subset, subset_size
-from vit_vs_cnn.studies.budget import computed_images, longer_training, steps_of
+from vit_vs_cnn.studies.budget import computed_images, epochs_of_equal_steps, longer_training, whole_epochs
 from vit_vs_cnn.studies.settings import (
     IMAGES,
     SECONDS,
@@ -166,20 +165,20 @@ class _Planner:
         self.train_images: dict[str, int] = {}
 
     def runs_at(self, point: Values) -> list[PlannedRun]:
-        """The runs of a point: one, or one for each contestant where the budget is a time."""
-        settings = settings_at(self._study, point, self._root)
-        train, _ = self._images(settings.data)
-        if SECONDS not in point:
-            wanted = epochs = settings.train.epochs
-            if IMAGES in point and self._study.same == "steps":
-                wanted = self._epochs_of_equal_steps(settings, train)
-                epochs = min(wanted, self._study.max_epochs or wanted)
-            return [self._run(point, settings, epochs, epochs / wanted, tuple(settings.models))]
-        budget, seconds = float(point[SECONDS] or 0) / (1 + settings.train.refit), self._seconds_per_epoch(settings)
-        return [
-            self._run(point, settings, max(1, int(budget / seconds[contestant])), 1.0, (contestant,))
-            for contestant in settings.models
-        ]
+        """The runs of a point: one, or one for each contestant where the epochs differ or the budget is a time."""
+        settings, limit = settings_at(self._study, point, self._root), None
+        wanted = dict.fromkeys(settings.models, settings.train.epochs)
+        if SECONDS in point:
+            wanted = self._epochs_within(point, settings)
+        elif IMAGES in point and self._study.same == "steps":
+            whole, train = sum(self._counts_of(settings.data)["train"]), self._images(settings.data)[0]
+            wanted, limit = epochs_of_equal_steps(settings, whole, train), self._study.max_epochs
+        apart = SECONDS in point or len(set(wanted.values())) > 1
+        runs = []
+        for contestants in ((name,) for name in wanted) if apart else (tuple(wanted),):
+            epochs = min(wanted[contestants[0]], limit or wanted[contestants[0]])
+            runs.append(self._run(point, settings, epochs, epochs / wanted[contestants[0]], contestants))
+        return runs
 
     def speeds_of(self, settings: Settings) -> dict[str, float]:
         """Seconds per training image of each contestant, measured here where they were not before."""
@@ -197,6 +196,13 @@ class _Planner:
                 _Speeds(seconds_per_image=self._speeds).write(self._speeds_file)
             speeds[contestant] = self._speeds[key]
         return speeds
+
+    def _epochs_within(self, point: Values, settings: Settings) -> dict[str, int]:
+        """How many epochs of each contestant a budget in seconds has, refits included."""
+        try:
+            return whole_epochs(float(point[SECONDS] or 0), self._seconds_per_epoch(settings), settings.train.refit)
+        except UserError as error:
+            raise UserError(f"{self._path}: {point_text(point)}: {error}") from None
 
     def _seconds_per_epoch(self, settings: Settings) -> dict[str, float]:
         """What an epoch of each contestant takes, validation aside."""
@@ -216,6 +222,7 @@ class _Planner:
         if epochs != settings.train.epochs:
             more = longer_training(settings, epochs)
         more |= {f"models.{other}": None for other in settings.models if other not in contestants}
+        apart = SECONDS in point or len(contestants) < len(settings.models)
         parts = [self._path.stem, *(_readable(axis, value) for axis, value in point.items())]
         seconds, tune = self._seconds_per_epoch(settings), settings_at(self._study, point, self._root, more).tune
         trained = (
@@ -224,7 +231,7 @@ class _Planner:
         )
         stages = 1 + len(contestants) * (1 + 2 * len(settings.seeds))
         return PlannedRun(
-            name="-".join([*parts, *(contestants if SECONDS in point else ())]),
+            name="-".join([*parts, *(contestants if apart else ())]),
             values=point,
             contestants=contestants,
             overrides=self._study.overrides_at(point, more),
@@ -258,13 +265,6 @@ class _Planner:
             sum(subset_size(count, fraction) for count in counts["train"] if count),
             sum(subset_size(count, fraction) for count in counts["val"] if count),
         )
-
-    def _epochs_of_equal_steps(self, settings: Settings, train: int) -> int:
-        """As many epochs as give every contestant the optimizer steps that it makes on all images."""
-        whole = sum(self._counts_of(settings.data)["train"])
-        batches = [model.recipe.batch_size for model in settings.models.values()]
-        times = max(steps_of(whole, batch) / steps_of(train, batch) for batch in batches)
-        return math.ceil(settings.train.epochs * times)
 
 
 def _refuse_given_test(path: Path, study: StudySettings, data: DataSettings) -> None:

@@ -1,22 +1,23 @@
 """A study's answer in words and numbers: who leads with these images and this budget, and where that changes."""
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 
-from vit_vs_cnn.core.console import duration, points, two_digits
+from vit_vs_cnn.core.console import duration, points
 from vit_vs_cnn.evaluation.metrics import is_near_chance
 from vit_vs_cnn.report.answer import (
     conditions_sentence,
     dependent_images,
+    listed,
+    relations_of,
     too_few_images,
     untuned_sentences,
     what_it_takes,
 )
-from vit_vs_cnn.studies.curves import MOST_TIMES_EXTRAPOLATED, Crossing, LearningCurves, find_crossing, fit_curves
+from vit_vs_cnn.studies.curves import Crossing, LearningCurves, crossing_sentence, find_crossing, fit_curves
 from vit_vs_cnn.studies.leads import Lead, Place, lead_at, places_of
 from vit_vs_cnn.studies.plan import Plan
 from vit_vs_cnn.studies.results import Replicate, Results
@@ -69,9 +70,12 @@ def answer(summary: Summary) -> str:
     if found is None:
         return "Nothing can be said yet: at no point of the study were two contestants measured."
     place, lead = found
-    sentences = [f"With {_conditions(summary, place)}: {_lead_text(lead)}."]
-    if lead.pair is not None and lead.verdict == "undecided":
-        sentences.append(what_it_takes([lead.pair]).strip())
+    trainings = ", in this one training of each" if lead.of_one_training else ""
+    undecided = [one.pair for one in lead.all if one.pair is not None and one.verdict == "undecided"]
+    sentences = [
+        f"With {_conditions(summary, place)}{trainings}: {_lead_text(lead)}.",
+        what_it_takes(undecided).strip(),
+    ]
     pair = {lead.leader, lead.rival}
     sentences += [
         crossing_sentence(crossing, summary.curves)
@@ -81,29 +85,6 @@ def answer(summary: Summary) -> str:
     if summary.results.open:
         sentences.append(f"{len(summary.results.open)} of {len(summary.plan.runs)} runs have no result.")
     return " ".join(filter(None, sentences))
-
-
-def crossing_sentence(crossing: Crossing, curves: LearningCurves) -> str:
-    """Where the curves of two contestants cross, or that they do not."""
-    first, second, measured = crossing.first, crossing.second, (curves.images.min(), curves.images.max())
-    span = f"{measured[0]:,.0f} and {measured[1]:,.0f} images"
-    interval = f"{_number(crossing.low)} to {_number(crossing.high)}"
-    if crossing.low <= measured[0]:
-        interval = f"{_number(measured[0])} or fewer to {_number(crossing.high)}"
-    if crossing.images <= measured[1]:
-        return f"{second} overtakes {first} at about {_number(crossing.images)} images ({interval})."
-    if math.isfinite(crossing.images):
-        return (
-            f"No crossing between {span}. {second} would draw level with {first} at about {_number(crossing.images)} "
-            f"images ({interval}), if the curves continue."
-        )
-    earliest = f" (at {_number(crossing.low)} at the earliest)" if math.isfinite(crossing.low) else ""
-    if crossing.low <= measured[1]:
-        earliest = " (curves that fit as well meet within the measured sizes)"
-    return (
-        f"No crossing between {span}, and {second} would not draw level with {first} within "
-        f"{MOST_TIMES_EXTRAPOLATED} times as many{earliest}, if the curves continue."
-    )
 
 
 def weaknesses(summary: Summary) -> list[str]:
@@ -165,7 +146,7 @@ def _of_the_answer(summary: Summary) -> list[str]:
         *([] if any(run.trials for run in runs) else untuned_sentences(summary.plan.contestants)),
         *([conditions] if conditions else []),
         *dependent_images(findings),
-        *(too_few_images([lead.pair]) if lead.pair is not None else []),
+        *too_few_images([one.pair for one in lead.all if one.pair is not None]),
     ]
 
 
@@ -184,6 +165,15 @@ def reference_text(summary: Summary) -> str:
     """At which values of the other axes the figures over images are drawn; empty without others."""
     others = {axis: value for axis, value in summary.slice[0].values.items() if axis != IMAGES} if summary.slice else {}
     return f" at {point_text(others)}" if others else ""
+
+
+def trainings_text(summary: Summary) -> str:
+    """That a lead is one of the trainings at hand, where each contestant had one; else empty."""
+    if not any(lead is not None and lead.of_one_training for lead in summary.leads):
+        return ""
+    return (
+        "One training of each: intervals and confidences are of these trainings alone, others may have another order."
+    )
 
 
 def same_text(plan: Plan) -> str:
@@ -271,21 +261,23 @@ def _conditions(summary: Summary, place: Place) -> str:
         parts.append(f"{duration(float(place.values[SECONDS] or 0))} of training on this machine")
     else:
         seconds = max(place.seconds(name) for name in place.contestants)
-        parts.append(f"{place.epochs(place.contestants[0])} epochs ({duration(seconds)} of training on this machine)")
+        epochs = " or ".join(dict.fromkeys(str(place.epochs(name)) for name in place.contestants))
+        parts.append(f"{epochs} epochs ({duration(seconds)} of training on this machine)")
     others = {axis: value for axis, value in place.values.items() if axis not in (IMAGES, EPOCHS, SECONDS)}
     return " and ".join(parts) + "".join(f", {axis_text(axis, value)}" for axis, value in others.items())
 
 
 def _lead_text(lead: Lead) -> str:
-    by = f"{points(lead.difference)} points ({points(lead.low)} to {points(lead.high)})"
     if lead.verdict == "better":
-        return f"{lead.leader}, by {by} over {lead.rival}"
+        return f"{lead.leader}, by {listed([f'{_by(one)} over {one.rival}' for one in lead.all])}"
+    verdicts = {one.rival: one.verdict for one in lead.all}
+    relations = f"; {lead.leader} is {relations_of(verdicts)}" if lead.others else ""
     if lead.verdict == "equal":
         within = f"within {100 * lead.margin:g} point{'' if lead.margin == 0.01 else 's'}"
-        return f"{lead.leader} and {lead.rival} are practically equal, {within}: {lead.leader} is ahead by {by}"
-    return f"cannot be told from this, {lead.leader} is ahead of {lead.rival} by {by}"
+        of_both = f"{lead.leader} and {lead.rival} are practically equal, {within}"
+        return f"{of_both}: {lead.leader} is ahead by {_by(lead)}{relations}"
+    return f"cannot be told from this, {lead.leader} is ahead of {lead.rival} by {_by(lead)}{relations}"
 
 
-def _number(images: float) -> str:
-    """A number of images to two digits; infinity is never."""
-    return two_digits(images) if math.isfinite(images) else "never"
+def _by(lead: Lead) -> str:
+    return f"{points(lead.difference)} points ({points(lead.low)} to {points(lead.high)})"
