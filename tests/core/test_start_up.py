@@ -5,11 +5,24 @@ from urllib.request import proxy_bypass_environment
 
 import pytest
 
-from vit_vs_cnn.core.start_up import reach_loopback_directly, without
+from vit_vs_cnn.core.start_up import reach_loopback_directly, sleep_while_waiting_where_busy, without
 
 
 def run(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("load", "chosen", "policy"), [(1.0, None, None), (2.0, None, "PASSIVE"), (2.0, "ACTIVE", "ACTIVE")]
+)
+def test_threads_sleep_on_a_busy_machine_unless_somebody_chose(
+    load: float, chosen: str | None, policy: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`load` is for each core."""
+    monkeypatch.setattr(os, "environ", {} if chosen is None else {"OMP_WAIT_POLICY": chosen})
+    monkeypatch.setattr(os, "getloadavg", lambda: (load * (os.cpu_count() or 1), 0.0, 0.0))
+    sleep_while_waiting_where_busy()
+    assert os.environ.get("OMP_WAIT_POLICY") == policy
 
 
 def test_a_hidden_module_is_missing_for_a_while_and_one_that_was_imported_stays() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vit_vs_cnn.cli.options import json_option, names_in, quiet_option, verbose_option
-from vit_vs_cnn.core.start_up import without_collecting
+from vit_vs_cnn.core.start_up import sleep_while_waiting_where_busy, without_collecting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -73,6 +73,7 @@ def _stage_of_replicate(name: str, summary: str) -> click.Command:
 
 
 def _stage_module(name: str) -> Any:
+    sleep_while_waiting_where_busy()
     with without_collecting():
         return import_module(f"vit_vs_cnn.stages.{name}")
 

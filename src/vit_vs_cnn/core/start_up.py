@@ -11,6 +11,8 @@ from types import ModuleType
 from typing import Any
 
 _COMPILER = "torch._dynamo"
+# Processes that want a core, for each that there is, in the last minute: one training by itself has one.
+_BUSY = 1.5
 
 
 @contextmanager
@@ -30,6 +32,16 @@ def reach_loopback_directly() -> None:
     # A star stands for every host, but not in a list.
     if known != "*" and {"http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"} & os.environ.keys():
         os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(filter(None, [known, "127.0.0.1", "localhost"]))
+
+
+def sleep_while_waiting_where_busy() -> None:
+    """On a busy machine have OpenMP's threads sleep while they wait; call it before PyTorch is imported.
+
+    They spin, which is twice as fast where each has a core, and several times slower where others want it
+    (benchmarks/wait_policy.py).
+    """
+    if os.getloadavg()[0] > _BUSY * (os.cpu_count() or 1):
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def leave_quickly_after(main: Callable[[], object]) -> None:
