@@ -188,17 +188,23 @@ def _measure_up(figures: Figures, clone: Path) -> None:
 
 def _measure_idle(figures: Figures, up: psutil.Process) -> None:
     """CPU time while nothing happens, and memory: of all, and of `up` itself and each service with what it started."""
-    tree = [up, *up.children(recursive=True)]
-    before = sum(sum(one.cpu_times()[:2]) for one in tree)
-    time.sleep(IDLE_SECONDS)
-    used = sum(sum(one.cpu_times()[:2]) for one in tree) - before
-    figures["up, idle, % of a core", "CPU"].append(100 * used / IDLE_SECONDS)
-    figures["up, MB", "memory"].append(_memory(tree))
-    figures["up, MB of itself", "memory"].append(_memory([up]))
+    groups = {"itself": [up]}
     for service in up.children():
         name = next(name for name, part in SERVICES.items() if any(part in word for word in service.cmdline()))
-        own = [service, *service.children(recursive=True)]
-        figures[f"up, MB of {name}", "memory"].append(_memory(own))
+        groups[name] = [service, *service.children(recursive=True)]
+    before = {name: _cpu(group) for name, group in groups.items()}
+    time.sleep(IDLE_SECONDS)
+    used = {name: 100 * (_cpu(group) - before[name]) / IDLE_SECONDS for name, group in groups.items()}
+    memory = {name: _memory(group) for name, group in groups.items()}
+    for what, kind, values in (("idle, % of a core", "CPU", used), ("MB", "memory", memory)):
+        figures[f"up, {what}", kind].append(sum(values.values()))
+        for name, value in values.items():
+            figures[f"up, {what}: {name}", kind].append(value)
+
+
+def _cpu(processes: Sequence[psutil.Process]) -> float:
+    """Their CPU seconds so far, user and system."""
+    return sum(sum(one.cpu_times()[:2]) for one in processes)
 
 
 def _memory(processes: Sequence[psutil.Process]) -> float:
