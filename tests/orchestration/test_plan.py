@@ -153,7 +153,7 @@ def test_a_run_that_takes_days_here_says_what_would_be_shorter_and_leaves_nothin
     assert "too long? Choose for example:" in lines
     choices = lines[lines.index("too long? Choose for example:") + 1 :]
     assert choices[0].startswith("  --preset cpu")
-    assert choices[1].startswith("  --set seeds=[0], one training of each, about ")
+    assert choices[1].startswith("  --set 'seeds=[0]', one training of each, about ")
     assert found.record()["advice"] == found.advice
     assert found.disk.needed is not None
     # Of ViT-B/16 with each seed the weights of the best and of the last epoch, beside much else.
@@ -184,7 +184,7 @@ def test_a_run_that_is_long_with_few_images_says_so_before_they_are_counted(comm
     choices = lines[lines.index("too long? Choose for example:") + 1 :]
     assert choices == [
         "  --preset cpu, small networks for CPUs",
-        "  --set seeds=[0], one training of each",
+        "  --set 'seeds=[0]', one training of each",
         "  --set train.epochs=2",
     ]
 
