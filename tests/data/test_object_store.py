@@ -159,7 +159,7 @@ def test_a_silent_store_is_one_sentence_after_the_attempts_of_one_request(
         for name, value in found.items():
             monkeypatch.setenv(name, value)
         with pytest.raises(
-            TransientError, match=r"^data\.path: s3://b/pets: the store cannot be read \(.*\); the same"
+            TransientError, match=r"^data\.path: s3://b/pets: the store cannot be read \(.*\); run the same"
         ):
             local_copy("s3://b/pets")
         assert connections() == 2

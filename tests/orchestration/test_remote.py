@@ -135,7 +135,7 @@ def test_a_store_that_does_not_answer_is_one_sentence_when_the_pipeline_is_read(
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         with pytest.raises(
-            TransientError, match=r"^data\.path: s3://bucket/pets: the store cannot be read \(.*\); the same"
+            TransientError, match=r"^data\.path: s3://bucket/pets: the store cannot be read \(.*\); run the same"
         ):
             read_dag(small.root)
         assert connections() == (2 if is_silent else 0)
