@@ -138,10 +138,11 @@ def proxy(ports: Sequence[int], folder: Path) -> Iterator[tuple[int, int]]:
     """A port of Caddy, which passes each request to one of these ports of loopback, and Caddy's process."""
     port, file = free_port(), folder / "Caddyfile"
     upstreams = " ".join(f"127.0.0.1:{each}" for each in ports)
-    own = "{\n admin off\n auto_https off\n persist_config off\n}"
+    own = "{\n admin off\n auto_https off\n}"
     file.write_text(f"{own}\nhttp://127.0.0.1:{port} {{\n reverse_proxy {upstreams}\n}}\n", encoding="utf-8")
     command = ["caddy", "run", "--config", str(file), "--adapter", "caddyfile"]
-    with server(command, f"http://127.0.0.1:{port}/health", folder / "caddy.log") as pid:
+    own_folders = environment({"XDG_CONFIG_HOME": str(folder), "XDG_DATA_HOME": str(folder)})
+    with own_folders, server(command, f"http://127.0.0.1:{port}/health", folder / "caddy.log") as pid:
         yield port, pid
 
 
