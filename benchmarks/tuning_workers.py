@@ -23,8 +23,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from vit_vs_cnn.config.load import parse_settings
 from vit_vs_cnn.config.schema import Settings
+from vit_vs_cnn.core.paths import STORAGE_VARIABLE
 from vit_vs_cnn.data.dataset import DatasetInfo, SplitInfo
-from vit_vs_cnn.tuning.storage import STORAGE_VARIABLE, open_storage
+from vit_vs_cnn.tuning.storage import open_storage
 from vit_vs_cnn.tuning.study import load_study, open_study
 from vit_vs_cnn.tuning.worker import work
 

@@ -80,7 +80,7 @@ def test_up_prints_three_addresses_that_answer(server: Server) -> None:
 
 
 def test_every_service_is_one_process(server: Server) -> None:
-    """MLflow's own command holds 190 MB more."""
+    """MLflow's own command would be two."""
     services = psutil.Process(server.process.pid).children()
     assert len(services) >= len(server.ports)
     for service in services:

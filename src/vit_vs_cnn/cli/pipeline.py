@@ -105,9 +105,7 @@ def tune(contestant: str, seed: int | None, join: bool) -> None:
 
         join_search(contestant)
     else:
-        from vit_vs_cnn.stages.tune import run
-
-        run(settings if seed is None else settings.of_seed(seed), contestant)
+        _stage_module("tune").run(settings if seed is None else settings.of_seed(seed), contestant)
 
 
 @click.command(epilog="\b\nExample:\n  vit-vs-cnn run --preset cpu --set train.epochs=3 --name quick")

@@ -25,6 +25,7 @@ RUN_FILE = "run.json"
 
 # The folder of `state_dir`, where the project itself is a clone that does not stay.
 STATE_VARIABLE = "VIT_VS_CNN_STATE"
+STORAGE_VARIABLE = "OPTUNA_STORAGE"
 # For stages: the command that runs them again with the same settings, to which a person may add options.
 COMMAND_VARIABLE = "VIT_VS_CNN_COMMAND"
 
@@ -102,6 +103,11 @@ def main_root() -> Path:
 def mlruns_dir() -> Path:
     """The folder of the default tracking store, shared by all runs of the project."""
     return main_root() / "mlruns"
+
+
+def studies_file() -> Path:
+    """The database of tuning studies, where OPTUNA_STORAGE names no other."""
+    return mlruns_dir() / "optuna.db"
 
 
 def state_dir() -> Path:

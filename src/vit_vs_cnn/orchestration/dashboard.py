@@ -14,7 +14,7 @@ from vit_vs_cnn.tuning.storage import open_storage, storage_url
 @click.option("--port", required=True, type=int, help="Port of loopback.")
 def main(port: int) -> None:
     """Serve the pages until SIGINT or SIGTERM."""
-    # scikit-learn, of which the dashboard has its importances, imports pandas where it is there: 65 MB for nothing.
+    # scikit-learn, of which the dashboard has its importances, imports pandas where it is there: memory for nothing.
     with without("pandas"):
         from optuna_dashboard import wsgi
 

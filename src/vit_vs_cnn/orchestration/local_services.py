@@ -18,7 +18,7 @@ import psutil
 from vit_vs_cnn.config.load import read_settings
 from vit_vs_cnn.core.child_process import call_in_child
 from vit_vs_cnn.core.errors import RunError, UserError
-from vit_vs_cnn.core.paths import PARAMS, main_root, mlruns_dir, state_dir
+from vit_vs_cnn.core.paths import PARAMS, STORAGE_VARIABLE, main_root, state_dir, studies_file
 from vit_vs_cnn.core.process import GRACE_SECONDS, exit_with_parent, is_orphan, search_path, stop_tree
 from vit_vs_cnn.core.sqlite import require_sound_database
 from vit_vs_cnn.orchestration.active_runs import active_runs
@@ -109,8 +109,8 @@ def up(ports: Ports, limit: int, say: Callable[[str], None]) -> None:
     environment = server_settings(api, read_settings(main_root() / PARAMS).flow.keep_days)
     environment["PATH"] = search_path()
     check_store()
-    if "OPTUNA_STORAGE" not in os.environ:
-        require_sound_database(mlruns_dir() / "optuna.db")
+    if STORAGE_VARIABLE not in os.environ:
+        require_sound_database(studies_file())
     services = _services(ports, limit, environment)
     try:
         # Side by side, but for the worker, which looks for its pool when it starts.

@@ -1,7 +1,7 @@
 """MLflow's server in one process.
 
-`mlflow server` starts a second one that serves, and waits for it with all of MLflow loaded, 190 MB. Here the one
-becomes the other.
+`mlflow server` starts a second one that serves, and waits for it with all of MLflow loaded, for nearly as much memory
+again. Here the one becomes the other.
 """
 
 import os

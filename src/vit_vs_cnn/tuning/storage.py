@@ -18,10 +18,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from vit_vs_cnn.core.errors import TransientError, UserError, first_line
-from vit_vs_cnn.core.paths import mlruns_dir
+from vit_vs_cnn.core.paths import STORAGE_VARIABLE, studies_file
 from vit_vs_cnn.core.sqlite import require_sound_database
-
-STORAGE_VARIABLE = "OPTUNA_STORAGE"
 
 # A running trial without a heartbeat for the grace period is taken to be that of a killed process.
 HEARTBEAT_SECONDS = 5
@@ -42,7 +40,7 @@ warnings.filterwarnings("ignore", category=ExperimentalWarning)
 
 def storage_url() -> str:
     """OPTUNA_STORAGE, or the URL of the SQLite file in the project's mlruns/."""
-    return os.environ.get(STORAGE_VARIABLE) or f"sqlite:///{mlruns_dir() / 'optuna.db'}"
+    return os.environ.get(STORAGE_VARIABLE) or f"sqlite:///{studies_file()}"
 
 
 def open_storage(url: str, *, waits: bool = False) -> RDBStorage:
